@@ -1,0 +1,1 @@
+"""crossdiff: what changed inside a language model when it was fine-tuned."""

@@ -1,0 +1,1 @@
+"""Labels for latents and the record of how they were made."""

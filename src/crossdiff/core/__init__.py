@@ -1,0 +1,1 @@
+"""The mathematics: torch only, no I/O, no logging."""

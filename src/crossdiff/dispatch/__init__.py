@@ -1,0 +1,1 @@
+"""Where steps run: here, or as a SLURM job graph."""

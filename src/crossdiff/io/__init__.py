@@ -1,0 +1,1 @@
+"""Files and environment: artifacts, tables, progress. No science, no configuration."""

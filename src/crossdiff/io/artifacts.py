@@ -1,0 +1,124 @@
+"""Content-addressed artifacts: keys, drafts that are published by one rename, manifests, verification."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from crossdiff.io import environment
+from crossdiff.io.tables import read_json, write_json
+from crossdiff.settings import Settings
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+class DamagedArtifact(ValueError):
+    """A file of a finished artifact is missing or no longer matches its recorded hash."""
+
+
+def artifact_key(stage: str, version: int, inputs: Settings, parents: Mapping[str, str]) -> str:
+    """16 hex digits of the sha256 over everything that can change the result (design.md section 2)."""
+    payload = json.dumps([stage, version, inputs.identity(), dict(parents)], sort_keys=True)
+    return hashlib.sha256(payload.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def publish(final: Path, *, draft: Path | None = None) -> Iterator[Path]:
+    """Yield a draft folder and rename it to `final` only if the block succeeds.
+
+    A second writer of the same folder discards its draft; the first result stands. A caller that
+    names the `draft` itself keeps it over a failure (resumable stages); an anonymous one is removed.
+    """
+    keep = draft is not None
+    folder = draft or final.with_name(f".{final.name}-{uuid4().hex[:8]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if final.exists():
+        shutil.rmtree(folder)
+        return
+    try:
+        folder.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(folder)
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Record `content`, the software that ran, and size and sha256 of every file below `folder`."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in _files(folder)
+    }
+    record = {
+        "version": MANIFEST_VERSION,
+        **content,
+        "software": environment.software(),
+        "commit": environment.git_commit(),
+        "files": files,
+    }
+    write_json(record, folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished artifact; raises `DamagedArtifact` when it cannot be read."""
+    path = folder / MANIFEST
+    try:
+        manifest = read_json(path)
+    except FileNotFoundError:
+        raise DamagedArtifact(f"{folder} has no {MANIFEST}; {rebuild_hint(folder)}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedArtifact(f"{path} is not readable JSON ({error}); {rebuild_hint(folder)}") from None
+    if manifest.get("version") != MANIFEST_VERSION:
+        raise DamagedArtifact(
+            f"{path} has manifest version {manifest.get('version')!r}, this crossdiff reads "
+            f"{MANIFEST_VERSION}; {rebuild_hint(folder)}"
+        )
+    return manifest
+
+
+def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
+    """Check every file of an artifact against its manifest (sizes always, sha256 when `hashes`)."""
+    manifest = read_manifest(folder)
+    for name, recorded in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedArtifact(f"{path} is missing; {rebuild_hint(folder)}")
+        size = path.stat().st_size
+        if size != recorded["bytes"]:
+            raise DamagedArtifact(
+                f"{path} has {size:,} bytes, its manifest says {recorded['bytes']:,}; {rebuild_hint(folder)}"
+            )
+        if hashes and file_sha256(path) != recorded["sha256"]:
+            raise DamagedArtifact(f"{path} was altered: its sha256 differs from the manifest's; {rebuild_hint(folder)}")
+    return manifest
+
+
+def rebuild_hint(folder: Path) -> str:
+    """The command that gets a damaged artifact rebuilt."""
+    return f"remove it and run the same command again: rm -r {folder}"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        Path(root) / name for root, _, names in os.walk(folder) for name in names if name != MANIFEST
+    )

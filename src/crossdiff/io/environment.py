@@ -1,0 +1,43 @@
+"""What this process runs on: versions, commit, peak memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("crossdiff", "torch", "transformers", "pytorch-lightning", "hydra-core", "pandas", "anthropic")
+
+
+@cache
+def software() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a figure."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """Commit of the checkout this package runs from, with `+changes` when dirty; None outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip()
+
+
+def peak_memory_mb() -> float:
+    """Peak resident set of this process so far, in MB (10^6 bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

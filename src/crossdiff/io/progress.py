@@ -1,0 +1,52 @@
+"""Progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+class _PlainLines:
+    """A `tqdm` file that turns redraws into lines."""
+
+    def write(self, text: str) -> None:
+        line = text.replace("\r", "").strip()
+        if line:
+            sys.stderr.write(line + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def bar(*, total: int | None, description: str, unit: str, enabled: bool = True) -> tqdm:
+    """A progress bar to be advanced by hand with `.update(n)`."""
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=True,
+        disable=not enabled,
+        file=sys.stderr if on_terminal else _PlainLines(),
+        mininterval=0.2 if on_terminal else 15.0,
+        miniters=None if on_terminal else 1,
+        ncols=None if on_terminal else 100,
+        leave=False,
+    )
+
+
+def track(
+    items: Iterable[Item], *, total: int | None = None, description: str, unit: str = "batch", enabled: bool = True
+) -> Iterator[Item]:
+    """Yield `items` while a bar shows how far along, how fast, and how long still."""
+    with bar(total=total, description=description, unit=unit, enabled=enabled) as progress:
+        progress.start_t = time.time()
+        for item in items:
+            yield item
+            progress.update(1)

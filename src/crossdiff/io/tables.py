@@ -1,0 +1,58 @@
+"""Versioned tables (parquet) and JSON files, each written aside and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_KIND, _VERSION = b"crossdiff.kind", b"crossdiff.version"
+
+
+def write_table(frame: pd.DataFrame, path: Path, *, version: int, kind: str) -> None:
+    """Write `frame` as parquet; `kind` and `version` go into the file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), _KIND: kind.encode(), _VERSION: str(version).encode()}
+    aside = path.with_name(f".{path.name}.part")
+    pq.write_table(table.replace_schema_metadata(metadata), aside)
+    os.replace(aside, path)
+
+
+def read_table(path: Path, *, kind: str, version: int = 1) -> pd.DataFrame:
+    """Read a table written by `write_table`; refuses another kind or a newer version."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable parquet file: {error}; rebuild the step that wrote it") from None
+    metadata = table.schema.metadata or {}
+    found = metadata.get(_KIND, b"?").decode()
+    if found != kind:
+        raise ValueError(f"{path} holds {found!r}, expected {kind!r}; give the file of that kind")
+    if int(metadata[_VERSION]) > version:
+        raise ValueError(
+            f"{path} has version {int(metadata[_VERSION])} of {kind!r}, this crossdiff reads up to "
+            f"{version}; update crossdiff"
+        )
+    return table.to_pandas()
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Write JSON aside and rename; NaN is refused, so a missing figure has to be null."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

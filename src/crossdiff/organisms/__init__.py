@@ -1,0 +1,1 @@
+"""Toy models and activations whose truth is planted."""

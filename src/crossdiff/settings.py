@@ -1,0 +1,53 @@
+"""Frozen, strict settings: the base class of everything that a user can set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """Keyword-only, frozen settings that refuse unknown keys.
+
+    `NOT_IDENTITY` names the fields that cannot change a result (paths, devices, worker counts);
+    they are left out of `identity()` and so out of every artifact key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-able content of these settings, tagged with the class name, without `NOT_IDENTITY`."""
+        fields = {
+            name: _plain(getattr(self, name))
+            for name in type(self).model_fields
+            if name not in self.NOT_IDENTITY
+        }
+        return {"settings": type(self).__name__, **fields}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Settings():
+            return value.identity()
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Path():
+            return str(value)
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no place in an artifact key")
+
+
+class Runtime(Settings):
+    """Where and how a step runs; nothing here may change its result."""
+
+    store: Path = Path("store")
+    device: str = "cpu"
+    n_workers: int = 0
+    progress: bool = True

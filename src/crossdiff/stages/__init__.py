@@ -1,0 +1,1 @@
+"""One module per step: typed inputs to one artifact."""

@@ -1,0 +1,1 @@
+"""Categories, assignment, deltas, agreement."""

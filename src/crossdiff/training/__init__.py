@@ -1,0 +1,1 @@
+"""Lightning shells over core."""
