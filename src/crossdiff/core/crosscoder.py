@@ -1,0 +1,167 @@
+"""The crosscoder: one dictionary over the activations of several models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from crossdiff.core import checkpoint
+from crossdiff.core.axes import Activations, Bias, Code, PerLatent
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.dictionary import DictionarySettings, code_norm, project_, sparsity_weight
+from crossdiff.core.normaliser import Normaliser
+
+LATENT_CHUNK = 4096
+
+
+class Crosscoder(nn.Module):
+    """`code = act(sum_m W_enc^m xn^m + b_enc)`, `x_hat^m = W_dec^m code + b_dec^m` (method.md section 2).
+
+    `encode` and `decode` speak raw activation units; the weights live in the normalised space, so that
+    decoder norms, cosines and betas are those of the normalised space. `b_dec` is not subtracted before encoding.
+
+    encoder, decoder : [latent, model, d_model]; row j holds latent j's directions for all models side by side
+    encoder_bias     : [latent]
+    decoder_bias     : [model, d_model]
+    log_gate         : [latent] or None; JumpReLU only: a code below `exp(log_gate)` is 0
+    threshold        : scalar, NaN until training has set it; at inference a code is kept where `v > threshold`
+    """
+
+    threshold: Tensor
+    sparsity_weight: Tensor | None
+
+    def __init__(
+        self,
+        settings: DictionarySettings,
+        *,
+        n_models: int,
+        d_model: int,
+        normaliser: Normaliser | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.n_latents, self.n_models, self.d_model = settings.n_latents, n_models, d_model
+        shape = (settings.n_latents, n_models, d_model)
+        self.encoder = nn.Parameter(torch.zeros(shape))
+        self.encoder_bias = nn.Parameter(torch.zeros(settings.n_latents))
+        self.decoder = nn.Parameter(torch.zeros(shape))
+        self.decoder_bias = nn.Parameter(torch.zeros(n_models, d_model))
+        self.log_gate: nn.Parameter | None = None
+        self.normaliser = normaliser or Normaliser(n_models, d_model)
+        self.register_buffer("threshold", torch.tensor(float("nan")))
+        self.register_buffer("sparsity_weight", sparsity_weight(settings), persistent=False)
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+    @torch.no_grad()
+    def initialise_(self, generator: torch.Generator, *, decoder_bias: Bias | None = None) -> None:
+        """Random directions of norm `settings.initial_norm` per model, equal in all models; encoder = decoder.
+
+        Directions that an architecture ties or fixes to zero are so from the start.
+        """
+        directions = torch.randn(self.n_latents, self.d_model, generator=generator)
+        directions *= self.settings.initial_norm / directions.norm(dim=1, keepdim=True)
+        self.encoder.copy_(directions[:, None, :].expand_as(self.encoder))
+        self.decoder.copy_(self.encoder)
+        project_(self.decoder, self.settings)
+        self.encoder.copy_(self.decoder)
+        self.encoder_bias.zero_()
+        self.decoder_bias.copy_(
+            decoder_bias if decoder_bias is not None else torch.zeros_like(self.decoder_bias)
+        )
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What the dictionary reads: `x` itself, or for diff_sae `x_tuned - x_base` with a model axis of 1."""
+        if self.settings.architecture == "diff_sae":
+            return x[:, 1:2] - x[:, 0:1]
+        return x
+
+    def code_norm(self) -> PerLatent:
+        """Factor of the scaled code `v_j = f_j * norm_j`, divided by the latent's price of sparsity."""
+        norm = code_norm(self.decoder, self.settings.code_norm)
+        return norm if self.sparsity_weight is None else norm / self.sparsity_weight
+
+    def scaled(self, code: Code) -> Code:
+        """Scaled code v, by which latents are ranked and compared with the threshold."""
+        return code * self.code_norm()
+
+    def positive_code(self, xn: Activations, latents: slice | Int[Tensor, " chunk"] = slice(None)) -> Tensor:
+        """Code before any selection, `[token, chunk]`, of normalised activations, for the given latents."""
+        pre = xn.flatten(1) @ self.encoder[latents].flatten(1).T + self.encoder_bias[latents]
+        code = pre.relu()
+        if self.log_gate is None:
+            return code
+        return torch.where(pre > self.log_gate[latents].exp(), code, 0)
+
+    def encode(self, x: Activations, *, threshold: float | None = None) -> Code:
+        """Code of raw activations, `v > threshold` kept; the crosscoder's own threshold unless one is passed."""
+        theta = self._threshold(threshold)
+        code = self.positive_code(self.normaliser.normalise(self.inputs(x)))
+        return torch.where(self.scaled(code) > theta, code, 0)
+
+    @torch.no_grad()
+    def encode_sparse(self, x: Activations, *, threshold: float | None = None) -> SparseCode:
+        """The same as `encode` as a list of active entries; never holds more than a slice of the code matrix."""
+        theta, norm = self._threshold(threshold), self.code_norm()
+        xn = self.normaliser.normalise(self.inputs(x))
+        tokens, latents, values = [], [], []
+        for start in range(0, self.n_latents, LATENT_CHUNK):
+            chunk = slice(start, min(start + LATENT_CHUNK, self.n_latents))
+            code = self.positive_code(xn, chunk)
+            token, latent = (code * norm[chunk] > theta).nonzero(as_tuple=True)
+            tokens.append(token)
+            latents.append(latent + start)
+            values.append(code[token, latent])
+        token, latent, value = torch.cat(tokens), torch.cat(latents), torch.cat(values)
+        order = torch.argsort(token, stable=True)
+        return SparseCode(token[order], latent[order], value[order], x.shape[0], self.n_latents)
+
+    def decode_normalised(self, code: Code) -> Activations:
+        """Reconstruction in the normalised space."""
+        flat = code @ self.decoder.flatten(1) + self.decoder_bias.flatten()
+        return flat.unflatten(1, (self.n_models, self.d_model))
+
+    def decode(self, code: Code | SparseCode) -> Activations:
+        """Reconstruction `x_hat` in raw activation units (for diff_sae that of the difference)."""
+        if isinstance(code, SparseCode):
+            flat = torch.sparse.mm(code.csr(), self.decoder.flatten(1)) + self.decoder_bias.flatten()
+            return self.normaliser.denormalise(flat.unflatten(1, (self.n_models, self.d_model)))
+        return self.normaliser.denormalise(self.decode_normalised(code))
+
+    def forward(self, x: Activations) -> Activations:
+        """`decode(encode(x))`."""
+        return self.decode(self.encode(x))
+
+    def save(self, path: str | Path) -> None:
+        """Write `weights.safetensors` and `config.json` into the folder `path`."""
+        checkpoint.write(Path(path), checkpoint.Content.of(self))
+
+    @classmethod
+    def load(cls, path: str | Path, *, revision: str | None = None) -> Crosscoder:
+        """Read a crosscoder from a folder or a Hugging Face hub id; a damaged file raises ValueError."""
+        return cls.from_content(checkpoint.read(path, revision=revision))
+
+    @classmethod
+    def from_content(cls, content: checkpoint.Content) -> Crosscoder:
+        """Rebuild from what a checkpoint holds."""
+        found = cls(
+            content.dictionary, n_models=content.n_models, d_model=content.d_model, metadata=content.metadata
+        )
+        if "log_gate" in content.tensors:
+            found.log_gate = nn.Parameter(torch.zeros(found.n_latents))
+        found.load_state_dict(content.tensors)
+        return found
+
+    def _threshold(self, given: float | None) -> float:
+        theta = float(self.threshold) if given is None else given
+        if theta != theta:
+            raise ValueError(
+                "this crosscoder's inference threshold is not set (NaN); pass threshold=... to encode, "
+                "or train it to the end (training sets the threshold)"
+            )
+        return theta

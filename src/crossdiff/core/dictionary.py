@@ -1,0 +1,114 @@
+"""Settings of a dictionary (size, code norm, architecture) and the linear subspace each architecture allows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from pydantic import Field
+from torch import Tensor
+
+from crossdiff.core.axes import Directions, PerLatent
+from crossdiff.settings import Settings
+
+CodeNorm = Literal["sum", "concat", "mixed", "none"]
+Architecture = Literal["standard", "designated_shared", "dedicated", "diff_sae"]
+
+
+class DictionarySettings(Settings):
+    """What a crosscoder is, apart from how it is trained.
+
+    architecture
+        standard: every latent has a free decoder direction per model.
+        designated_shared: the first `designated_share` of the latents have one direction for all models
+            and cost `designated_weight` of the sparsity (Anthropic, Feb 2025: 0.1 to 0.2).
+        dedicated: `dedicated_share` of the latents per model write to that model only, the other
+            decoders are fixed to zero; the rest is shared by one direction (arXiv 2602.11729: 5 % each).
+        diff_sae: one dictionary on `x_tuned - x_base`; its only model axis entry is the difference.
+    initial_norm
+        Euclidean norm of each latent's direction in **each** model at the start (not summed over models):
+        1.0 for the TopK family, 0.005 for L1.
+    """
+
+    n_latents: int = Field(ge=1)
+    code_norm: CodeNorm = "sum"
+    architecture: Architecture = "standard"
+    initial_norm: float = Field(default=1.0, gt=0)
+    designated_share: float = Field(default=0.1, gt=0, lt=1)
+    designated_weight: float = Field(default=0.15, gt=0, le=1)
+    dedicated_share: float = Field(default=0.05, gt=0, lt=0.5)
+
+
+def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
+    """The factor that turns a code into a scaled code `v_j = f_j * norm_j` (method.md section 2).
+
+    With `|d^m|` the norm of a latent's direction in model m: sum = `sum_m |d^m|`,
+    concat = `sqrt(sum_m |d^m|^2)`, mixed = concat + 0.1 sum, none = 1.
+    """
+    if kind == "none":
+        return decoder.new_ones(decoder.shape[0])
+    norms = decoder.norm(dim=2)
+    match kind:
+        case "sum":
+            return norms.sum(dim=1)
+        case "concat":
+            return norms.norm(dim=1)
+        case "mixed":
+            return norms.norm(dim=1) + 0.1 * norms.sum(dim=1)
+
+
+def sparsity_weight(settings: DictionarySettings) -> Tensor | None:
+    """Per-latent price of sparsity, or None where all are 1; ranking uses `v_j / weight_j`."""
+    if settings.architecture != "designated_shared":
+        return None
+    weight = torch.ones(settings.n_latents)
+    weight[tied_latents(settings)] = settings.designated_weight
+    return weight
+
+
+def tied_latents(settings: DictionarySettings, *, n_models: int = 2) -> slice:
+    """The latents that have one direction for all models."""
+    match settings.architecture:
+        case "designated_shared":
+            return slice(0, max(1, round(settings.designated_share * settings.n_latents)))
+        case "dedicated":
+            return slice(n_models * _dedicated_count(settings, n_models), settings.n_latents)
+        case _:
+            return slice(0, 0)
+
+
+def writes_to(settings: DictionarySettings, *, n_models: int) -> Bool[Tensor, "latent model"]:
+    """False where an architecture fixes a decoder direction to zero."""
+    allowed = torch.ones(settings.n_latents, n_models, dtype=torch.bool)
+    if settings.architecture == "dedicated":
+        count = _dedicated_count(settings, n_models)
+        for model in range(n_models):
+            allowed[model * count : (model + 1) * count] = False
+            allowed[model * count : (model + 1) * count, model] = True
+    return allowed
+
+
+def project_(directions: Tensor, settings: DictionarySettings) -> None:
+    """Project decoder directions, or their gradients, in place onto the architecture's linear subspace.
+
+    Tied latents get the mean over models, fixed directions zero. Gradients so projected keep Adam's
+    updates inside the subspace when the start is inside it.
+    """
+    n_models = directions.shape[1]
+    tied = tied_latents(settings, n_models=n_models)
+    if tied.stop > tied.start:
+        directions[tied] = directions[tied].mean(dim=1, keepdim=True)
+    if settings.architecture == "dedicated":
+        allowed = writes_to(settings, n_models=n_models).to(directions.device)
+        directions.masked_fill_(~allowed[:, :, None], 0)
+
+
+def _dedicated_count(settings: DictionarySettings, n_models: int) -> int:
+    count = max(1, round(settings.dedicated_share * settings.n_latents))
+    if n_models * count >= settings.n_latents:
+        raise ValueError(
+            f"dictionary.dedicated_share={settings.dedicated_share} for each of {n_models} models leaves no "
+            f"shared latent of {settings.n_latents:,}; choose less than {1 / n_models:g}"
+        )
+    return count
