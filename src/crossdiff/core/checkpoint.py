@@ -99,7 +99,8 @@ _WAY_OUT = "restore the file from where it was copied, or train again"
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} holds no crosscoder: {CONFIG} is missing; give a folder written by Crosscoder.save"
+            f"{path.parent} holds no crosscoder: {CONFIG} is missing; "
+            "give a folder written by Crosscoder.save"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +113,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     if config.get("version") != VERSION:
         raise ValueError(
-            f"{path} has format version {config.get('version')!r}, this crossdiff reads {VERSION}; update crossdiff"
+            f"{path} has format version {config.get('version')!r}, "
+            f"this crossdiff reads {VERSION}; update crossdiff"
         )
     recorded = config.pop("config_sha256", None)
     if recorded != _content_sha256(config):
@@ -131,7 +133,7 @@ def _check_shapes(path: Path, tensors: Mapping[str, torch.Tensor], shape: tuple[
 def _download(hub_id: str, revision: str | None) -> Path:
     """Folder of a hub repository in the local cache."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[WEIGHTS, CONFIG]))
@@ -143,7 +145,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
 
 def push(path: str | Path, hub_id: str, *, private: bool = True) -> str:
-    """Upload a saved crosscoder folder to the hub, which `Crosscoder.load(hub_id)` then reads; returns its URL."""
+    """Upload a saved crosscoder folder, which `Crosscoder.load(hub_id)` then reads; returns its URL."""
     from huggingface_hub import HfApi
 
     read(path)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues, Code
 
@@ -28,8 +31,16 @@ class SparseCode:
         full[self.token, self.latent] = self.value
         return full
 
-    def csr(self) -> torch.Tensor:
-        """The same code as a sparse CSR matrix `[token, latent]`."""
+    def row_starts(self) -> Int[Tensor, " token"]:
+        """Position of each token's first entry, `[token]`."""
         counts = torch.bincount(self.token, minlength=self.n_tokens)
-        row_start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return torch.sparse_csr_tensor(row_start, self.latent, self.value, (self.n_tokens, self.n_latents))
+        return counts.cumsum(0) - counts
+
+    def csr(self) -> Tensor:
+        """The same code as a sparse CSR matrix `[token, latent]`."""
+        starts = torch.cat([self.row_starts(), self.token.new_tensor([len(self)])])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse ")
+            return torch.sparse_csr_tensor(
+                starts, self.latent, self.value, (self.n_tokens, self.n_latents), check_invariants=False
+            )

@@ -23,13 +23,13 @@ class Crosscoder(nn.Module):
     """`code = act(sum_m W_enc^m xn^m + b_enc)`, `x_hat^m = W_dec^m code + b_dec^m` (method.md section 2).
 
     `encode` and `decode` speak raw activation units; the weights live in the normalised space, so that
-    decoder norms, cosines and betas are those of the normalised space. `b_dec` is not subtracted before encoding.
+    decoder norms, cosines and betas are those of the normalised space. `b_dec` is not subtracted from the input.
 
     encoder, decoder : [latent, model, d_model]; row j holds latent j's directions for all models side by side
     encoder_bias     : [latent]
     decoder_bias     : [model, d_model]
     log_gate         : [latent] or None; JumpReLU only: a code below `exp(log_gate)` is 0
-    threshold        : scalar, NaN until training has set it; at inference a code is kept where `v > threshold`
+    threshold        : scalar, NaN until training has set it; inference keeps a code where `v > threshold`
     """
 
     threshold: Tensor
@@ -60,7 +60,7 @@ class Crosscoder(nn.Module):
 
     @torch.no_grad()
     def initialise_(self, generator: torch.Generator, *, decoder_bias: Bias | None = None) -> None:
-        """Random directions of norm `settings.initial_norm` per model, equal in all models; encoder = decoder.
+        """Random directions of norm `initial_norm` per model, equal in all models; encoder = decoder.
 
         Directions that an architecture ties or fixes to zero are so from the start.
         """
@@ -76,7 +76,7 @@ class Crosscoder(nn.Module):
         )
 
     def inputs(self, x: Tensor) -> Tensor:
-        """What the dictionary reads: `x` itself, or for diff_sae `x_tuned - x_base` with a model axis of 1."""
+        """What the dictionary reads: `x`, or for diff_sae `x_tuned - x_base` with a model axis of 1."""
         if self.settings.architecture == "diff_sae":
             return x[:, 1:2] - x[:, 0:1]
         return x
@@ -99,14 +99,14 @@ class Crosscoder(nn.Module):
         return torch.where(pre > self.log_gate[latents].exp(), code, 0)
 
     def encode(self, x: Activations, *, threshold: float | None = None) -> Code:
-        """Code of raw activations, `v > threshold` kept; the crosscoder's own threshold unless one is passed."""
+        """Code of raw activations where `v > threshold`; the own threshold unless one is passed."""
         theta = self._threshold(threshold)
         code = self.positive_code(self.normaliser.normalise(self.inputs(x)))
         return torch.where(self.scaled(code) > theta, code, 0)
 
     @torch.no_grad()
     def encode_sparse(self, x: Activations, *, threshold: float | None = None) -> SparseCode:
-        """The same as `encode` as a list of active entries; never holds more than a slice of the code matrix."""
+        """`encode` as a list of active entries; never holds more than a slice of the code matrix."""
         theta, norm = self._threshold(threshold), self.code_norm()
         xn = self.normaliser.normalise(self.inputs(x))
         tokens, latents, values = [], [], []
@@ -129,7 +129,14 @@ class Crosscoder(nn.Module):
     def decode(self, code: Code | SparseCode) -> Activations:
         """Reconstruction `x_hat` in raw activation units (for diff_sae that of the difference)."""
         if isinstance(code, SparseCode):
-            flat = torch.sparse.mm(code.csr(), self.decoder.flatten(1)) + self.decoder_bias.flatten()
+            flat = nn.functional.embedding_bag(
+                code.latent,
+                self.decoder.flatten(1),
+                code.row_starts(),
+                per_sample_weights=code.value,
+                mode="sum",
+            )
+            flat = flat + self.decoder_bias.flatten()
             return self.normaliser.denormalise(flat.unflatten(1, (self.n_models, self.d_model)))
         return self.normaliser.denormalise(self.decode_normalised(code))
 

@@ -1,4 +1,4 @@
-"""Settings of a dictionary (size, code norm, architecture) and the linear subspace each architecture allows."""
+"""Settings of a dictionary (size, code norm, architecture), and the subspace an architecture allows."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from crossdiff.core.axes import Activations, Bias, PerModel
 class Normaliser(nn.Module):
     """`xn^m = (x^m - mean^m) * scale^m`, so that the RMS vector norm of `xn^m` is a target (method.md 2).
 
-    The identity until statistics are given. Both buffers are float32; the statistics they come from are float64.
+    The identity until statistics are given. Both buffers are float32, their statistics float64.
     """
 
     mean: Bias

@@ -1,0 +1,125 @@
+"""The dense training step: autograd over full matrices. Slow, plain, and the oracle of the sparse step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossdiff.core import objectives
+from crossdiff.core.axes import Activations, Code
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import project_
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, largest, largest_per_token
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one training step optimises.
+
+    k is that of the step (annealed), penalty the weight of an L1 or JumpReLU term at the step.
+    dead lists the latents that AuxK may use, sorted; empty switches it off.
+    """
+
+    sparsity: Sparsity
+    k: int
+    penalty: float
+    loss: objectives.LossForm
+    auxiliary: float
+    auxiliary_k: int
+    dead: Int[Tensor, " dead"]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Detached terms of one step, unweighted except `total`.
+
+    fired: latents with a code above 0 on any token. smallest_kept: the smallest positive scaled code kept,
+    NaN where none was. squared_error: per model, summed over tokens, in the normalised space.
+    """
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Tensor]
+    fired: Bool[Tensor, " latent"]
+    n_active: int
+    smallest_kept: Float[Tensor, ""]
+    squared_error: Float[Tensor, " model"]
+
+
+def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
+    """Add the gradients of one step on normalised activations to the parameters' `.grad`.
+
+    For architectures that tie or fix decoder directions the gradient is projected onto what is allowed.
+    """
+    code, scaled, terms = _forward_code(crosscoder, xn, plan)
+    x_hat = crosscoder.decode_normalised(code)
+    terms["reconstruction"] = objectives.reconstruction_loss(xn, x_hat, form=plan.loss)
+    total = terms["reconstruction"] + plan.penalty * terms.get("sparsity", 0)
+    if "revival" in terms and isinstance(plan.sparsity, JumpReLU):
+        total = total + plan.sparsity.revival * terms["revival"]
+    residual = (xn - x_hat).detach()
+    if plan.dead.numel() and plan.auxiliary:
+        terms["auxiliary"] = _auxiliary(crosscoder, xn, residual, plan)
+        total = total + plan.auxiliary * terms["auxiliary"]
+    total.backward()
+    project_gradients_(crosscoder)
+    active = code.detach() > 0
+    positive = scaled.detach()[active]
+    return StepResult(
+        total=total.detach(),
+        terms={name: value.detach() for name, value in terms.items()},
+        fired=active.any(dim=0),
+        n_active=int(active.sum()),
+        smallest_kept=positive.min() if positive.numel() else positive.new_tensor(float("nan")),
+        squared_error=residual.square().sum(dim=(0, 2)),
+    )
+
+
+def project_gradients_(crosscoder: Crosscoder) -> None:
+    """Project the decoder's gradient onto the architecture's subspace (nothing to do for `standard`)."""
+    if crosscoder.decoder.grad is not None:
+        project_(crosscoder.decoder.grad, crosscoder.settings)
+
+
+def _forward_code(
+    crosscoder: Crosscoder, xn: Activations, plan: StepPlan
+) -> tuple[Code, Code, dict[str, Tensor]]:
+    """Code, scaled code and the sparsity terms; selection uses detached norms, penalties let them learn."""
+    pre = xn.flatten(1) @ crosscoder.encoder.flatten(1).T + crosscoder.encoder_bias
+    norm = crosscoder.code_norm()
+    match plan.sparsity:
+        case BatchTopK():
+            positive = pre.relu()
+            scaled = (positive * norm).detach()
+            mask = largest(scaled, count=plan.k * xn.shape[0])
+            return torch.where(mask, positive, 0), scaled * mask, {}
+        case TopK():
+            positive = pre.relu()
+            scaled = (positive * norm).detach()
+            mask = largest_per_token(scaled, k=plan.k)
+            return torch.where(mask, positive, 0), scaled * mask, {}
+        case L1():
+            code = pre.relu()
+            return code, code * norm, {"sparsity": objectives.l1_penalty(code, norm)}
+        case JumpReLU() as gated:
+            assert crosscoder.log_gate is not None
+            code = objectives.Jump.apply(pre, crosscoder.log_gate, gated.bandwidth)
+            assert isinstance(code, Tensor)
+            silent = (crosscoder.log_gate.exp() - pre).relu() * norm
+            return (
+                code,
+                code * norm,
+                {
+                    "sparsity": objectives.tanh_penalty(code, norm, sharpness=gated.sharpness),
+                    "revival": silent.sum(dim=1).mean(),
+                },
+            )
+
+
+def _auxiliary(crosscoder: Crosscoder, xn: Activations, residual: Activations, plan: StepPlan) -> Tensor:
+    dead = plan.dead
+    pre = xn.flatten(1) @ crosscoder.encoder[dead].flatten(1).T + crosscoder.encoder_bias[dead]
+    code = objectives.auxiliary_code(pre.relu(), crosscoder.code_norm()[dead], k=plan.auxiliary_k)
+    return objectives.auxiliary_loss(residual, code, crosscoder.decoder[dead])

@@ -1,0 +1,70 @@
+"""The inference threshold: the scaled code above which a latent counts as active."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from crossdiff.core.axes import Activations
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.sparsity import largest_of
+
+
+@dataclass
+class RunningThreshold:
+    """Bias-corrected exponential average of the smallest positive kept scaled code of each batch.
+
+    Right from its first value on: `average / (1 - decay^n)`. Batches that kept nothing are passed over.
+    """
+
+    decay: float = 0.999
+    average: float = 0.0
+    n: int = 0
+
+    def add(self, smallest_kept: float) -> None:
+        """Take in one batch."""
+        if smallest_kept == smallest_kept:
+            self.average = self.decay * self.average + (1 - self.decay) * smallest_kept
+            self.n += 1
+
+    def value(self) -> float:
+        """The average so far; NaN before the first batch."""
+        return self.average / (1 - self.decay**self.n) if self.n else float("nan")
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs."""
+        return {"average": self.average, "n": self.n}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The opposite of `state`."""
+        self.average, self.n = state["average"], state["n"]
+
+
+@torch.no_grad()
+def estimate_threshold(crosscoder: Crosscoder, batches: Iterable[Activations], *, k: int) -> float:
+    """Mean over batches (raw units) of the k * n_tokens-th largest scaled code: so L0 is k on such batches.
+
+    Batches with fewer positive codes than that give their smallest positive one. NaN without any.
+    """
+    found: list[float] = []
+    for x in batches:
+        positive = smallest_kept(crosscoder, x, k=k)
+        if positive == positive:
+            found.append(positive)
+    return sum(found) / len(found) if found else float("nan")
+
+
+@torch.no_grad()
+def smallest_kept(crosscoder: Crosscoder, x: Activations, *, k: int) -> float:
+    """The k * n_tokens-th largest scaled code of a batch (raw units), at least the smallest positive."""
+    code = crosscoder.encode_sparse(x, threshold=0.0)
+    scaled = code.value * crosscoder.code_norm()[code.latent]
+    if not scaled.numel():
+        return float("nan")
+    count = k * x.shape[0]
+    if scaled.numel() > count:
+        scaled = scaled[largest_of(scaled, count)]
+    return float(scaled.min())
