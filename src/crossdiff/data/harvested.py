@@ -1,0 +1,162 @@
+"""One layer of one model's finished harvest: rows in token order, spread over shard files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdiff.data.shard_files import ShardFile
+from crossdiff.data.statistics import Moments
+from crossdiff.io.tables import read_json
+
+FORMAT = "crossdiff.harvest"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class HarvestedLayer:
+    """Activations [row, d_model] of one model at one layer, in the storage dtype of the harvest."""
+
+    folder: Path
+    layer: int
+    token_hash: str
+    shards: tuple[ShardFile, ...]
+
+    @classmethod
+    def open(cls, folder: Path, layer: int) -> HarvestedLayer:
+        """Open a finished harvest; every shard's header and size are checked."""
+        record = read_record(folder)
+        if layer not in record["layers"]:
+            raise ValueError(
+                f"layer={layer} is not in {folder}, which holds layers {record['layers']}; "
+                "harvest that layer first (run with layer=...)"
+            )
+        shards = tuple(
+            ShardFile.open(folder / f"layer_{layer}" / shard["file"]) for shard in record["shards"]
+        )
+        for shard, expected in zip(shards, record["shards"], strict=True):
+            _check_shard(shard, expected, record["token_hash"])
+        return cls(folder, layer, record["token_hash"], shards)
+
+    @property
+    def d_model(self) -> int:
+        """Width of a row."""
+        return self.shards[0].shape("x")[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Stored bytes of one row."""
+        return self.d_model * self.shards[0].dtype("x").itemsize
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First row of every shard, and the number of rows at the end."""
+        return np.cumsum([0, *(shard.shape("x")[0] for shard in self.shards)])
+
+    @property
+    def n_rows(self) -> int:
+        """Rows over all shards."""
+        return int(self.starts[-1])
+
+    def norms(self) -> Float[Tensor, " row"]:
+        """Euclidean norm of every row, raw units, float32."""
+        return torch.cat([shard.tensor("norm") for shard in self.shards])
+
+    def moments(self) -> Moments:
+        """Float64 moments of the stored values, merged over shards."""
+        total = Moments.zeros(self.d_model)
+        for shard in self.shards:
+            total = total.merge(Moments.from_tensors({name: shard.tensor(name) for name in shard.names}))
+        return total
+
+    def rows(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        """Float32 activations of arbitrary rows, in the order given, gathered from the memory map."""
+        found = torch.empty(len(rows), self.d_model)
+        shard_of = torch.from_numpy(np.searchsorted(self.starts, rows.numpy(), side="right") - 1)
+        for index in shard_of.unique().tolist():
+            here = shard_of == index
+            found[here] = decoded(self.shards[index], rows[here] - int(self.starts[index]))
+        return found
+
+    def read_blocks(self, spans: Sequence[tuple[int, int]], out: Tensor) -> None:
+        """Read spans of consecutive rows one after the other into `out` [row, d_model], storage dtype."""
+        target = out.view(torch.uint8).numpy()
+        place = 0
+        for start, stop in spans:
+            for shard, first, last in self._pieces(start, stop):
+                _pread(shard, first, target[place : place + last - first])
+                place += last - first
+
+    def read_scales(self, rows: Int[Tensor, " row"]) -> Float[Tensor, " row"] | None:
+        """Per-row scales of an int8 harvest; None when rows are stored as floating point."""
+        if self.shards[0].dtype("x") != torch.int8:
+            return None
+        return torch.cat([shard.tensor("scale") for shard in self.shards])[rows]
+
+    def _pieces(self, start: int, stop: int) -> list[tuple[ShardFile, int, int]]:
+        """Parts (shard, first, last) of a span of rows, counted inside each shard."""
+        pieces = []
+        index = int(np.searchsorted(self.starts, start, side="right") - 1)
+        while start < stop:
+            last = min(stop, int(self.starts[index + 1]))
+            pieces.append(
+                (self.shards[index], start - int(self.starts[index]), last - int(self.starts[index]))
+            )
+            start, index = last, index + 1
+        return pieces
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`harvest.json` of a finished harvest; another format or version is refused."""
+    path = folder / "harvest.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no finished harvest ({path.name} is missing); run the harvest step again"
+        )
+    record = read_json(path)
+    if record.get("format") != FORMAT or record.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is {record.get('format')!r} version {record.get('version')!r}, this crossdiff reads "
+            f"{FORMAT!r} version {VERSION}; run the harvest step again"
+        )
+    return record
+
+
+def decoded(shard: ShardFile, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+    """Float32 rows of one shard, with the scale of an int8 shard applied."""
+    x = shard.tensor("x")[rows].float()
+    return x * shard.tensor("scale")[rows, None] if "scale" in shard.names else x
+
+
+def _check_shard(shard: ShardFile, expected: dict[str, Any], token_hash: str) -> None:
+    rows = shard.shape("x")[0]
+    if rows != expected["n_rows"] or shard.metadata["token_hash"] != token_hash:
+        raise ValueError(
+            f"{shard.path} does not belong to its harvest ({rows:,} rows of tokens "
+            f"{shard.metadata['token_hash'][:16]}, expected {expected['n_rows']:,} of {token_hash[:16]}); "
+            f"remove {shard.path.parent.parent} and run the same command again"
+        )
+
+
+def _pread(shard: ShardFile, first: int, target: np.ndarray) -> None:
+    """Fill `target` [row, byte] from row `first` on; a file that ends early is refused."""
+    view = memoryview(target).cast("B")
+    offset = shard.byte_offset("x") + first * target.shape[1]
+    descriptor = os.open(shard.path, os.O_RDONLY)
+    try:
+        while len(view):
+            n_read = os.preadv(descriptor, [view], offset)
+            if n_read == 0:
+                raise ValueError(f"{shard.path} ends early; remove {shard.path.parent.parent} and run again")
+            view, offset = view[n_read:], offset + n_read
+    finally:
+        os.close(descriptor)

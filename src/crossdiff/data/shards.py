@@ -1,0 +1,172 @@
+"""Activations of several models on one token set, row for row, read from finished harvests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossdiff.data.harvested import HarvestedLayer
+from crossdiff.data.order import BLOCK_ROWS, EpochOrder
+from crossdiff.data.statistics import N_KINDS, Moments, row_groups
+from crossdiff.data.tokens import TokenKind, TokenSet
+from crossdiff.data.windows import WindowReader
+from crossdiff.settings import Settings
+
+Split = Literal["train", "validation", "all"]
+WINDOW_BYTES = 1 << 30
+"""Bytes of stored activations that are mixed at a time, all models together."""
+
+
+class MaskSettings(Settings):
+    """Which tokens train and scale look at; BOS never counts, padding is never stored."""
+
+    mask: Literal["default", "no_template"] = "default"
+    """`no_template` also drops the control tokens of the chat template."""
+    skip_first: int = 0
+    """Drop the first n tokens of every document (BOS counts as one)."""
+    outlier_norm: float | None = None
+    """Drop tokens whose norm, in any model, exceeds this multiple of that model's median norm."""
+
+
+@dataclass
+class PairedBatch:
+    """Activations of the same tokens in every model."""
+
+    x: Float[Tensor, "token model d_model"]
+    """Raw activation units, float32."""
+    row: Int[Tensor, " token"]
+    """Index of the token in the token set."""
+    document: Int[Tensor, " token"]
+    template: Bool[Tensor, " token"]
+    """Whether the token is a control token of the chat template."""
+
+
+class PairedActivations:
+    """The harvests of two or more models over one token set, as rows [token, model, d_model]."""
+
+    def __init__(self, token_set: TokenSet, layers: Sequence[HarvestedLayer], mask: MaskSettings) -> None:
+        self.token_set = token_set
+        self.layers = list(layers)
+        self.mask = mask
+        self.n_models = len(layers)
+        self.n_rows = token_set.n_tokens
+        self.d_model = layers[0].d_model
+        self.kept = self._kept_rows()
+        self._reader: WindowReader | None = None
+
+    @classmethod
+    def open(
+        cls, tokens: Path, harvests: Sequence[Path], *, layer: int, mask: MaskSettings | None = None
+    ) -> PairedActivations:
+        """Open finished artifacts; harvests of other tokens or of unequal width are refused."""
+        token_set = TokenSet.open(tokens)
+        layers = [HarvestedLayer.open(harvest, layer) for harvest in harvests]
+        for harvested in layers:
+            _check_tokens(harvested, token_set, tokens)
+        if len({harvested.d_model for harvested in layers}) > 1:
+            widths = ", ".join(f"{h.folder} has {h.d_model}" for h in layers)
+            raise ValueError(f"the models of a pair need one d_model: {widths}; choose models of one family")
+        return cls(token_set, layers, mask or MaskSettings())
+
+    def rows(self, split: Split = "all") -> Int[Tensor, " row"]:
+        """Token indices that the mask keeps, ascending."""
+        return self._split_mask(split).nonzero().flatten()
+
+    def n_kept(self, split: Split = "all") -> int:
+        """How many rows `rows(split)` has."""
+        return int(self._split_mask(split).sum())
+
+    def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
+        """Mean and variance (population, float64, raw units) of every model over the kept training rows."""
+        moments = [self._training_moments(harvested) for harvested in self.layers]
+        mean = torch.cat([moment.mean for moment in moments])
+        return mean, torch.cat([moment.variance() for moment in moments])
+
+    def read(self, rows: Int[Tensor, " row"]) -> PairedBatch:
+        """Activations of arbitrary rows, in the order given."""
+        x = torch.stack([harvested.rows(rows) for harvested in self.layers], dim=1)
+        return self._batch(x, rows)
+
+    def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
+        """Kept rows in corpus order."""
+        for rows in self.rows(split).split(batch_size):
+            yield self.read(rows)
+
+    def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
+        """Batch `number` of the endless shuffled stream of training rows; a pure function of its arguments.
+
+        Batches are always full: one that begins near the end of an epoch goes on into the next.
+        """
+        reader = self._window_reader(seed)
+        start = number * batch_size
+        x, rows = reader.read(start, start + batch_size)
+        return self._batch(x, rows)
+
+    def _window_reader(self, seed: int) -> WindowReader:
+        if self._reader is None or self._reader.order.seed != seed:
+            if self._reader is not None:
+                self._reader.close()
+            row_bytes = sum(harvested.row_bytes for harvested in self.layers)
+            window_blocks = max(1, WINDOW_BYTES // (BLOCK_ROWS * row_bytes))
+            order = EpochOrder(self._split_mask("train"), seed=seed, window_blocks=window_blocks)
+            self._reader = WindowReader(self.layers, order)
+        return self._reader
+
+    def _batch(self, x: Float[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
+        tokens = self.token_set
+        document = tokens.document[rows].long()
+        return PairedBatch(x=x, row=rows, document=document, template=tokens.kind[rows] == TokenKind.TEMPLATE)
+
+    def _split_mask(self, split: Split) -> Bool[Tensor, " row"]:
+        if split == "all":
+            return self.kept
+        held_out = self.token_set.validation[self.token_set.document]
+        return self.kept & (held_out if split == "validation" else ~held_out)
+
+    def _kept_kinds(self) -> list[TokenKind]:
+        dropped = {TokenKind.BOS}
+        if self.mask.mask == "no_template":
+            dropped.add(TokenKind.TEMPLATE)
+        return [kind for kind in TokenKind if kind not in dropped]
+
+    def _kept_rows(self) -> Bool[Tensor, " row"]:
+        kept = torch.isin(self.token_set.kind, torch.tensor(self._kept_kinds(), dtype=torch.uint8))
+        if self.mask.skip_first:
+            kept &= self.token_set.position >= self.mask.skip_first
+        if self.mask.outlier_norm is not None:
+            for harvested in self.layers:
+                norms = harvested.norms()
+                kept &= norms <= self.mask.outlier_norm * norms.median()
+        return kept
+
+    def _training_moments(self, harvested: HarvestedLayer) -> Moments:
+        chosen = torch.zeros(2 * N_KINDS, dtype=torch.bool)
+        chosen[torch.tensor(self._kept_kinds())] = True
+        if not self.mask.skip_first and self.mask.outlier_norm is None:
+            return harvested.moments().pooled(chosen)
+        total = Moments.zeros(self.d_model)
+        held_out = self.token_set.validation[self.token_set.document]
+        for rows in self.rows("train").split(16_384):
+            group = row_groups(self.token_set.kind[rows], held_out[rows])
+            total = total.merge(Moments.of(harvested.rows(rows), group))
+        return total.pooled(chosen)
+
+
+def _check_tokens(harvested: HarvestedLayer, token_set: TokenSet, tokens: Path) -> None:
+    if harvested.token_hash != token_set.token_hash:
+        raise ValueError(
+            f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens} holds "
+            f"{token_set.token_hash[:16]}; every harvest of a pair needs the same token set: harvest this "
+            "model again on it"
+        )
+    if harvested.n_rows != token_set.n_tokens:
+        raise ValueError(
+            f"{harvested.folder} has {harvested.n_rows:,} rows for {token_set.n_tokens:,} tokens; "
+            "it was cut: remove it and run the same command again"
+        )

@@ -1,0 +1,90 @@
+"""Mean and variance of activations in float64, per group of rows, merged exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from crossdiff.data.tokens import TokenKind
+
+N_KINDS = len(TokenKind)
+N_GROUPS = 2 * N_KINDS
+"""Groups are (training | validation) x token kind, so that a mask by kind needs no second pass."""
+
+_CHUNK = 16_384
+
+
+@dataclass
+class Moments:
+    """Count, mean and sum of squared deviations per group; `merge` is Chan's formula, exact to rounding."""
+
+    count: Float[Tensor, " group"]
+    mean: Float[Tensor, "group d_model"]
+    deviation: Float[Tensor, "group d_model"]
+
+    @classmethod
+    def zeros(cls, d_model: int, *, n_groups: int = N_GROUPS) -> Moments:
+        """Moments of no rows at all."""
+        shape = (n_groups, d_model)
+        return cls(
+            torch.zeros(n_groups, dtype=torch.float64),
+            torch.zeros(shape, dtype=torch.float64),
+            torch.zeros(shape, dtype=torch.float64),
+        )
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "token d_model"], group: Int[Tensor, " token"]) -> Moments:
+        """Moments of rows `x`, each in its group; two passes per chunk, so nothing cancels."""
+        total = cls.zeros(x.shape[1])
+        for rows, groups in zip(x.split(_CHUNK), group.split(_CHUNK), strict=True):
+            total = total.merge(_chunk_moments(rows.double(), groups))
+        return total
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both sets of rows together."""
+        count = self.count + other.count
+        share = (other.count / count.clamp(min=1))[:, None]
+        shift = other.mean - self.mean
+        mean = self.mean + shift * share
+        deviation = self.deviation + other.deviation + shift.square() * share * self.count[:, None]
+        return Moments(count, mean, deviation)
+
+    def pooled(self, groups: Bool[Tensor, " group"]) -> Moments:
+        """One group that holds the rows of all chosen `groups`."""
+        total = Moments.zeros(self.mean.shape[1], n_groups=1)
+        for index in groups.nonzero().flatten().tolist():
+            one = slice(index, index + 1)
+            total = total.merge(Moments(self.count[one], self.mean[one], self.deviation[one]))
+        return total
+
+    def variance(self) -> Float[Tensor, "group d_model"]:
+        """Population variance (divided by the count); NaN for a group without rows."""
+        return self.deviation / self.count[:, None].where(self.count[:, None] > 0, torch.nan)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, as named tensors for a shard file."""
+        return {"moment_count": self.count, "moment_mean": self.mean, "moment_deviation": self.deviation}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Moments:
+        """Inverse of `tensors`."""
+        return cls(tensors["moment_count"], tensors["moment_mean"], tensors["moment_deviation"])
+
+
+def row_groups(kind: Int[Tensor, " token"], validation: Bool[Tensor, " token"]) -> Int[Tensor, " token"]:
+    """Group of every row: token kind, plus `N_KINDS` for rows of held-out documents."""
+    return kind.long() + N_KINDS * validation.long()
+
+
+def _chunk_moments(x: Float[Tensor, "token d_model"], group: Int[Tensor, " token"]) -> Moments:
+    moments = Moments.zeros(x.shape[1])
+    for index in group.unique().tolist():
+        rows = x[group == index]
+        moments.count[index] = len(rows)
+        moments.mean[index] = rows.mean(0)
+        moments.deviation[index] = (rows - moments.mean[index]).square().sum(0)
+    return moments

@@ -1,0 +1,181 @@
+"""Token sets: the one sequence of token ids that every model of a comparison sees, row for row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from crossdiff.io.tables import read_json, write_json
+
+FORMAT = "crossdiff.tokens"
+VERSION = 1
+VALIDATION_SHARE = 0.05
+"""Share of documents held out of training, chosen by the hash of the document id."""
+
+
+class TokenKind(IntEnum):
+    """What a token is; padding has no kind because it is never stored."""
+
+    TEXT = 0
+    BOS = 1
+    TEMPLATE = 2
+    """Control tokens of the chat template: turn markers, role words, the newlines between them."""
+    SPECIAL = 3
+    """Special tokens of the tokenizer that neither open a document nor belong to the template."""
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Documents as one flat sequence; row i of every harvest is the activation of token i.
+
+    Document n holds tokens `offsets[n]` up to `offsets[n + 1]`.
+    """
+
+    ids: Int[Tensor, " token"]
+    offsets: Int[Tensor, " boundary"]
+    kind: Int[Tensor, " token"]
+    document_ids: list[str]
+    sources: list[str]
+    token_hash: str
+    folder: Path | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenSet:
+        """Read a finished `tokens` artifact; token arrays are memory-mapped."""
+        from safetensors.torch import load_file
+
+        details = _read_details(folder)
+        arrays = load_file(folder / "tokens.safetensors")
+        documents = read_json(folder / "documents.json")
+        return cls(
+            ids=arrays["ids"],
+            offsets=arrays["offsets"],
+            kind=arrays["kind"],
+            document_ids=documents["ids"],
+            sources=documents["sources"],
+            token_hash=details["token_hash"],
+            folder=folder,
+            details=details,
+        )
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens over all documents."""
+        return len(self.ids)
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents."""
+        return len(self.document_ids)
+
+    @cached_property
+    def document(self) -> Int[Tensor, " token"]:
+        """Index of the document that each token belongs to (int32)."""
+        lengths = self.offsets.diff()
+        return torch.repeat_interleave(torch.arange(self.n_documents, dtype=torch.int32), lengths)
+
+    @cached_property
+    def validation(self) -> Bool[Tensor, " document"]:
+        """Documents held out of training: about 5 % by the hash of their id, at least one of two or more."""
+        return held_out(self.document_ids)
+
+    @cached_property
+    def position(self) -> Int[Tensor, " token"]:
+        """Place of each token inside its document, 0 for the first (int32)."""
+        start = torch.repeat_interleave(self.offsets[:-1], self.offsets.diff())
+        return (torch.arange(self.n_tokens) - start).to(torch.int32)
+
+    def token_strings(self, ids: Sequence[int] | Int[Tensor, " token"]) -> list[str]:
+        """Display strings of token ids, by the tokenizer saved inside the artifact.
+
+        Spaces and newlines are real characters, so joining the strings of a document gives its text.
+        """
+        from crossdiff.models.tokenizers import display_strings
+
+        return display_strings(self.tokenizer, [int(i) for i in ids])
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that made these ids, read from the artifact."""
+        from crossdiff.models.tokenizers import load_tokenizer
+
+        if self.folder is None:
+            raise ValueError("a token set without a folder has no tokenizer; open a finished tokens artifact")
+        return load_tokenizer(str(self.folder / "tokenizer"))
+
+
+def held_out(document_ids: Sequence[str]) -> Bool[Tensor, " document"]:
+    """Documents whose id hashes below `VALIDATION_SHARE`; the lowest hash alone where none does."""
+    if not document_ids:
+        return torch.zeros(0, dtype=torch.bool)
+    hashes = [int.from_bytes(hashlib.sha256(i.encode()).digest()[:6], "big") / 2**48 for i in document_ids]
+    chosen = torch.tensor(hashes, dtype=torch.float64) < VALIDATION_SHARE
+    if len(document_ids) > 1 and not chosen.any():
+        chosen[min(range(len(hashes)), key=hashes.__getitem__)] = True
+    return chosen
+
+
+def token_hash(
+    ids: Int[Tensor, " token"],
+    offsets: Int[Tensor, " boundary"],
+    kind: Int[Tensor, " token"],
+    document_ids: Sequence[str],
+) -> str:
+    """sha256 over everything that says what row i of a harvest is."""
+    digest = hashlib.sha256()
+    for array, dtype in ((ids, torch.int32), (offsets, torch.int64), (kind, torch.uint8)):
+        digest.update(array.to(dtype).contiguous().numpy().data)
+    digest.update("\n".join(document_ids).encode())
+    return digest.hexdigest()
+
+
+def write_token_set(
+    folder: Path,
+    *,
+    documents: Sequence[tuple[str, str]],
+    ids: Int[Tensor, " token"],
+    offsets: Int[Tensor, " boundary"],
+    kind: Int[Tensor, " token"],
+    details: dict[str, Any] | None = None,
+) -> TokenSet:
+    """Write tokens.safetensors, documents.json and tokens.json; `documents` are (id, source) pairs."""
+    from safetensors.torch import save_file
+
+    names = [name for name, _ in documents]
+    arrays = {
+        "ids": ids.to(torch.int32).contiguous(),
+        "offsets": offsets.to(torch.int64).contiguous(),
+        "kind": kind.to(torch.uint8).contiguous(),
+    }
+    digest = token_hash(arrays["ids"], arrays["offsets"], arrays["kind"], names)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(arrays, folder / "tokens.safetensors", metadata={"format": FORMAT, "version": str(VERSION)})
+    write_json({"ids": names, "sources": [source for _, source in documents]}, folder / "documents.json")
+    record = {"format": FORMAT, "version": VERSION, "token_hash": digest, **(details or {})}
+    write_json(record, folder / "tokens.json")
+    return TokenSet.open(folder)
+
+
+def _read_details(folder: Path) -> dict[str, Any]:
+    path = folder / "tokens.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no token set ({path.name} is missing); give a finished tokens artifact"
+        )
+    details = read_json(path)
+    if details.get("format") != FORMAT or details.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is {details.get('format')!r} version {details.get('version')!r}, this crossdiff reads "
+            f"{FORMAT!r} version {VERSION}; run the tokens step again"
+        )
+    return details

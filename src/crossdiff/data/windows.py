@@ -1,0 +1,94 @@
+"""Windows of blocks, read ahead in the background; memory holds the window in use and the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdiff.data.harvested import HarvestedLayer
+from crossdiff.data.order import BLOCK_ROWS, EpochOrder
+
+
+@dataclass
+class Window:
+    """Stored rows of one window: whole blocks, and which of their rows are kept."""
+
+    blocks: list[Tensor]
+    """Per model [row, d_model] in storage dtype."""
+    scales: list[Tensor | None]
+    kept: Int[Tensor, " kept"]
+    """Kept rows as indices into `blocks`."""
+    rows: Int[Tensor, " kept"]
+    """The same rows as token indices."""
+
+    def gather(self, places: Int[Tensor, " token"]) -> Float[Tensor, "token model d_model"]:
+        """Float32 activations of some kept rows."""
+        inside = self.kept[places]
+        found = []
+        for block, scale in zip(self.blocks, self.scales, strict=True):
+            x = block[inside].float()
+            found.append(x if scale is None else x * scale[inside, None])
+        return torch.stack(found, dim=1)
+
+
+class WindowReader:
+    """Reads addressed stretches of the shuffled stream; the next window is fetched by a thread."""
+
+    def __init__(self, layers: Sequence[HarvestedLayer], order: EpochOrder) -> None:
+        self.layers = layers
+        self.order = order
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="window")
+        self._windows: dict[tuple[int, int], Future[Window]] = {}
+
+    def read(
+        self, start: int, stop: int
+    ) -> tuple[Float[Tensor, "token model d_model"], Int[Tensor, " token"]]:
+        """Activations and token indices of positions `start` up to `stop` of the stream."""
+        pieces = []
+        for segment in self.order.segments(start, stop):
+            window = self._window(segment.epoch, segment.window)
+            places = self.order.shuffle(segment.epoch, segment.window)[segment.start : segment.stop]
+            pieces.append((window.gather(places), window.rows[places]))
+        return torch.cat([x for x, _ in pieces]), torch.cat([rows for _, rows in pieces])
+
+    def close(self) -> None:
+        """Stop reading ahead and free the windows."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._windows.clear()
+
+    def _window(self, epoch: int, window: int) -> Window:
+        key = self._key(epoch, window)
+        following = self._key(*self.order.next_window(epoch, window))
+        for old in [k for k in self._windows if k not in (key, following)]:
+            self._windows.pop(old).cancel()
+        if key not in self._windows:
+            self._windows[key] = self._pool.submit(self._load, *key)
+        found = self._windows[key].result()
+        if following not in self._windows:
+            self._windows[following] = self._pool.submit(self._load, *following)
+        return found
+
+    def _key(self, epoch: int, window: int) -> tuple[int, int]:
+        """A data set of one window has the same rows in every epoch and is read once."""
+        return (0, 0) if self.order.n_windows == 1 else (epoch, window)
+
+    def _load(self, epoch: int, window: int) -> Window:
+        n_rows = self.layers[0].n_rows
+        spans = [
+            (block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows))
+            for block in self.order.blocks(epoch, window)
+        ]
+        inside = torch.cat([torch.arange(start, stop) for start, stop in spans])
+        kept = self.order.kept[inside].nonzero().flatten()
+        blocks = []
+        for layer in self.layers:
+            block = torch.empty(len(inside), layer.d_model, dtype=layer.shards[0].dtype("x"))
+            layer.read_blocks(spans, block)
+            blocks.append(block)
+        scales = [layer.read_scales(inside) for layer in self.layers]
+        return Window(blocks, scales, kept, inside[kept])

@@ -1,0 +1,152 @@
+"""Paired activations: what comes back is what was harvested, row for row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.data import shards as shards_module
+from crossdiff.data.harvest_files import write_harvest
+from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.data.tokens import TokenKind, write_token_set
+
+N_DOCUMENTS, LENGTH, D_MODEL = 60, 40, 8
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """A token set and two harvests whose rows name their token: x[i] = i + model / 2 in every component."""
+    n_tokens = N_DOCUMENTS * LENGTH
+    kind = torch.full((N_DOCUMENTS, LENGTH), int(TokenKind.TEXT), dtype=torch.uint8)
+    kind[:, 0] = TokenKind.BOS
+    kind[:, 1:3] = TokenKind.TEMPLATE
+    tokens = write_token_set(
+        tmp_path / "tokens",
+        documents=[(f"doc{n}", "test") for n in range(N_DOCUMENTS)],
+        ids=torch.arange(n_tokens) % 7,
+        offsets=torch.arange(N_DOCUMENTS + 1) * LENGTH,
+        kind=kind.flatten(),
+    )
+    for model, name in enumerate(("base", "tuned")):
+        x = (torch.arange(n_tokens) + model / 2)[:, None].expand(-1, D_MODEL).clone()
+        write_harvest(tmp_path / name, tokens, {3: x}, shard_tokens=500)
+    return [tmp_path / name for name in ("tokens", "base", "tuned")]
+
+
+def opened(folders: list[Path], **mask: object) -> PairedActivations:
+    return PairedActivations.open(folders[0], folders[1:], layer=3, mask=MaskSettings(**mask))
+
+
+def test_rows_come_back_in_the_order_asked_for(folders: list[Path]) -> None:
+    batch = opened(folders).read(torch.tensor([2399, 0, 501, 499]))
+    assert batch.x.shape == (4, 2, D_MODEL)
+    assert batch.x[:, 0, 0].tolist() == [2399, 0, 501, 499]
+    assert batch.x[:, 1, 0].tolist() == [2399.5, 0.5, 501.5, 499.5]
+    assert batch.document.tolist() == [59, 0, 12, 12]
+    assert batch.template.tolist() == [False, False, False, False]
+
+
+def test_default_mask_drops_bos_and_no_template_drops_control_tokens_too(folders: list[Path]) -> None:
+    assert opened(folders).n_kept() == N_DOCUMENTS * (LENGTH - 1)
+    assert opened(folders, mask="no_template").n_kept() == N_DOCUMENTS * (LENGTH - 3)
+    assert opened(folders, skip_first=10).n_kept() == N_DOCUMENTS * (LENGTH - 10)
+
+
+def test_outlier_norm_drops_rows_above_a_multiple_of_the_median_norm(folders: list[Path]) -> None:
+    kept = opened(folders, outlier_norm=1.5).rows()
+    assert kept.max() == int(1.5 * 1199)
+
+
+def test_splits_are_disjoint_by_document_and_cover_everything(folders: list[Path]) -> None:
+    data = opened(folders)
+    train, validation = (set(data.read(data.rows(s)).document.tolist()) for s in ("train", "validation"))
+    assert not train & validation
+    assert len(train | validation) == N_DOCUMENTS
+    assert 1 <= len(validation) <= 10
+
+
+def test_an_epoch_visits_every_training_row_once_and_the_next_in_another_order(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for window_bytes in (1 << 30, 512 * 2 * 4 * D_MODEL * 2):
+        monkeypatch.setattr(shards_module, "WINDOW_BYTES", window_bytes)
+        data = opened(folders)
+        n_train = data.n_kept("train")
+        rows = torch.cat(
+            [data.training_batch(n, seed=1, batch_size=100).row for n in range(2 * n_train // 100 + 1)]
+        )
+        first, second = rows[:n_train], rows[n_train : 2 * n_train]
+        assert sorted(first.tolist()) == data.rows("train").tolist() == sorted(second.tolist())
+        assert not torch.equal(first, second)
+        assert Counter(first.tolist()).most_common(1)[0][1] == 1
+
+
+def test_a_training_batch_depends_on_its_address_alone(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "WINDOW_BYTES", 512 * 2 * 4 * D_MODEL)
+    forward, backward = opened(folders), opened(folders)
+    ahead = [forward.training_batch(n, seed=5, batch_size=64) for n in range(50)]
+    for number in reversed(range(50)):
+        again = backward.training_batch(number, seed=5, batch_size=64)
+        assert torch.equal(again.row, ahead[number].row)
+        assert torch.equal(again.x, ahead[number].x)
+        assert torch.equal(again.x[:, 0, 0].long(), again.row)
+    assert not torch.equal(forward.training_batch(0, seed=6, batch_size=64).row, ahead[0].row)
+
+
+def test_corpus_order_batches_hold_every_kept_row_once(folders: list[Path]) -> None:
+    data = opened(folders)
+    rows = torch.cat([batch.row for batch in data.batches(split="validation", batch_size=7)])
+    assert rows.tolist() == data.rows("validation").tolist()
+
+
+@pytest.mark.parametrize("mask", [{}, {"mask": "no_template"}, {"skip_first": 5}])
+def test_statistics_are_those_of_the_kept_training_rows(folders: list[Path], mask: dict) -> None:
+    data = opened(folders, **mask)
+    mean, variance = data.statistics()
+    x = data.read(data.rows("train")).x.double()
+    assert mean.dtype == torch.float64
+    torch.testing.assert_close(mean, x.mean(0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(variance, x.var(0, correction=0), rtol=1e-12, atol=0)
+
+
+def test_harvests_of_other_tokens_are_refused(folders: list[Path], tmp_path: Path) -> None:
+    other = write_token_set(
+        tmp_path / "other",
+        documents=[("x", "test")],
+        ids=torch.arange(5),
+        offsets=torch.tensor([0, 5]),
+        kind=torch.zeros(5),
+    )
+    write_harvest(tmp_path / "wrong", other, {3: torch.zeros(5, D_MODEL)})
+    with pytest.raises(ValueError, match="needs the same token set"):
+        PairedActivations.open(folders[0], [folders[1], tmp_path / "wrong"], layer=3)
+
+
+def test_a_layer_that_was_not_harvested_is_refused(folders: list[Path]) -> None:
+    with pytest.raises(ValueError, match=r"layer=4 is not in .* holds layers \[3\]"):
+        PairedActivations.open(folders[0], folders[1:], layer=4)
+
+
+def test_a_cut_shard_is_refused_when_opened(folders: list[Path]) -> None:
+    shard = sorted((folders[1] / "layer_3").iterdir())[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cut or altered.*run the same command again"):
+        opened(folders)
+
+
+def test_int8_rows_differ_by_at_most_half_a_step(folders: list[Path], tmp_path: Path) -> None:
+    from crossdiff.data.tokens import TokenSet
+
+    tokens = TokenSet.open(folders[0])
+    x = torch.randn(tokens.n_tokens, D_MODEL, generator=torch.Generator().manual_seed(0))
+    write_harvest(tmp_path / "small", tokens, {3: x}, storage="int8", shard_tokens=500)
+    data = PairedActivations.open(folders[0], [tmp_path / "small"], layer=3)
+    step = x.abs().amax(1) / 127
+    assert ((data.read(torch.arange(len(x))).x[:, 0] - x).abs().amax(1) <= step / 2 + 1e-6).all()
+    batch = data.training_batch(0, seed=0, batch_size=100)
+    torch.testing.assert_close(batch.x, data.read(batch.row).x)
