@@ -1,0 +1,54 @@
+"""How well a crosscoder reconstructs: sums for the fraction of variance explained and for L0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from crossdiff.core.axes import Activations
+
+
+@dataclass
+class FitSums:
+    """Float64 sums in the normalised space; FVE is the same in raw units (one scalar per model)."""
+
+    n_tokens: int
+    n_active: int
+    residual: Float64[Tensor, " model"]
+    square: Float64[Tensor, " model"]
+    total: Float64[Tensor, "model d_model"]
+
+    @classmethod
+    def zeros(cls, like: Activations) -> FitSums:
+        """No token yet, for activations shaped like `like`."""
+        _, n_models, d_model = like.shape
+        zeros = torch.zeros(n_models, d_model, dtype=torch.float64, device=like.device)
+        return cls(0, 0, zeros[:, 0].clone(), zeros[:, 0].clone(), zeros)
+
+    def add(self, x: Activations, x_hat: Activations, *, n_active: int) -> None:
+        """Add tokens and their reconstruction."""
+        self.n_tokens += x.shape[0]
+        self.n_active += n_active
+        self.residual += (x - x_hat).square().sum(dim=(0, 2), dtype=torch.float64)
+        self.square += x.square().sum(dim=(0, 2), dtype=torch.float64)
+        self.total += x.sum(dim=0, dtype=torch.float64)
+
+    def merge(self, other: FitSums) -> None:
+        """Add the sums over other tokens."""
+        self.n_tokens += other.n_tokens
+        self.n_active += other.n_active
+        self.residual += other.residual
+        self.square += other.square
+        self.total += other.total
+
+    def explained(self) -> list[float]:
+        """FVE per model over these tokens: `1 - sum |x - x_hat|^2 / sum |x - mean|^2` (method.md 2)."""
+        variance = self.square - self.total.square().sum(dim=1) / self.n_tokens
+        return (1 - self.residual / variance).tolist()
+
+    def l0(self) -> float:
+        """Mean number of active latents per token."""
+        return self.n_active / self.n_tokens

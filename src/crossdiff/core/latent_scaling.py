@@ -1,0 +1,240 @@
+"""Latent scaling: how strongly each model holds each latent's direction, exactly, in one pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from crossdiff.core.axes import Activations
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.fit import FitSums
+from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from crossdiff.core.selection import SelectionSettings
+
+TARGETS = ("activation", "reconstruction", "error")
+Overlap = Float64[Tensor, "target probe model group latent"]
+Betas = Float64[Tensor, "target probe model *group latent"]
+
+
+@dataclass
+class ScalingSums:
+    """Per-latent float64 sums over active entries (t, j, f); they add and merge, memory O(latents).
+
+    With `x` and `x_hat` in the crosscoder's normalised space and probe p = the direction of model p:
+    energy  C_j = sum_t f^2                                               [group, latent]
+    overlap P_jpm = sum_t f <x_t^m, d_j^p> and R_jpm = sum_t f <x_hat_t^m, d_j^p>
+                                                          [target (P, R), probe, model, group, latent]
+    Groups are hash groups of documents (one group when documents are unknown).
+    """
+
+    n_latents: int
+    n_models: int
+    n_groups: int = N_GROUPS
+    device: torch.device | str = "cpu"
+    n_tokens: int = 0
+    energy: Float64[Tensor, "group latent"] = field(init=False)
+    overlap: Overlap = field(init=False)
+    n_active: Int[Tensor, " latent"] = field(init=False)
+    maximum: Float64[Tensor, " latent"] = field(init=False)
+    template_energy: Float64[Tensor, " latent"] = field(init=False)
+    documents: DocumentCounts = field(init=False)
+    fit: FitSums | None = None
+
+    def __post_init__(self) -> None:
+        options = {"dtype": torch.float64, "device": self.device}
+        shape = (self.n_groups, self.n_latents)
+        self.energy = torch.zeros(shape, **options)
+        self.overlap = torch.zeros((2, self.n_models, self.n_models, *shape), **options)
+        self.n_active = torch.zeros(self.n_latents, dtype=torch.int64, device=self.device)
+        self.maximum = torch.zeros(self.n_latents, **options)
+        self.template_energy = torch.zeros(self.n_latents, **options)
+        self.documents = DocumentCounts(self.n_latents)
+
+    def add(
+        self,
+        crosscoder: Crosscoder,
+        x: Activations,
+        *,
+        document: Int[Tensor, " token"] | None = None,
+        template: Bool[Tensor, " token"] | None = None,
+    ) -> SparseCode:
+        """Encode raw activations, reconstruct, add everything; returns the code for further use."""
+        _check_input(crosscoder, x)
+        code = crosscoder.encode_sparse(x)
+        xn = crosscoder.normaliser.normalise(x)
+        x_hat = reconstruct(crosscoder, code)
+        self.n_tokens += x.shape[0]
+        self.fit = self.fit or FitSums.zeros(xn)
+        self.fit.add(xn, x_hat, n_active=len(code))
+        self._add_entries(code, document=document, template=template)
+        self._add_overlaps(crosscoder, code, (xn, x_hat), document)
+        return code
+
+    def merge(self, other: ScalingSums) -> None:
+        """Add the sums of a pass over other tokens; equal to one pass over both, to rounding."""
+        self.n_tokens += other.n_tokens
+        for name in ("energy", "overlap", "n_active", "template_energy"):
+            getattr(self, name).add_(getattr(other, name))
+        self.maximum = torch.maximum(self.maximum, other.maximum)
+        self.documents.merge(other.documents)
+        if self.fit is None or other.fit is None:
+            self.fit = self.fit or other.fit
+        else:
+            self.fit.merge(other.fit)
+
+    def _add_entries(self, code: SparseCode, *, document: Tensor | None, template: Tensor | None) -> None:
+        """Counts, energies, maxima."""
+        value, latent = code.value.double(), code.latent
+        square = value.square()
+        self.energy.view(-1).index_add_(0, self._slot(code, document), square)
+        self.n_active += torch.bincount(latent, minlength=self.n_latents)
+        self.maximum.scatter_reduce_(0, latent, value, "amax")
+        if template is not None:
+            self.template_energy.index_add_(0, latent, square * template[code.token])
+        if document is not None:
+            self.documents.add(latent, document[code.token])
+
+    def _add_overlaps(
+        self,
+        crosscoder: Crosscoder,
+        code: SparseCode,
+        targets: tuple[Tensor, Tensor],
+        document: Tensor | None,
+    ) -> None:
+        slot, value = self._slot(code, document), code.value.double()
+        for target, y in enumerate(targets):
+            for model in range(self.n_models):
+                projection = projections(y[:, model], code, crosscoder.decoder.detach())
+                for probe in range(self.n_models):
+                    self.overlap[target, probe, model].view(-1).index_add_(
+                        0, slot, value * projection[:, probe]
+                    )
+
+    def _slot(self, code: SparseCode, document: Tensor | None) -> Tensor:
+        """Flat index (group, latent) of each active entry."""
+        if document is None or self.n_groups == 1:
+            return code.latent
+        return document_group(document, n_groups=self.n_groups)[code.token] * self.n_latents + code.latent
+
+
+def reconstruct(crosscoder: Crosscoder, code: SparseCode) -> Activations:
+    """The full normalised reconstruction x_hat, bias included, from the active entries alone."""
+    flat = torch.sparse.mm(code.csr(), crosscoder.decoder.detach().flatten(1))
+    return (flat + crosscoder.decoder_bias.detach().flatten()).unflatten(1, (-1, crosscoder.d_model))
+
+
+def projections(
+    y: Float[Tensor, "token d_model"], code: SparseCode, decoder: Float[Tensor, "latent model d_model"]
+) -> Float[Tensor, "active probe"]:
+    """<y_t, d_j^p> for every active entry (t, j) and every model's direction p.
+
+    A sampled product: the rows of `decoder`, seen as [(latent probe), d_model], are read in place, so that
+    neither gathered directions nor anything of shape [latent, token] exists.
+    """
+    n_probes = decoder.shape[1]
+    column = (code.latent[:, None] * n_probes + torch.arange(n_probes, device=y.device)).flatten()
+    counts = torch.bincount(code.token, minlength=code.n_tokens) * n_probes
+    row_start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    shape = (code.n_tokens, decoder.shape[0] * n_probes)
+    pattern = torch.sparse_csr_tensor(row_start, column, y.new_zeros(len(column)), shape)
+    product = torch.sparse.sampled_addmm(pattern, y, decoder.flatten(0, 1).T, beta=0.0)
+    return product.values().view(-1, n_probes)
+
+
+def gram(decoder: Float[Tensor, "latent model d_model"]) -> Float64[Tensor, "probe model latent"]:
+    """<d_j^p, d_j^m>; the diagonal holds D = |d|^2. Summed in float64, in slices of latents."""
+    slices = [
+        torch.einsum("lpd,lmd->pml", part, part)
+        for part in (p.double() for p in decoder.detach().split(4096))
+    ]
+    return torch.cat(slices, dim=2)
+
+
+def betas(
+    energy: Float64[Tensor, "*group latent"],
+    overlap: Float64[Tensor, "target probe model *group latent"],
+    products: Float64[Tensor, "probe model latent"],
+) -> Betas:
+    """beta = argmin_b sum_t |y_t - b f_t d|^2 per target (activation, reconstruction, error), probe, model.
+
+    `P/(C D)`, `R/(C D)` and `(P - R)/(C D) + <d^m, d>/D` (method.md section 4). NaN where the latent never
+    fired or the probe direction is zero.
+    """
+    groups = energy.dim() - 1
+    square = torch.diagonal(products).T
+    square = square.view(square.shape[0], 1, *[1] * groups, -1)
+    own = products.view(*products.shape[:2], *[1] * groups, -1) / square
+    activation, reconstruction = overlap / (energy * square)
+    return torch.stack([activation, reconstruction, activation - reconstruction + own])
+
+
+def latent_scaling(
+    crosscoder: Crosscoder,
+    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
+    *,
+    dtype: torch.dtype = torch.float64,
+    selection: SelectionSettings | None = None,
+) -> pd.DataFrame:
+    """The latent table (design.md section 4) from one pass over `batches`.
+
+    A batch is `x [token model d_model]` in raw activation units or `(x, document [token])` with a number per
+    document; without documents the interval columns and `n_documents` are NaN. Betas live in the crosscoder's
+    normalised space. `dtype` is that of the encoding and of the sums' inputs; the sums are always float64.
+    """
+    from crossdiff.core.latent_table import latent_table
+
+    worker = in_dtype(crosscoder, dtype)
+    sums: ScalingSums | None = None
+    for batch in batches:
+        x, document = batch if isinstance(batch, tuple | list) else (batch, None)
+        sums = sums or empty_sums(worker, documents=document is not None)
+        if (document is None) != (sums.n_groups == 1):
+            raise ValueError(
+                "some batches name their documents and some do not; give `document` with all or none"
+            )
+        x = x.to(worker.decoder.device, dtype)
+        sums.add(worker, x, document=None if document is None else document.to(x.device))
+    sums = sums or empty_sums(worker, documents=False)
+    return latent_table(worker, sums, selection=selection)
+
+
+def empty_sums(crosscoder: Crosscoder, *, documents: bool) -> ScalingSums:
+    """Sums over no token yet, on the crosscoder's device."""
+    return ScalingSums(
+        crosscoder.n_latents,
+        crosscoder.n_models,
+        n_groups=N_GROUPS if documents else 1,
+        device=crosscoder.decoder.device,
+    )
+
+
+def in_dtype(crosscoder: Crosscoder, dtype: torch.dtype) -> Crosscoder:
+    """The crosscoder itself when it already has `dtype`, else a converted copy."""
+    if all(weights.dtype == dtype for weights in crosscoder.state_dict().values()):
+        return crosscoder
+    return copy.deepcopy(crosscoder).to(dtype)
+
+
+def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:
+    expected = (crosscoder.n_models, crosscoder.d_model)
+    if crosscoder.settings.architecture == "diff_sae":
+        raise ValueError(
+            "latent scaling compares one decoder direction per model, and a diff_sae dictionary has one "
+            "direction in all; use dictionary.architecture=standard, designated_shared or dedicated"
+        )
+    if x.dim() != 3 or tuple(x.shape[1:]) != expected:
+        raise ValueError(
+            f"activations of shape {tuple(x.shape)} do not fit this crosscoder, which reads "
+            f"[token, {expected[0]} models, {expected[1]} wide]; give the shards and the crosscoder of the same models and layer"
+        )

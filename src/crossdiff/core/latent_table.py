@@ -1,0 +1,147 @@
+"""The latent table (design.md section 4): one row per latent, from the sums of one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.decoder_norms import kinds
+from crossdiff.core.jackknife import Intervals, intervals, ratios
+from crossdiff.core.latent_scaling import TARGETS, Betas, ScalingSums, betas, gram
+from crossdiff.core.selection import Calls, SelectionSettings, Side, SideEvidence, call_latents
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+BASE, TUNED = 0, 1
+ERROR, RECONSTRUCTION = TARGETS.index("error"), TARGETS.index("reconstruction")
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Everything the table and the call read, per latent; axes as in `ScalingSums`."""
+
+    norms: Float64[Tensor, "model latent"]
+    cosine: Float64[Tensor, " latent"]
+    beta: Betas
+    nu: Betas
+    bounds: Intervals | None
+    sums: ScalingSums
+
+    @classmethod
+    def of(cls, crosscoder: Crosscoder, sums: ScalingSums) -> Scaled:
+        """Betas, ratios and, where documents are known, intervals."""
+        products = gram(crosscoder.decoder)
+        beta = betas(sums.energy.sum(0), sums.overlap.sum(-2), products)
+        norms = torch.diagonal(products).T.sqrt()
+        cosine = products[BASE, -1] / (norms[BASE] * norms[-1])
+        known = sums.n_groups > 1
+        bounds = intervals(sums, products) if known else None
+        return cls(norms, cosine, beta, ratios(beta), bounds, sums)
+
+    @property
+    def dead(self) -> Tensor:
+        """Never active in this pass."""
+        return self.sums.n_active == 0
+
+    def delta_norm(self) -> Float64[Tensor, " latent"]:
+        """1/2 (1 + (|d_tuned| - |d_base|) / max): 0 base-only, 1 tuned-only (method.md section 3)."""
+        base, tuned = self.norms[BASE], self.norms[TUNED]
+        return (1 + (tuned - base) / torch.maximum(base, tuned)) / 2
+
+    def evidence(self, own: int) -> SideEvidence:
+        """What the call of one side reads, with model `own`'s direction as the probe."""
+        other = TUNED if own == BASE else BASE
+        unknown = torch.full_like(self.nu[0, own, other], torch.nan)
+        documents = None if self.bounds is None else self.sums.documents.counts().to(unknown.device)
+        fields = {}
+        for name, target in (("error", ERROR), ("reconstruction", RECONSTRUCTION)):
+            fields[f"nu_{name}"] = self.nu[target, own, other]
+            fields[f"beta_{name}"] = self.beta[target, own, own]
+            low, high, own_low = unknown, unknown, unknown
+            if self.bounds is not None:
+                low, high = self.bounds.nu_low[target, own, other], self.bounds.nu_high[target, own, other]
+                own_low = self.bounds.own_low[target, own]
+            fields[f"nu_{name}_bounds"] = torch.stack([low, high])
+            fields[f"beta_{name}_low"] = own_low
+        return SideEvidence(**fields, n_active=self.sums.n_active, n_documents=documents)
+
+    def calls(self, settings: SelectionSettings) -> Calls:
+        """The exclusive call of every latent of a pair."""
+        sides: dict[Side, SideEvidence] = {"tuned": self.evidence(TUNED), "base": self.evidence(BASE)}
+        return call_latents(self.delta_norm(), sides, settings, dead=self.dead)
+
+
+def latent_table(
+    crosscoder: Crosscoder, sums: ScalingSums, *, selection: SelectionSettings | None = None
+) -> pd.DataFrame:
+    """The table of a pair, columns as in design.md section 4.
+
+    `nu_*` is beta_base / beta_tuned with the tuned direction as the probe; `nu_*_baseprobe` is the inverse
+    ratio, beta_tuned / beta_base, with the base direction as the probe.
+    """
+    scaled = Scaled.of(crosscoder, sums)
+    return pair_table(scaled, scaled.calls(selection or SelectionSettings()))
+
+
+def pair_table(scaled: Scaled, calls: Calls) -> pd.DataFrame:
+    """Columns of design.md section 4, in its order."""
+    import pandas as pd
+
+    columns = {**_counts(scaled), **_betas_and_ratios(scaled), **_bounds(scaled)}
+    frame = pd.DataFrame({name: _column(values) for name, values in columns.items()})
+    frame["kind"] = kinds(scaled.delta_norm(), alive=~scaled.dead)
+    frame["call"] = calls.call
+    frame["exclusive_to"] = pd.Series(calls.exclusive_to, dtype=object)
+    return frame
+
+
+def _counts(scaled: Scaled) -> dict[str, Tensor]:
+    sums, n_latents = scaled.sums, scaled.sums.n_latents
+    known = sums.documents.counts() if scaled.bounds is not None else torch.full((n_latents,), torch.nan)
+    return {
+        "latent": torch.arange(n_latents),
+        "n_active": sums.n_active,
+        "n_documents": known,
+        "density": sums.n_active.double() / (sums.n_tokens or torch.nan),
+        "norm_base": scaled.norms[BASE],
+        "norm_tuned": scaled.norms[TUNED],
+        "delta_norm": scaled.delta_norm(),
+        "decoder_cosine": scaled.cosine,
+    }
+
+
+def _betas_and_ratios(scaled: Scaled) -> dict[str, Tensor]:
+    columns = {}
+    for probe, suffix in ((TUNED, ""), (BASE, "_baseprobe")):
+        for target, name in enumerate(TARGETS):
+            columns[f"beta_{name}_base{suffix}"] = scaled.beta[target, probe, BASE]
+            columns[f"beta_{name}_tuned{suffix}"] = scaled.beta[target, probe, TUNED]
+    for probe, other, suffix in ((TUNED, BASE, ""), (BASE, TUNED, "_baseprobe")):
+        for target, name in enumerate(TARGETS):
+            columns[f"nu_{name}{suffix}"] = scaled.nu[target, probe, other]
+    return columns
+
+
+def _bounds(scaled: Scaled) -> dict[str, Tensor]:
+    evidence = scaled.evidence(TUNED)
+    error, reconstruction = evidence.nu_error_bounds, evidence.nu_reconstruction_bounds
+    return {
+        "nu_error_low": error[0],
+        "nu_error_high": error[1],
+        "nu_reconstruction_low": reconstruction[0],
+        "nu_reconstruction_high": reconstruction[1],
+    }
+
+
+def _column(values: Tensor) -> np.ndarray:
+    values = values.cpu()
+    if values.is_floating_point():
+        values = torch.where(values.isfinite(), values, torch.nan)
+    return values.numpy()
