@@ -135,7 +135,7 @@ def test_a_layer_that_was_not_harvested_is_refused(folders: list[Path]) -> None:
 def test_a_cut_shard_is_refused_when_opened(folders: list[Path]) -> None:
     shard = sorted((folders[1] / "layer_3").iterdir())[1]
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="cut or altered.*run the same command again"):
+    with pytest.raises(ValueError, match=r"cut or altered.*run the same command again"):
         opened(folders)
 
 

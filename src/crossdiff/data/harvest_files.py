@@ -1,4 +1,4 @@
-"""Writing a harvest: corpus shards of whole documents, one file per shard and layer, one record at the end."""
+"""Writing a harvest: one file per corpus shard and layer, one record at the end."""
 
 from __future__ import annotations
 

@@ -1,0 +1,155 @@
+"""Which models are compared: settings, fingerprints, and where the weights come from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import field_validator
+
+from crossdiff.settings import Settings
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
+
+ORGANISM = "organism:"
+_IGNORED_SUFFIXES = (".md", ".png", ".lock", ".part")
+
+
+class ModelSettings(Settings):
+    """One model: where it lies and how its forward pass is computed."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"name", "path", "adapter", "trust_remote_code"})
+
+    name: str
+    """Short word for figures and messages, such as `pt`."""
+    path: str
+    """Hub id, folder saved with `save_pretrained`, or `organism:<name>` for a model of the toy triple."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; None is its main branch."""
+    dtype: Dtype = "bfloat16"
+    """Precision of weights and forward pass, on every machine."""
+    attention: Attention = "eager"
+    """Attention implementation; Gemma-2's logit soft-capping needs eager or flash_attention_2."""
+    adapter: str | None = None
+    """Hub id or folder of a PEFT adapter that is merged into the model."""
+    trust_remote_code: bool = False
+    """Let the model's own Python code run; only for repositories that you have read."""
+
+
+class ModelPair(Settings):
+    """Two models of one family that share a tokenizer."""
+
+    name: str
+    base: ModelSettings
+    tuned: ModelSettings
+
+    @field_validator("base", "tuned", mode="before")
+    @classmethod
+    def _from_path(cls, value: Any, info: Any) -> Any:
+        """A bare string is a hub id or folder."""
+        return {"name": info.field_name, "path": value} if isinstance(value, str) else value
+
+
+def custom_pair(
+    base: str,
+    tuned: str,
+    *,
+    name: str = "custom",
+    base_revision: str | None = None,
+    tuned_revision: str | None = None,
+    tuned_adapter: str | None = None,
+    dtype: Dtype = "bfloat16",
+    attention: Attention = "eager",
+    trust_remote_code: bool = False,
+) -> ModelPair:
+    """A user's own pair from two hub ids or folders (`model_pair=custom`).
+
+    With `tuned_adapter`, `tuned` is the model that the adapter was trained on, usually the base.
+    """
+    shared: dict[str, Any] = {
+        "dtype": dtype,
+        "attention": attention,
+        "trust_remote_code": trust_remote_code,
+    }
+    return ModelPair(
+        name=name,
+        base=ModelSettings(name="base", path=base, revision=base_revision, **shared),
+        tuned=ModelSettings(
+            name="tuned", path=tuned, revision=tuned_revision, adapter=tuned_adapter, **shared
+        ),
+    )
+
+
+def fingerprint(model: ModelSettings) -> str:
+    """What the model is, independent of where it lies.
+
+    `hub:<id>@<revision>`, `folder:<sha256 of its files>` or `organism:<name>`, followed by the same for
+    an adapter. A hub model without a revision is named by its main branch; the commit that was found
+    there is recorded by the harvest.
+    """
+    found = _fingerprint_of(model.path, model.revision)
+    return found if model.adapter is None else f"{found}+adapter:{_fingerprint_of(model.adapter, None)}"
+
+
+def resolve(model: ModelSettings, organism: Path | None) -> str:
+    """Path or hub id that `from_pretrained` is given; `organism` is that artifact's folder."""
+    if not model.path.startswith(ORGANISM):
+        return str(Path(model.path).expanduser()) if is_folder(model.path) else model.path
+    if organism is None:
+        raise ValueError(f"{model.path} needs the organism step; run it through the pipeline (experiment=demo)")
+    folder = organism / "models" / model.path.removeprefix(ORGANISM)
+    if not folder.is_dir():
+        names = sorted(path.name for path in (organism / "models").iterdir())
+        raise ValueError(f"{model.path} is not among the organism's models {names}; name one of them")
+    return str(folder)
+
+
+def is_folder(path: str) -> bool:
+    """Whether `path` is a local folder; a path that can only be local but is missing is refused."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return True
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ValueError(
+            f"model folder {path} does not exist; give a folder saved with save_pretrained, "
+            "or a hub id such as google/gemma-2-9b"
+        )
+    return False
+
+
+def _fingerprint_of(path: str, revision: str | None) -> str:
+    if path.startswith(ORGANISM):
+        return path
+    if not is_folder(path):
+        return f"hub:{path}@{revision or 'main'}"
+    files = [file for file in _model_files(Path(path).expanduser())]
+    if not any(name == "config.json" or name == "adapter_config.json" for name, *_ in files):
+        raise ValueError(
+            f"{path} holds no config.json; give a folder saved with save_pretrained (model and tokenizer)"
+        )
+    with ThreadPoolExecutor(4) as pool:
+        hashes = list(pool.map(lambda file: _file_hash(*file[1:]), files))
+    text = "\n".join(f"{file[0]} {digest}" for file, digest in zip(files, hashes, strict=True))
+    return f"folder:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _model_files(folder: Path) -> list[tuple[str, str, int, int]]:
+    """(name, path, size, mtime) of every file that can change what the model computes."""
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(_IGNORED_SUFFIXES):
+            status = entry.stat()
+            found.append((entry.name, entry.path, status.st_size, status.st_mtime_ns))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: str, size: int, mtime: int) -> str:
+    """sha256 of a file, kept while its size and time stand still."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
