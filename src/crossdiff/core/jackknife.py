@@ -70,7 +70,7 @@ def jackknife(
     used: int,
     fired: Int[Tensor, " latent"],
 ) -> tuple[Tensor, Tensor]:
-    """`estimate +- t se`, `se^2 = (G-1)/G sum_g (theta_(-g) - theta)^2`, over the G `used` document groups."""
+    """`estimate +- t se`, `se^2 = (G-1)/G sum_g (theta_(-g) - theta)^2`, over the G `used` groups."""
     deviation = without - estimate.unsqueeze(-2)
     variance = (used - 1) / max(used, 1) * deviation.square().sum(dim=-2)
     half = T_95[min(max(used - 1, 1), len(T_95)) - 1] * variance.sqrt()

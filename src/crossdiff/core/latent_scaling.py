@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
@@ -92,6 +92,14 @@ class ScalingSums:
             self.fit = self.fit or other.fit
         else:
             self.fit.merge(other.fit)
+
+    def half(self, which: Literal[0, 1]) -> ScalingSums:
+        """Half of the document groups as sums of their own; counts and maxima stay the whole's."""
+        picked = torch.arange(self.n_groups, device=self.energy.device) % 2 == which
+        part = copy.copy(self)
+        part.n_groups = int(picked.sum())
+        part.energy, part.overlap = self.energy[picked], self.overlap[..., picked, :]
+        return part
 
     def _add_entries(self, code: SparseCode, *, document: Tensor | None, template: Tensor | None) -> None:
         """Counts, energies, maxima."""
@@ -236,5 +244,6 @@ def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:
     if x.dim() != 3 or tuple(x.shape[1:]) != expected:
         raise ValueError(
             f"activations of shape {tuple(x.shape)} do not fit this crosscoder, which reads "
-            f"[token, {expected[0]} models, {expected[1]} wide]; give the shards and the crosscoder of the same models and layer"
+            f"[token, {expected[0]} models, {expected[1]} wide]; give the shards "
+            "and the crosscoder of the same models and layer"
         )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from crossdiff.core.axes import Directions
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import kinds
 from crossdiff.core.jackknife import Intervals, intervals, ratios
@@ -35,9 +36,9 @@ class Scaled:
     sums: ScalingSums
 
     @classmethod
-    def of(cls, crosscoder: Crosscoder, sums: ScalingSums) -> Scaled:
+    def of(cls, decoder: Directions, sums: ScalingSums) -> Scaled:
         """Betas, ratios and, where documents are known, intervals."""
-        products = gram(crosscoder.decoder)
+        products = gram(decoder)
         beta = betas(sums.energy.sum(0), sums.overlap.sum(-2), products)
         norms = torch.diagonal(products).T.sqrt()
         cosine = products[BASE, -1] / (norms[BASE] * norms[-1])
@@ -86,7 +87,7 @@ def latent_table(
     `nu_*` is beta_base / beta_tuned with the tuned direction as the probe; `nu_*_baseprobe` is the inverse
     ratio, beta_tuned / beta_base, with the base direction as the probe.
     """
-    scaled = Scaled.of(crosscoder, sums)
+    scaled = Scaled.of(crosscoder.decoder, sums)
     return pair_table(scaled, scaled.calls(selection or SelectionSettings()))
 
 

@@ -182,4 +182,4 @@ def _any(masks: dict[str, Tensor], like: Tensor) -> Tensor:
 
 def exclusive_latents(table: pd.DataFrame, side: Side) -> list[int]:
     """Latents called exclusive to `side`, ascending."""
-    return [int(j) for j in table.loc[table["exclusive_to"] == side, "latent"]]
+    return [j for j, owner in enumerate(table["exclusive_to"]) if owner == side]

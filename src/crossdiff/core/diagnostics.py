@@ -1,0 +1,190 @@
+"""Diagnostics of one crosscoder that a report must carry (method.md section 5), with plain sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from crossdiff.core.axes import Directions
+from crossdiff.core.latent_table import BASE, TUNED, Scaled, pair_table
+from crossdiff.core.selection import Calls, SelectionSettings, exclusive_latents
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TWIN_COSINE = 0.9
+TEMPLATE_SHARE = 0.5
+DENSITY_BINS = [-8 + 0.25 * i for i in range(33)]
+
+
+def diagnose(
+    table: pd.DataFrame,
+    scaled: Scaled,
+    calls: Calls,
+    *,
+    decoder: Directions,
+    selection: SelectionSettings,
+) -> dict[str, Any]:
+    """All diagnostics as JSON-able values; null where something cannot be computed."""
+    alive = ~scaled.dead.cpu()
+    delta_norm, density = (values(table, name)[alive] for name in ("delta_norm", "density"))
+    fit = scaled.sums.fit
+    return {
+        "version": 1,
+        "n_latents": len(table),
+        "n_alive": int(alive.sum()),
+        "dead_share": 1 - float(alive.double().mean()),
+        "n_tokens": scaled.sums.n_tokens,
+        "fve": None if fit is None else dict(zip(("base", "tuned"), fit.explained(), strict=True)),
+        "l0": None if fit is None else fit.l0(),
+        "kinds": Counter(table["kind"]),
+        "calls": Counter(table["call"]),
+        "n_exclusive": {side: len(exclusive_latents(table, side)) for side in ("tuned", "base")},
+        "rejected": calls.rejected,
+        "failing": calls.failing,
+        "delta_norm": {
+            "edges": [i / 50 for i in range(51)],
+            "counts": _histogram(delta_norm, 0, 1, 50),
+        },
+        "log10_density": {"edges": DENSITY_BINS, "counts": _density_histogram(density)},
+        "signature": signature(delta_norm),
+        "twins": twins(table, decoder),
+        **shrinkage_and_decoupling(table, selection),
+        "template": template_energy(table, scaled),
+        "split_half": split_half(scaled, decoder, selection),
+    }
+
+
+def signature(delta_norm: Float64[Tensor, " alive"]) -> dict[str, Any]:
+    """How far apart the pair is, from its alive latents, with a sentence where that is a failure.
+
+    Too similar: no alive latent below 0.1 or above 0.9 and at least half of them in 0.3-0.6.
+    Too distant: under 10 % of them in 0.4-0.6.
+    """
+    if len(delta_norm) == 0:
+        return {
+            "verdict": "no_alive_latent",
+            "sentence": "No latent was ever active: there is nothing to compare.",
+        }
+    outer = int(((delta_norm < 0.1) | (delta_norm > 0.9)).sum())
+    middle = _share(delta_norm, 0.3, 0.6)
+    shared = _share(delta_norm, 0.4, 0.6)
+    figures = {"outer_count": outer, "middle_share": middle, "shared_share": shared}
+    if outer == 0 and middle >= 0.5:
+        sentence = (
+            f"This pair is too similar: no alive latent has delta_norm below 0.1 or above 0.9, and "
+            f"{middle:.0%} lie in 0.3-0.6, so norms cannot say which model a latent belongs to. Diff both "
+            "models against a shared base instead."
+        )
+        return {"verdict": "too_similar", "sentence": sentence, **figures}
+    if shared < 0.1:
+        sentence = (
+            f"This pair is too distant: only {shared:.0%} of the alive latents lie in 0.4-0.6, so the two "
+            "models hardly share a dictionary and most latents look exclusive."
+        )
+        return {"verdict": "too_distant", "sentence": sentence, **figures}
+    return {"verdict": "ordinary", "sentence": None, **figures}
+
+
+def twins(table: pd.DataFrame, decoder: Directions) -> dict[str, Any]:
+    """Base-only/tuned-only pairs whose own directions have a cosine above 0.9: one concept, counted twice."""
+    base, tuned = of_kind(table, "base_only"), of_kind(table, "tuned_only")
+    pairs: list[dict[str, Any]] = []
+    if len(base) and len(tuned):
+        base_directions = _unit(decoder[base, BASE])
+        for start in range(0, len(tuned), 1024):
+            part = tuned[start : start + 1024]
+            cosine = _unit(decoder[part, TUNED]) @ base_directions.T
+            for i, j in (cosine > TWIN_COSINE).nonzero().tolist():
+                pairs.append(
+                    {"tuned": int(part[i]), "base": int(base[j]), "cosine": round(float(cosine[i, j]), 4)}
+                )
+    return {"n": len(pairs), "pairs": pairs[:100]}
+
+
+def shrinkage_and_decoupling(table: pd.DataFrame, selection: SelectionSettings) -> dict[str, Any]:
+    """Among latents that norms alone call one model's own: how many the other model holds after all.
+
+    Complete shrinkage: high `|nu_error|`, the other model's residual still holds the latent.
+    Latent decoupling: high `|nu_reconstruction|`, other directions of the other model rebuild it.
+    """
+    counts: dict[str, Any] = {"shrinkage": {}, "decoupling": {}, "by_norm": {}}
+    for side, kind, suffix in (("tuned", "tuned_only", ""), ("base", "base_only", "_baseprobe")):
+        rows = of_kind(table, kind)
+        nu_error, nu_reconstruction = (
+            values(table, f"nu_{target}{suffix}")[rows].abs() for target in ("error", "reconstruction")
+        )
+        counts["by_norm"][side] = len(rows)
+        counts["shrinkage"][side] = int((nu_error >= selection.nu_error).sum())
+        counts["decoupling"][side] = int((nu_reconstruction >= selection.nu_reconstruction).sum())
+    return counts
+
+
+def template_energy(table: pd.DataFrame, scaled: Scaled) -> dict[str, Any]:
+    """Share of each exclusive latent's energy (sum of squared codes) on chat template tokens."""
+    share = scaled.sums.template_energy / scaled.sums.energy.sum(dim=0)
+    found: dict[str, Any] = {}
+    for side in ("tuned", "base"):
+        latents = exclusive_latents(table, side)
+        shares = {str(j): round(float(share[j]), 4) for j in latents}
+        mainly = sum(value > TEMPLATE_SHARE for value in shares.values())
+        found[side] = {
+            "mainly_template": mainly,
+            "share": mainly / len(latents) if latents else None,
+            "energy": shares,
+        }
+    return found
+
+
+def split_half(scaled: Scaled, decoder: Directions, selection: SelectionSettings) -> dict[str, Any] | None:
+    """Exclusive sets of two halves of the documents: Jaccard overlap per side; null without documents."""
+    if scaled.bounds is None:
+        return None
+    halves = [Scaled.of(decoder, scaled.sums.half(which)) for which in (0, 1)]
+    tables = [pair_table(half, half.calls(selection)) for half in halves]
+    found = {}
+    for side in ("tuned", "base"):
+        first, second = (set(exclusive_latents(half, side)) for half in tables)
+        union = len(first | second)
+        jaccard = len(first & second) / union if union else None
+        found[side] = {
+            "first": len(first),
+            "second": len(second),
+            "both": len(first & second),
+            "jaccard": jaccard,
+        }
+    return found
+
+
+def values(table: pd.DataFrame, name: str) -> Float64[Tensor, " latent"]:
+    """A column of the latent table as a tensor."""
+    return torch.tensor(table[name].to_numpy(dtype="float64"))
+
+
+def of_kind(table: pd.DataFrame, kind: str) -> Int[Tensor, " chosen"]:
+    """Latents of one `kind`, ascending."""
+    return torch.tensor([j for j, found in enumerate(table["kind"]) if found == kind], dtype=torch.int64)
+
+
+def _share(delta_norm: Tensor, low: float, high: float) -> float:
+    return float(((delta_norm >= low) & (delta_norm <= high)).double().mean())
+
+
+def _histogram(column: Tensor, low: float, high: float, bins: int) -> list[int]:
+    known = column[column.isfinite()].float()
+    return [int(count) for count in torch.histc(known, bins=bins, min=low, max=high).tolist()]
+
+
+def _density_histogram(density: Float64[Tensor, " alive"]) -> list[int]:
+    logarithm = density.log10()
+    edges = torch.tensor(DENSITY_BINS, dtype=torch.float64)
+    index = torch.bucketize(logarithm, edges[1:-1])
+    return torch.bincount(index, minlength=len(edges) - 1).tolist()
+
+
+def _unit(directions: Tensor) -> Tensor:
+    return directions / directions.norm(dim=-1, keepdim=True)
