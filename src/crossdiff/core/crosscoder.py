@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class Crosscoder(nn.Module):
     """`code = act(sum_m W_enc^m xn^m + b_enc)`, `x_hat^m = W_dec^m code + b_dec^m` (method.md section 2).
 
     `encode` and `decode` speak raw activation units; the weights live in the normalised space, so that
-    decoder norms, cosines and betas are those of the normalised space. `b_dec` is not subtracted from the input.
+    decoder norms, cosines and betas are those of the normalised space. The input keeps `b_dec`.
 
     encoder, decoder : [latent, model, d_model]; row j holds latent j's directions for all models side by side
     encoder_bias     : [latent]
@@ -74,6 +75,10 @@ class Crosscoder(nn.Module):
         self.decoder_bias.copy_(
             decoder_bias if decoder_bias is not None else torch.zeros_like(self.decoder_bias)
         )
+
+    def add_gate_(self, initial: float) -> None:
+        """Give every latent a learned JumpReLU gate that starts at `initial`."""
+        self.log_gate = nn.Parameter(torch.full((self.n_latents,), math.log(initial)))
 
     def inputs(self, x: Tensor) -> Tensor:
         """What the dictionary reads: `x`, or for diff_sae `x_tuned - x_base` with a model axis of 1."""
@@ -160,7 +165,7 @@ class Crosscoder(nn.Module):
             content.dictionary, n_models=content.n_models, d_model=content.d_model, metadata=content.metadata
         )
         if "log_gate" in content.tensors:
-            found.log_gate = nn.Parameter(torch.zeros(found.n_latents))
+            found.add_gate_(1.0)
         found.load_state_dict(content.tensors)
         return found
 

@@ -31,7 +31,7 @@ def decoder_norms(crosscoder: Crosscoder, *, base: int = 0, tuned: int = 1) -> D
     """Norms, `delta_norm` and cosines of a crosscoder's latents; `base` and `tuned` index its models."""
     if crosscoder.n_models < 2:
         raise ValueError(
-            f"a {crosscoder.settings.architecture} dictionary has one decoder direction per latent: there are "
+            f"a {crosscoder.settings.architecture} dictionary has one direction per latent: there are "
             "no norms to compare; use dictionary.architecture=standard"
         )
     pair = crosscoder.decoder.detach()[:, [base, tuned]]

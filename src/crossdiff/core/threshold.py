@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from crossdiff.core.axes import Activations
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.sparsity import largest_of
+from crossdiff.core.crosscoder import LATENT_CHUNK, Crosscoder
 
 
 @dataclass
@@ -59,12 +58,18 @@ def estimate_threshold(crosscoder: Crosscoder, batches: Iterable[Activations], *
 
 @torch.no_grad()
 def smallest_kept(crosscoder: Crosscoder, x: Activations, *, k: int) -> float:
-    """The k * n_tokens-th largest scaled code of a batch (raw units), at least the smallest positive."""
-    code = crosscoder.encode_sparse(x, threshold=0.0)
-    scaled = code.value * crosscoder.code_norm()[code.latent]
-    if not scaled.numel():
-        return float("nan")
-    count = k * x.shape[0]
-    if scaled.numel() > count:
-        scaled = scaled[largest_of(scaled, count)]
-    return float(scaled.min())
+    """The k * n_tokens-th largest scaled code of a batch (raw units), at least the smallest positive one.
+
+    Latents come in chunks and only the best so far are remembered: no [token, latent] matrix is held.
+    """
+    xn, norm = crosscoder.normaliser.normalise(crosscoder.inputs(x)), crosscoder.code_norm()
+    count, bound = k * x.shape[0], 0.0
+    best = xn.new_zeros(0)
+    for start in range(0, crosscoder.n_latents, LATENT_CHUNK):
+        chunk = slice(start, min(start + LATENT_CHUNK, crosscoder.n_latents))
+        scaled = crosscoder.positive_code(xn, chunk) * norm[chunk]
+        best = torch.cat([best, scaled[scaled > bound]])
+        if best.numel() > count:
+            best = best.topk(count, sorted=False).values
+            bound = float(best.min())
+    return float(best.min()) if best.numel() else float("nan")

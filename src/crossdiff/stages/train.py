@@ -1,0 +1,57 @@
+"""train: activations of a pair on one token set -> a crosscoder with its threshold and figures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
+from crossdiff.data.shards import MaskSettings
+from crossdiff.settings import Runtime, Settings
+from crossdiff.training.settings import TrainingSettings
+
+VERSION = 1
+
+
+class TrainInputs(Settings):
+    """Everything that decides a crosscoder, apart from the activations."""
+
+    layer: int
+    dictionary: DictionarySettings
+    sparsity: BatchTopK | TopK | L1 | JumpReLU
+    training: TrainingSettings
+    mask: MaskSettings = MaskSettings()
+    seed: int = 0
+
+
+def run(inputs: TrainInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `crosscoder/`, `metrics.csv` and `training.json`; a killed run continues where it was saved."""
+    from crossdiff.data.shards import PairedActivations
+    from crossdiff.io.tables import write_json
+    from crossdiff.training.fit import RunFolder, TrainingRun, fit
+
+    harvests = [parents["harvest_base"], parents["harvest_tuned"]]
+    source = PairedActivations.open(parents["tokens"], harvests, layer=inputs.layer, mask=inputs.mask)
+    training_run = TrainingRun(
+        dictionary=inputs.dictionary,
+        sparsity=inputs.sparsity,
+        training=inputs.training,
+        seed=inputs.seed,
+        device=runtime.device,
+        progress=runtime.progress,
+    )
+    folder = RunFolder(draft)
+    crosscoder, figures = fit(training_run, source, folder)
+    crosscoder.metadata = {
+        "inputs": inputs.identity(),
+        "parents": {role: path.name for role, path in parents.items()},
+        "token_hash": source.token_set.token_hash,
+        "training": figures,
+    }
+    crosscoder.save(draft / "crosscoder")
+    write_json(figures, draft / "training.json")
+    shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
+    return figures

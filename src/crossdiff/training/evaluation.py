@@ -1,0 +1,114 @@
+"""Held-out figures of a crosscoder: explained variance per model, L0, dead share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from crossdiff.core.axes import Activations
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.threshold import smallest_kept
+from crossdiff.training.source import ActivationSource, check_finite
+
+
+@dataclass
+class ExplainedVariance:
+    """Float64 sums for FVE = 1 - sum |x - x_hat|^2 / sum |x - mean|^2 per model, raw units (method.md 2).
+
+    Sums of x are taken about `origin`, so that their cancellation is harmless.
+    """
+
+    origin: Tensor
+    error: Tensor = field(init=False)
+    first: Tensor = field(init=False)
+    second: Tensor = field(init=False)
+    n_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.origin = self.origin.double()
+        self.first = torch.zeros_like(self.origin)
+        self.error = self.origin.new_zeros(self.origin.shape[0])
+        self.second = torch.zeros_like(self.error)
+
+    def add(self, x: Activations, x_hat: Activations) -> None:
+        """Take in one batch."""
+        shifted = x.double() - self.origin
+        self.error += (x - x_hat).double().square().sum(dim=(0, 2))
+        self.first += shifted.sum(dim=0)
+        self.second += shifted.square().sum(dim=(0, 2))
+        self.n_tokens += x.shape[0]
+
+    def value(self) -> list[float]:
+        """FVE per model; NaN where the tokens do not vary."""
+        variance = self.second - self.first.square().sum(dim=1) / max(1, self.n_tokens)
+        return torch.where(variance > 0, 1 - self.error / variance, math.nan).tolist()
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Figures over held-out unmasked tokens.
+
+    fve, l0: with the inference threshold. fve_batch, l0_batch: with batch top-k, NaN for methods without k.
+    never_fired: share of latents with no code above the threshold on these tokens.
+    """
+
+    fve: list[float]
+    l0: float
+    fve_batch: list[float]
+    l0_batch: float
+    never_fired: float
+    n_tokens: int
+
+
+@torch.no_grad()
+def evaluate(
+    crosscoder: Crosscoder, batches: Iterable[Activations], *, threshold: float, k: int | None
+) -> HeldOut:
+    """One pass over raw activations; without a threshold (NaN) its figures are NaN."""
+    by_threshold, by_batch = (ExplainedVariance(crosscoder.normaliser.mean) for _ in range(2))
+    fired = torch.zeros(crosscoder.n_latents, dtype=torch.bool, device=crosscoder.encoder.device)
+    n_active, n_active_batch = 0, 0
+    known = not math.isnan(threshold)
+    for x in batches:
+        if known:
+            code = _score(crosscoder, x, threshold, by_threshold)
+            fired[code.latent] = True
+            n_active += len(code)
+        if k is not None:
+            just_below = math.nextafter(smallest_kept(crosscoder, x, k=k), -math.inf)
+            n_active_batch += len(_score(crosscoder, x, max(0.0, just_below), by_batch))
+    n_tokens = max(by_threshold.n_tokens, by_batch.n_tokens)
+    return HeldOut(
+        fve=by_threshold.value(),
+        l0=n_active / n_tokens if known and n_tokens else math.nan,
+        fve_batch=by_batch.value(),
+        l0_batch=n_active_batch / n_tokens if k is not None and n_tokens else math.nan,
+        never_fired=1 - float(fired.double().mean()) if known else math.nan,
+        n_tokens=n_tokens,
+    )
+
+
+def held_out_batches(
+    source: ActivationSource, *, batch_size: int, n_tokens: int | None, device: torch.device
+) -> Iterator[Activations]:
+    """Raw activations of held-out rows; a strided subset of whole batches when `n_tokens` is fewer than all."""
+    n_batches = math.ceil(len(source.rows("validation")) / batch_size)
+    wanted = n_batches if n_tokens is None else max(1, min(n_batches, n_tokens // batch_size))
+    stride = n_batches // wanted
+    for batch in islice(
+        source.batches(split="validation", batch_size=batch_size), 0, stride * wanted, stride
+    ):
+        check_finite(batch, source)
+        yield batch.x.to(device)
+
+
+def _score(crosscoder: Crosscoder, x: Activations, threshold: float, sums: ExplainedVariance) -> SparseCode:
+    code = crosscoder.encode_sparse(x, threshold=threshold)
+    sums.add(crosscoder.inputs(x), crosscoder.decode(code))
+    return code

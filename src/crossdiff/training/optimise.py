@@ -1,0 +1,115 @@
+"""One optimizer step: which gradients, by which path, and whether they make sense."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from crossdiff.core import dense
+from crossdiff.core.axes import Activations
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dense import StepPlan, StepResult
+from crossdiff.core.sparsity import BatchTopK, Sparsity, TopK, check_fits
+from crossdiff.training.settings import TrainingSettings
+
+
+class Stepper:
+    """Turns settings and a step number into gradients on the crosscoder's parameters."""
+
+    def __init__(self, crosscoder: Crosscoder, sparsity: Sparsity, training: TrainingSettings) -> None:
+        check_fits(sparsity, n_latents=crosscoder.n_latents)
+        self.crosscoder, self.sparsity, self.training = crosscoder, sparsity, training
+        self.has_k = isinstance(sparsity, BatchTopK | TopK)
+        self.threshold_start = sparsity.threshold_start if isinstance(sparsity, BatchTopK | TopK) else 0
+        self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Dense Adam."""
+        if self.training.optimizer == "lazy_adam":
+            raise ValueError("training.optimizer=lazy_adam needs training.step=sparse; choose optimizer=adam")
+        parameters = list(self.crosscoder.parameters())
+        return torch.optim.Adam(
+            parameters, lr=self.training.learning_rate, betas=self.training.betas, fused=True
+        )
+
+    def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
+        """What optimizer step `step` optimises."""
+        k = self.sparsity.k_at(step, n_latents=self.crosscoder.n_latents) if self.has_k else 0  # type: ignore[union-attr]
+        penalty = 0.0 if self.has_k else self.sparsity.penalty_at(step)  # type: ignore[union-attr]
+        return StepPlan(
+            sparsity=self.sparsity, k=k, penalty=penalty, loss=self.training.loss,
+            auxiliary=self.training.auxiliary, auxiliary_k=self.auxiliary_k, dead=dead,
+        )  # fmt: skip
+
+    def gradients(self, x: Activations, *, step: int, dead: Int[Tensor, " dead"]) -> StepResult:
+        """Gradients of the mean loss over the batch's parts, in the parameters' `.grad`."""
+        plan = self.plan(step, dead)
+        xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(x))
+        parts = xn.chunk(self.training.accumulate)
+        results = [self._part(part, plan) for part in parts]
+        if len(parts) > 1:
+            for parameter in self.crosscoder.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= len(parts)
+        return merge(results)
+
+    def _part(self, xn: Activations, plan: StepPlan) -> StepResult:
+        with torch.autocast(xn.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            return dense.gradients(self.crosscoder, xn, plan)
+
+    def figures(self, result: StepResult, x: Activations, *, step: int) -> dict[str, float]:
+        """Loss terms, batch FVE per model and batch L0 of a step; batch FVE is about the batch's own mean."""
+        xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(x))
+        variance = (xn - xn.mean(dim=0)).square().sum(dim=(0, 2))
+        fve = 1 - result.squared_error / variance
+        return {
+            "loss": float(result.total),
+            **{name: float(value) for name, value in result.terms.items()},
+            **{f"fve_{name}": float(v) for name, v in zip(model_names(self.crosscoder), fve, strict=True)},
+            "l0": result.n_active / x.shape[0],
+            "k": self.plan(step, x.new_zeros(0, dtype=torch.int64)).k if self.has_k else math.nan,
+        }
+
+
+def model_names(crosscoder: Crosscoder) -> list[str]:
+    """base and tuned for a pair, difference for diff_sae, base, tuned_1, tuned_2, ... for more models."""
+    if crosscoder.settings.architecture == "diff_sae":
+        return ["difference"]
+    if crosscoder.n_models == 2:
+        return ["base", "tuned"]
+    return ["base", *(f"tuned_{m}" for m in range(1, crosscoder.n_models))]
+
+
+def merge(results: Iterable[StepResult]) -> StepResult:
+    """Result of a batch from those of its equal parts."""
+    parts = list(results)
+    if len(parts) == 1:
+        return parts[0]
+    smallest = torch.stack([part.smallest_kept for part in parts])
+    return replace(
+        parts[0],
+        total=torch.stack([part.total for part in parts]).mean(),
+        terms={name: torch.stack([p.terms[name] for p in parts]).mean() for name in parts[0].terms},
+        fired=torch.stack([part.fired for part in parts]).any(dim=0),
+        n_active=sum(part.n_active for part in parts),
+        smallest_kept=smallest[~smallest.isnan()].mean(),
+        squared_error=torch.stack([part.squared_error for part in parts]).sum(dim=0),
+    )
+
+
+def check_step(result: StepResult, gradient_norm: float, *, step: int) -> None:
+    """ValueError that names the term and the step when training has diverged."""
+    bad = [name for name, value in result.terms.items() if not math.isfinite(value)]
+    if not bad and not math.isfinite(gradient_norm):
+        bad = ["gradient norm"]
+    if bad:
+        values = ", ".join(f"{name} = {float(v):g}" for name, v in result.terms.items())
+        raise ValueError(
+            f"training diverged at step {step}: {' and '.join(bad)} is not finite ({values}); "
+            "set training.learning_rate lower, or training.warmup_steps higher"
+        )

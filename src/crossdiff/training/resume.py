@@ -1,0 +1,42 @@
+"""Whether a checkpoint found in the draft folder belongs to the run that is about to continue from it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def check_checkpoint(path: Path, identity: dict[str, Any], *, n_devices: int = 1) -> bool:
+    """True when there is a checkpoint to continue from; ValueError when it is damaged or of other settings."""
+    if not path.is_file():
+        return False
+    way_out = f"remove it to train from the start: rm {path}"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        recorded, devices = found["identity"], found["n_devices"]
+    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, EOFError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise ValueError(f"{path} is cut, or no checkpoint of this trainer ({reason}); {way_out}") from None
+    differing = differences(recorded, identity)
+    if differing:
+        raise ValueError(
+            f"{path} was written with other settings: {'; '.join(differing)}; go back to them, or {way_out}"
+        )
+    if devices != n_devices:
+        raise ValueError(
+            f"{path} was written on {devices} device(s), this run has {n_devices}; "
+            f"continue on {devices}, or {way_out}"
+        )
+    return True
+
+
+def differences(recorded: Any, now: Any, name: str = "") -> list[str]:
+    """Dotted names of the settings that differ, each with both values."""
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        keys = sorted(recorded.keys() | now.keys())
+        parts = [differences(recorded.get(k), now.get(k), f"{name}.{k}" if name else k) for k in keys]
+        return [line for part in parts for line in part]
+    return [] if recorded == now else [f"{name} was {recorded!r}, is {now!r}"]

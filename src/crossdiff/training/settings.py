@@ -1,0 +1,74 @@
+"""How a crosscoder is trained."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from crossdiff.settings import Settings
+
+
+class TrainingSettings(Settings):
+    """Length, optimiser, loss and bookkeeping of one training run.
+
+    Give either `n_tokens` (tokens seen, epochs included) or `n_steps`. Step counts are optimizer steps.
+    """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
+
+    n_tokens: int | None = Field(default=None, ge=1)
+    n_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=2048, ge=1)
+    """Tokens per optimizer step."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts a batch is worked off in to save memory; batch top-k is then taken over each part."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = Field(default=1000, ge=0)
+    decay: Literal["none", "linear", "cosine"] = "linear"
+    decay_share: float = Field(default=0.2, ge=0, le=1)
+    """Last share of the steps, over which the learning rate falls to 0."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    loss: Literal["norm", "squared"] = "norm"
+    auxiliary: float = Field(default=1 / 32, ge=0)
+    """Weight of AuxK; 0 switches it off."""
+    auxiliary_k: int | None = Field(default=None, ge=1)
+    """Dead latents per token in AuxK; half of d_model unless given."""
+    dead_after_tokens: int = Field(default=10_000_000, ge=1)
+    """A latent that has not fired for this many tokens counts as dead."""
+    target_rms: float | None = Field(default=None, gt=0)
+    """RMS norm of normalised activations per model; sqrt(d_model) unless given."""
+    decoder_bias: Literal["geometric_median", "mean", "zero"] = "geometric_median"
+    """What the decoder bias starts from, over the first batch."""
+    threshold_decay: float = Field(default=0.999, gt=0, lt=1)
+    threshold_batches: int = Field(default=50, ge=1)
+    """Fresh training batches at the end from which the inference threshold is estimated."""
+    step: Literal["dense", "sparse"] = "dense"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the encoder product (sparse) or the whole forward pass (dense); state is float32."""
+    optimizer: Literal["adam", "lazy_adam"] = "adam"
+    validate_every: int = Field(default=500, ge=1)
+    validate_tokens: int = Field(default=50_000, ge=1)
+    """Held-out tokens looked at during training; the final figures use all of them."""
+    log_every: int = Field(default=50, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSettings:
+        if (self.n_tokens is None) == (self.n_steps is None):
+            given = "neither" if self.n_tokens is None else "both"
+            raise ValueError(f"{given} of training.n_tokens and training.n_steps given; give exactly one")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"training.batch_size={self.batch_size} does not divide into accumulate={self.accumulate} parts; "
+                "choose a multiple"
+            )
+        return self
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if self.n_steps is not None:
+            return self.n_steps
+        assert self.n_tokens is not None
+        return max(1, self.n_tokens // self.batch_size)

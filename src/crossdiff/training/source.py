@@ -1,0 +1,79 @@
+"""Where training gets its activations from, and the checks every batch passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from crossdiff.data.shards import PairedBatch, Split
+
+
+class ActivationSource(Protocol):
+    """What `PairedActivations` offers to a training run; a live source or a test can offer the same."""
+
+    n_models: int
+    d_model: int
+
+    def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
+        """Float64 mean and variance of the training rows, raw units."""
+        ...
+
+    def rows(self, split: Split = "all") -> Int[Tensor, " row"]:
+        """Rows kept by the mask."""
+        ...
+
+    def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
+        """Kept rows in corpus order."""
+        ...
+
+    def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
+        """Batch `number` of the shuffled stream, a pure function of its arguments."""
+        ...
+
+
+class AddressedBatches(IterableDataset):
+    """Training batches `start`, `start + 1`, ..., `stop - 1`; a resumed run starts where it stopped."""
+
+    def __init__(
+        self, source: ActivationSource, *, seed: int, batch_size: int, start: int, stop: int
+    ) -> None:
+        super().__init__()
+        self.source, self.seed, self.batch_size = source, seed, batch_size
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[PairedBatch]:
+        for number in range(self.start, self.stop):
+            yield self.source.training_batch(number, seed=self.seed, batch_size=self.batch_size)
+
+
+def check_finite(batch: PairedBatch, source: ActivationSource) -> None:
+    """ValueError that names the first rows and documents with NaN or infinite activations."""
+    finite = torch.isfinite(batch.x).all(dim=2)
+    if bool(finite.all()):
+        return
+    token, model = (~finite).nonzero(as_tuple=True)
+    rows = batch.row[token][:5].tolist()
+    token_set = getattr(source, "token_set", None)
+    documents = batch.document[token].unique()[:5].tolist()
+    names = [token_set.document_ids[d] for d in documents] if token_set is not None else documents
+    raise ValueError(
+        f"{len(token)} rows of activations are NaN or infinite: token rows {rows}, documents {names}, "
+        f"model(s) {model.unique().tolist()} (0 is base); harvest again with dtype=float32, or drop these documents"
+    )
+
+
+def check_enough(source: ActivationSource, *, batch_size: int) -> None:
+    """ValueError when there are fewer training tokens than one batch holds, or nothing is held out."""
+    n_train, n_validation = len(source.rows("train")), len(source.rows("validation"))
+    if n_train < batch_size:
+        raise ValueError(
+            f"the corpus has {n_train:,} training tokens, fewer than one batch of {batch_size:,}; "
+            "give more text, or set training.batch_size lower"
+        )
+    if n_validation == 0:
+        raise ValueError("no token is held out for validation; give a corpus of at least two documents")

@@ -1,0 +1,54 @@
+"""An in-memory activation source with planted latents, the same methods as `PairedActivations`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from crossdiff.data.shards import PairedBatch, Split
+
+
+class PlantedSource:
+    """Sparse non-negative combinations of random directions, some of them in one model only."""
+
+    def __init__(self, *, n_rows: int = 6000, d_model: int = 32, n_planted: int = 64, n_models: int = 2) -> None:
+        generator = torch.Generator().manual_seed(1)
+        directions = torch.randn(n_planted, n_models, d_model, generator=generator)
+        directions /= directions.norm(dim=2, keepdim=True)
+        directions[: n_planted // 8, 0] = 0
+        active = torch.rand(n_rows, n_planted, generator=generator) < 4 / n_planted
+        code = active * (1 + torch.rand(n_rows, n_planted, generator=generator))
+        noise = 0.02 * torch.randn(n_rows, n_models, d_model, generator=generator)
+        self.x = 3.0 * torch.einsum("tl,lmd->tmd", code, directions) + noise + 0.5
+        self.n_models, self.d_model = n_models, d_model
+        self.document = torch.arange(n_rows) // 100
+        self.held_out = self.document % 10 == 0
+
+    def rows(self, split: Split = "all") -> torch.Tensor:
+        keep = {"all": self.held_out | True, "validation": self.held_out, "train": ~self.held_out}[split]
+        return keep.nonzero().squeeze(1)
+
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.x[self.rows("train")].double()
+        return x.mean(dim=0), x.var(dim=0, unbiased=False)
+
+    def read(self, rows: torch.Tensor) -> PairedBatch:
+        return PairedBatch(
+            x=self.x[rows], row=rows, document=self.document[rows], template=torch.zeros_like(rows) > 0
+        )
+
+    def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
+        for rows in self.rows(split).split(batch_size):
+            yield self.read(rows)
+
+    def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
+        generator = torch.Generator().manual_seed(1000 * seed + number)
+        rows = self.rows("train")
+        return self.read(rows[torch.randperm(len(rows), generator=generator)[:batch_size]])
+
+
+@pytest.fixture(scope="session")
+def planted() -> PlantedSource:
+    return PlantedSource()
