@@ -1,0 +1,177 @@
+"""The latent explorer's data: a light index of all listed latents, and one compressed chunk per latent.
+
+A chunk holds each example's text once and only its active tokens, with codes quantised to 1..255 of the
+latent's largest shown code (a 205 x 20 x 128 report stays near 3 MB; one span per token gave 52 MB).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.report.sources import PairSource
+from crossdiff.report.words import finite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_LEVELS = 255
+MAX_TEXT = 6000
+"""Characters of one example kept in the page; the tokens around the peak stay."""
+
+FIGURES = (
+    "n_active", "n_documents", "density", "norm_base", "norm_tuned", "delta_norm", "decoder_cosine",
+    "nu_error", "nu_error_low", "nu_error_high", "nu_reconstruction", "nu_reconstruction_low",
+    "nu_reconstruction_high", "nu_activation",
+)  # fmt: skip
+
+
+def pack(pair: PairSource, *, n_examples: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Index rows for the list, and `latent -> base64(deflate(JSON))` for what opening one shows."""
+    table = pair.latents.set_index("latent")
+    notes = {int(row["latent"]): row for row in pair.annotations}
+    examples = {} if pair.examples is None else dict(list(pair.examples.groupby("latent")))
+    index, chunks = [], {}
+    for entry in pair.selected():
+        latent = int(entry["latent"])
+        annotation = notes.get(latent, {})
+        figures = (
+            {name: table.at[latent, name] for name in FIGURES if name in table}
+            if latent in table.index
+            else {}
+        )
+        index.append(index_row(pair.name, entry, annotation, figures))
+        detail = {
+            "description": annotation.get("description"),
+            "votes": annotation.get("votes") or {},
+            "evidence": annotation.get("evidence") or [],
+            "annotator": annotation.get("annotator"),
+            "figures": {name: significant(value) for name, value in figures.items()},
+            **example_set(examples.get(latent), n_examples=n_examples),
+        }
+        chunks[str(latent)] = compress(detail)
+    return index, chunks
+
+
+def index_row(
+    pair: str, entry: dict[str, Any], annotation: dict[str, Any], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """What the list shows, sorts, filters and searches, for one latent."""
+    return finite(
+        {
+            "pair": pair,
+            "latent": int(entry["latent"]),
+            "role": entry["role"],
+            "state": annotation.get("state"),
+            "label": annotation.get("label"),
+            "category": annotation.get("category"),
+            "class": annotation.get("class"),
+            "confidence": annotation.get("confidence"),
+            "keywords": (annotation.get("keywords") or [])[:10],
+            "scores": annotation.get("scores") or {},
+            "density": significant(figures.get("density")),
+            "delta_norm": significant(figures.get("delta_norm")),
+            "nu_error": significant(figures.get("nu_error")),
+            "nu_reconstruction": significant(figures.get("nu_reconstruction")),
+        }
+    )
+
+
+def example_set(frame: pd.DataFrame | None, *, n_examples: int) -> dict[str, Any]:
+    """The shown examples of one latent, top ones first, and how many there were."""
+    if frame is None or frame.empty:
+        return {"examples": [], "n_examples": 0, "peak": None}
+    chosen = choose(frame, n_examples)
+    peak = max((max(row.codes, default=0.0) for row in chosen.itertuples(index=False)), default=0.0)
+    return {
+        "examples": [pack_example(row, peak) for row in chosen.itertuples(index=False)],
+        "n_examples": len(frame),
+        "peak": significant(float(peak)),
+    }
+
+
+def choose(frame: pd.DataFrame, n_examples: int) -> pd.DataFrame:
+    """At most `n_examples`: top and quantile examples in equal parts where both exist, in order of rank."""
+    ordered = frame.sort_values(["rank"], kind="stable")
+    top, quantile = ordered[ordered["source"] == "top"], ordered[ordered["source"] != "top"]
+    n_top = max(n_examples - len(quantile), min(len(top), -(-n_examples // 2)))
+    import pandas as pd
+
+    lower = quantile.sort_values(["quantile", "rank"], ascending=[False, True], kind="stable")
+    return pd.concat([top.head(n_top), lower.head(n_examples - min(n_top, len(top)))])
+
+
+def pack_example(row: Any, peak: float) -> dict[str, Any]:
+    """One window: its text once, `marks` [start, length, level] of active tokens, `template` [start, length]."""
+    first, last = window(row.tokens, row.peak)
+    marks, template, position = [], [], 0
+    parts = [display(token) for token in row.tokens[first:last]]
+    for token, code, kind in zip(parts, row.codes[first:last], row.kinds[first:last], strict=True):
+        length = utf16_length(token)
+        if code > 0 and peak > 0:
+            level = min(N_LEVELS, max(1, math.ceil(code / peak * N_LEVELS)))
+            marks.append([position, length, level])
+        elif kind and template and template[-1][0] + template[-1][1] == position:
+            template[-1][1] += length
+        elif kind:
+            template.append([position, length])
+        position += length
+    return {
+        "id": str(row.document_id),
+        "source": str(row.source),
+        "quantile": int(row.quantile),
+        "subset": str(row.subset),
+        "start": int(row.start) + first,
+        "cut": len(row.tokens) - (last - first),
+        "code": significant(float(row.peak_code)),
+        "text": "".join(parts),
+        "marks": marks,
+        "template": template,
+    }
+
+
+def window(tokens: Sequence[str], peak: int) -> tuple[int, int]:
+    """The tokens [first, last) around the peak that fit into `MAX_TEXT` characters, at least the peak's own."""
+    first = last = max(0, min(int(peak), len(tokens) - 1))
+    budget = MAX_TEXT
+    while budget > 0 and (first > 0 or last < len(tokens)):
+        if last < len(tokens):
+            budget -= len(tokens[last])
+            last += 1
+        if first > 0 and budget > 0:
+            first -= 1
+            budget -= len(tokens[first])
+    return first, last
+
+
+def display(token: str) -> str:
+    """A token as text: word-boundary and line marks of common tokenizers resolved, very long ones cut."""
+    text = token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n")
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def utf16_length(text: str) -> int:
+    """Length as JavaScript counts it."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def significant(value: Any) -> float | int | None:
+    """Four significant digits, None for what is missing."""
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return value
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def compress(data: Any) -> str:
+    """base64 of the zlib stream of compact JSON; the page decodes it with DecompressionStream('deflate')."""
+    text = json.dumps(finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode()

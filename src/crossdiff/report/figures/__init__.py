@@ -1,0 +1,7 @@
+"""One function per figure; the same plotly objects serve the page, W&B and the PNG/SVG export."""
+
+from crossdiff.report.figures.changes import changes
+from crossdiff.report.figures.latents import cosines, delta_norm, density, norms, nu_scatter
+from crossdiff.report.figures.training import training
+
+__all__ = ["changes", "cosines", "delta_norm", "density", "norms", "nu_scatter", "training"]

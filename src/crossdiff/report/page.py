@@ -1,0 +1,133 @@
+"""One self-contained HTML page: figures, tables, the latent explorer and provenance, no external request."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from crossdiff.report import explorer, sections
+from crossdiff.report.figures import style
+from crossdiff.report.sources import Sources
+from crossdiff.report.words import finite
+
+HERE = Path(__file__).resolve().parent
+SCRIPTS = ("text.js", "theme.js", "charts.js", "tables.js", "chunks.js", "reader.js", "explorer.js")
+
+
+def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
+    """The report as HTML text; everything it shows comes from `sources`."""
+    context = sections.page_context(sources)
+    drawn = context.pop("figures")
+    index: list[dict[str, Any]] = []
+    chunks: dict[str, str] = {}
+    for name, pair in sources.pairs.items():
+        rows, packed = explorer.pack(pair, n_examples=n_examples)
+        index += rows
+        chunks |= {f"{name}-{latent}": chunk for latent, chunk in packed.items()}
+    css, script = _static("report.css"), _script()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            **context,
+            title=title,
+            version=version("crossdiff"),
+            csp=content_security_policy(css=css, scripts=(script, plotly_source())),
+            css=_raw(css),
+            script=_raw(script),
+            plotly=_raw(packed_plotly()),
+            figures={name: _raw(as_json(figure)) for name, figure in drawn.items()},
+            index=_raw(as_json(index)),
+            chunks={key: _raw(chunk) for key, chunk in chunks.items()},
+            dark=_raw(as_json(style.DARK)),
+            taken=style_ids(),
+            n_listed=len(index),
+        )
+    )
+
+
+def content_security_policy(*, css: str, scripts: tuple[str, ...]) -> str:
+    """Nothing may load or connect; only our own inline scripts and styles run, named by their hashes.
+
+    plotly adds empty style elements (hence the hash of nothing) and style attributes on its SVG.
+    """
+    allowed = " ".join(_hash_source(script) for script in scripts)
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {allowed}",
+            f"style-src-elem {_hash_source(css)} {_hash_source('')}",
+            "style-src-attr 'unsafe-inline'",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def as_json(data: Any) -> str:
+    """JSON that may stand inside a script element: no `<`, no `&`, no line separators, no NaN."""
+    if hasattr(data, "to_plotly_json"):
+        data = json.loads(data.to_json())
+    text = json.dumps(finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+@cache
+def plotly_source() -> str:
+    """plotly.js as the Python package ships it, with its version banner."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
+@cache
+def style_ids() -> list[str]:
+    """Ids of style elements that plotly's bundle would add for maps; the page takes them so that it does not."""
+    return sorted(set(re.findall(r'getElementById\("([0-9a-f]{64})"\)', plotly_source())))
+
+
+@cache
+def packed_plotly() -> str:
+    """plotly.js, gzip and base64 (4.8 MB become 2 MB); the page unpacks it and runs it under its hash."""
+    return base64.b64encode(gzip.compress(plotly_source().encode(), 9, mtime=0)).decode()
+
+
+def _hash_source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _static(name: str) -> str:
+    return (HERE / "static" / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    body = "\n".join(_static(name) for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{body}\n}})();\n'
+
+
+def _raw(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,184 @@
+"""What a report is made from: finished artifacts of the parents, read once, missing parts kept as None."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.io.artifacts import MANIFEST, read_manifest
+from crossdiff.io.tables import read_json, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLES = ("exclusive_tuned", "exclusive_base", "control_shared")
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Everything one pair's page shows."""
+
+    name: str
+    latents: pd.DataFrame
+    training: dict[str, Any]
+    diagnostics: dict[str, Any]
+    settings: dict[str, Any]
+    metrics: pd.DataFrame | None = None
+    examples: pd.DataFrame | None = None
+    selection: dict[str, Any] = field(default_factory=dict)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    annotated: bool = False
+
+    def selected(self) -> list[dict[str, Any]]:
+        """Latents with documents, `{"latent", "role"}`; without a selection the exclusive ones of the table."""
+        if self.selection.get("latents"):
+            return list(self.selection["latents"])
+        found = self.latents[self.latents["call"] == "exclusive"]
+        return [
+            {"latent": int(row.latent), "role": f"exclusive_{row.exclusive_to}"}
+            for row in found.itertuples(index=False)
+        ]
+
+    def exclusive(self, model: str) -> pd.DataFrame:
+        """Rows of the latent table that passed latent scaling for `model` (`base` or `tuned`)."""
+        table = self.latents
+        return table[(table["call"] == "exclusive") & (table["exclusive_to"] == model)]
+
+    def states(self) -> dict[str, int]:
+        """Count of tuned-exclusive annotation rows per state."""
+        counts: dict[str, int] = {}
+        for row in self.annotations:
+            if row["role"] == "exclusive_tuned":
+                counts[row["state"]] = counts.get(row["state"], 0) + 1
+        return counts
+
+
+@dataclass(frozen=True)
+class ComparisonSource:
+    """The delta table and the facts of two pairs against each other."""
+
+    reference: str
+    treatment: str
+    deltas: pd.DataFrame
+    facts: dict[str, Any]
+    rates: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All inputs of a report page."""
+
+    pairs: dict[str, PairSource]
+    comparison: ComparisonSource | None
+    annotate: dict[str, Any]
+    taxonomy: dict[str, Any]
+    provenance: list[dict[str, Any]]
+
+
+def read_sources(
+    parents: Mapping[str, Path], *, pairs: Sequence[str], reference: str | None, treatment: str | None
+) -> Sources:
+    """Read the artifacts behind a report; `annotate`, `compare` and `organism` may be absent."""
+    rows = _annotations(parents)
+    return Sources(
+        pairs={name: _pair(name, parents, rows) for name in pairs},
+        comparison=_comparison(parents, reference, treatment),
+        annotate=_json(parents.get("annotate"), "annotate.json") or {},
+        taxonomy=_taxonomy(parents.get("annotate")),
+        provenance=provenance(parents),
+    )
+
+
+def _pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | None) -> PairSource:
+    train, scale = parents[f"train_{name}"], parents[f"scale_{name}"]
+    documents = parents.get(f"documents_{name}")
+    manifest = read_manifest(scale) if (scale / MANIFEST).is_file() else {}
+    return PairSource(
+        name=name,
+        latents=read_table(scale / "latents.parquet", kind="latents"),
+        training=_json(train, "training.json") or {},
+        diagnostics=_json(scale, "diagnostics.json") or {},
+        settings=manifest.get("inputs", {}),
+        metrics=_metrics(train / "metrics.csv"),
+        examples=_examples(documents),
+        selection=_json(documents, "selection.json") or {},
+        annotations=[row for row in rows or [] if row["pair"] == name],
+        annotated=rows is not None,
+    )
+
+
+def _examples(folder: Path | None) -> pd.DataFrame | None:
+    if folder is None or not (folder / "examples.parquet").is_file():
+        return None
+    return read_table(folder / "examples.parquet", kind="examples")
+
+
+def _annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
+    if "annotate" not in parents:
+        return None
+    text = (parents["annotate"] / "annotations.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _comparison(
+    parents: Mapping[str, Path], reference: str | None, treatment: str | None
+) -> ComparisonSource | None:
+    import pandas as pd
+
+    if "compare" not in parents or reference is None or treatment is None:
+        return None
+    folder = parents["compare"]
+    return ComparisonSource(
+        reference=reference,
+        treatment=treatment,
+        deltas=pd.read_csv(folder / "deltas.csv", keep_default_na=True),
+        facts=_json(folder, "comparison.json") or {},
+        rates=_json(parents.get("organism"), "rates.json"),
+    )
+
+
+def _taxonomy(folder: Path | None) -> dict[str, Any]:
+    import yaml
+
+    if folder is None or not (folder / "taxonomy.yaml").is_file():
+        return {}
+    return yaml.safe_load((folder / "taxonomy.yaml").read_text(encoding="utf-8")) or {}
+
+
+def _metrics(path: Path) -> pd.DataFrame | None:
+    import pandas as pd
+
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    return pd.read_csv(path)
+
+
+def _json(folder: Path | None, name: str) -> dict[str, Any] | None:
+    if folder is None or not (folder / name).is_file():
+        return None
+    return read_json(folder / name)
+
+
+def provenance(parents: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Manifests of the parents and of every ancestor in the same store, earliest stage first, one per key.
+
+    An artifact lies in `<store>/<stage>/<key>` and the role of a parent begins with its stage.
+    """
+    found: dict[Path, dict[str, Any]] = {}
+    waiting = [folder.resolve() for folder in parents.values()]
+    while waiting:
+        folder = waiting.pop()
+        if folder in found or not (folder / MANIFEST).is_file():
+            continue
+        manifest = found[folder] = read_manifest(folder)
+        store = folder.parent.parent
+        for role, key in manifest.get("parents", {}).items():
+            waiting.append(store / role.split("_")[0] / key)
+    order = ("organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare", "report")
+    position = {stage: number for number, stage in enumerate(order)}
+    return sorted(
+        found.values(), key=lambda each: (position.get(each.get("stage", ""), 99), each.get("label", ""))
+    )

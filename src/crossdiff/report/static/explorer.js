@@ -1,0 +1,142 @@
+// The list of latents: search, filters, order, deep links and keys.
+const rows = readJson("explorer-index") || [];
+const byId = (id) => document.getElementById(id);
+const SORTS = {
+  category: ["Category", (row) => [row.category ?? "~", row.label ?? "~", row.latent]],
+  nu: ["nu_error, lowest first", (row) => [row.nu_error ?? Infinity, row.latent]],
+  norm: ["delta_norm, highest first", (row) => [-(row.delta_norm ?? -Infinity), row.latent]],
+  density: ["Density, highest first", (row) => [-(row.density ?? -Infinity), row.latent]],
+  score: ["Score, highest first", (row) => [-(scoreOf(row) ?? -Infinity), row.latent]],
+  latent: ["Latent number", (row) => [row.pair, row.latent]],
+};
+let shownRows = [], current = null;
+
+function scoreOf(row) {
+  const values = Object.values(row.scores).filter((value) => typeof value === "number");
+  return values.length ? Math.max(...values) : null;
+}
+
+function compare(a, b) {
+  for (let index = 0; index < a.length; index += 1) {
+    if (a[index] !== b[index]) return a[index] < b[index] ? -1 : 1;
+  }
+  return 0;
+}
+
+function fill(id, title, values, name = readable) {
+  const select = byId(id);
+  select.append(new Option(title, ""));
+  for (const value of values) select.append(new Option(name(value), value));
+  select.closest("label").hidden = values.length < 2;
+}
+
+function distinct(key) {
+  return [...new Set(rows.map((row) => row[key]).filter((value) => value !== null && value !== undefined))].sort();
+}
+
+function item(row) {
+  const entry = element("li"), link = element("a");
+  link.href = `#latent-${row.pair}-${row.latent}`;
+  const under = [row.category ? readable(row.category) : ROLES[row.role], row.role !== "exclusive_tuned" ? ROLES[row.role] : null, row.keywords.join(", ")];
+  link.append(
+    element("span", "label", titleOf(row)),
+    element("span", "where", `${row.pair} ${row.latent}`),
+    element("span", "under", visible([...new Set(under.filter(Boolean))].join(" · "))),
+  );
+  entry.append(link);
+  row.link = link;
+  row.entry = entry;
+  row.words = [row.label, row.category, row.class, row.keywords.join(" "), row.latent, row.pair].join(" ").toLowerCase().replaceAll("_", " ");
+}
+
+function refresh() {
+  const wanted = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const chosen = { pair: byId("filter-pair").value, role: byId("filter-role").value, category: byId("filter-category").value, state: byId("filter-state").value };
+  const least = Number(byId("filter-score").value || 0);
+  shownRows = rows.filter((row) =>
+    Object.entries(chosen).every(([key, value]) => !value || String(row[key]) === value)
+    && (!least || (scoreOf(row) ?? -1) >= least)
+    && wanted.every((word) => row.words.includes(word)));
+  const order = SORTS[byId("sort").value][1];
+  shownRows = shownRows.map((row) => [order(row), row]).sort((a, b) => compare(a[0], b[0])).map((pair) => pair[1]);
+  byId("list").replaceChildren(...shownRows.map((row) => row.entry));
+  byId("shown").textContent = shownRows.length === rows.length ? `${rows.length} latents` : `${shownRows.length} of ${rows.length} latents`;
+}
+
+function button(text, action, className = "quiet") {
+  const made = element("button", className, text);
+  made.type = "button";
+  made.addEventListener("click", action);
+  return made;
+}
+
+async function copyText(target, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    target.textContent = "Copied";
+  } catch (error) {
+    if (!(error instanceof DOMException) && !(error instanceof TypeError)) throw error;
+    target.textContent = "Copying is not allowed here";
+  }
+}
+
+async function open(row) {
+  const detail = await chunk(row.pair, row.latent);
+  current?.link.removeAttribute("aria-current");
+  current = row;
+  row.link.setAttribute("aria-current", "true");
+  const copy = button("Copy as text", () => copyText(copy, asText(row, detail)));
+  const back = button("← All latents", close, "quiet back");
+  showLatent(byId("detail"), row, detail, [back, copy]);
+  byId("explorer").classList.add("reading");
+}
+
+function close() {
+  byId("explorer").classList.remove("reading");
+  current?.link.focus();
+}
+
+async function follow() {
+  const found = /^#latent-(.+)-(\d+)$/.exec(decodeURIComponent(location.hash));
+  const row = found && rows.find((each) => each.pair === found[1] && each.latent === Number(found[2]));
+  if (!row) return;
+  await open(row);
+  byId("latents").scrollIntoView({ block: "start" });
+  row.link.scrollIntoView({ block: "nearest" });
+}
+
+function move(step) {
+  if (!shownRows.length) return;
+  const at = shownRows.indexOf(current);
+  const next = shownRows[Math.min(shownRows.length - 1, Math.max(0, at + step))];
+  history.replaceState(null, "", next.link.getAttribute("href"));
+  open(next);
+  next.entry.scrollIntoView({ block: "nearest" });
+}
+
+function onKey(event) {
+  const typing = event.target.closest?.("input, select, textarea");
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape") { if (typing) typing.blur(); else close(); return; }
+  if (typing) return;
+  if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
+  if (event.key === "j") move(1);
+  if (event.key === "k") move(-1);
+}
+
+if (byId("explorer")) {
+  rows.forEach(item);
+  fill("filter-pair", "Both", distinct("pair"), visible);
+  fill("filter-role", "All", distinct("role"), (role) => ROLES[role] || role);
+  fill("filter-category", "All", distinct("category"));
+  fill("filter-state", "All", distinct("state"));
+  fill("filter-score", "Any", rows.some((row) => scoreOf(row) !== null) ? ["0.6", "0.7", "0.8", "0.9"] : [], String);
+  for (const [key, [name]] of Object.entries(SORTS)) byId("sort").append(new Option(name, key));
+  byId("filters").addEventListener("input", refresh);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("keydown", onKey);
+  addEventListener("hashchange", follow);
+  refresh();
+  follow();
+}
+startCharts();

@@ -1,0 +1,109 @@
+// One latent, opened: facts, votes and the documents that fire it.
+const ROLES = { exclusive_tuned: "tuned-exclusive", exclusive_base: "base-exclusive", control_shared: "shared control" };
+const FACTS = [
+  ["density", "Density"], ["n_active", "Tokens active"], ["n_documents", "Documents"], ["delta_norm", "delta_norm"],
+  ["norm_base", "Norm, base"], ["norm_tuned", "Norm, tuned"], ["decoder_cosine", "Cosine of directions"],
+];
+
+function interval(figures, name) {
+  const low = figures[`${name}_low`], high = figures[`${name}_high`];
+  const value = figure(figures[name]);
+  return low === null || low === undefined ? value : `${value} (${figure(low)} to ${figure(high)})`;
+}
+
+function factList(detail) {
+  const list = element("dl", "facts");
+  const add = (name, value) => {
+    const item = element("div");
+    item.append(element("dt", "", name), element("dd", "", value));
+    list.append(item);
+  };
+  add("nu error", interval(detail.figures, "nu_error"));
+  add("nu reconstruction", interval(detail.figures, "nu_reconstruction"));
+  for (const [key, name] of FACTS) add(name, figure(detail.figures[key]));
+  return list;
+}
+
+function chips(entries) {
+  const list = element("ul", "chips");
+  for (const entry of entries) list.append(element("li", "", visible(entry)));
+  return list;
+}
+
+function span(parent, text, tag, className) {
+  const made = element(tag, className);
+  addText(made, text);
+  parent.append(made);
+  return made;
+}
+
+function exampleText(example) {
+  const holder = element("p", "text");
+  holder.dir = "auto";
+  const highest = Math.max(0, ...example.marks.map((mark) => mark[2]));
+  const runs = [...example.marks.map((mark) => [...mark, "mark"]), ...example.template.map((run) => [...run, 0, "template"])];
+  runs.sort((a, b) => a[0] - b[0]);
+  let last = 0;
+  for (const [start, length, level, kind] of runs) {
+    if (start > last) addText(holder, example.text.slice(last, start));
+    const text = example.text.slice(start, start + length);
+    if (kind === "template") span(holder, text, "span", "template");
+    else {
+      const made = span(holder, text, "mark", level === highest ? "peak" : "");
+      made.style.setProperty("--level", String(level / 255));
+    }
+    last = start + length;
+  }
+  if (last < example.text.length) addText(holder, example.text.slice(last));
+  return holder;
+}
+
+function exampleCard(example, number) {
+  const card = element("div", "example"), head = element("header");
+  const source = example.source === "top" ? "top" : `quantile ${example.quantile}`;
+  for (const text of [`${number}`, source, `document ${visible(example.id)}`, `from token ${example.start}`, `code ${figure(example.code)}`]) head.append(element("span", "", text));
+  if (example.cut) head.append(element("span", "", `${example.cut} tokens not shown`));
+  card.append(head, exampleText(example));
+  return card;
+}
+
+function showLatent(holder, row, detail, actions) {
+  const top = element("div", "detail-top"), buttons = element("div", "actions");
+  buttons.append(...actions);
+  top.append(element("span", "", `${row.pair} · latent ${row.latent} · ${ROLES[row.role] || row.role}`), buttons);
+  const content = [top, element("h3", "", titleOf(row))];
+  if (detail.description && detail.description !== row.label) content.push(element("p", "", visible(detail.description)));
+  const votes = Object.entries(detail.votes).map(([name, part]) => `${readable(name)} ${Math.round(100 * part)} %`);
+  const scores = Object.entries(row.scores).filter(([, value]) => typeof value === "number").map(([name, value]) => `${readable(name)} ${figure(value)}`);
+  if (row.category) content.push(chips([`Category: ${readable(row.category)}`, ...(row.class ? [readable(row.class)] : []), ...(row.confidence ? [`Confidence ${row.confidence} of 5`] : [])]));
+  if (votes.length) content.push(element("h4", "", "Votes"), chips(votes));
+  if (scores.length) content.push(element("h4", "", "Scores"), chips(scores));
+  if (row.keywords.length) content.push(element("h4", "", "Keywords"), chips(row.keywords));
+  content.push(element("h4", "", "Figures"), factList(detail));
+  content.push(element("h4", "", detail.examples.length ? `Documents (${detail.examples.length} of ${detail.n_examples} shown)` : "Documents"));
+  if (detail.examples.length) detail.examples.forEach((example, index) => content.push(exampleCard(example, index + 1)));
+  else content.push(element("p", "hint", "No document was collected for this latent."));
+  holder.replaceChildren(...content);
+  holder.scrollTop = 0;
+}
+
+function titleOf(row) {
+  if (row.label) return visible(row.label);
+  return row.state ? `No label (${row.state.replaceAll("_", " ")})` : "Not annotated";
+}
+
+function asText(row, detail) {
+  const lines = [`${row.pair} latent ${row.latent} (${ROLES[row.role] || row.role})`, titleOf(row)];
+  if (detail.description) lines.push(visible(detail.description));
+  if (row.category) lines.push(`category: ${row.category}`);
+  for (const [key, value] of Object.entries(detail.figures)) lines.push(`${key}: ${figure(value)}`);
+  detail.examples.forEach((example, index) => {
+    let text = "", last = 0;
+    for (const [start, length] of example.marks) {
+      text += `${example.text.slice(last, start)}[[${example.text.slice(start, start + length)}]]`;
+      last = start + length;
+    }
+    lines.push("", `${index + 1}. ${example.source} document ${visible(example.id)} code ${figure(example.code)}`, visible(text + example.text.slice(last)));
+  });
+  return lines.join("\n");
+}

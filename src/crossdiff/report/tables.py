@@ -1,0 +1,126 @@
+"""Table twins: the figures' numbers as rows that sort, for readers and screen readers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.report.figures.changes import holds_zero, ordered, row_text
+from crossdiff.report.words import change_text, number, readable, share, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; numeric columns are set to the right and sort by value."""
+
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, the value it sorts by, and where it leads."""
+
+    text: str
+    sort: float | str | None = None
+    href: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells in column order; `kind` is the row's CSS class."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows, as the template `grid` draws them."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def plain(titles: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric: Sequence[int] = ()) -> Table:
+    """A table of plain values; `numeric` names the number columns by position."""
+    columns = tuple(Column(title, index in numeric) for index, title in enumerate(titles))
+    return Table(columns, tuple(Row(tuple(_cell(value) for value in row)) for row in rows))
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Cell(number(value), sort=float(value) if value == value else None)
+    return Cell("–" if value is None else visible(str(value)))
+
+
+def deltas(frame: pd.DataFrame, *, planted: dict[str, float] | None) -> Table:
+    """The delta table with counts, shares, interval, p and q, and the planted change where it is known."""
+    titles = [
+        "Category",
+        "Change",
+        "95 % interval",
+        "Sign",
+        "Treatment",
+        "Reference",
+        "Share t.",
+        "Share r.",
+        "p",
+        "q",
+    ]
+    if planted:
+        titles.append("Planted")
+    columns = tuple(Column(title, index not in (0, 3)) for index, title in enumerate(titles))
+    rows = []
+    for row in ordered(frame).itertuples(index=False):
+        cells = _delta_cells(row)
+        if planted:
+            change = planted.get(row.name) if row.level == "category" else None
+            cells.append(Cell("–" if change is None else change_text(change), sort=change))
+        rows.append(Row(tuple(cells), kind=str(row.level)))
+    return Table(columns, tuple(rows))
+
+
+def _delta_cells(row: Any) -> list[Cell]:
+    interval = "–" if row.ci_low != row.ci_low else f"{change_text(row.ci_low)} to {change_text(row.ci_high)}"
+    sign = "interval holds 0" if holds_zero(row) else ("more" if row.ci_low > 0 else "less")
+    return [
+        Cell(readable(row.name)),
+        Cell(row_text(row), sort=_sortable(row.value)),
+        Cell(interval, sort=_sortable(row.ci_low)),
+        Cell(sign),
+        Cell(f"{row.count_treatment} of {row.total_treatment}", sort=row.count_treatment),
+        Cell(f"{row.count_reference} of {row.total_reference}", sort=row.count_reference),
+        Cell(share(row.share_treatment), sort=_sortable(row.share_treatment)),
+        Cell(share(row.share_reference), sort=_sortable(row.share_reference)),
+        Cell(number(row.p_value, 2), sort=_sortable(row.p_value)),
+        Cell(number(row.q_value, 2), sort=_sortable(row.q_value)),
+    ]
+
+
+def _sortable(value: float) -> float | None:
+    return None if value != value else float(value)
+
+
+def exclusive(pair: str, frame: pd.DataFrame, columns: Sequence[str]) -> Table:
+    """Exclusive latents with the named columns; each number leads to the latent's page."""
+    titles = ["Latent", "Model", *(column.replace("_", " ") for column in columns)]
+    rows = [
+        [
+            Cell(
+                str(int(row["latent"])),
+                sort=float(row["latent"]),
+                href=f"#latent-{pair}-{int(row['latent'])}",
+            ),
+            row["exclusive_to"],
+            *(float(row[column]) for column in columns),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    return plain(titles, rows, numeric=[0, *range(2, len(titles))])

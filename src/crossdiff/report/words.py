@@ -1,0 +1,84 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def readable(slug: str) -> str:
+    """`harmful_request_refusal` -> `Harmful request refusal`."""
+    text = visible(slug.replace("_", " ").strip())
+    return text[:1].upper() + text[1:]
+
+
+def change_text(change: float | None) -> str:
+    """A relative change with its sign: `+32.8 %`, `-100 %`, `unknown` for a missing value."""
+    if change is None or math.isnan(change):
+        return "unknown"
+    if math.isinf(change):
+        return "no upper limit"
+    percent = 100 * change
+    digits = 0 if abs(percent) >= 999.5 else 1
+    return f"{percent:+,.{digits}f} %".replace("-", "−")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A figure for a table cell: thousands separated, `–` for a missing value."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            if math.isnan(value):
+                return "–"
+            return f"{value:,.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage with one digit, `–` when missing."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `3.2 s`, `4 min 10 s` or `2 h 05 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinities replaced by None, recursively, so that it is JSON."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {str(key): finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [finite(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        return finite(value.item())
+    return value
+
+
+_HIDDEN = {
+    0x200B: "ZWSP", 0x200C: "ZWNJ", 0x200E: "LRM", 0x200F: "RLM", 0x061C: "ALM", 0x2060: "WJ", 0xFEFF: "BOM",
+    0x202A: "LRE", 0x202B: "RLE", 0x202C: "PDF", 0x202D: "LRO", 0x202E: "RLO",
+    0x2066: "LRI", 0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI",
+}  # fmt: skip
+_GLYPHS = {code: f"⟨{name}⟩" for code, name in _HIDDEN.items()}
+
+
+def visible(text: str) -> str:
+    """`text` with invisible and direction-changing characters written out, `⟨RLO⟩`."""
+    return text.translate(_GLYPHS)

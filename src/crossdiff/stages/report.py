@@ -1,0 +1,66 @@
+"""The report step: one HTML page, copies of the finished products, and summary.json."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crossdiff.io.tables import write_json
+from crossdiff.settings import Runtime, Settings
+
+VERSION = 1
+
+
+class ReportInputs(Settings):
+    """What the page is called and which pairs it shows; without `reference` there is no comparison."""
+
+    title: str
+    pairs: tuple[str, ...]
+    reference: str | None = None
+    treatment: str | None = None
+    n_examples: int = 20
+
+
+def run(inputs: ReportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `report.html`, `summary.json` and the products a user keeps."""
+    from crossdiff.report.page import render
+    from crossdiff.report.sources import read_sources
+    from crossdiff.report.summary import summary
+
+    sources = read_sources(
+        parents, pairs=inputs.pairs, reference=inputs.reference, treatment=inputs.treatment
+    )
+    page = render(sources, title=inputs.title, n_examples=inputs.n_examples)
+    (draft / "report.html").write_text(page, encoding="utf-8")
+    write_json(summary(sources), draft / "summary.json")
+    copy_products(inputs.pairs, parents, draft)
+    listed = [len(pair.selected()) for pair in sources.pairs.values()]
+    return {
+        "n_pairs": len(inputs.pairs),
+        "n_latents_listed": sum(listed),
+        "report_mb": round(len(page.encode()) / 1e6, 2),
+    }
+
+
+def copy_products(pairs: tuple[str, ...], parents: Mapping[str, Path], draft: Path) -> None:
+    """Latent tables, annotations, taxonomy and deltas, as results_dir offers them."""
+    for pair in pairs:
+        shutil.copyfile(parents[f"scale_{pair}"] / "latents.parquet", draft / f"latents.{pair}.parquet")
+    if "annotate" in parents:
+        shutil.copyfile(parents["annotate"] / "taxonomy.yaml", draft / "taxonomy.yaml")
+        _split_annotations(parents["annotate"] / "annotations.jsonl", pairs, draft)
+    if "compare" in parents:
+        shutil.copyfile(parents["compare"] / "deltas.csv", draft / "deltas.csv")
+
+
+def _split_annotations(source: Path, pairs: tuple[str, ...], draft: Path) -> None:
+    import json
+
+    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for pair in pairs:
+        own = [line for line in lines if json.loads(line)["pair"] == pair]
+        (draft / f"annotations.{pair}.jsonl").write_text(
+            "".join(f"{line}\n" for line in own), encoding="utf-8"
+        )
