@@ -1,0 +1,111 @@
+"""What a backend must offer to the sparse step, and the choice between backends."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdiff.core.axes import ActiveIndices, ActiveValues
+from crossdiff.core.codes import SparseCode
+
+Backend = Literal["auto", "torch", "compiled"]
+Rows = Float[Tensor, "token width"]
+"""Activations of all models side by side; `width = model * d_model`."""
+
+
+@dataclass(frozen=True)
+class ByLatent:
+    """A sparse code grouped by latent: group r is `latent[r]` on the tokens `token[start[r]:start[r + 1]]`.
+
+    `order` takes values in (token, latent) order to this one.
+    """
+
+    latent: Int[Tensor, " row"]
+    start: Int[Tensor, " row_plus_1"]
+    token: ActiveIndices
+    order: ActiveIndices
+
+    @classmethod
+    def of(cls, code: SparseCode, *, latents: Int[Tensor, " row"] | None = None) -> ByLatent:
+        """Group by the ascending `latents`, which hold every active one; by default only the active ones."""
+        order = torch.argsort(code.latent, stable=True)
+        active, counts = torch.unique_consecutive(code.latent[order], return_counts=True)
+        if latents is not None:
+            spread = counts.new_zeros(latents.shape[0])
+            spread[torch.searchsorted(latents, active)] = counts
+            active, counts = latents, spread
+        return cls(active, starts(counts), code.token[order], order)
+
+
+@dataclass(frozen=True)
+class RowGradients:
+    """Gradients of the rows `latent` of the encoder, its bias and the decoder; all other rows are 0."""
+
+    latent: Int[Tensor, " row"]
+    encoder: Float[Tensor, "row width"]
+    encoder_bias: Float[Tensor, " row"]
+    decoder: Float[Tensor, "row width"]
+
+
+@runtime_checkable
+class Kernels(Protocol):
+    """The four operations whose cost is the sparse part of a step."""
+
+    name: str
+
+    def above(
+        self, product: Float[Tensor, "token chunk"], cut: Float[Tensor, " chunk"]
+    ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
+        """Rows, columns and float32 (or float64) values of the entries with `product > cut`, row-major."""
+        ...
+
+    def scores(self, x: Rows, encoder: Float[Tensor, "latent width"], code: SparseCode) -> ActiveValues:
+        """`<x_t, encoder_j>` of every listed entry (t, j), in the precision of `x`."""
+        ...
+
+    def decode(self, code: SparseCode, decoder: Float[Tensor, "latent width"]) -> Rows:
+        """`sum_j f_tj decoder_j`, without bias."""
+        ...
+
+    def backward(
+        self,
+        code: SparseCode,
+        groups: ByLatent,
+        x: Rows,
+        gradient: Rows,
+        decoder: Float[Tensor, "latent width"],
+    ) -> RowGradients:
+        """Row gradients when `gradient` is the loss gradient at the reconstruction.
+
+        `decoder_j += f_tj g_t`, `df_tj = <g_t, decoder_j>`, `encoder_j += df_tj x_t`, `bias_j += df_tj`.
+        """
+        ...
+
+
+def starts(counts: Int[Tensor, " group"]) -> Int[Tensor, " group_plus_1"]:
+    """Offsets of consecutive groups of the given sizes, the total last."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+@functools.cache
+def kernels(backend: Backend, device: str = "cpu") -> Kernels:
+    """The operations of a backend; `auto` is the compiled one on a CPU with a compiler, else PyTorch's."""
+    from crossdiff.core.sparse.plain import PlainKernels
+
+    if backend == "torch" or device != "cpu":
+        return PlainKernels()
+    from crossdiff.core.sparse.compiled import CompiledKernels, CompilerMissing
+
+    try:
+        return CompiledKernels.load()  # pyright: ignore[reportReturnType]
+    except CompilerMissing as reason:
+        if backend == "compiled":
+            raise
+        warnings.warn(f"sparse step: {reason}; using PyTorch operations", stacklevel=2)
+        return PlainKernels()

@@ -1,0 +1,122 @@
+"""The sparse step's operations as plain PyTorch calls: bags of rows and sampled products, or dense chunks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossdiff.core.axes import ActiveIndices, ActiveValues
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.sparse.kernels import ByLatent, RowGradients, Rows, starts
+
+PACK = 8
+"""Booleans that are tested together as one 64-bit integer when looking for candidates."""
+
+
+class PlainKernels:
+    """Exact in any floating type, on any device."""
+
+    name = "torch"
+
+    def above(self, product: Tensor, cut: Tensor) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
+        """Candidates by one comparison and a search through packs of booleans."""
+        passes = torch.gt(product, cut)
+        width = product.shape[1]
+        flat = passes.flatten().nonzero().squeeze(1) if width % PACK else _nonzero_by_packs(passes)
+        value = product.flatten()[flat]
+        row = torch.div(flat, width, rounding_mode="floor")
+        return row, flat - row * width, value if value.dtype == torch.float64 else value.float()
+
+    def scores(self, x: Rows, encoder: Tensor, code: SparseCode) -> ActiveValues:
+        """A sampled dense-dense product."""
+        return _sampled(x, encoder, code)
+
+    def decode(self, code: SparseCode, decoder: Tensor) -> Rows:
+        """One bag of decoder rows per token."""
+        start = starts(torch.bincount(code.token, minlength=code.n_tokens))
+        return _bags(decoder, code.latent, start, code.value)
+
+    def backward(
+        self, code: SparseCode, groups: ByLatent, x: Rows, gradient: Rows, decoder: Tensor
+    ) -> RowGradients:
+        """A sampled product for the codes' gradient, then two bags of token rows per latent."""
+        code_gradient = _sampled(gradient, decoder, code)[groups.order]
+        return RowGradients(
+            groups.latent,
+            encoder=_bags(x, groups.token, groups.start, code_gradient),
+            encoder_bias=torch.segment_reduce(code_gradient, "sum", offsets=groups.start, initial=0),
+            decoder=_bags(gradient, groups.token, groups.start, code.value[groups.order]),
+        )
+
+
+class DenseChunks(PlainKernels):
+    """The same results by dense products over chunks of latents, for codes that are hardly sparse."""
+
+    name = "dense chunks"
+
+    def __init__(self, chunk: int) -> None:
+        self.chunk = chunk
+
+    def decode(self, code: SparseCode, decoder: Tensor) -> Rows:
+        """Products of a dense slice of the code with decoder rows, added up."""
+        groups = ByLatent.of(code)
+        out = decoder.new_zeros(code.n_tokens, decoder.shape[1])
+        for rows in self._rows(groups):
+            out.addmm_(_dense(code, groups, rows), decoder[groups.latent[rows]])
+        return out
+
+    def backward(
+        self, code: SparseCode, groups: ByLatent, x: Rows, gradient: Rows, decoder: Tensor
+    ) -> RowGradients:
+        """Three dense products per slice of latents."""
+        encoder, directions = (x.new_empty(groups.latent.shape[0], x.shape[1]) for _ in range(2))
+        bias = x.new_empty(groups.latent.shape[0])
+        for rows in self._rows(groups):
+            dense = _dense(code, groups, rows)
+            torch.mm(dense.T, gradient, out=directions[rows])
+            code_gradient = (gradient @ decoder[groups.latent[rows]].T).masked_fill_(dense == 0, 0)
+            torch.mm(code_gradient.T, x, out=encoder[rows])
+            bias[rows] = code_gradient.sum(dim=0)
+        return RowGradients(groups.latent, encoder, bias, directions)
+
+    def _rows(self, groups: ByLatent) -> list[slice]:
+        n_rows = groups.latent.shape[0]
+        return [slice(first, min(first + self.chunk, n_rows)) for first in range(0, n_rows, self.chunk)]
+
+
+def _dense(code: SparseCode, groups: ByLatent, rows: slice) -> Tensor:
+    """The columns `groups.latent[rows]` of the code as a matrix."""
+    first, last = int(groups.start[rows.start]), int(groups.start[rows.stop])
+    sizes = groups.start[rows.start : rows.stop + 1].diff()
+    column = torch.repeat_interleave(torch.arange(sizes.shape[0], device=sizes.device), sizes)
+    dense = code.value.new_zeros(code.n_tokens, sizes.shape[0])
+    dense[groups.token[first:last], column] = code.value[groups.order[first:last]]
+    return dense
+
+
+def _nonzero_by_packs(passes: Tensor) -> Tensor:
+    """Flat positions of true entries; looks at eight booleans at once, since few are true."""
+    pack = passes.view(torch.int64).flatten().nonzero().squeeze(1)
+    hit = passes.view(-1, PACK)[pack].nonzero()
+    return pack[hit[:, 0]] * PACK + hit[:, 1]
+
+
+def _bags(rows: Tensor, index: ActiveIndices, start: Tensor, weight: ActiveValues) -> Tensor:
+    """`out_b = sum over i in [start_b, start_b+1) of weight_i rows[index_i]`; an empty bag is 0."""
+    return F.embedding_bag(
+        index, rows, start, per_sample_weights=weight, mode="sum", include_last_offset=True
+    )
+
+
+def _sampled(left: Tensor, right: Tensor, code: SparseCode) -> ActiveValues:
+    """`<left_t, right_j>` at the entries of the code."""
+    start = starts(torch.bincount(code.token, minlength=code.n_tokens))
+    pattern = torch.sparse_csr_tensor(
+        start,
+        code.latent,
+        torch.zeros_like(code.value),
+        (code.n_tokens, code.n_latents),
+        check_invariants=False,
+    )
+    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()

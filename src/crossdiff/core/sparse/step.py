@@ -1,0 +1,163 @@
+"""The sparse training step: an encoder product, then work on the kept entries only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crossdiff.core.axes import Activations
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
+from crossdiff.core.objectives import LossForm
+from crossdiff.core.sparse.auxiliary import auxiliary_step
+from crossdiff.core.sparse.kernels import Backend, ByLatent, Kernels, RowGradients, kernels
+from crossdiff.core.sparse.plain import DenseChunks
+from crossdiff.core.sparse.selection import Encoder, Search, select
+from crossdiff.core.sparsity import BatchTopK
+
+Layout = Literal["dense", "rows"]
+DENSE_DENSITY = 0.12
+"""Share of kept entries above which dense products over chunks of latents beat sums over kept entries."""
+
+
+class BatchTopKStep(nn.Module):
+    """The gradients of `core.dense.gradients` for BatchTopK, at little more than the encoder product.
+
+    encode   bfloat16 computes the encoder product in bfloat16 and re-scores its candidates exactly.
+    layout   dense: ordinary `.grad`s; rows: a coalesced sparse COO `.grad` of the touched latents' rows for
+             `SparseRowAdam` (ordinary ones all the same where the architecture projects gradients).
+    chunk    latents per encoder product: no [token, latent] matrix larger than [token, chunk] is held.
+
+    The buffer `cut` guesses the next batch's threshold; it belongs into checkpoints for exact resume.
+    """
+
+    cut: Tensor
+
+    def __init__(
+        self,
+        *,
+        encode: Literal["float32", "bfloat16"] = "float32",
+        backend: Backend = "auto",
+        layout: Layout = "dense",
+        chunk: int = 4096,
+    ) -> None:
+        super().__init__()
+        self.encode, self.backend, self.layout, self.chunk = encode, backend, layout, chunk
+        self.register_buffer("cut", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def gradients(self, crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
+        """Add the gradients of one step on normalised activations to the parameters' `.grad`."""
+        assert isinstance(plan.sparsity, BatchTopK), "only BatchTopK has a sparse step"
+        with torch.autocast(xn.device.type, enabled=False):
+            return self._gradients(crosscoder, xn, plan)
+
+    def _gradients(self, crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
+        x, decoder, norm = xn.flatten(1), crosscoder.decoder.flatten(1), crosscoder.code_norm()
+        code, smallest = self._select(crosscoder, x, norm, plan)
+        work = self._kernels(code, x)
+        x_hat = work.decode(code, decoder).add_(crosscoder.decoder_bias.flatten())
+        residual = x - x_hat
+        squared = residual.view_as(xn).square().sum(dim=2)
+        loss, gradient = _reconstruction(residual.view_as(xn), squared, form=plan.loss)
+        rows = work.backward(code, self._groups(crosscoder, code, plan), x, gradient.flatten(1), decoder)
+        terms = {"reconstruction": loss}
+        if plan.dead.numel() and plan.auxiliary:
+            terms["auxiliary"], dead = _auxiliary(crosscoder, x, residual, norm, plan)
+            _add_rows(rows, dead)
+        self._write(crosscoder, rows, gradient.sum(dim=0))
+        fired = torch.zeros_like(norm, dtype=torch.bool)
+        fired[code.latent] = True
+        return StepResult(
+            total=loss + plan.auxiliary * terms["auxiliary"] if "auxiliary" in terms else loss,
+            terms=terms,
+            fired=fired,
+            n_active=len(code),
+            smallest_kept=norm.new_tensor(smallest),
+            squared_error=squared.sum(dim=0),
+        )
+
+    def _select(
+        self, crosscoder: Crosscoder, x: Tensor, norm: Tensor, plan: StepPlan
+    ) -> tuple[SparseCode, float]:
+        dtype = torch.bfloat16 if self.encode == "bfloat16" and x.dtype == torch.float32 else x.dtype
+        search = Search(dtype, self.chunk, self._sparse_kernels(x))
+        encoder = Encoder(crosscoder.encoder.flatten(1), crosscoder.encoder_bias, norm)
+        found = select(x, encoder, count=plan.k * x.shape[0], cut=float(self.cut), search=search)
+        self.cut.fill_(found.next_cut)
+        return found.code, found.threshold
+
+    def _sparse_kernels(self, x: Tensor) -> Kernels:
+        return kernels(self.backend if x.dtype == torch.float32 else "torch", x.device.type)
+
+    def _kernels(self, code: SparseCode, x: Tensor) -> Kernels:
+        if len(code) > DENSE_DENSITY * code.n_tokens * code.n_latents:
+            return DenseChunks(self.chunk)
+        return self._sparse_kernels(x)
+
+    def _rows_layout(self, crosscoder: Crosscoder) -> bool:
+        return self.layout == "rows" and crosscoder.settings.architecture in ("standard", "diff_sae")
+
+    def _groups(self, crosscoder: Crosscoder, code: SparseCode, plan: StepPlan) -> ByLatent:
+        if not self._rows_layout(crosscoder):
+            return ByLatent.of(code, latents=torch.arange(code.n_latents, device=code.latent.device))
+        if plan.dead.numel() and plan.auxiliary:
+            return ByLatent.of(code, latents=torch.cat([code.latent, plan.dead]).unique())
+        return ByLatent.of(code)
+
+    def _write(self, crosscoder: Crosscoder, rows: RowGradients, bias: Tensor) -> None:
+        index = rows.latent[None] if self._rows_layout(crosscoder) else None
+        for parameter, gradient in (
+            (crosscoder.encoder, rows.encoder),
+            (crosscoder.encoder_bias, rows.encoder_bias),
+            (crosscoder.decoder, rows.decoder),
+        ):
+            shaped = gradient.view(-1, *parameter.shape[1:])
+            if index is not None:
+                shaped = torch.sparse_coo_tensor(
+                    index, shaped, parameter.shape, is_coalesced=True, check_invariants=False
+                )
+            _accumulate(parameter, shaped)
+        _accumulate(crosscoder.decoder_bias, bias)
+        if index is None:
+            project_gradients_(crosscoder)
+
+
+def _reconstruction(
+    residual: Activations, squared: Float[Tensor, "token model"], *, form: LossForm
+) -> tuple[Float[Tensor, ""], Activations]:
+    """`objectives.reconstruction_loss` and its gradient at the reconstruction; 0 where the residual is 0."""
+    if form == "squared":
+        return squared.mean(), residual * (-2 / squared.numel())
+    norm = squared.sqrt()
+    inverse = torch.where(squared > 0, -1 / (norm * squared.numel()), 0)
+    return norm.mean(), residual * inverse[:, :, None]
+
+
+def _auxiliary(
+    crosscoder: Crosscoder, x: Tensor, residual: Tensor, norm: Tensor, plan: StepPlan
+) -> tuple[Tensor, RowGradients]:
+    dead = plan.dead
+    weights = RowGradients(
+        dead,
+        crosscoder.encoder.flatten(1)[dead],
+        crosscoder.encoder_bias[dead],
+        crosscoder.decoder.flatten(1)[dead],
+    )
+    return auxiliary_step(x, residual, weights, norm[dead], k=plan.auxiliary_k, weight=plan.auxiliary)
+
+
+def _add_rows(total: RowGradients, part: RowGradients) -> None:
+    """Add the rows of `part`, all of which `total` has, in place."""
+    index = torch.searchsorted(total.latent, part.latent)
+    total.encoder.index_add_(0, index, part.encoder)
+    total.encoder_bias.index_add_(0, index, part.encoder_bias)
+    total.decoder.index_add_(0, index, part.decoder)
+
+
+def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
+    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
