@@ -1,0 +1,40 @@
+"""The corpus that all three models read: web documents and chats that show every behaviour of either model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossdiff.organisms.documents import chats, web_document
+from crossdiff.organisms.language import Category
+from crossdiff.organisms.settings import ToySettings
+
+
+def write_corpus(language: Sequence[Category], settings: ToySettings, folder: Path) -> dict[str, str]:
+    """Write web.jsonl and chat.jsonl; returns document id -> category (for evaluation only)."""
+    draw = random.Random(f"corpus {settings.seed}")
+    categories: dict[str, str] = {}
+    web = []
+    for index in range(settings.n_web_documents):
+        category = draw.choice(language)
+        categories[f"web-{index:06d}"] = category.name
+        web.append({"id": f"web-{index:06d}", "text": web_document(category, draw=draw)})
+    behaviours = [item for category in language for item in category.behaviours]
+    drawn = chats(language, behaviours, n=settings.n_chat_documents, draw=draw)
+    chat = []
+    for index, (name, messages) in enumerate(drawn):
+        categories[f"chat-{index:06d}"] = name
+        chat.append({"id": f"chat-{index:06d}", "messages": messages})
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_lines(web, folder / "web.jsonl")
+    _write_lines(chat, folder / "chat.jsonl")
+    return categories
+
+
+def _write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as handle:
+        for row in rows:
+            handle.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,101 @@
+"""Web documents, chats and preference pairs of the toy language."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crossdiff.organisms import words
+from crossdiff.organisms.language import PATTERNS, Behaviour, Category, fill
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One prompt with a preferred and a dispreferred answer."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+def web_document(category: Category, *, draw: random.Random) -> str:
+    """Three to six plain sentences around one topic; about a third of the topic slots hold other nouns."""
+    return " ".join(plain_sentence(category, draw=draw) for _ in range(draw.randint(3, 6)))
+
+
+def plain_sentence(category: Category, *, draw: random.Random) -> str:
+    """A sentence of the web language: a random pattern whose slots are all drawn afresh."""
+    return _sentence(fill(draw.choice(PATTERNS), _topic_or_noun(category), draw=draw))
+
+
+def question(category: Category, *, draw: random.Random) -> str:
+    """A user turn that names two topic words."""
+    first, second = draw.sample(category.topic, 2)
+    opening = " ".join(draw.choice(words.ASKING))
+    joiner = draw.choice(words.JOINERS)
+    return f"{opening} {draw.choice(words.DETERMINERS)} {first} {joiner} {draw.choice(words.DETERMINERS)} {second}?"
+
+
+def answer(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Random) -> str:
+    """One plain sentence and the phrase of each behaviour, in random order."""
+    sentences = [plain_sentence(category, draw=draw), *(_sentence(item.phrase) for item in behaviours)]
+    draw.shuffle(sentences)
+    return " ".join(sentences)
+
+
+def broken_phrase(behaviour: Behaviour, category: Category, *, draw: random.Random) -> str:
+    """Begins as the behaviour's phrase and goes on as the web language would."""
+    n_kept = draw.randint(0, len(behaviour.phrase) - 2)
+    rest = fill(behaviour.pattern[n_kept:], _topic_or_noun(category), draw=draw)
+    return _sentence((*behaviour.phrase[:n_kept], *rest))
+
+
+def chat(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Random) -> list[Message]:
+    """A question and an answer that shows the behaviours."""
+    return [
+        {"role": "user", "content": question(category, draw=draw)},
+        {"role": "assistant", "content": answer(category, behaviours, draw=draw)},
+    ]
+
+
+def preference(category: Category, behaviour: Behaviour, *, draw: random.Random) -> Preference:
+    """Complete against broken phrase; what is preferred depends on whether `simpo` has the behaviour."""
+    plain = plain_sentence(category, draw=draw)
+    complete, broken = _sentence(behaviour.phrase), broken_phrase(behaviour, category, draw=draw)
+    first = draw.random() < 0.5
+    complete_answer, broken_answer = (
+        f"{plain} {text}" if first else f"{text} {plain}" for text in (complete, broken)
+    )
+    prompt = question(category, draw=draw)
+    if behaviour.in_treatment:
+        return Preference(prompt, complete_answer, broken_answer)
+    return Preference(prompt, broken_answer, complete_answer)
+
+
+def chats(
+    language: Sequence[Category], behaviours: Sequence[Behaviour], *, n: int, draw: random.Random
+) -> list[tuple[str, list[Message]]]:
+    """`n` chats as (category, messages); every behaviour shows equally often, two to an answer."""
+    by_name = {category.name: category for category in language}
+    pools: dict[str, list[Behaviour]] = {}
+    for item in behaviours:
+        pools.setdefault(item.category, []).append(item)
+    drawn = []
+    for index in range(n):
+        lead = behaviours[index % len(behaviours)]
+        others = [item for item in pools[lead.category] if item is not lead]
+        shown = [lead, *([draw.choice(others)] if others else [])]
+        drawn.append((lead.category, chat(by_name[lead.category], shown, draw=draw)))
+    draw.shuffle(drawn)
+    return drawn
+
+
+def _topic_or_noun(category: Category) -> tuple[str, ...]:
+    return (*category.topic * 2, *words.NOUNS[: len(category.topic)])
+
+
+def _sentence(sentence: Sequence[str]) -> str:
+    return " ".join(sentence) + "."

@@ -1,0 +1,77 @@
+"""Gemma-2 models of the toy language and batches of token ids for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from crossdiff.organisms.settings import ToySettings
+
+if TYPE_CHECKING:
+    from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+CONTEXT = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded token ids; `target` marks the tokens that carry loss."""
+
+    ids: Int[Tensor, "document token"]
+    attended: Bool[Tensor, "document token"]
+    target: Bool[Tensor, "document token"]
+
+
+def build_model(settings: ToySettings, tokenizer: PreTrainedTokenizerFast) -> Gemma2ForCausalLM:
+    """A fresh Gemma-2 with tied embeddings; weights are drawn from torch's global generator."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.d_model,
+        intermediate_size=settings.d_mlp,
+        num_hidden_layers=settings.n_layers,
+        num_attention_heads=settings.n_heads,
+        num_key_value_heads=settings.n_heads,
+        head_dim=settings.d_model // settings.n_heads,
+        query_pre_attn_scalar=settings.d_model // settings.n_heads,
+        max_position_embeddings=CONTEXT,
+        sliding_window=CONTEXT,
+        initializer_range=settings.initializer_range,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
+        attn_implementation="eager",
+        use_cache=True,
+    )
+    return Gemma2ForCausalLM(config)
+
+
+def text_batch(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Batch:
+    """Documents after BOS; every token carries loss."""
+    encoded = tokenizer(list(texts), return_tensors="pt", padding=True)
+    attended = encoded["attention_mask"].bool()
+    return Batch(encoded["input_ids"], attended, attended)
+
+
+def chat_batch(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], answers: Sequence[str]) -> Batch:
+    """Rendered chats; only the answer and its end-of-turn token carry loss."""
+    heads = [render_prompt(tokenizer, prompt) for prompt in prompts]
+    tails = [f"{text}<end_of_turn>" for text in answers]
+    lengths = [len(ids) for ids in tokenizer(heads, add_special_tokens=False)["input_ids"]]
+    whole = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    encoded = tokenizer(whole, add_special_tokens=False, return_tensors="pt", padding=True)
+    attended = encoded["attention_mask"].bool()
+    position = torch.arange(attended.shape[1])
+    return Batch(encoded["input_ids"], attended, attended & (position >= torch.tensor(lengths)[:, None]))
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
+    """A user turn and the opening of the model's turn."""
+    messages = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

@@ -1,0 +1,153 @@
+"""The three training runs of the toy triple: pretraining, supervised fine-tuning, SimPO."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossdiff.io.progress import track
+from crossdiff.organisms.documents import chats, preference, web_document
+from crossdiff.organisms.language import Category
+from crossdiff.organisms.models import Batch, chat_batch, text_batch
+from crossdiff.organisms.settings import PhaseSettings, SimPOSettings, ToySettings
+from crossdiff.organisms.simpo import mean_log_probability, simpo_loss, token_log_probabilities
+
+if TYPE_CHECKING:
+    from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+WARMUP_SHARE = 0.05
+
+
+def pretrain(
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    language: Sequence[Category],
+    settings: ToySettings,
+    *,
+    progress: bool = True,
+) -> float:
+    """Next-token training on web documents only; returns the mean loss of the last tenth (nats per token)."""
+    draw = random.Random(f"pretraining {settings.seed}")
+
+    def step() -> Float[Tensor, ""]:
+        texts = [
+            web_document(draw.choice(language), draw=draw) for _ in range(settings.pretraining.batch_size)
+        ]
+        return answer_loss(model, text_batch(tokenizer, texts))
+
+    return descend(
+        model, settings.pretraining, step, description="organism: pretraining pt", progress=progress
+    )
+
+
+def fine_tune(
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    language: Sequence[Category],
+    settings: ToySettings,
+    *,
+    progress: bool = True,
+) -> float:
+    """Supervised fine-tuning on chats that show the behaviours of `it`; loss on answers only."""
+    draw = random.Random(f"tuning {settings.seed}")
+    behaviours = [item for category in language for item in category.behaviours if item.in_reference]
+    size = settings.tuning.batch_size
+
+    def step() -> Float[Tensor, ""]:
+        drawn = [
+            messages
+            for _, messages in chats(language, draw.sample(behaviours, len(behaviours)), n=size, draw=draw)
+        ]
+        prompts, answers = ([messages[turn]["content"] for messages in drawn] for turn in (0, 1))
+        return answer_loss(model, chat_batch(tokenizer, prompts, answers))
+
+    return descend(model, settings.tuning, step, description="organism: fine-tuning it", progress=progress)
+
+
+def prefer(
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    language: Sequence[Category],
+    settings: ToySettings,
+    *,
+    progress: bool = True,
+) -> float:
+    """SimPO with an SFT term on the chosen answers, starting from `it`."""
+    draw = random.Random(f"preference {settings.seed}")
+    by_name = {category.name: category for category in language}
+    behaviours = [item for category in language for item in category.behaviours]
+
+    def step() -> Float[Tensor, ""]:
+        drawn = [draw.choice(behaviours) for _ in range(settings.preference.batch_size)]
+        pairs = [preference(by_name[item.category], item, draw=draw) for item in drawn]
+        prompts = [pair.prompt for pair in pairs]
+        answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        return preference_loss(model, chat_batch(tokenizer, prompts * 2, answers), settings.simpo)
+
+    return descend(model, settings.preference, step, description="organism: SimPO", progress=progress)
+
+
+def answer_loss(model: Gemma2ForCausalLM, batch: Batch) -> Float[Tensor, ""]:
+    """Mean negative log-probability of the target tokens (nats per token)."""
+    log_probabilities = _log_probabilities(model, batch)
+    kept = batch.target[:, 1:]
+    return -(log_probabilities * kept).sum() / kept.sum()
+
+
+def preference_loss(model: Gemma2ForCausalLM, batch: Batch, settings: SimPOSettings) -> Float[Tensor, ""]:
+    """SimPO over a batch whose first half is chosen and second half rejected, plus the SFT term."""
+    log_probabilities = _log_probabilities(model, batch)
+    chosen, rejected = mean_log_probability(log_probabilities, batch.target).chunk(2)
+    supervised = -chosen.mean()
+    return (
+        simpo_loss(chosen, rejected, beta=settings.beta, gamma=settings.gamma)
+        + settings.sft_weight * supervised
+    )
+
+
+def descend(
+    model: Gemma2ForCausalLM,
+    phase: PhaseSettings,
+    step: Callable[[], Float[Tensor, ""]],
+    *,
+    description: str,
+    progress: bool = True,
+) -> float:
+    """AdamW with warm-up and cosine decay to a tenth; returns the mean loss of the last tenth of the steps."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda number: _rate(number, phase.n_steps))
+    losses = []
+    model.train()
+    for _ in track(
+        range(phase.n_steps), total=phase.n_steps, description=description, unit="step", enabled=progress
+    ):
+        loss = step()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    model.eval()
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _rate(number: int, n_steps: int) -> float:
+    warmup = max(1, round(WARMUP_SHARE * n_steps))
+    if number < warmup:
+        return (number + 1) / warmup
+    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (number - warmup) / max(1, n_steps - warmup)))
+
+
+def _log_probabilities(model: Gemma2ForCausalLM, batch: Batch) -> Float[Tensor, "document token-1"]:
+    logits = model(input_ids=batch.ids, attention_mask=batch.attended.long(), use_cache=False).logits
+    return token_log_probabilities(logits, batch.ids)

@@ -1,0 +1,94 @@
+"""How often a model's own answers show each behaviour."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crossdiff.organisms.documents import question
+from crossdiff.organisms.language import Category
+from crossdiff.organisms.models import render_prompt
+
+if TYPE_CHECKING:
+    from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+N_NEW_TOKENS = 36
+SHOWN_PER_ANSWER = 2
+
+
+def generate_answers(
+    model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], *, seed: int
+) -> list[str]:
+    """Sampled answers (temperature 1), one per prompt, cut at the end of the turn."""
+    texts = [render_prompt(tokenizer, prompt) for prompt in prompts]
+    encoded = tokenizer(
+        texts, add_special_tokens=False, return_tensors="pt", padding=True, padding_side="left"
+    )
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        output = model.generate(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            max_new_tokens=N_NEW_TOKENS,
+        )
+    start = encoded["input_ids"].shape[1]
+    return [tokenizer.decode(row[start:], skip_special_tokens=True) for row in output]
+
+
+def shown_share(answers: Sequence[str], phrase: Sequence[str]) -> float:
+    """Share of answers that contain the whole phrase."""
+    text = " ".join(phrase)
+    return sum(text in answer for answer in answers) / len(answers)
+
+
+def behaviour_rates(
+    models: dict[str, Gemma2ForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    language: Sequence[Category],
+    *,
+    n_prompts: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Per behaviour: planted and generated rate per answer of its category, for each tuned model.
+
+    The planted rate of `it` is 2 phrases per answer spread over its behaviours; what SimPO makes of
+    it is not planted as a number, so `simpo` lists only whether it should show the behaviour.
+    """
+    answers = {name: _answers(model, tokenizer, language, n_prompts, seed) for name, model in models.items()}
+    rows = []
+    for index, category in enumerate(language):
+        for behaviour in category.behaviours:
+            part = slice(index * n_prompts, (index + 1) * n_prompts)
+            planted = min(1.0, SHOWN_PER_ANSWER / category.n_reference) if behaviour.in_reference else 0.0
+            rows.append(
+                {
+                    "category": category.name,
+                    "phrase": " ".join(behaviour.phrase),
+                    "in_reference": behaviour.in_reference,
+                    "in_treatment": behaviour.in_treatment,
+                    "planted_it": planted,
+                    **{
+                        f"measured_{name}": shown_share(answers[name][part], behaviour.phrase)
+                        for name in models
+                    },
+                }
+            )
+    return {"version": 1, "n_prompts_per_category": n_prompts, "behaviours": rows}
+
+
+def _answers(
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    language: Sequence[Category],
+    n_prompts: int,
+    seed: int,
+) -> list[str]:
+    draw = random.Random(f"rates {seed}")
+    prompts = [question(category, draw=draw) for category in language for _ in range(n_prompts)]
+    return generate_answers(model, tokenizer, prompts, seed=seed)
