@@ -1,1 +1,1 @@
-"""Labels for latents and the record of how they were made."""
+"""From the documents that fire a latent to a label: annotators, prompts, ledger, scores."""

@@ -1,0 +1,88 @@
+"""Which words speak for which category, and how much evidence a document holds for each."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossdiff.annotation.subjects import CategoryLike
+from crossdiff.annotation.words import WORD, stem
+
+_STOP = frozenset(
+    """
+    a about after again against all also an and another any are as at be because been before being between
+    both but by can could did do does doing down during each even every few for from further get give given
+    had has have having he her here him his how i if in into is it its just keep keeping like make many may
+    me more most much my name named naming new no nor not now of off on one only or other our out over own
+    same saying she should so some someone something stay such than that the their them then there these
+    they thing this those through to too trying two under until up us use user using very was way we were
+    what when where whether which while who whom whose why will with without word would you your
+    """.split()  # noqa: SIM905
+)
+
+
+class CueIndex:
+    """Stem -> (category index, weight): cue words count 1, words of the definition less.
+
+    A word of several categories is shared between them; stop words of definitions are left out.
+    """
+
+    def __init__(self, scheme: Sequence[CategoryLike], *, definition_weight: float) -> None:
+        self.names = tuple(category.name for category in scheme)
+        weights: dict[str, dict[int, float]] = defaultdict(dict)
+        for index, category in enumerate(scheme):
+            words = [
+                match.group() for match in WORD.finditer(f"{category.title} {category.definition}".lower())
+            ]
+            for word in words:
+                if word not in _STOP:
+                    weights[stem(word)][index] = definition_weight
+            for cue in category.cues:
+                weights[stem(cue.lower())][index] = 1.0
+            for signal in category.signals:
+                weights[signal_term(signal)][index] = 1.0
+        self.entries = {term: self._shared(owners) for term, owners in weights.items()}
+
+    @staticmethod
+    def _shared(owners: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+        """A cue word outranks another category's definition; equals share."""
+        best = max(owners.values())
+        kept = [index for index, weight in owners.items() if weight == best]
+        return tuple((index, best / len(kept)) for index in kept)
+
+    def evidence(self, terms: Mapping[str, float], rarity: Mapping[str, float]) -> NDArray[np.float64]:
+        """Sum per category of weight x rarity over the distinct stems of one document."""
+        found = np.zeros(len(self.names))
+        for term, weight in terms.items():
+            for index, share in self.entries.get(term, ()):
+                found[index] += share * weight * rarity.get(term, 1.0)
+        return found
+
+
+def signal_term(signal: str) -> str:
+    """A signal as a term that no word can equal."""
+    return f"<{signal}>"
+
+
+def stems(words: Mapping[str, float]) -> dict[str, float]:
+    """Words -> stems, each with the largest weight of its words."""
+    found: dict[str, float] = {}
+    for word, weight in words.items():
+        term = stem(word)
+        if weight > found.get(term, -1.0):
+            found[term] = weight
+    return found
+
+
+def inverse_document_frequency(documents: Iterable[Iterable[str]]) -> tuple[dict[str, float], float]:
+    """log((1 + N) / (1 + n_documents with the term)) / log(1 + N), and its value for an unseen term: 1."""
+    counts: Counter[str] = Counter()
+    n_documents = 0
+    for terms in documents:
+        counts.update(set(terms))
+        n_documents += 1
+    scale = np.log1p(max(n_documents, 1))
+    return {term: float(1 - np.log1p(count) / scale) for term, count in counts.items()}, 1.0

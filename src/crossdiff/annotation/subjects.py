@@ -1,0 +1,88 @@
+"""What an annotator sees of a latent: windows of documents with its codes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A window of one document: token display strings and their kinds (`data.tokens.TokenKind`)."""
+
+    document_id: str
+    tokens: Sequence[str]
+    kinds: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Example(Document):
+    """A window in which the latent fires: one code per token (0 = inactive), `peak` indexes the window."""
+
+    codes: NDArray[np.float32]
+    peak: int
+    quantile: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One latent under a blind key. `score` examples come from documents that `explain` never shows."""
+
+    key: str
+    explain: tuple[Example, ...]
+    score: tuple[Example, ...] = ()
+
+
+class CategoryLike(Protocol):
+    """What annotators need to know of a taxonomy's category (taxonomy.scheme.Category has it)."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def title(self) -> str: ...  # noqa: D102
+    @property
+    def definition(self) -> str: ...  # noqa: D102
+    @property
+    def cues(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def signals(self) -> Sequence[str]: ...  # noqa: D102
+
+
+def examples_by_latent(frame: pd.DataFrame) -> dict[int, dict[str, tuple[Example, ...]]]:
+    """Rows of `examples.parquet` as latent -> subset (`explain`, `score`) -> examples, in rank order."""
+    ordered = frame.sort_values(["latent", "subset", "rank"], kind="stable")
+    found: dict[int, dict[str, list[Example]]] = {}
+    columns = ("latent", "subset", "document_id", "tokens", "kinds", "codes", "peak", "quantile")
+    for latent, subset, document_id, tokens, kinds, codes, peak, quantile in zip(
+        *(ordered[name] for name in columns), strict=True
+    ):
+        example = Example(
+            document_id=str(document_id),
+            tokens=list(tokens),
+            kinds=np.asarray(kinds, dtype=np.uint8),
+            codes=np.asarray(codes, dtype=np.float32),
+            peak=int(peak),
+            quantile=int(quantile),
+        )
+        found.setdefault(int(latent), {"explain": [], "score": []})[str(subset)].append(example)
+    return {
+        latent: {subset: tuple(examples) for subset, examples in subsets.items()}
+        for latent, subsets in found.items()
+    }
+
+
+def background_documents(frame: pd.DataFrame) -> list[Document]:
+    """Rows of `background.parquet`."""
+    return [
+        Document(document_id=str(document_id), tokens=list(tokens), kinds=np.asarray(kinds, dtype=np.uint8))
+        for document_id, tokens, kinds in zip(
+            frame["document_id"], frame["tokens"], frame["kinds"], strict=True
+        )
+    ]

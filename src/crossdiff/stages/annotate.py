@@ -1,0 +1,150 @@
+"""Stage annotate: the documents of one or two pairs' latents -> one blind, shuffled job -> annotations."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossdiff.annotation.blinding import Candidate, blind_job
+from crossdiff.annotation.results import ANSWERED, OTHER, Annotation
+from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.annotation.subjects import Document, background_documents, examples_by_latent
+from crossdiff.io.tables import read_json, read_table, write_json
+from crossdiff.settings import Runtime, Settings
+from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings
+
+VERSION = 1
+N_SWAPPED = 10
+OTHER_LIMIT = 0.10
+"""Share of `other` above which the taxonomy is said not to fit."""
+
+
+class AnnotateInputs(Settings):
+    """`pairs` share one job: their latents are shuffled together and the annotator is blind to the pair."""
+
+    annotator: AnnotatorSettings
+    taxonomy: TaxonomySettings
+    pairs: tuple[str, ...]
+    seed: int
+
+
+def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Annotate every selected latent and write annotations.jsonl, taxonomy.yaml and annotate.json."""
+    folders = {pair: parents[f"documents_{pair}"] for pair in inputs.pairs}
+    candidates = [
+        candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
+    ]
+    taxonomy = _frozen(inputs.taxonomy)
+    job = blind_job(candidates, n_swapped=N_SWAPPED, seed=inputs.seed)
+    annotations = _annotate(inputs, taxonomy, job, _background(folders.values()), runtime)
+    rows = [
+        annotation.row(
+            pair=candidate.pair,
+            latent=candidate.latent,
+            role=candidate.role,
+            parent=taxonomy.parent(annotation.category),
+        )
+        for annotation, (_, candidate) in zip(annotations, job, strict=True)
+    ]
+    rows.sort(key=lambda row: (row["pair"], row["role"], row["latent"]))
+    _write_lines(rows, draft / "annotations.jsonl")
+    (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
+    summary = summarise(rows, taxonomy)
+    write_json(summary, draft / "annotate.json")
+    return {
+        "n_subjects": len(rows),
+        "n_answered": summary["n_answered"],
+        "share_other": summary["share_other"],
+    }
+
+
+def _frozen(settings: TaxonomySettings) -> Taxonomy:
+    match settings:
+        case InducedTaxonomy():
+            raise ValueError(
+                "taxonomy=induced needs an annotator that writes descriptions; use taxonomy=paper"
+            )
+        case _:
+            return settings.load()
+
+
+def read_candidates(folder: Path, pair: str) -> list[Candidate]:
+    """The selected latents of one pair with their examples; without examples they still get a row."""
+    selection = read_json(folder / "selection.json")
+    examples = examples_by_latent(read_table(folder / "examples.parquet", kind="examples"))
+    candidates = []
+    for entry in selection["latents"]:
+        subsets = examples.get(int(entry["latent"]), {"explain": (), "score": ()})
+        candidates.append(
+            Candidate(pair, int(entry["latent"]), entry["role"], subsets["explain"], subsets["score"])
+        )
+    return candidates
+
+
+def _background(folders: Any) -> list[Document]:
+    """Background documents of all pairs, each document once."""
+    found: dict[str, Document] = {}
+    for folder in folders:
+        for document in background_documents(read_table(folder / "background.parquet", kind="background")):
+            found.setdefault(document.document_id, document)
+    return list(found.values())
+
+
+def _annotate(
+    inputs: AnnotateInputs,
+    taxonomy: Taxonomy,
+    job: Sequence[tuple[Any, Candidate]],
+    background: Sequence[Document],
+    runtime: Runtime,
+) -> list[Annotation]:
+    from crossdiff.annotation.lexical import LexicalAnnotator
+    from crossdiff.io.progress import track
+
+    annotator = LexicalAnnotator(inputs.annotator, taxonomy.categories, background, seed=inputs.seed)
+    stream = annotator.annotate([subject for subject, _ in job])
+    return list(
+        track(stream, total=len(job), description="annotate", unit="latent", enabled=runtime.progress)
+    )
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:
+    """Counts of states, roles and categories, and the warnings that belong beside the deltas."""
+    answered = [row for row in rows if row["state"] in ANSWERED]
+    others = sum(row["category"] == OTHER for row in answered)
+    share_other = others / len(answered) if answered else None
+    warnings = []
+    if share_other is not None and share_other > OTHER_LIMIT:
+        warnings.append(
+            f"{others} of {len(answered)} answers are `other` ({share_other:.0%}, limit {OTHER_LIMIT:.0%}): "
+            "the taxonomy does not fit these latents well"
+        )
+    return {
+        "version": 1,
+        "taxonomy": {"name": taxonomy.name, "hash": taxonomy.hash},
+        "n_subjects": len(rows),
+        "n_answered": len(answered),
+        "share_other": share_other,
+        "states": dict(sorted(Counter(row["state"] for row in rows).items())),
+        "roles": dict(sorted(Counter(row["role"] for row in rows).items())),
+        "categories": dict(sorted(Counter(row["category"] for row in answered).items())),
+        "controls": _controls(rows),
+        "warnings": warnings,
+    }
+
+
+def _controls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How controls came out: swapped ones should end as `other` or `uninterpretable`."""
+    controls = [row for row in rows if row["role"].startswith("control")]
+    found: dict[str, Counter[str]] = {}
+    for row in controls:
+        found.setdefault(row["role"], Counter())[row["category"] or row["state"]] += 1
+    return {role: dict(sorted(counts.items())) for role, counts in sorted(found.items())}
+
+
+def _write_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
+    )

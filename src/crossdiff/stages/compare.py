@@ -1,0 +1,130 @@
+"""Stage compare: the annotations of two pairs -> delta table, verdict, and (toy only) what was recovered."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.annotation.results import ANSWERED
+from crossdiff.io.tables import read_json, read_table, write_json
+from crossdiff.settings import Runtime, Settings
+from crossdiff.taxonomy.deltas import category_deltas
+from crossdiff.taxonomy.power import power_line
+from crossdiff.taxonomy.recovery import recovery
+from crossdiff.taxonomy.scheme import load_taxonomy
+from crossdiff.taxonomy.sides import Side
+from crossdiff.taxonomy.verdict import verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+ROLE = "exclusive_tuned"
+"""Only the tuned-exclusive latents of both pairs are compared."""
+
+
+class CompareInputs(Settings):
+    """`reference` and `treatment` are pair names; the change is treatment against reference."""
+
+    reference: str
+    treatment: str
+    seed: int
+    draws: int = 5000
+
+
+@dataclass(frozen=True)
+class PairAnswers:
+    """What one pair brings to the comparison: its answered latents, and the unanswered by state."""
+
+    pair: str
+    side: Side
+    n_exclusive: int
+    unanswered: dict[str, int]
+
+
+def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write deltas.csv and comparison.json."""
+    taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
+    rows = read_annotations(parents["annotate"] / "annotations.jsonl")
+    reference, treatment = (
+        pair_answers(rows, pair, scale=parents.get(f"scale_{pair}"))
+        for pair in (inputs.reference, inputs.treatment)
+    )
+    deltas = category_deltas(
+        reference.side.labels,
+        treatment.side.labels,
+        taxonomy=taxonomy,
+        reference_votes=reference.side.votes,
+        treatment_votes=treatment.side.votes,
+        draws=inputs.draws,
+        seed=inputs.seed,
+    )
+    deltas.to_csv(draft / "deltas.csv", index=False)
+    comparison = _comparison(inputs, reference, treatment, deltas)
+    comparison |= _against_truth(inputs, reference, treatment, parents.get("organism"))
+    write_json(comparison, draft / "comparison.json")
+    return {
+        "verdict": comparison["verdict"],
+        "n_labelled_reference": reference.side.total,
+        "n_labelled_treatment": treatment.side.total,
+        "spearman": (comparison["spearman"] or {}).get("rho"),
+    }
+
+
+def read_annotations(path: Path) -> list[dict[str, Any]]:
+    """The rows of annotations.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def pair_answers(rows: Sequence[Mapping[str, Any]], pair: str, *, scale: Path | None) -> PairAnswers:
+    """The exclusive latents of a pair: answered ones as labels and votes, the others counted by state."""
+    mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE]
+    answered = [row for row in mine if row["state"] in ANSWERED]
+    side = Side([row["category"] for row in answered], [row["votes"] for row in answered])
+    unanswered = Counter(row["state"] for row in mine if row["state"] not in ANSWERED)
+    return PairAnswers(pair, side, _n_exclusive(scale, default=len(mine)), dict(sorted(unanswered.items())))
+
+
+def _n_exclusive(scale: Path | None, *, default: int) -> int:
+    """Tuned-exclusive latents of the latent table; those selected for annotation where there is none."""
+    if scale is None or not (scale / "latents.parquet").is_file():
+        return default
+    table = read_table(scale / "latents.parquet", kind="latents")
+    return table["exclusive_to"].tolist().count("tuned")
+
+
+def _comparison(
+    inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, deltas: pd.DataFrame
+) -> dict[str, Any]:
+    both = (reference, treatment)
+    notes = [
+        f"{answers.pair} has no labelled exclusive latent: no share and no change can be computed"
+        for answers in both
+        if answers.side.total == 0
+    ]
+    return {
+        "version": 1,
+        "reference": inputs.reference,
+        "treatment": inputs.treatment,
+        "draws": inputs.draws,
+        "n_exclusive": {answers.pair: answers.n_exclusive for answers in both},
+        "n_labelled": {answers.pair: answers.side.total for answers in both},
+        "unanswered": {answers.pair: answers.unanswered for answers in both},
+        "power": power_line(n_reference=reference.side.total, n_treatment=treatment.side.total),
+        "verdict": verdict(deltas),
+        "notes": notes,
+    }
+
+
+def _against_truth(
+    inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, organism: Path | None
+) -> dict[str, Any]:
+    """The planted truth joined after assignment; without an organism the recovered list has no groups."""
+    if organism is None or not (organism / "planted.json").is_file():
+        return {"recovered": None, "planted": None, "spearman": None, "groups": None}
+    planted = read_json(organism / "planted.json")["categories"]
+    return recovery(planted, reference.side, treatment.side, draws=inputs.draws, seed=inputs.seed)

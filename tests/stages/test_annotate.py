@@ -1,0 +1,70 @@
+"""The annotate stage on planted documents of two pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from crossdiff.annotation.settings import Lexical
+from crossdiff.io.tables import read_json
+from crossdiff.settings import Runtime
+from crossdiff.stages import annotate
+from crossdiff.taxonomy.scheme import PaperTaxonomy, load_taxonomy
+
+IT = ["translation"] * 6 + ["mathematics"] * 6
+SIMPO = ["translation"] * 3 + ["storytelling"] * 9
+QUIET = Runtime(progress=False)
+
+
+def annotated(documents_folder, draft: Path, *, it: list[str] = IT, simpo: list[str] = SIMPO) -> dict:
+    draft.mkdir()
+    inputs = annotate.AnnotateInputs(
+        annotator=Lexical(), taxonomy=PaperTaxonomy(), pairs=("pt_it", "pt_simpo"), seed=0
+    )
+    parents = {"documents_pt_it": documents_folder("pt_it", it)}
+    parents["documents_pt_simpo"] = documents_folder("pt_simpo", simpo)
+    return annotate.run(inputs, parents, draft, QUIET)
+
+
+def test_every_selected_latent_gets_a_row_with_its_planted_category(documents_folder, tmp_path: Path) -> None:
+    summary = annotated(documents_folder, tmp_path / "annotate")
+    lines = (tmp_path / "annotate" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    exclusive = [row for row in rows if row["role"] == "exclusive_tuned"]
+    assert [row["category"] for row in exclusive if row["pair"] == "pt_it"] == IT
+    assert [row["category"] for row in exclusive if row["pair"] == "pt_simpo"] == SIMPO
+    assert exclusive[0]["class"] == "linguistic_multilingual"
+    assert set(exclusive[0]) >= {"version", "label", "votes", "confidence", "keywords", "evidence", "scores"}
+    assert summary["n_subjects"] == len(rows) == 24 + annotate.N_SWAPPED
+
+
+def test_the_taxonomy_is_frozen_beside_the_annotations(documents_folder, tmp_path: Path) -> None:
+    annotated(documents_folder, tmp_path / "annotate")
+    frozen = load_taxonomy(tmp_path / "annotate" / "taxonomy.yaml")
+    recorded = read_json(tmp_path / "annotate" / "annotate.json")
+    assert frozen.hash == PaperTaxonomy().load().hash == recorded["taxonomy"]["hash"]
+
+
+def test_swapped_controls_do_not_come_out_as_a_category(documents_folder, tmp_path: Path) -> None:
+    many = [category.name for category in PaperTaxonomy().load().categories]
+    annotated(documents_folder, tmp_path / "annotate", it=many, simpo=many)
+    controls = read_json(tmp_path / "annotate" / "annotate.json")["controls"]["control_swapped"]
+    assert sum(controls.get(name, 0) for name in ("other", "uninterpretable")) >= 9
+
+
+def test_an_empty_exclusive_set_still_gives_files(documents_folder, tmp_path: Path) -> None:
+    summary = annotated(documents_folder, tmp_path / "annotate", it=[], simpo=[])
+    assert summary == {"n_subjects": 0, "n_answered": 0, "share_other": None}
+    assert (tmp_path / "annotate" / "annotations.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_two_runs_write_the_same_bytes(documents_folder, tmp_path: Path) -> None:
+    annotated(documents_folder, tmp_path / "first")
+    inputs = annotate.AnnotateInputs(
+        annotator=Lexical(), taxonomy=PaperTaxonomy(), pairs=("pt_it", "pt_simpo"), seed=0
+    )
+    parents = {f"documents_{pair}": tmp_path / f"documents_{pair}" for pair in ("pt_simpo", "pt_it")}
+    (tmp_path / "second").mkdir()
+    annotate.run(inputs, parents, tmp_path / "second", QUIET)
+    for name in ("annotations.jsonl", "taxonomy.yaml", "annotate.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
