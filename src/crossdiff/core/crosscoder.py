@@ -61,15 +61,14 @@ class Crosscoder(nn.Module):
 
     @torch.no_grad()
     def initialise_(self, generator: torch.Generator, *, decoder_bias: Bias | None = None) -> None:
-        """Random directions of norm `initial_norm` per model, equal in all models; encoder = decoder.
+        """Random directions, equal in all models; encoder = decoder, concatenated norm `initial_norm`.
 
         Directions that an architecture ties or fixes to zero are so from the start.
         """
         directions = torch.randn(self.n_latents, self.d_model, generator=generator)
-        directions *= self.settings.initial_norm / directions.norm(dim=1, keepdim=True)
-        self.encoder.copy_(directions[:, None, :].expand_as(self.encoder))
-        self.decoder.copy_(self.encoder)
+        self.decoder.copy_(directions[:, None, :].expand_as(self.decoder))
         project_(self.decoder, self.settings)
+        self.decoder *= self.settings.initial_norm / self.decoder.norm(dim=(1, 2), keepdim=True)
         self.encoder.copy_(self.decoder)
         self.encoder_bias.zero_()
         self.decoder_bias.copy_(

@@ -27,8 +27,9 @@ class DictionarySettings(Settings):
             decoders are fixed to zero; the rest is shared by one direction (arXiv 2602.11729: 5 % each).
         diff_sae: one dictionary on `x_tuned - x_base`; its only model axis entry is the difference.
     initial_norm
-        Euclidean norm of each latent's direction in **each** model at the start (not summed over models):
-        1.0 for the TopK family, 0.005 for L1.
+        Euclidean norm of each latent's direction over **all** models together (its concatenated direction)
+        at the start: 1.0 for the TopK family, 0.005 for L1. With the encoder equal to the decoder, norm 1
+        projects onto the direction; norm 1 per model would reconstruct everything `n_models` times.
     """
 
     n_latents: int = Field(ge=1)

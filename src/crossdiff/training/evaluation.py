@@ -81,8 +81,8 @@ def evaluate(
             fired[code.latent] = True
             n_active += len(code)
         if k is not None:
-            just_below = math.nextafter(smallest_kept(crosscoder, x, k=k), -math.inf)
-            n_active_batch += len(_score(crosscoder, x, max(0.0, just_below), by_batch))
+            just_below = (1 - 1e-6) * smallest_kept(crosscoder, x, k=k)
+            n_active_batch += len(_score(crosscoder, x, just_below, by_batch))
     n_tokens = max(by_threshold.n_tokens, by_batch.n_tokens)
     return HeldOut(
         fve=by_threshold.value(),

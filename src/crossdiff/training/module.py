@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader
 
 from crossdiff.core.crosscoder import Crosscoder
@@ -44,6 +45,7 @@ class CrosscoderModule(pl.LightningModule):
         self.register_buffer("tokens_since_fired", torch.zeros(crosscoder.n_latents, dtype=torch.int64))
         self.running_threshold = RunningThreshold(decay=training.threshold_decay)
         self.stepper = Stepper(crosscoder, sparsity, training)
+        self.sparse_step = self.stepper.sparse
         self.start = 0
         self.identity: dict[str, Any] = {}
         self.figures: dict[str, float] = {}
@@ -75,14 +77,12 @@ class CrosscoderModule(pl.LightningModule):
         rate = learning_rate(settings, step)
         dead = (self.tokens_since_fired > settings.dead_after_tokens).nonzero().squeeze(1)
         optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+        assert isinstance(optimizer, LightningOptimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
         result = self.stepper.gradients(batch.x, step=step, dead=dead)
-        norm = torch.nn.utils.clip_grad_norm_(self.crosscoder.parameters(), settings.clip_norm)
-        check_step(result, float(norm), step=step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        norm = self.stepper.update(optimizer)
+        check_step(result, norm, step=step)
         self.tokens_since_fired += batch.x.shape[0]
         self.tokens_since_fired[result.fired] = 0
         if step >= self.stepper.threshold_start:
@@ -90,7 +90,7 @@ class CrosscoderModule(pl.LightningModule):
         self.figures = {
             **self.stepper.figures(result, batch.x, step=step),
             "learning_rate": rate,
-            "gradient_norm": float(norm),
+            "gradient_norm": norm,
             "dead_share": self.dead_share(),
             "threshold": self.running_threshold.value() if self.stepper.has_k else math.nan,
         }

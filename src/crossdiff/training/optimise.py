@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Int
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from crossdiff.core import dense
 from crossdiff.core.axes import Activations
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
+from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
 from crossdiff.core.sparsity import BatchTopK, Sparsity, TopK, check_fits
 from crossdiff.training.settings import TrainingSettings
 
@@ -28,14 +30,31 @@ class Stepper:
         self.threshold_start = sparsity.threshold_start if isinstance(sparsity, BatchTopK | TopK) else 0
         self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
 
+        self.sparse = _sparse_step(sparsity, training)
+
     def optimizer(self) -> torch.optim.Optimizer:
-        """Dense Adam."""
-        if self.training.optimizer == "lazy_adam":
-            raise ValueError("training.optimizer=lazy_adam needs training.step=sparse; choose optimizer=adam")
-        parameters = list(self.crosscoder.parameters())
-        return torch.optim.Adam(
-            parameters, lr=self.training.learning_rate, betas=self.training.betas, fused=True
+        """Adam as torch has it, or for row-sparse gradients one with equal updates."""
+        parameters, rate, betas = (
+            self.crosscoder.parameters(),
+            self.training.learning_rate,
+            self.training.betas,
         )
+        if self.sparse is None:
+            return torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
+        return SparseRowAdam(parameters, lr=rate, betas=betas, max_norm=self.training.clip_norm)
+
+    def update(self, optimizer: LightningOptimizer) -> float:
+        """Clip, update, forget the gradients; the gradient's norm before clipping."""
+        if self.sparse is None:
+            norm = float(
+                torch.nn.utils.clip_grad_norm_(self.crosscoder.parameters(), self.training.clip_norm)
+            )
+            optimizer.step()
+        else:
+            optimizer.step()
+            norm = optimizer.optimizer.last_norm  # pyright: ignore[reportAttributeAccessIssue]
+        optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
         """What optimizer step `step` optimises."""
@@ -59,6 +78,8 @@ class Stepper:
         return merge(results)
 
     def _part(self, xn: Activations, plan: StepPlan) -> StepResult:
+        if self.sparse is not None:
+            return self.sparse.gradients(self.crosscoder, xn, plan)
         with torch.autocast(xn.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             return dense.gradients(self.crosscoder, xn, plan)
 
@@ -74,6 +95,20 @@ class Stepper:
             "l0": result.n_active / x.shape[0],
             "k": self.plan(step, x.new_zeros(0, dtype=torch.int64)).k if self.has_k else math.nan,
         }
+
+
+def _sparse_step(sparsity: Sparsity, training: TrainingSettings) -> BatchTopKStep | None:
+    if training.step == "sparse" and not isinstance(sparsity, BatchTopK):
+        raise ValueError(
+            f"training.step=sparse works for sparsity=batch_topk, not for {type(sparsity).__name__}; "
+            "choose training.step=auto"
+        )
+    if training.step == "dense" or not isinstance(sparsity, BatchTopK):
+        return None
+    return BatchTopKStep(
+        encode="bfloat16" if training.precision == "bf16" else "float32",
+        layout="rows" if training.accumulate == 1 else "dense",
+    )
 
 
 def model_names(crosscoder: Crosscoder) -> list[str]:

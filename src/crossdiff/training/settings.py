@@ -44,10 +44,10 @@ class TrainingSettings(Settings):
     threshold_decay: float = Field(default=0.999, gt=0, lt=1)
     threshold_batches: int = Field(default=50, ge=1)
     """Fresh training batches at the end from which the inference threshold is estimated."""
-    step: Literal["dense", "sparse"] = "dense"
+    step: Literal["auto", "sparse", "dense"] = "auto"
+    """auto is sparse for batch_topk and dense for the rest; dense is the slow oracle."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the encoder product (sparse) or the whole forward pass (dense); state is float32."""
-    optimizer: Literal["adam", "lazy_adam"] = "adam"
+    """Of the encoder product (sparse, re-scored exactly) or the forward pass (dense); state is float32."""
     validate_every: int = Field(default=500, ge=1)
     validate_tokens: int = Field(default=50_000, ge=1)
     """Held-out tokens looked at during training; the final figures use all of them."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,9 +33,11 @@ class SparseRowAdam(torch.optim.Optimizer):
         self.last_norm = float("nan")
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient."""
-        assert closure is None, "SparseRowAdam takes no closure"
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update of every parameter that has a gradient; `closure` (Lightning's) is called first."""
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         self.last_norm = gradient_norm(parameters)
         for group in self.param_groups:
