@@ -48,7 +48,7 @@ def diagnose(
         "failing": calls.failing,
         "delta_norm": {
             "edges": [i / 50 for i in range(51)],
-            "counts": _histogram(delta_norm, 0, 1, 50),
+            "counts": _unit_histogram(delta_norm, bins=50),
         },
         "log10_density": {"edges": DENSITY_BINS, "counts": _density_histogram(density)},
         "signature": signature(delta_norm),
@@ -174,9 +174,9 @@ def _share(delta_norm: Tensor, low: float, high: float) -> float:
     return float(((delta_norm >= low) & (delta_norm <= high)).double().mean())
 
 
-def _histogram(column: Tensor, low: float, high: float, bins: int) -> list[int]:
+def _unit_histogram(column: Tensor, *, bins: int) -> list[int]:
     known = column[column.isfinite()].float()
-    return [int(count) for count in torch.histc(known, bins=bins, min=low, max=high).tolist()]
+    return [int(count) for count in torch.histc(known, bins=bins, min=0, max=1).tolist()]
 
 
 def _density_histogram(density: Float64[Tensor, " alive"]) -> list[int]:

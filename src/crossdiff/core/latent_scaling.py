@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crossdiff.core.selection import SelectionSettings
 
 TARGETS = ("activation", "reconstruction", "error")
-Overlap = Float64[Tensor, "target probe model group latent"]
+Overlap = Float64[Tensor, "source probe model group latent"]
 Betas = Float64[Tensor, "target probe model *group latent"]
 
 
@@ -34,7 +34,7 @@ class ScalingSums:
     With `x` and `x_hat` in the crosscoder's normalised space and probe p = the direction of model p:
     energy  C_j = sum_t f^2                                               [group, latent]
     overlap P_jpm = sum_t f <x_t^m, d_j^p> and R_jpm = sum_t f <x_hat_t^m, d_j^p>
-                                                          [target (P, R), probe, model, group, latent]
+                                                          [source (P, R), probe, model, group, latent]
     Groups are hash groups of documents (one group when documents are unknown).
     """
 
@@ -117,15 +117,15 @@ class ScalingSums:
         self,
         crosscoder: Crosscoder,
         code: SparseCode,
-        targets: tuple[Tensor, Tensor],
+        sources: tuple[Tensor, Tensor],
         document: Tensor | None,
     ) -> None:
         slot, value = self._slot(code, document), code.value.double()
-        for target, y in enumerate(targets):
+        for source, y in enumerate(sources):
             for model in range(self.n_models):
                 projection = projections(y[:, model], code, crosscoder.decoder.detach())
                 for probe in range(self.n_models):
-                    self.overlap[target, probe, model].view(-1).index_add_(
+                    self.overlap[source, probe, model].view(-1).index_add_(
                         0, slot, value * projection[:, probe]
                     )
 
@@ -155,7 +155,8 @@ def projections(
     counts = torch.bincount(code.token, minlength=code.n_tokens) * n_probes
     row_start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     shape = (code.n_tokens, decoder.shape[0] * n_probes)
-    pattern = torch.sparse_csr_tensor(row_start, column, y.new_zeros(len(column)), shape)
+    zeros = y.new_zeros(len(column))
+    pattern = torch.sparse_csr_tensor(row_start, column, zeros, shape, check_invariants=False)
     product = torch.sparse.sampled_addmm(pattern, y, decoder.flatten(0, 1).T, beta=0.0)
     return product.values().view(-1, n_probes)
 
@@ -171,7 +172,7 @@ def gram(decoder: Float[Tensor, "latent model d_model"]) -> Float64[Tensor, "pro
 
 def betas(
     energy: Float64[Tensor, "*group latent"],
-    overlap: Float64[Tensor, "target probe model *group latent"],
+    overlap: Float64[Tensor, "source probe model *group latent"],
     products: Float64[Tensor, "probe model latent"],
 ) -> Betas:
     """beta = argmin_b sum_t |y_t - b f_t d|^2 per target (activation, reconstruction, error), probe, model.

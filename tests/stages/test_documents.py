@@ -1,0 +1,109 @@
+"""The documents stage on small finished artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.core.selection import SelectionSettings
+from crossdiff.data.examples import document_hashes, for_scoring
+from crossdiff.data.tokens import TokenSet
+from crossdiff.io.tables import read_json, read_table
+from crossdiff.settings import Runtime
+from crossdiff.stages import documents, scale
+from tests.scaling_artifacts import LAYER, Artifacts, build
+
+QUIET = Runtime(progress=False)
+SETTINGS = documents.DocumentsSettings(
+    n_examples=6, n_score_examples=4, window=16, n_background=12, n_controls=3
+)
+GENEROUS = SelectionSettings(nu_error=5, nu_reconstruction=5, min_tokens=5, min_documents=3)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    built = build(tmp_path_factory.mktemp("documents"))
+    scaled(built, GENEROUS, built.parents["scale"])
+    return built
+
+
+@pytest.fixture(autouse=True)
+def words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TokenSet, "token_strings", lambda self, ids: [f"w{int(i)}" for i in ids])
+
+
+def scaled(built: Artifacts, selection: SelectionSettings, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    scale.run(scale.ScaleInputs(layer=LAYER, selection=selection), built.parents, folder, QUIET)
+
+
+def inputs(**changes: object) -> documents.DocumentsInputs:
+    return documents.DocumentsInputs(**{"pair": "toy", "layer": LAYER, "documents": SETTINGS, **changes})
+
+
+def test_examples_are_windows_of_the_corpus_with_the_codes_of_the_crosscoder(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    documents.run(inputs(), artifacts.parents, tmp_path, QUIET)
+    examples = read_table(tmp_path / "examples.parquet", kind="examples")
+    code = artifacts.crosscoder.encode(artifacts.x).detach()
+    code[torch.arange(len(code)) % 40 == 0] = 0  # BOS is masked
+    assert len(examples) > 20
+    for row in examples.itertuples():
+        first = row.document * 40 + row.start
+        expected = code[first : first + len(row.codes), row.latent]
+        assert torch.allclose(torch.tensor(row.codes), expected, atol=1e-5)
+        assert row.codes[row.peak] == pytest.approx(row.peak_code, abs=1e-5)
+        assert row.peak_code == pytest.approx(
+            float(code[row.document * 40 :][:40, row.latent].max()), abs=1e-5
+        )
+        assert len(row.tokens) == len(row.codes) == len(row.kinds) == 16
+
+
+def test_the_highest_examples_are_the_highest_peaks_of_their_subset(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    documents.run(inputs(), artifacts.parents, tmp_path, QUIET)
+    examples = read_table(tmp_path / "examples.parquet", kind="examples")
+    names = [f"doc{n}" for n in range(60)]
+    scoring = for_scoring(document_hashes(names, salt="examples"), SETTINGS.score_share)
+    code = artifacts.crosscoder.encode(artifacts.x).detach().view(60, 40, -1)[:, 1:]
+    for (latent, subset), rows in examples[examples["source"] == "top"].groupby(["latent", "subset"]):
+        mine = scoring if subset == "score" else ~scoring
+        peaks = torch.where(mine, code[:, :, latent].amax(1), 0)
+        expected = peaks.sort(descending=True).indices[: len(rows)].tolist()
+        assert list(rows["document"]) == expected
+        assert list(rows["rank"]) == list(range(len(rows)))
+
+
+def test_a_document_serves_a_latent_once_and_one_subset_only(artifacts: Artifacts, tmp_path: Path) -> None:
+    documents.run(inputs(), artifacts.parents, tmp_path, QUIET)
+    examples = read_table(tmp_path / "examples.parquet", kind="examples")
+    assert not examples.duplicated(["latent", "document"]).any()
+    subsets = examples.groupby("document")["subset"].nunique()
+    assert (subsets == 1).all()
+
+
+def test_examples_do_not_depend_on_the_batch_size(artifacts: Artifacts, tmp_path: Path) -> None:
+    tables = []
+    for batch_size in (37, 5000):
+        folder = tmp_path / str(batch_size)
+        folder.mkdir()
+        documents.run(inputs(batch_size=batch_size), artifacts.parents, folder, QUIET)
+        tables.append(read_table(folder / "examples.parquet", kind="examples"))
+    same = ["latent", "subset", "source", "quantile", "rank", "document_id", "start", "peak"]
+    assert tables[0][same].equals(tables[1][same])
+
+
+def test_an_empty_selection_ends_well_and_says_why(artifacts: Artifacts, tmp_path: Path) -> None:
+    scaled(artifacts, SelectionSettings(min_tokens=10**6), tmp_path / "scale")
+    found = documents.run(inputs(), {**artifacts.parents, "scale": tmp_path / "scale"}, tmp_path, QUIET)
+    record = read_json(tmp_path / "selection.json")
+    assert found["n_examples"] == 0
+    assert record["latents"] == []
+    assert "No latent of toy is exclusive" in record["sentence"]
+    assert "min_tokens" in record["sentence"]
+    assert len(read_table(tmp_path / "examples.parquet", kind="examples")) == 0
+    assert len(read_table(tmp_path / "background.parquet", kind="background")) == 12
