@@ -149,7 +149,7 @@ def _check_shard(shard: ShardFile, expected: dict[str, Any], token_hash: str) ->
 
 def _pread(shard: ShardFile, first: int, target: np.ndarray) -> None:
     """Fill `target` [row, byte] from row `first` on; a file that ends early is refused."""
-    view = memoryview(target).cast("B")
+    view = memoryview(target.data).cast("B")
     offset = shard.byte_offset("x") + first * target.shape[1]
     descriptor = os.open(shard.path, os.O_RDONLY)
     try:

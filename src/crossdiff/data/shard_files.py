@@ -155,7 +155,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _bytes_of(array: Tensor) -> memoryview:
     if array.numel() == 0:
         return memoryview(b"")
-    return memoryview(array.reshape(-1).view(torch.uint8).numpy())
+    return memoryview(array.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _write_all(handle: Any, part: memoryview) -> None:

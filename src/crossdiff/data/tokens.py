@@ -48,6 +48,7 @@ class TokenSet:
     token_hash: str
     folder: Path | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    _display: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> TokenSet:
@@ -102,7 +103,11 @@ class TokenSet:
         """
         from crossdiff.models.tokenizers import display_strings
 
-        return display_strings(self.tokenizer, [int(i) for i in ids])
+        wanted = [int(token) for token in ids]
+        missing = [token for token in wanted if token not in self._display]
+        if missing:
+            self._display.update(display_strings(self.tokenizer, missing))
+        return [self._display[token] for token in wanted]
 
     @cached_property
     def tokenizer(self) -> Any:

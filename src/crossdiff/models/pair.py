@@ -47,8 +47,18 @@ class ModelPair(Settings):
     name: str
     base: ModelSettings
     tuned: ModelSettings
+    template: ModelSettings | None = None
+    """Whose tokenizer and chat template both models read; the tuned model's unless given.
 
-    @field_validator("base", "tuned", mode="before")
+    Pairs that name the same one share their token set and so the harvest of their common base.
+    """
+
+    @property
+    def template_model(self) -> ModelSettings:
+        """The model whose tokenizer and chat template are used."""
+        return self.template or self.tuned
+
+    @field_validator("base", "tuned", "template", mode="before")
     @classmethod
     def _from_path(cls, value: Any, info: Any) -> Any:
         """A bare string is a hub id or folder."""
@@ -101,7 +111,7 @@ def resolve(model: ModelSettings, organism: Path | None) -> str:
     if not model.path.startswith(ORGANISM):
         return str(Path(model.path).expanduser()) if is_folder(model.path) else model.path
     if organism is None:
-        raise ValueError(f"{model.path} needs the organism step; run it through the pipeline (experiment=demo)")
+        raise ValueError(f"{model.path} needs the organism step; run it in the pipeline (experiment=demo)")
     folder = organism / "models" / model.path.removeprefix(ORGANISM)
     if not folder.is_dir():
         names = sorted(path.name for path in (organism / "models").iterdir())
@@ -127,7 +137,7 @@ def _fingerprint_of(path: str, revision: str | None) -> str:
         return path
     if not is_folder(path):
         return f"hub:{path}@{revision or 'main'}"
-    files = [file for file in _model_files(Path(path).expanduser())]
+    files = _model_files(Path(path).expanduser())
     if not any(name == "config.json" or name == "adapter_config.json" for name, *_ in files):
         raise ValueError(
             f"{path} holds no config.json; give a folder saved with save_pretrained (model and tokenizer)"

@@ -1,0 +1,155 @@
+"""Which documents are read: settings of corpora, mixtures and their sources."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from crossdiff.settings import Settings
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+class HubSource(Settings):
+    """A dataset of the Hugging Face hub, streamed."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"trust_remote_code"})
+
+    name: str
+    dataset: str
+    """Hub id, such as HuggingFaceFW/fineweb."""
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    column: str = "text"
+    """Column with text, with chat messages, or with token ids (told apart by its values)."""
+    id_column: str | None = None
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the mixture, in tokens, relative to the other sources."""
+
+
+class FilesSource(Settings):
+    """Local .txt, .jsonl and .parquet files, or folders of them."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"paths"})
+
+    name: str = "files"
+    paths: tuple[str, ...]
+    column: str | None = None
+    """Key of text, messages or token ids; None takes text, messages, conversation(s) or input_ids."""
+    id_column: str | None = "id"
+    txt: Literal["file", "paragraph", "line"] = "file"
+    """What one document of a .txt file is; paragraphs are separated by blank lines."""
+    weight: float = Field(default=1.0, gt=0)
+
+
+class OrganismSource(Settings):
+    """A corpus file of the toy organism."""
+
+    name: str
+    file: str
+    """`web.jsonl` or `chat.jsonl`, inside the organism artifact's corpus folder."""
+    weight: float = Field(default=1.0, gt=0)
+
+
+Source = HubSource | FilesSource | OrganismSource
+
+
+class MixtureCorpus(Settings):
+    """Several sources, drawn so that their token counts keep to the weights at every moment."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    sources: tuple[Source, ...] = Field(min_length=1)
+    n_tokens: int | None = Field(default=None, ge=1)
+    """Stop after the document that reaches this many tokens; None reads everything."""
+    context: int = Field(default=1024, ge=2)
+    """Longest document in tokens, BOS included; longer ones are cut there and counted."""
+    skip_bad: bool = False
+    """Count lines that cannot be read and go on, instead of stopping at the first."""
+
+
+class FilesCorpus(Settings):
+    """The user's own files (`corpus=files corpus.paths=[a.jsonl,dir/]`)."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"paths"})
+
+    name: str = "files"
+    paths: tuple[str, ...] = Field(min_length=1)
+    column: str | None = None
+    txt: Literal["file", "paragraph", "line"] = "file"
+    n_tokens: int | None = Field(default=None, ge=1)
+    context: int = Field(default=1024, ge=2)
+    skip_bad: bool = False
+
+    def mixture(self) -> MixtureCorpus:
+        """The same corpus as a mixture of one source."""
+        source = FilesSource(name=self.name, paths=self.paths, column=self.column, txt=self.txt)
+        return MixtureCorpus(
+            name=self.name,
+            sources=(source,),
+            n_tokens=self.n_tokens,
+            context=self.context,
+            skip_bad=self.skip_bad,
+        )
+
+
+CorpusSettings = MixtureCorpus | FilesCorpus
+
+
+def as_mixture(corpus: CorpusSettings) -> MixtureCorpus:
+    """Every corpus as a mixture."""
+    return corpus.mixture() if isinstance(corpus, FilesCorpus) else corpus
+
+
+def fingerprint(corpus: CorpusSettings) -> str:
+    """What the corpus holds: sha256 over the content of local files, hub ids with their revision.
+
+    The toy organism's files are named only: their content is in the organism's own key.
+    """
+    parts = []
+    for source in as_mixture(corpus).sources:
+        match source:
+            case HubSource():
+                parts.append(
+                    f"hub:{source.dataset}/{source.config}/{source.split}@{source.revision or 'main'}"
+                )
+            case OrganismSource():
+                parts.append(f"organism:{source.file}")
+            case FilesSource():
+                parts.append(f"files:{files_hash(source.paths)}")
+    return "|".join(parts)
+
+
+def files_hash(paths: Sequence[str]) -> str:
+    """sha256 over names and bytes of all files, in reading order."""
+    digest = hashlib.sha256()
+    for path in expand(paths):
+        with path.open("rb") as handle:
+            content = hashlib.file_digest(handle, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def expand(paths: Sequence[str]) -> list[Path]:
+    """Files named directly and files of folders (recursively, by name); missing or foreign ones are refused."""
+    found: list[Path] = []
+    for text in paths:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and not p.name.startswith("."))
+            if not inside:
+                raise ValueError(f"corpus folder {text} holds no {', '.join(SUFFIXES)} file; put some there")
+            found.extend(inside)
+        elif not path.is_file():
+            raise ValueError(f"corpus file {text} does not exist; give corpus.paths=[file or folder,...]")
+        elif path.suffix not in SUFFIXES:
+            raise ValueError(f"corpus file {text} is {path.suffix!r}; crossdiff reads {', '.join(SUFFIXES)}")
+        else:
+            found.append(path)
+    return found

@@ -1,0 +1,134 @@
+"""The tables of the documents stage: examples with their codes, and random background documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.selected import codes_of
+from crossdiff.core.streaming import mix
+from crossdiff.data.examples import Example, document_hashes
+from crossdiff.data.shards import PairedActivations
+from crossdiff.data.tokens import TokenSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXAMPLE_TYPES = {
+    "latent": "int32",
+    "subset": "object",
+    "source": "object",
+    "quantile": "int8",
+    "rank": "int16",
+    "document_id": "object",
+    "document": "int32",
+    "start": "int32",
+    "peak": "int32",
+    "peak_code": "float32",
+    "tokens": "object",
+    "codes": "object",
+    "kinds": "object",
+}
+
+
+@dataclass(frozen=True)
+class Displayed:
+    """Display strings of the token ids that occur, each looked up once."""
+
+    token_set: TokenSet
+
+    @cached_property
+    def _strings(self) -> dict[int, str]:
+        used = self.token_set.ids.unique()
+        return dict(zip(used.tolist(), self.token_set.token_strings(used), strict=True))
+
+    def tokens(self, rows: range) -> list[str]:
+        """Display strings of consecutive tokens."""
+        return [self._strings[i] for i in self.token_set.ids[rows.start : rows.stop].tolist()]
+
+    def kinds(self, rows: range) -> np.ndarray:
+        """Token kinds of consecutive tokens."""
+        return self.token_set.kind[rows.start : rows.stop].numpy()
+
+
+def example_rows(
+    crosscoder: Crosscoder,
+    activations: PairedActivations,
+    latent: int,
+    examples: Sequence[Example],
+    shown: Displayed,
+) -> list[dict[str, Any]]:
+    """Rows of the examples table for one latent; `rank` counts within subset and source."""
+    ranks: dict[tuple[str, str], int] = {}
+    rows = []
+    for example, codes in zip(
+        examples, _window_codes(crosscoder, activations, latent, examples), strict=True
+    ):
+        window, group = example.window, (example.subset, example.source)
+        ranks[group] = ranks.get(group, -1) + 1
+        rows.append(
+            {
+                "latent": latent,
+                "subset": example.subset,
+                "source": example.source,
+                "quantile": example.quantile,
+                "rank": ranks[group],
+                "document_id": activations.token_set.document_ids[window.document],
+                "document": window.document,
+                "start": window.start,
+                "peak": window.peak,
+                "peak_code": window.peak_code,
+                "tokens": shown.tokens(window.rows),
+                "codes": codes,
+                "kinds": shown.kinds(window.rows),
+            }
+        )
+    return rows
+
+
+def example_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows with the types of their columns, also when there are none."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(EXAMPLE_TYPES))
+    return frame.astype({name: kind for name, kind in EXAMPLE_TYPES.items() if kind != "object"})
+
+
+def background_table(
+    activations: PairedActivations, shown: Displayed, *, n_documents: int, window: int
+) -> pd.DataFrame:
+    """Random documents (lowest hashes of their ids), one window at a random place each."""
+    import pandas as pd
+
+    token_set = activations.token_set
+    hashes = document_hashes(token_set.document_ids, salt="background")
+    rows = []
+    for document in sorted(hashes.argsort(stable=True)[:n_documents].tolist()):
+        first, end = int(token_set.offsets[document]), int(token_set.offsets[document + 1])
+        room = max(end - first - window, 0) + 1
+        begin = first + int(mix(hashes[document], salt=1)) % room
+        span = range(begin, min(begin + window, end))
+        name = token_set.document_ids[document]
+        rows.append({"document_id": name, "tokens": shown.tokens(span), "kinds": shown.kinds(span)})
+    return pd.DataFrame(rows, columns=["document_id", "tokens", "kinds"])
+
+
+def _window_codes(
+    crosscoder: Crosscoder, activations: PairedActivations, latent: int, examples: Sequence[Example]
+) -> list[np.ndarray]:
+    """Codes of one latent at every token of every window; 0 where the mask drops the token."""
+    if not examples:
+        return []
+    rows = torch.cat([torch.arange(e.window.rows.start, e.window.rows.stop) for e in examples])
+    kept = activations.kept[rows]
+    codes: Tensor = torch.zeros(len(rows))
+    x = activations.read(rows[kept]).x
+    codes[kept] = codes_of(crosscoder, x, torch.tensor([latent]))[:, 0].cpu().float()
+    return [part.numpy() for part in codes.split([len(e.window.rows) for e in examples])]

@@ -1,0 +1,37 @@
+"""Where training batches come from: harvested shards on disk, or running models."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from crossdiff.settings import Settings
+
+
+class CacheSource(Settings):
+    """Activations are harvested once into shards on disk and read from there."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+
+    storage: Literal["model", "float32", "bfloat16", "float16", "int8"] = "model"
+    """Number format of a stored row; `model` is the model's own dtype, int8 carries one scale per row."""
+    batching: Literal["pack", "bucket"] = "pack"
+    """Short documents share a row without attention between them, or lie in rows of like length."""
+    batch_tokens: int = Field(default=8192, ge=1)
+    """Tokens of one forward pass, padding included (one row at least)."""
+    shard_tokens: int = Field(default=131_072, ge=1)
+    """Tokens of one corpus shard: the unit of resuming and of parallel work, one file per layer."""
+
+
+class LiveSource(Settings):
+    """The models run during training and nothing is stored; rows are mixed in a buffer."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+
+    batching: Literal["pack", "bucket"] = "pack"
+    batch_tokens: int = Field(default=8192, ge=1)
+    buffer_tokens: int = Field(default=262_144, ge=1)
+    """Rows that are mixed at a time; two such buffers are held."""
+    statistics_tokens: int = Field(default=1_000_000, ge=1)
+    """Tokens, spread over the corpus, from which means and variances are taken beforehand."""

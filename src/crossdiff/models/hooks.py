@@ -1,0 +1,51 @@
+"""Finding the blocks of a decoder and catching their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def decoder_blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
+    """The list of `n_blocks` decoder blocks: the outermost ModuleList of that length, vision towers aside."""
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks and not _is_tower(name)
+    ]
+    if not found:
+        lists = {name: len(m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+        raise ValueError(
+            f"{type(model).__name__} has no list of {n_blocks} decoder blocks (it has {lists}); "
+            "use a decoder-only transformers model with the usual block list"
+        )
+    return min(found, key=lambda item: item[0].count("."))[1]
+
+
+def _is_tower(name: str) -> bool:
+    return any(word in name for word in ("vision", "audio", "image", "encoder"))
+
+
+@contextmanager
+def captured(
+    blocks: nn.ModuleList, layers: Sequence[int]
+) -> Iterator[dict[int, Float[Tensor, "row place d_model"]]]:
+    """While open, every forward pass leaves the output of block `layer` under that key."""
+    outputs: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            outputs[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

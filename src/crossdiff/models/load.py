@@ -1,0 +1,127 @@
+"""Loading the first blocks of a decoder: no later block is built, no head, no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossdiff.models.hooks import captured, decoder_blocks
+from crossdiff.models.pair import ModelSettings
+from crossdiff.models.reach import hub
+
+_WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class TruncatedModel:
+    """Embedding and blocks 0 up to the deepest layer asked for."""
+
+    body: nn.Module
+    blocks: nn.ModuleList
+    n_blocks_full: int
+    d_model: int
+    vocab_size: int
+    commit: str | None
+    """Commit of a hub model; None for a folder."""
+
+    @torch.inference_mode()
+    def outputs(
+        self,
+        ids: Int[Tensor, "row place"],
+        positions: Int[Tensor, "row place"] | None,
+        *,
+        layers: Sequence[int],
+    ) -> dict[int, Float[Tensor, "row place d_model"]]:
+        """Block outputs; `positions` that restart inside a row separate packed documents."""
+        with captured(self.blocks, layers) as outputs:
+            self.body(input_ids=ids, position_ids=positions, use_cache=False)
+        return dict(outputs)
+
+
+def load_config(model: ModelSettings, path: str) -> Any:
+    """The model's configuration, with one clear message where it cannot be had."""
+    from transformers import AutoConfig
+
+    with hub(f"model {model.path}", way_out=_WAY_OUT):
+        return AutoConfig.from_pretrained(
+            path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+
+
+def check_layers(model: ModelSettings, layers: Sequence[int], n_blocks: int) -> None:
+    """Refuse block indices that the model does not have."""
+    outside = [layer for layer in layers if not 0 <= layer < n_blocks]
+    if outside:
+        raise ValueError(
+            f"layer={outside[0]} is outside {model.path}, whose {n_blocks} blocks have indices 0 to "
+            f"{n_blocks - 1}; choose one of those"
+        )
+
+
+def check_device(device: str) -> torch.device:
+    """The torch device, refused when this machine does not have it."""
+    found = torch.device(device)
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device} but this machine has no CUDA device; use device=cpu")
+    return found
+
+
+def load_truncated(
+    model: ModelSettings, path: str, *, layers: Sequence[int], device: str = "cpu"
+) -> TruncatedModel:
+    """Build blocks 0..max(layers) in the model's dtype; weights of later blocks are never read."""
+    target = check_device(device)
+    config = load_config(model, path)
+    text = config.get_text_config(decoder=True)
+    n_blocks_full = text.num_hidden_layers
+    check_layers(model, layers, n_blocks_full)
+    _truncate(text, max(layers) + 1)
+    body = _load_body(model, path, config).to(target).eval().requires_grad_(requires_grad=False)
+    return TruncatedModel(
+        body=body,
+        blocks=decoder_blocks(body, max(layers) + 1),
+        n_blocks_full=n_blocks_full,
+        d_model=text.hidden_size,
+        vocab_size=text.vocab_size,
+        commit=getattr(config, "_commit_hash", None),
+    )
+
+
+def _truncate(text: Any, n_blocks: int) -> None:
+    """Shorten the configuration, with every per-layer list that it carries."""
+    n_full = text.num_hidden_layers
+    for name, value in list(vars(text).items()):
+        if (
+            isinstance(value, list)
+            and len(value) == n_full
+            and name.endswith(("layers", "layer_types", "types"))
+        ):
+            setattr(text, name, value[:n_blocks])
+    text.num_hidden_layers = n_blocks
+    text.use_cache = False
+
+
+def _load_body(model: ModelSettings, path: str, config: Any) -> nn.Module:
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with hub(f"model {model.path}", way_out=_WAY_OUT):
+            return AutoModel.from_pretrained(
+                path,
+                config=config,
+                revision=model.revision,
+                dtype=_DTYPES[model.dtype],
+                attn_implementation=model.attention,
+                trust_remote_code=model.trust_remote_code,
+            )
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,46 @@
+"""Harvest: block outputs of one model on every token of a token set, one or several layers per pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from crossdiff.data.harvest_run import HarvestJob, run_job
+from crossdiff.data.settings import CacheSource, LiveSource
+from crossdiff.data.tokens import TokenSet
+from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.settings import Runtime, Settings
+
+VERSION = 1
+
+
+class HarvestInputs(Settings):
+    """What decides the stored activations, besides the token set."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+
+    model: ModelSettings
+    fingerprint: str
+    """`models.pair.fingerprint(model)`."""
+    layers: tuple[int, ...] = Field(min_length=1)
+    """0-based block indices; block L's output is `hidden_states[L + 1]` of transformers."""
+    source: CacheSource | LiveSource = CacheSource()
+
+
+def run(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `layer_<L>/shard_*.safetensors` and harvest.json; finished shards of a killed run are kept."""
+    job = HarvestJob(
+        model=inputs.model,
+        path=resolve(inputs.model, parents.get("organism")),
+        fingerprint=inputs.fingerprint,
+        layers=tuple(sorted(set(inputs.layers))),
+        source=inputs.source,
+        token_set=TokenSet.open(parents["tokens"]),
+        folder=draft,
+        device=runtime.device,
+        progress=runtime.progress,
+    )
+    return run_job(job)

@@ -1,0 +1,60 @@
+"""Tokens: the corpus through one tokenizer and one chat template, for every model of a comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crossdiff.data.build import build_token_set
+from crossdiff.data.corpus import CorpusSettings, as_mixture
+from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.models.tokenizers import load_tokenizer
+from crossdiff.settings import Runtime, Settings
+
+VERSION = 1
+
+
+class TokensInputs(Settings):
+    """What decides the token ids: the corpus, and the tokenizer with its chat template."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+
+    corpus: CorpusSettings
+    corpus_fingerprint: str
+    """`data.corpus.fingerprint(corpus)`."""
+    tokenizer: ModelSettings
+    """The model whose tokenizer and template are used: by default the reference pair's tuned model."""
+    tokenizer_fingerprint: str
+    """`models.pair.fingerprint(tokenizer)`."""
+
+
+def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write the token set; a draft left by a killed run is continued."""
+    organism = parents.get("organism")
+    model = inputs.tokenizer
+    tokenizer = load_tokenizer(
+        resolve(model, organism), revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+    identity = hashlib.sha256(json.dumps(inputs.identity(), sort_keys=True).encode()).hexdigest()
+    tokens = build_token_set(
+        as_mixture(inputs.corpus),
+        tokenizer,
+        draft,
+        organism=organism,
+        progress=runtime.progress,
+        identity=identity,
+    )
+    details = tokens.details
+    return {
+        "n_documents": tokens.n_documents,
+        "n_tokens": tokens.n_tokens,
+        "token_hash": tokens.token_hash,
+        "tokens_per_kind": details["tokens_per_kind"],
+        "duplicates": sum(source["duplicates"] for source in details["sources"].values()),
+        "cut": sum(source["cut"] for source in details["sources"].values()),
+        "bad": sum(source["bad"] for source in details["sources"].values()),
+        "notices": details["notices"],
+    }

@@ -1,0 +1,213 @@
+"""Harvest stage: stored rows are the model's block outputs for the stored tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crossdiff.data.corpus import FilesCorpus
+from crossdiff.data.corpus import fingerprint as corpus_fingerprint
+from crossdiff.data.settings import CacheSource
+from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.data.tokens import TokenSet
+from crossdiff.models.pair import ModelSettings, fingerprint
+from crossdiff.settings import Runtime
+from crossdiff.stages import harvest, tokens
+from tests.model_folders import ARCHITECTURES, make_tokenizer, save_model
+
+RUNTIME = Runtime(progress=False)
+
+
+def write_corpus(path: Path, n: int = 40) -> Path:
+    words = "the cat sat on the mat why hello because red blue".split()
+    with path.open("w") as handle:
+        for i in range(n):
+            text = " ".join(words[(i * k) % len(words)] for k in range(1, 3 + i % 17)) + f" {i}"
+            row: dict[str, Any] = {"id": f"d{i}", "text": text}
+            if i % 2:
+                row = {
+                    "id": f"d{i}",
+                    "messages": [
+                        {"role": "user", "content": text},
+                        {"role": "assistant", "content": "hello user"},
+                    ],
+                }
+            handle.write(json.dumps(row) + "\n")
+    return path
+
+
+def settings(folder: Path, name: str = "tuned", **changes: Any) -> ModelSettings:
+    return ModelSettings(name=name, path=str(folder), **{"dtype": "float32", **changes})
+
+
+def make_tokens(tmp_path: Path, model: ModelSettings, *, name: str = "tokens", context: int = 64) -> Path:
+    corpus = FilesCorpus(paths=(str(write_corpus(tmp_path / "corpus.jsonl")),), context=context)
+    inputs = tokens.TokensInputs(
+        corpus=corpus,
+        corpus_fingerprint=corpus_fingerprint(corpus),
+        tokenizer=model,
+        tokenizer_fingerprint=fingerprint(model),
+    )
+    (tmp_path / name).mkdir()
+    tokens.run(inputs, {}, tmp_path / name, RUNTIME)
+    return tmp_path / name
+
+
+def make_harvest(
+    folder: Path, model: ModelSettings, token_folder: Path, *, layers: tuple[int, ...] = (1,), **source: Any
+) -> dict[str, Any]:
+    inputs = harvest.HarvestInputs(
+        model=model,
+        fingerprint=fingerprint(model),
+        layers=layers,
+        source=CacheSource(**{"batch_tokens": 256, "shard_tokens": 300, **source}),
+    )
+    folder.mkdir(exist_ok=True)
+    return harvest.run(inputs, {"tokens": token_folder}, folder, RUNTIME)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_stored_rows_are_the_full_models_hidden_states_document_by_document(
+    tmp_path: Path, architecture: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = settings(save_model(tmp_path / "model", architecture))
+    token_folder = make_tokens(tmp_path, model)
+    figures = make_harvest(tmp_path / "packed", model, token_folder, layers=(0, 2))
+    make_harvest(tmp_path / "bucketed", model, token_folder, layers=(0, 2), batching="bucket")
+    assert figures["n_shards"] > 1
+    token_set = TokenSet.open(token_folder)
+    full = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    for layer in (0, 2):
+        data = PairedActivations.open(
+            token_folder, [tmp_path / "packed", tmp_path / "bucketed"], layer=layer, mask=MaskSettings()
+        )
+        for document in range(token_set.n_documents):
+            rows = torch.arange(*token_set.offsets[document : document + 2].tolist())
+            with torch.inference_mode():
+                hidden = full(
+                    input_ids=token_set.ids[rows].long()[None], output_hidden_states=True
+                ).hidden_states
+            x = data.read(rows).x
+            for stored in (x[:, 0], x[:, 1]):
+                torch.testing.assert_close(stored, hidden[layer + 1][0], rtol=1e-4, atol=1e-5)
+
+
+def test_two_architectures_of_one_tokenizer_make_a_pair(tmp_path: Path) -> None:
+    base = settings(save_model(tmp_path / "b", "llama", seed=1), "base")
+    tuned = settings(save_model(tmp_path / "t", "llama", seed=2), "tuned")
+    token_folder = make_tokens(tmp_path, tuned)
+    for model, name in ((base, "hb"), (tuned, "ht")):
+        make_harvest(tmp_path / name, model, token_folder)
+    data = PairedActivations.open(token_folder, [tmp_path / "hb", tmp_path / "ht"], layer=1)
+    batch = data.training_batch(0, seed=0, batch_size=64)
+    assert batch.x.shape == (64, 2, 32)
+    assert not torch.equal(batch.x[:, 0], batch.x[:, 1])
+
+
+def test_layers_harvested_together_equal_layers_harvested_alone_bit_for_bit(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "gemma2"))
+    token_folder = make_tokens(tmp_path, model)
+    make_harvest(tmp_path / "both", model, token_folder, layers=(1, 2))
+    make_harvest(tmp_path / "one", model, token_folder, layers=(1,))
+    for path in sorted((tmp_path / "one" / "layer_1").iterdir()):
+        assert path.read_bytes() == (tmp_path / "both" / "layer_1" / path.name).read_bytes()
+
+
+def test_a_continued_harvest_has_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model)
+    make_harvest(tmp_path / "whole", model, token_folder)
+    original = harvest_files(tmp_path / "whole")
+    stopped = tmp_path / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crossdiff.data.harvest_run.write_layer", failing_after(2))
+        with pytest.raises(OSError, match="No space left"):
+            make_harvest(stopped, model, token_folder)
+    assert not (stopped / "harvest.json").exists()
+    figures = make_harvest(stopped, model, token_folder)
+    assert figures["n_shards_harvested"] == figures["n_shards"] - 2
+    assert harvest_files(stopped) == original
+
+
+def harvest_files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def failing_after(n: int) -> Any:
+    from crossdiff.data import harvest_files as files
+
+    calls = []
+
+    def write(*args: Any, **keywords: Any) -> str:
+        calls.append(1)
+        if len(calls) > n:
+            raise OSError(28, "No space left on device")
+        return files.write_layer(*args, **keywords)
+
+    return write
+
+
+def test_nan_activations_name_document_and_layer(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = save_model(tmp_path / "model", "llama")
+    broken = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    broken.model.embed_tokens.weight.data[make_tokenizer()("7")["input_ids"][0]] = torch.nan
+    broken.save_pretrained(folder)
+    model = settings(folder)
+    token_folder = make_tokens(tmp_path, model)
+    with pytest.raises(ValueError, match=r"layer 1 holds NaN .* in document 'd7'"):
+        make_harvest(tmp_path / "h", model, token_folder)
+
+
+def test_rows_too_large_for_float16_storage_say_so(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = save_model(tmp_path / "model", "llama")
+    large = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    large.model.embed_tokens.weight.data *= 1e8
+    large.save_pretrained(folder)
+    token_folder = make_tokens(tmp_path, settings(folder))
+    with pytest.raises(ValueError, match=r"exceeds the range of float16 .* use source.storage=bfloat16"):
+        make_harvest(tmp_path / "h", settings(folder), token_folder, storage="float16")
+
+
+def test_a_model_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    other = save_model(tmp_path / "other", "llama", tokenizer=make_tokenizer(words=["fox", "quick", "hello"]))
+    token_folder = make_tokens(tmp_path, model)
+    with pytest.raises(ValueError, match=r"need one tokenizer: .* choose models of one family"):
+        make_harvest(tmp_path / "h", settings(other), token_folder)
+
+
+def test_a_larger_vocabulary_with_the_same_ids_is_a_notice(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    larger = make_tokenizer(template=None)
+    larger.add_tokens(["<extra_1>", "<extra_2>"])
+    base = settings(save_model(tmp_path / "base", "llama", tokenizer=larger), "base")
+    token_folder = make_tokens(tmp_path, model)
+    notices = make_harvest(tmp_path / "h", base, token_folder)["notices"]
+    assert any("differ in size" in notice for notice in notices)
+    assert any("base has no chat template of its own" in notice for notice in notices)
+
+
+def test_another_models_draft_is_not_continued(tmp_path: Path) -> None:
+    models = [settings(save_model(tmp_path / f"m{n}", "llama", seed=n)) for n in range(2)]
+    token_folder = make_tokens(tmp_path, models[0])
+    for model, expected in ((models[0], "stopped"), (models[1], "whole")):
+        if expected == "stopped":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("crossdiff.data.harvest_run.write_layer", failing_after(2))
+                with pytest.raises(OSError, match="No space left"):
+                    make_harvest(tmp_path / "draft", model, token_folder)
+        else:
+            figures = make_harvest(tmp_path / "draft", model, token_folder)
+            assert figures["n_shards_harvested"] == figures["n_shards"]
