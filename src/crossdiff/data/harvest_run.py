@@ -89,7 +89,36 @@ def run_job(job: HarvestJob) -> dict[str, Any]:
     return _finish(job, model, notices, seconds=time.perf_counter() - started, n_new=len(todo))
 
 
+class NotFiniteError(Exception):
+    """Rows with NaN or infinity at `layer`, in these documents and perhaps those packed with them."""
+
+    def __init__(self, layer: int, documents: list[int]) -> None:
+        super().__init__(f"layer {layer}, documents {documents}")
+        self.layer = layer
+        self.documents = documents
+
+
 def harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusShard]) -> None:
+    """Harvest `shards`; NaN or infinite activations are traced to their document and refused."""
+    try:
+        _harvest_shards(job, model, shards)
+    except NotFiniteError as error:
+        alone = (d for d in error.documents if not _is_finite_alone(job, model, error.layer, d))
+        culprit = next(alone, error.documents[0])
+        raise ValueError(
+            f"the activation of {job.model.name} at layer {error.layer} holds NaN or infinite values "
+            f"in document {job.token_set.document_ids[culprit]!r}; check the weights, or use dtype=float32"
+        ) from None
+
+
+def _is_finite_alone(job: HarvestJob, model: TruncatedModel, layer: int, document: int) -> bool:
+    """Whether a document is finite by itself: a masked NaN spreads to what is packed beside it."""
+    first, last = job.token_set.offsets[document : document + 2].tolist()
+    ids = job.token_set.ids[first:last].long()[None].to(job.device)
+    return bool(model.outputs(ids, None, layers=[layer])[layer].isfinite().all())
+
+
+def _harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusShard]) -> None:
     """Forward passes here, writing in a thread that is at most one shard behind."""
     harvester = Harvester(
         model=model,
@@ -133,18 +162,12 @@ def _refuse_not_finite(job: HarvestJob, shard: CorpusShard, layer: int, x: Tenso
     bad = (~norm.isfinite()).nonzero().flatten()
     if not len(bad):
         return
-    row = int(bad[0])
-    document = int(job.token_set.document[shard.first_row + row])
-    cause, way_out = (
-        "holds NaN or infinite values",
-        "use model dtype=float32 or bfloat16, or check the weights",
-    )
-    if x[row].isfinite().all():
-        cause = f"exceeds the range of {job.storage}"
-        way_out = "use source.storage=bfloat16 or float32"
+    documents = job.token_set.document[shard.first_row + bad].unique().tolist()
+    if not x[bad].isfinite().all():
+        raise NotFiniteError(layer, documents)
     raise ValueError(
-        f"the activation of {job.model.name} at layer {layer} {cause} in document "
-        f"{job.token_set.document_ids[document]!r} ({len(bad):,} rows of this shard); {way_out}"
+        f"the activation of {job.model.name} at layer {layer} exceeds the range of {job.storage} in document "
+        f"{job.token_set.document_ids[documents[0]]!r}; use source.storage=bfloat16 or float32"
     )
 
 
