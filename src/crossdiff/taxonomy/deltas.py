@@ -117,16 +117,15 @@ class _Tables:
         drawn = [side.draw(leaves, draws=draws, generator=generator) @ sums.T for side in sides]
         ratios = log_ratio(drawn[1], drawn[0], n_treatment=totals[1], n_reference=totals[0])
         in_class = sums[[row.level == "class" for row in rows]]
-        rest = 1 - in_class.sum(0, keepdims=True)
-        families = [np.concatenate([in_class, rest]) @ side for side in counts]
-        p_values = max_t_p_values(*families, draws=draws, generator=generator)
+        families = [in_class @ side for side in counts]
+        p_values = max_t_p_values(*families, totals=totals, draws=draws, generator=generator)
         class_rows = [row.name for row in rows if row.level == "class"]
         return cls(
             rows,
             (sums @ counts[0], sums @ counts[1]),
             totals,
             bootstrap_interval(ratios),
-            dict(zip(class_rows, p_values.tolist(), strict=False)),
+            dict(zip(class_rows, p_values.tolist(), strict=True)),
         )
 
     def row(self, index: int) -> list[object]:

@@ -72,9 +72,11 @@ def _spearman(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArr
     seen = (counts[0] + counts[1]) > 0
     n_categories = int(seen.sum())
     nothing = {"rho": None, "ci_low": None, "ci_high": None, "p_value": None, "n_categories": n_categories}
-    if min(totals) == 0 or n_categories < 3 or np.ptp(change[seen]) == 0:
+    if min(totals) == 0 or n_categories < 3:
         return nothing
     observed = _ratio(counts[1], counts[0], totals)[seen]
+    if np.ptp(change[seen]) == 0 or np.ptp(observed) == 0:
+        return nothing
     result = stats.spearmanr(change[seen], observed)
     rho = _rank_correlation(change[seen], _ratio(drawn[1], drawn[0], totals)[:, seen])
     low, high = np.nanpercentile(rho, [2.5, 97.5])

@@ -10,36 +10,41 @@ Counts = NDArray[np.int64]
 
 
 def max_t_p_values(
-    reference: Counts, treatment: Counts, *, draws: int, generator: np.random.Generator
+    reference: Counts,
+    treatment: Counts,
+    *,
+    totals: tuple[int, int],
+    draws: int,
+    generator: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Family-wise adjusted p per row of mutually exclusive counts [row], which together hold all latents.
+    """Family-wise adjusted p per row of mutually exclusive counts [row] out of `totals` latents.
 
     The pair label of the latents is permuted (with fixed counts: a multivariate hypergeometric draw); T is
     the difference of shares over its pooled standard error. p = (1 + #{max T* >= T}) / (1 + draws)
     (Westfall & Young 1993, single step). Equal maxima are ordered by the sum of T squared, so that the
     smallest p is close to uniform under no difference although counts are coarse.
     """
-    n_reference, n_treatment = int(reference.sum()), int(treatment.sum())
+    n_reference, n_treatment = totals
     pooled = reference + treatment
-    if n_reference == 0 or n_treatment == 0:
+    if min(totals) == 0 or len(pooled) == 0:
         return np.full(len(pooled), np.nan)
-    permuted = generator.multivariate_hypergeometric(pooled, n_treatment, size=draws)
-    size = _standardised(treatment[None], pooled, n_treatment)[0]
-    drawn = _standardised(permuted, pooled, n_treatment)
-    largest, total = drawn.max(1), (drawn**2).sum(1)
-    ties_count = np.isclose(largest[:, None], size) & (total >= (size**2).sum() - 1e-9)[:, None]
-    tops = np.isclose(size, size.max(initial=0.0))
-    beyond = largest[:, None] > size + 1e-9
+    with_rest = np.append(pooled, n_reference + n_treatment - pooled.sum())
+    permuted = generator.multivariate_hypergeometric(with_rest, n_treatment, size=draws)[:, :-1]
+    size = _standardised(treatment[None], pooled, totals)[0]
+    drawn = _standardised(permuted, pooled, totals)
+    largest, spread = drawn.max(1), (drawn**2).sum(1)
     equal = np.isclose(largest[:, None], size)
-    exceeds = beyond & ~equal | np.where(tops, ties_count, equal)
+    beyond = (largest[:, None] > size) & ~equal
+    at_least_as_wide = (spread >= (size**2).sum() - 1e-9)[:, None]
+    exceeds = beyond | (equal & np.where(np.isclose(size, size.max()), at_least_as_wide, True))
     return np.where(pooled > 0, (1 + exceeds.sum(0)) / (1 + draws), np.nan)
 
 
-def _standardised(counts: Counts, pooled: Counts, n_treatment: int) -> NDArray[np.float64]:
+def _standardised(counts: Counts, pooled: Counts, totals: tuple[int, int]) -> NDArray[np.float64]:
     """|count - expected| over the hypergeometric standard deviation; 0 where nothing can vary."""
-    total = int(pooled.sum())
+    total, n_treatment = sum(totals), totals[1]
     share = pooled / total
-    variance = n_treatment * share * (1 - share) * (total - n_treatment) / max(total - 1, 1)
+    variance = n_treatment * share * (1 - share) * totals[0] / max(total - 1, 1)
     distance = np.abs(counts - n_treatment * share)
     return np.where(variance > 0, distance / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
 
