@@ -1,0 +1,97 @@
+"""What runs inside a SLURM job: one frozen job of the plan, resumed from its draft when it was requeued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossdiff.dispatch import local
+from crossdiff.dispatch.track import Tracker
+from crossdiff.io.artifacts import artifact_key, read_manifest
+from crossdiff.io.device import choose_device
+from crossdiff.pipeline.jobs import Job
+from crossdiff.pipeline.results import publish_results
+from crossdiff.pipeline.steps import Step
+from crossdiff.settings import Runtime
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A results folder that a report step fills, and what the summary says about every step."""
+
+    report: Step
+    results: Path
+    steps: tuple[Step, ...]
+    new: frozenset[str]
+    """Keys of the steps that the submission made; the others were there, or were on their way."""
+
+    def publish(self, store: Path) -> Path:
+        """Copy the report's products; returns the page."""
+        rows = [
+            {
+                "name": step.name,
+                "key": step.key,
+                "state": "done" if step.key in self.new else "reused",
+                "seconds": read_manifest(step.folder(store))["seconds"],
+            }
+            for step in self.steps
+        ]
+        return publish_results(self.report.folder(store), self.results, rows)
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """Callable that submitit pickles; everything in it was frozen when it was submitted."""
+
+    job: Job
+    runtime: Runtime
+    n_gpus: int
+    tracker: Tracker
+    publications: tuple[Publication, ...] = ()
+
+    def __call__(self) -> list[str]:
+        """Make the job's artifacts; returns their keys."""
+        local.prepare_store(self.runtime.store)
+        check_code(self.job.steps)
+        runtime = self.runtime.model_copy(update={"device": self._device()})
+        with self.tracker:
+            for outcome in local.run_job(self._missing(), runtime):
+                self.tracker.step_finished(outcome, runtime.store)
+        for publication in self.publications:
+            print(f"report: {publication.publish(runtime.store)}", flush=True)
+        return [step.key for step in self.job.steps]
+
+    def checkpoint(self) -> Any:
+        """What submitit puts back into the queue: the same job, whose stage continues from its draft."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _missing(self) -> Job:
+        missing = tuple(step for step in self.job.steps if not step.is_finished(self.runtime.store))
+        return Job(missing or self.job.steps)
+
+    def _device(self) -> str:
+        if self.n_gpus == 0:
+            return "cpu"
+        device = choose_device(self.runtime.device)
+        if device == "cpu" and self.runtime.device == "auto":
+            raise ValueError(
+                f"{self.job.name} was given {self.n_gpus} GPU(s), but torch sees no CUDA device on this "
+                "node; install a torch build with CUDA, name another partition, or ask for device=cpu"
+            )
+        return device
+
+
+def check_code(steps: Sequence[Step]) -> None:
+    """Refuse to make an artifact whose stage's version changed between submission and start."""
+    for step in steps:
+        parents = {role: parent.key for role, parent in step.parents.items()}
+        now = artifact_key(step.stage, step.module.VERSION, step.inputs, parents)
+        if now != step.key:
+            raise ValueError(
+                f"{step.name} was submitted as {step.key}, but the installed code makes it {now}: the stage "
+                "changed in between; submit again with the same command"
+            )

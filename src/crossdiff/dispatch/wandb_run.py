@@ -1,0 +1,138 @@
+"""The process that writes one finished step to W&B: `python -m crossdiff.dispatch.wandb_run < task`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+UNITS = {
+    "seconds": "s",
+    "peak_memory_mb": "MB",
+    "train/tokens_per_s": "tokens/s",
+    "train/fve_*": "share of the variance explained, 1 is perfect",
+    "train/l0": "active latents per token",
+    "train/dead_share": "share of the latents",
+    "train/tokens": "tokens seen",
+}
+STEP = "trainer/global_step"
+
+
+def main() -> None:
+    """Record the task that standard input holds."""
+    record(json.load(sys.stdin))
+
+
+def record(task: dict[str, Any]) -> None:
+    """One run: configuration, curves, figures, tables, the report, and the artifact by reference."""
+    import wandb
+
+    folder = Path(task["folder"])
+    config = {
+        "inputs": task["inputs"],
+        **task["step"],
+        "parents": {role: parent["name"] for role, parent in task["parents"].items()},
+        "units": UNITS,
+    }
+    options = wandb.Settings(console="off", init_timeout=60, x_disable_stats=True, disable_git=True)
+    with wandb.init(**task["init"], config=config, resume="allow", settings=options) as run:
+        run.define_metric(STEP)
+        run.define_metric("train/*", step_metric=STEP)
+        for row in history(folder / "metrics.csv"):
+            run.log(row)
+        run.summary.update({**scalars(task["counts"]), "seconds": task["seconds"]})
+        run.log(tables(folder) | figures(task))
+        run.log_artifact(reference(task))
+        if (folder / "report.html").is_file():
+            run.log_artifact(page(task))
+
+
+def history(path: Path) -> list[dict[str, float]]:
+    """Rows of a training's metrics.csv as `train/<column>`; empty cells are left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    return [
+        {STEP: int(row["step"]), **{f"train/{name}": float(cell) for name, cell in row.items() if cell}}
+        for row in rows
+    ]
+
+
+def scalars(counts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Numbers and words of nested counts under dotted names; NaN is left out."""
+    found: dict[str, Any] = {}
+    for name, value in counts.items():
+        match value:
+            case dict():
+                found |= scalars(value, f"{prefix}{name}.")
+            case float() if math.isnan(value):
+                continue
+            case bool() | int() | float() | str():
+                found[f"{prefix}{name}"] = value
+    return found
+
+
+def tables(folder: Path) -> dict[str, Any]:
+    """The delta and latent tables among the step's files."""
+    import pandas as pd
+    import wandb
+
+    found = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("deltas*.csv"))}
+    found |= {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("latents*.parquet"))}
+    return {
+        f"tables/{name}": wandb.Table(dataframe=frame.astype(object).where(frame.notna(), None))
+        for name, frame in found.items()
+    }
+
+
+def figures(task: dict[str, Any]) -> dict[str, Any]:
+    """The report's plotly figures, drawn again from the report's parents."""
+    if task["step"]["stage"] != "report":
+        return {}
+    from crossdiff.report.sections import page_context
+    from crossdiff.report.sources import read_sources
+
+    inputs = task["inputs"]
+    parents = {role: Path(parent["folder"]) for role, parent in task["parents"].items()}
+    sources = read_sources(
+        parents,
+        pairs=tuple(inputs["pairs"]),
+        reference=inputs["reference"],
+        treatment=inputs["treatment"],
+    )
+    return {f"figures/{name}": figure for name, figure in page_context(sources)["figures"].items()}
+
+
+def reference(task: dict[str, Any]) -> Any:
+    """The step's artifact: files stay in the store, parents are named in the metadata.
+
+    `run.use_artifact` does not work offline, so lineage is carried by names: `<stage>-<key>`.
+    """
+    import wandb
+
+    step = task["step"]
+    parents = {role: parent["name"] for role, parent in task["parents"].items()}
+    artifact = wandb.Artifact(
+        f"{step['stage']}-{step['key']}",
+        type=step["stage"],
+        metadata={"parents": parents, "folder": task["folder"]},
+    )
+    artifact.add_reference(Path(task["folder"]).as_uri(), checksum=False)
+    return artifact
+
+
+def page(task: dict[str, Any]) -> Any:
+    """The report as a file."""
+    import wandb
+
+    artifact = wandb.Artifact(f"page-{task['step']['key']}", type="page")
+    artifact.add_file(str(Path(task["folder"]) / "report.html"))
+    return artifact
+
+
+if __name__ == "__main__":
+    main()
