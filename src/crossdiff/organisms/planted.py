@@ -1,8 +1,8 @@
 """Planted activations: a sparse generative model of two models' activations whose latents are known.
 
 Token t of document n: `x_t^m = s_m (mean^m + sum_j a_tj gain_nj^m g_j^m u_j^m + offset_n^m +
-noise_t^m)`: sparse codes a, unit directions u per model, norm g (0 where the model lacks the latent), document
-gains and offsets that make tokens of one document alike, and a scale per model.
+noise_t^m)`: sparse codes a, unit directions u per model, norm g (0 where the model lacks the latent),
+document gains and offsets that make tokens of one document alike, and a scale per model.
 """
 
 from __future__ import annotations
