@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim.adam import adam
+
+from crossdiff.core.sparse.compiled import AdamFactors, CompiledKernels
+from crossdiff.core.sparse.kernels import Backend, kernels
 
 
 class SparseRowAdam(torch.optim.Optimizer):
     """Adam (no weight decay) with the gradient clipping folded in.
 
-    A gradient may be an ordinary tensor or a coalesced sparse COO tensor of whole rows; rows that are absent
-    have gradient 0: their moments decay and their weights move, as in dense Adam. `max_norm` clips the norm
-    over all gradients, as `torch.nn.utils.clip_grad_norm_` does; the norm before clipping is kept in
-    `last_norm`. Where a gradient is scaled in place, `.grad` holds the clipped one afterwards.
+    A gradient may be an ordinary tensor or a coalesced sparse COO tensor of whole rows. Rows that are absent
+    have gradient 0: their moments decay and their weights move, as in dense Adam. `inactive="skip"` leaves
+    them alone instead ("lazy Adam", which trains differently).
+    `max_norm` clips the norm over all gradients as `torch.nn.utils.clip_grad_norm_` does; call `measure` to
+    see that norm before `step` uses it. Afterwards `.grad` may hold the clipped gradient or the original one.
     State: `step`, `exp_avg`, `exp_avg_sq` per parameter, as in torch.optim.Adam.
     """
 
@@ -26,49 +32,92 @@ class SparseRowAdam(torch.optim.Optimizer):
         *,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
         max_norm: float | None = None,
+        inactive: Literal["decay", "skip"] = "decay",
+        backend: Backend = "auto",
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "max_norm": max_norm})
-        self.last_norm = float("nan")
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": 1e-8})
+        self.max_norm, self.inactive, self.backend = max_norm, inactive, backend
+        self._norm: float | None = None
+
+    def measure(self) -> float:
+        """Norm over all gradients before clipping; the coming `step` uses it without looking again."""
+        self._norm = gradient_norm(p for group in self.param_groups for p in group["params"])
+        return self._norm
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient; `closure` (Lightning's) is called first."""
-        if closure is not None:
-            with torch.enable_grad():
-                closure()
-        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        self.last_norm = gradient_norm(parameters)
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update of every parameter that has a gradient."""
+        assert closure is None, "SparseRowAdam takes no closure"
+        clip = 1.0
+        if self.max_norm is not None:
+            norm = self._norm if self._norm is not None else self.measure()
+            clip = min(1.0, self.max_norm / (norm + 1e-6))
+        self._norm = None
         for group in self.param_groups:
-            limit = group["max_norm"]
-            clip = 1.0 if limit is None else min(1.0, limit / (self.last_norm + 1e-6))
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, group, clip)
 
-    def _update(self, parameter: Tensor, group: dict, clip: float) -> None:
+    def _update(self, parameter: Tensor, group: dict[str, Any], clip: float) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        gradient = cast(Tensor, parameter.grad)
-        gradient = gradient.to_dense() if gradient.is_sparse else gradient
-        if clip < 1:
-            gradient.mul_(clip)
-        adam(
-            [parameter], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
-            lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
-            weight_decay=0.0, amsgrad=False, maximize=False, fused=True,
-        )  # fmt: skip
+        gradient, skip = cast(Tensor, parameter.grad), self.inactive == "skip"
+        work = kernels(self.backend if parameter.dtype == torch.float32 else "torch", parameter.device.type)
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        if isinstance(work, CompiledKernels):
+            state["step"] += 1
+            rows, values = _rows(gradient)
+            work.adam(
+                (parameter, *moments), rows, values, _factors(group, float(state["step"]), clip), skip=skip
+            )
+        elif skip and gradient.is_sparse:
+            rows, values = _rows(gradient)
+            parts = [whole[rows] for whole in (parameter, *moments)]
+            _fused(parts, values, state["step"], group, clip)
+            for whole, part in zip((parameter, *moments), parts, strict=True):
+                whole[rows] = part
+        else:
+            dense = gradient.to_dense() if gradient.is_sparse else gradient
+            _fused([parameter, *moments], dense, state["step"], group, clip)
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> float:
     """Euclidean norm over the gradients of all parameters, sparse ones by their rows."""
-    total = 0.0
+    squares = []
     for parameter in parameters:
-        gradient = cast(Tensor, parameter.grad)
-        values = gradient.coalesce().values() if gradient.is_sparse else gradient
-        total += float(values.norm()) ** 2
-    return total**0.5
+        if parameter.grad is not None:
+            gradient = parameter.grad
+            squares.append(
+                float((gradient.coalesce().values() if gradient.is_sparse else gradient).norm()) ** 2
+            )
+    return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
+
+
+def _rows(gradient: Tensor) -> tuple[Int[Tensor, " row"], Float[Tensor, "row *rest"]]:
+    """The rows that a gradient has, and their values."""
+    if not gradient.is_sparse:
+        return torch.arange(gradient.shape[0], device=gradient.device), gradient
+    gradient = gradient.coalesce()
+    return gradient.indices()[0], gradient.values()
+
+
+def _factors(group: dict[str, Any], step: float, clip: float) -> AdamFactors:
+    beta1, beta2 = group["betas"]
+    rate, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
+    return AdamFactors(clip, beta1, beta2, rate, root, group["eps"])
+
+
+def _fused(tensors: list[Tensor], gradient: Tensor, step: Tensor, group: dict[str, Any], clip: float) -> None:
+    """PyTorch's fused Adam on (parameter, first moment, second moment), in place."""
+    parameter, mean, square = tensors
+    if clip < 1:
+        gradient.mul_(clip)
+    adam(
+        [parameter], [gradient], [mean], [square], [], [step],
+        lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
+        weight_decay=0.0, amsgrad=False, maximize=False, fused=True,
+    )  # fmt: skip

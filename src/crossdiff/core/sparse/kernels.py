@@ -103,7 +103,7 @@ def kernels(backend: Backend, device: str = "cpu") -> Kernels:
     from crossdiff.core.sparse.compiled import CompiledKernels, CompilerMissing
 
     try:
-        return CompiledKernels.load()  # pyright: ignore[reportReturnType]
+        return CompiledKernels.load()
     except CompilerMissing as reason:
         if backend == "compiled":
             raise

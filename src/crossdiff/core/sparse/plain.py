@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,8 @@ from crossdiff.core.sparse.kernels import ByLatent, RowGradients, Rows, starts
 
 PACK = 8
 """Booleans that are tested together as one 64-bit integer when looking for candidates."""
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 class PlainKernels:

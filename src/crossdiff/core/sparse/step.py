@@ -19,7 +19,7 @@ from crossdiff.core.sparse.plain import DenseChunks
 from crossdiff.core.sparse.selection import Encoder, Search, select
 from crossdiff.core.sparsity import BatchTopK
 
-Layout = Literal["dense", "rows"]
+Layout = Literal["auto", "dense", "rows"]
 DENSE_DENSITY = 0.12
 """Share of kept entries above which dense products over chunks of latents beat sums over kept entries."""
 
@@ -29,7 +29,8 @@ class BatchTopKStep(nn.Module):
 
     encode   bfloat16 computes the encoder product in bfloat16 and re-scores its candidates exactly.
     layout   dense: ordinary `.grad`s; rows: a coalesced sparse COO `.grad` of the touched latents' rows for
-             `SparseRowAdam` (ordinary ones all the same where the architecture projects gradients).
+             `SparseRowAdam` (ordinary ones all the same where the architecture projects gradients);
+             auto: what is faster on this backend.
     chunk    latents per encoder product: no [token, latent] matrix larger than [token, chunk] is held.
 
     The buffer `cut` guesses the next batch's threshold; it belongs into checkpoints for exact resume.
@@ -42,7 +43,7 @@ class BatchTopKStep(nn.Module):
         *,
         encode: Literal["float32", "bfloat16"] = "float32",
         backend: Backend = "auto",
-        layout: Layout = "dense",
+        layout: Layout = "auto",
         chunk: int = 4096,
     ) -> None:
         super().__init__()
@@ -100,7 +101,11 @@ class BatchTopKStep(nn.Module):
         return self._sparse_kernels(x)
 
     def _rows_layout(self, crosscoder: Crosscoder) -> bool:
-        return self.layout == "rows" and crosscoder.settings.architecture in ("standard", "diff_sae")
+        if self.layout == "auto":
+            rows = self._sparse_kernels(crosscoder.encoder).name == "compiled"
+        else:
+            rows = self.layout == "rows"
+        return rows and crosscoder.settings.architecture in ("standard", "diff_sae")
 
     def _groups(self, crosscoder: Crosscoder, code: SparseCode, plan: StepPlan) -> ByLatent:
         if not self._rows_layout(crosscoder):
@@ -159,5 +164,5 @@ def _add_rows(total: RowGradients, part: RowGradients) -> None:
     total.decoder.index_add_(0, index, part.decoder)
 
 
-def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
+def _accumulate(parameter: Tensor, gradient: Tensor) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
