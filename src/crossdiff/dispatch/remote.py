@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.dispatch import local
+from crossdiff.dispatch.store import prepare_store
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.artifacts import artifact_key, read_manifest
 from crossdiff.io.device import choose_device
@@ -24,11 +25,11 @@ class Publication:
     report: Step
     results: Path
     steps: tuple[Step, ...]
-    new: frozenset[str]
+    new: frozenset[str] = frozenset()
     """Keys of the steps that the submission made; the others were there, or were on their way."""
 
-    def publish(self, store: Path) -> Path:
-        """Copy the report's products; returns the page."""
+    def publish(self, store: Path, tracker: Tracker) -> Path:
+        """Copy the report's products and add what the logger keeps beside them; returns the page."""
         rows = [
             {
                 "name": step.name,
@@ -38,7 +39,9 @@ class Publication:
             }
             for step in self.steps
         ]
-        return publish_results(self.report.folder(store), self.results, rows)
+        page = publish_results(self.report.folder(store), self.results, rows)
+        tracker.published(self.results, rows, store)
+        return page
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ class RemoteJob:
 
     def __call__(self) -> list[str]:
         """Make the job's artifacts; returns their keys."""
-        local.prepare_store(self.runtime.store)
+        prepare_store(self.runtime.store)
         check_code(self.job.steps)
         runtime = self.runtime.model_copy(update={"device": self._device()})
         with self.tracker:
             for outcome in local.run_job(self._missing(), runtime):
                 self.tracker.step_finished(outcome, runtime.store)
         for publication in self.publications:
-            print(f"report: {publication.publish(runtime.store)}", flush=True)
+            print(f"report: {publication.publish(runtime.store, self.tracker)}", flush=True)
         return [step.key for step in self.job.steps]
 
     def checkpoint(self) -> Any:

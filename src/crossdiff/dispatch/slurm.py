@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from crossdiff.dispatch import local, queue
+from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import read_graph
 from crossdiff.dispatch.profile import load_profile
 from crossdiff.dispatch.register import FOLDER, Register
 from crossdiff.dispatch.remote import Publication, RemoteJob
+from crossdiff.dispatch.store import prepare_store
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.resources import Resources, SlurmDispatch, StageName, resolve
 from crossdiff.pipeline.jobs import Job, group
@@ -47,7 +48,7 @@ def submit(asked: Submission) -> Submitted:
     """Submit what is neither finished nor queued, parents first; returns at once."""
     queue.require_slurm()
     resources = stage_resources(asked.dispatch, device=asked.runtime.device)
-    local.prepare_store(asked.runtime.store)
+    prepare_store(asked.runtime.store)
     register = Register(asked.runtime.store)
     with register.locked():
         graph = read_graph(asked.steps, asked.runtime.store)

@@ -43,8 +43,7 @@ def _run(asked: Submission) -> int:
     code = follow(asked.steps, store, poll_seconds=asked.dispatch.poll_seconds) if asked.dispatch.wait else 0
     for publication in asked.publications:
         if publication.report.is_finished(store):
-            rows = publication.publish(store)
-            print(f"report: {rows}", flush=True)
+            print(f"report: {publication.publish(store, asked.tracker)}", flush=True)
     return code
 
 

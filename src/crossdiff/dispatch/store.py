@@ -1,0 +1,50 @@
+"""The store as a folder that several people and machines may share."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from uuid import uuid4
+
+from crossdiff.pipeline.steps import STAGES
+
+
+def prepare_store(store: Path) -> None:
+    """Create the store, prove that it can be written, and keep a shared one shared.
+
+    In a group-writable store everything this process makes is group-writable too, so that a second user of
+    the group can go on from it.
+    """
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        probe = store / f".writable-{uuid4().hex[:8]}"
+        probe.write_text("")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"store={store} cannot be written ({error.strerror}{_owned(store)}); "
+            "give a writable folder: store=/path"
+        ) from None
+    closed = [folder for folder in _parts(store) if not os.access(folder, os.W_OK | os.X_OK)]
+    if closed:
+        raise ValueError(
+            f"{closed[0]} cannot be written{_owned(closed[0])}; ask its owner to share the store with a group: "
+            f"chmod -R g+rwX {store} && chmod g+s {store}, or give a store of your own: store=/path"
+        )
+    if store.stat().st_mode & stat.S_IWGRP:
+        os.umask(os.umask(0o022) & ~0o070)
+
+
+def _parts(store: Path) -> list[Path]:
+    return [folder for name in (*STAGES, ".submitit") if (folder := store / name).is_dir()]
+
+
+def _owned(path: Path) -> str:
+    """`, owner alice`, of the path or of the nearest folder above it that exists."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            return f", {folder} belongs to {folder.owner()}"
+        except (OSError, KeyError):
+            continue
+    return ""
