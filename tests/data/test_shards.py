@@ -71,7 +71,7 @@ def test_splits_are_disjoint_by_document_and_cover_everything(folders: list[Path
 def test_an_epoch_visits_every_training_row_once_and_the_next_in_another_order(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for window_bytes in (1 << 30, 512 * 2 * 4 * D_MODEL * 2):
+    for window_bytes in (1 << 30, 60_000):
         monkeypatch.setattr(shards_module, "WINDOW_BYTES", window_bytes)
         data = opened(folders)
         n_train = data.n_kept("train")
@@ -87,7 +87,7 @@ def test_an_epoch_visits_every_training_row_once_and_the_next_in_another_order(
 def test_a_training_batch_depends_on_its_address_alone(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards_module, "WINDOW_BYTES", 512 * 2 * 4 * D_MODEL)
+    monkeypatch.setattr(shards_module, "WINDOW_BYTES", 60_000)
     forward, backward = opened(folders), opened(folders)
     ahead = [forward.training_batch(n, seed=5, batch_size=64) for n in range(50)]
     for number in reversed(range(50)):

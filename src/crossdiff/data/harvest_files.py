@@ -67,8 +67,7 @@ def layer_tensors(
     stored = quantised(x) if storage == "int8" else {"x": x.to(DTYPES[storage])}
     values = stored["x"].float() * stored["scale"][:, None] if storage == "int8" else stored["x"]
     span = slice(shard.first_row, shard.first_row + shard.n_rows)
-    held_out = token_set.validation[token_set.document[span]]
-    moments = Moments.of(values, row_groups(token_set.kind[span], held_out))
+    moments = Moments.of(values, row_groups(token_set.kind[span], token_set.held_out[span]))
     norm = torch.cat([part.float().norm(dim=1) for part in values.split(16_384)])
     return {**moments.tensors(), "norm": norm, **stored}
 

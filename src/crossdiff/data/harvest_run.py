@@ -162,7 +162,7 @@ def _refuse_not_finite(job: HarvestJob, shard: CorpusShard, layer: int, x: Tenso
     bad = (~norm.isfinite()).nonzero().flatten()
     if not len(bad):
         return
-    documents = job.token_set.document[shard.first_row + bad].unique().tolist()
+    documents = job.token_set.document_of(shard.first_row + bad).unique().tolist()
     if not x[bad].isfinite().all():
         raise NotFiniteError(layer, documents)
     raise ValueError(

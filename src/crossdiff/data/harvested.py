@@ -53,9 +53,9 @@ class HarvestedLayer:
         return self.shards[0].shape("x")[1]
 
     @property
-    def row_bytes(self) -> int:
-        """Stored bytes of one row."""
-        return self.d_model * self.shards[0].dtype("x").itemsize
+    def dtype(self) -> torch.dtype:
+        """Storage dtype; int8 rows carry a scale each."""
+        return self.shards[0].dtype("x")
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -87,20 +87,19 @@ class HarvestedLayer:
             found[here] = decoded(self.shards[index], rows[here] - int(self.starts[index]))
         return found
 
-    def read_blocks(self, spans: Sequence[tuple[int, int]], out: Tensor) -> None:
-        """Read spans of consecutive rows one after the other into `out` [row, d_model], storage dtype."""
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
+        """Rows of spans, read one span after the other without the memory map, and int8 scales if any."""
+        out = torch.empty(sum(stop - start for start, stop in spans), self.d_model, dtype=self.dtype)
         target = out.view(torch.uint8).numpy()
+        scales = []
         place = 0
         for start, stop in spans:
             for shard, first, last in self._pieces(start, stop):
                 _pread(shard, first, target[place : place + last - first])
                 place += last - first
-
-    def read_scales(self, rows: Int[Tensor, " row"]) -> Float[Tensor, " row"] | None:
-        """Per-row scales of an int8 harvest; None when rows are stored as floating point."""
-        if self.shards[0].dtype("x") != torch.int8:
-            return None
-        return torch.cat([shard.tensor("scale") for shard in self.shards])[rows]
+                if self.dtype == torch.int8:
+                    scales.append(shard.tensor("scale")[first:last])
+        return out, torch.cat(scales) if scales else None
 
     def _pieces(self, start: int, stop: int) -> list[tuple[ShardFile, int, int]]:
         """Parts (shard, first, last) of a span of rows, counted inside each shard."""

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdiff.data.harvested import HarvestedLayer
-from crossdiff.data.order import BLOCK_ROWS, EpochOrder
+from crossdiff.data.layer_rows import LayerRows
+from crossdiff.data.order import EpochOrder, document_blocks
 from crossdiff.data.statistics import N_KINDS, Moments, row_groups
 from crossdiff.data.tokens import TokenKind, TokenSet
 from crossdiff.data.windows import WindowReader
@@ -50,7 +51,7 @@ class PairedBatch:
 class PairedActivations:
     """The harvests of two or more models over one token set, as rows [token, model, d_model]."""
 
-    def __init__(self, token_set: TokenSet, layers: Sequence[HarvestedLayer], mask: MaskSettings) -> None:
+    def __init__(self, token_set: TokenSet, layers: Sequence[LayerRows], mask: MaskSettings) -> None:
         self.token_set = token_set
         self.layers = list(layers)
         self.mask = mask
@@ -112,21 +113,27 @@ class PairedActivations:
         if self._reader is None or self._reader.order.seed != seed:
             if self._reader is not None:
                 self._reader.close()
-            row_bytes = sum(harvested.row_bytes for harvested in self.layers)
-            window_blocks = max(1, WINDOW_BYTES // (BLOCK_ROWS * row_bytes))
-            order = EpochOrder(self._split_mask("train"), seed=seed, window_blocks=window_blocks)
+            blocks = document_blocks(self.token_set.offsets)
+            data_bytes = self.n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
+            n_windows = -(-data_bytes // WINDOW_BYTES)
+            order = EpochOrder(
+                self._split_mask("train"),
+                blocks,
+                seed=seed,
+                window_blocks=-(-(len(blocks) - 1) // n_windows),
+            )
             self._reader = WindowReader(self.layers, order)
         return self._reader
 
     def _batch(self, x: Float[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
         tokens = self.token_set
-        document = tokens.document[rows].long()
-        return PairedBatch(x=x, row=rows, document=document, template=tokens.kind[rows] == TokenKind.TEMPLATE)
+        template = tokens.kind[rows] == TokenKind.TEMPLATE
+        return PairedBatch(x=x, row=rows, document=tokens.document_of(rows), template=template)
 
     def _split_mask(self, split: Split) -> Bool[Tensor, " row"]:
         if split == "all":
             return self.kept
-        held_out = self.token_set.validation[self.token_set.document]
+        held_out = self.token_set.held_out
         return self.kept & (held_out if split == "validation" else ~held_out)
 
     def _kept_kinds(self) -> list[TokenKind]:
@@ -145,20 +152,19 @@ class PairedActivations:
                 kept &= norms <= self.mask.outlier_norm * norms.median()
         return kept
 
-    def _training_moments(self, harvested: HarvestedLayer) -> Moments:
+    def _training_moments(self, harvested: LayerRows) -> Moments:
         chosen = torch.zeros(2 * N_KINDS, dtype=torch.bool)
         chosen[torch.tensor(self._kept_kinds())] = True
         if not self.mask.skip_first and self.mask.outlier_norm is None:
             return harvested.moments().pooled(chosen)
         total = Moments.zeros(self.d_model)
-        held_out = self.token_set.validation[self.token_set.document]
         for rows in self.rows("train").split(16_384):
-            group = row_groups(self.token_set.kind[rows], held_out[rows])
+            group = row_groups(self.token_set.kind[rows], self.token_set.held_out[rows])
             total = total.merge(Moments.of(harvested.rows(rows), group))
         return total.pooled(chosen)
 
 
-def _check_tokens(harvested: HarvestedLayer, token_set: TokenSet, tokens: Path) -> None:
+def _check_tokens(harvested: LayerRows, token_set: TokenSet, tokens: Path) -> None:
     if harvested.token_hash != token_set.token_hash:
         raise ValueError(
             f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens} holds "

@@ -79,18 +79,21 @@ class TokenSet:
         """Number of documents."""
         return len(self.document_ids)
 
-    @cached_property
-    def document(self) -> Int[Tensor, " token"]:
-        """Index of the document that each token belongs to (int32)."""
-        lengths = self.offsets.diff()
-        return torch.repeat_interleave(torch.arange(self.n_documents, dtype=torch.int32), lengths)
+    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+        """Index of the document that each of these tokens belongs to (int64)."""
+        return torch.searchsorted(self.offsets, rows, right=True) - 1
 
     @cached_property
     def validation(self) -> Bool[Tensor, " document"]:
         """Documents held out of training: about 5 % by the hash of their id, at least one of two or more."""
-        return held_out(self.document_ids)
+        return held_out_documents(self.document_ids)
 
     @cached_property
+    def held_out(self) -> Bool[Tensor, " token"]:
+        """Tokens of held-out documents."""
+        return torch.repeat_interleave(self.validation, self.offsets.diff())
+
+    @property
     def position(self) -> Int[Tensor, " token"]:
         """Place of each token inside its document, 0 for the first (int32)."""
         start = torch.repeat_interleave(self.offsets[:-1], self.offsets.diff())
@@ -119,7 +122,7 @@ class TokenSet:
         return load_tokenizer(str(self.folder / "tokenizer"))
 
 
-def held_out(document_ids: Sequence[str]) -> Bool[Tensor, " document"]:
+def held_out_documents(document_ids: Sequence[str]) -> Bool[Tensor, " document"]:
     """Documents whose id hashes below `VALIDATION_SHARE`; the lowest hash alone where none does."""
     if not document_ids:
         return torch.zeros(0, dtype=torch.bool)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.data.harvested import HarvestedLayer
-from crossdiff.data.order import BLOCK_ROWS, EpochOrder
+from crossdiff.data.layer_rows import LayerRows
+from crossdiff.data.order import EpochOrder
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Window:
 class WindowReader:
     """Reads addressed stretches of the shuffled stream; the next window is fetched by a thread."""
 
-    def __init__(self, layers: Sequence[HarvestedLayer], order: EpochOrder) -> None:
+    def __init__(self, layers: Sequence[LayerRows], order: EpochOrder) -> None:
         self.layers = layers
         self.order = order
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="window")
@@ -78,17 +78,8 @@ class WindowReader:
         return (0, 0) if self.order.n_windows == 1 else (epoch, window)
 
     def _load(self, epoch: int, window: int) -> Window:
-        n_rows = self.layers[0].n_rows
-        spans = [
-            (block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows))
-            for block in self.order.blocks(epoch, window)
-        ]
+        spans = self.order.spans(epoch, window)
         inside = torch.cat([torch.arange(start, stop) for start, stop in spans])
         kept = self.order.kept[inside].nonzero().flatten()
-        blocks = []
-        for layer in self.layers:
-            block = torch.empty(len(inside), layer.d_model, dtype=layer.shards[0].dtype("x"))
-            layer.read_blocks(spans, block)
-            blocks.append(block)
-        scales = [layer.read_scales(inside) for layer in self.layers]
-        return Window(blocks, scales, kept, inside[kept])
+        found = [layer.read_spans(spans) for layer in self.layers]
+        return Window([x for x, _ in found], [scale for _, scale in found], kept, inside[kept])
