@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from crossdiff.dispatch import queue
@@ -21,6 +23,8 @@ from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 
+SOURCES = shlex.quote(str(Path(__file__).resolve().parents[2]))
+"""Where this package is imported from, so that the node runs the same code."""
 AT_ONCE = 6
 """sbatch calls that run side by side."""
 
@@ -163,7 +167,7 @@ class _Submitter:
             "account": resources.account,
             "qos": resources.qos,
             "constraint": resources.constraint,
-            "setup": list(resources.setup) if resources.setup else None,
+            "setup": [f"export PYTHONPATH={SOURCES}${{PYTHONPATH:+:$PYTHONPATH}}", *(resources.setup or ())],
         }
         return {name: value for name, value in options.items() if value is not None} | {
             "signal_delay_s": dispatch.signal_seconds,

@@ -29,8 +29,8 @@ def prepare_store(store: Path) -> None:
     closed = [folder for folder in _parts(store) if not os.access(folder, os.W_OK | os.X_OK)]
     if closed:
         raise ValueError(
-            f"{closed[0]} cannot be written{_owned(closed[0])}; ask its owner to share the store with a group: "
-            f"chmod -R g+rwX {store} && chmod g+s {store}, or give a store of your own: store=/path"
+            f"{closed[0]} cannot be written{_owned(closed[0])}; ask its owner to share the store with a "
+            f"group: chmod -R g+rwX {store} && chmod g+s {store}, or give a store of your own: store=/path"
         )
     if store.stat().st_mode & stat.S_IWGRP:
         os.umask(os.umask(0o022) & ~0o070)
