@@ -103,7 +103,9 @@ def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
                 f"{path} has {size:,} bytes, its manifest says {recorded['bytes']:,}; {rebuild_hint(folder)}"
             )
         if hashes and file_sha256(path) != recorded["sha256"]:
-            raise DamagedArtifact(f"{path} was altered: its sha256 differs from the manifest's; {rebuild_hint(folder)}")
+            raise DamagedArtifact(
+                f"{path} was altered: its sha256 differs from the manifest's; {rebuild_hint(folder)}"
+            )
     return manifest
 
 

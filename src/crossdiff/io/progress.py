@@ -42,7 +42,12 @@ def bar(*, total: int | None, description: str, unit: str, enabled: bool = True)
 
 
 def track(
-    items: Iterable[Item], *, total: int | None = None, description: str, unit: str = "batch", enabled: bool = True
+    items: Iterable[Item],
+    *,
+    total: int | None = None,
+    description: str,
+    unit: str = "batch",
+    enabled: bool = True,
 ) -> Iterator[Item]:
     """Yield `items` while a bar shows how far along, how fast, and how long still."""
     with bar(total=total, description=description, unit=unit, enabled=enabled) as progress:

@@ -33,7 +33,9 @@ def read_table(path: Path, *, kind: str, version: int = 1) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a readable parquet file: {error}; rebuild the step that wrote it") from None
+        raise ValueError(
+            f"{path} is not a readable parquet file: {error}; rebuild the step that wrote it"
+        ) from None
     metadata = table.schema.metadata or {}
     found = metadata.get(_KIND, b"?").decode()
     if found != kind:

@@ -1,0 +1,101 @@
+"""The command line: `python run.py ...` and the `crossdiff` console command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
+
+
+def conf_dir() -> Path:
+    """The configuration folder: of the checkout when there is one, else the copy inside the package."""
+    for folder in (PACKAGE.parents[1] / "conf", PACKAGE / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no conf/config.yaml beside or inside {PACKAGE}; install crossdiff again")
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 2 for what the user can put right, 1 for a bug of ours."""
+    sys.exit(guarded(_run))
+
+
+def guarded(command) -> int:
+    """Call `command` and turn what a user can put right into one message and exit code 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing finished is lost, the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001  the one place that may see every failure
+        message = user_message(error)
+        if message is None:
+            traceback.print_exc()
+            return EXIT_BUG
+        if os.environ.get("CROSSDIFF_TRACEBACK"):
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr)
+        return EXIT_USER
+
+
+def user_message(error: BaseException) -> str | None:
+    """What to tell the user about `error`; None when it is a bug of ours."""
+    from crossdiff import config
+
+    hint = config.explain(error)
+    if hint is not None:
+        return hint
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no space left on the device ({error.filename or 'store'}); free some or give another store=..."
+        )
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return (
+            f"{error.filename} cannot be written ({error.strerror}); "
+            "give another store=... or results_dir=..."
+        )
+    if isinstance(error, ValueError) and _raised_by_us(error):
+        return str(error)
+    return None
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """True when the exception was raised by a line of this package, so its text was written for people."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def _run() -> int:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from crossdiff import config
+
+    collected: list[config.Experiment] = []
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def compose(cfg) -> None:
+        experiment = config.load(cfg)
+        if config.runs_alone(HydraConfig.get()):
+            _act([experiment])
+        else:
+            collected.append(experiment)
+
+    compose()
+    return _act(collected) if collected else 0
+
+
+def _act(experiments) -> int:
+    from crossdiff import actions
+
+    return actions.perform(experiments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What the command line can do: one function per value of `action`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from crossdiff.config import Experiment
+from crossdiff.dispatch import local, status
+from crossdiff.dispatch.remote import Publication
+from crossdiff.dispatch.slurm import Submission
+from crossdiff.dispatch.track import tracker
+from crossdiff.io.device import choose_device
+from crossdiff.io.resources import SlurmDispatch
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.results import publish_results
+from crossdiff.pipeline.steps import Step, merge
+from crossdiff.pipeline.table import describe, plan_table, remaining_cost
+from crossdiff.settings import Runtime
+
+CPU_HOURS_ALLOWED = 3.0
+
+
+def perform(experiments: Sequence[Experiment]) -> int:
+    """Carry out the action that the experiments (grid points of one command) share; returns the exit code."""
+    first = experiments[0]
+    plans = [plan(experiment) for experiment in experiments]
+    steps = merge(plans)
+    if first.plan or first.action == "plan":
+        print(plan_table(steps, first.store))
+        return 0
+    if isinstance(first.dispatch, SlurmDispatch) and first.action in ("run", "status", "cancel", "retry"):
+        return status.perform(first.action, _submission(experiments, plans, steps, first.dispatch))
+    match first.action:
+        case "run":
+            return _run(experiments, plans, steps)
+        case "status":
+            print(plan_table(steps, first.store))
+            return 0
+    raise ValueError(f"action={first.action} is not built yet; available: run, plan, status")
+
+
+def _submission(
+    experiments: Sequence[Experiment],
+    plans: Sequence[Sequence[Step]],
+    steps: Sequence[Step],
+    dispatch: SlurmDispatch,
+) -> Submission:
+    """The merged plan for SLURM: the device is chosen on the node, the report job fills results_dir."""
+    first = experiments[0]
+    publications = [
+        Publication(own[-1], experiment.results, tuple(own))
+        for experiment, own in zip(experiments, plans, strict=True)
+    ]
+    runtime = Runtime(store=first.store, device=first.device, progress=first.progress)
+    return Submission(steps, publications, runtime, dispatch, tracker(first.logger, group=sweep(experiments)))
+
+
+def sweep(experiments: Sequence[Experiment]) -> str:
+    """One name for the grid points of a command: their common title, or the first and how many more."""
+    titles = list(dict.fromkeys(experiment.title for experiment in experiments))
+    return titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
+
+
+def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], steps: Sequence[Step]) -> int:
+    first = experiments[0]
+    device = choose_device(first.device)
+    if device == "cpu" and first.device == "auto" and not _bearable(steps, first):
+        return 2
+    runtime = Runtime(store=first.store, device=device, progress=first.progress)
+    with tracker(first.logger, group=sweep(experiments)) as log:
+        made = local.run_steps(steps, runtime, finished=partial(log.step_finished, store=first.store))
+    outcomes = {outcome.step.key: outcome for outcome in made}
+    for experiment, own in zip(experiments, plans, strict=True):
+        rows = [
+            {"name": step.name, "key": step.key, "state": found.state, "seconds": round(found.seconds, 3)}
+            for step in own
+            for found in [outcomes[step.key]]
+        ]
+        page = publish_results(own[-1].folder(first.store), experiment.results, rows)
+        log.published(experiment.results, rows, first.store)
+        print(f"report: {page}", flush=True)
+    return 0
+
+
+def _bearable(steps: Sequence[Step], experiment: Experiment) -> bool:
+    """False, with the estimate and the way out on stderr, when the plan is too much for a CPU."""
+    left = remaining_cost(steps, experiment.store)
+    if left.cpu_hours is not None and left.cpu_hours <= CPU_HOURS_ALLOWED:
+        return True
+    print(plan_table(steps, experiment.store), file=sys.stderr)
+    print(
+        f"error: no accelerator found, and this plan asks for {describe(left)}.\n"
+        "       go on with: experiment=demo (the same on a toy, minutes), device=cpu (run it here all the "
+        "same), dispatch=slurm (on a cluster), or action=plan (look only)",
+        file=sys.stderr,
+    )
+    return False

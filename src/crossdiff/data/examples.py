@@ -1,0 +1,172 @@
+"""Examples of a latent: windows of documents around its peaks, one per document, without near-duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from pydantic import Field
+from torch import Tensor
+
+from crossdiff.core.peaks import Entry, ExampleReservoirs
+from crossdiff.core.streaming import mix
+from crossdiff.data.tokens import TokenSet
+from crossdiff.settings import Settings
+
+Subset = Literal["explain", "score"]
+Source = Literal["top", "quantile"]
+SUBSETS: tuple[Subset, ...] = ("explain", "score")
+SHINGLE = 5
+SAME = 0.7
+OVERSAMPLE = 4
+
+
+class DocumentsSettings(Settings):
+    """How many examples per latent, how long, how split.
+
+    Half of a subset's examples are the documents with the highest peaks, half are spread over `n_quantiles`
+    quantiles of the documents' peaks. Which subset a document may serve is decided by the hash of its id,
+    before anything is sampled.
+    """
+
+    n_examples: int = Field(default=20, ge=2)
+    n_score_examples: int = Field(default=10, ge=0)
+    score_share: float = Field(default=1 / 3, ge=0, lt=1)
+    n_quantiles: int = Field(default=5, ge=1, le=100)
+    window: int = Field(default=128, ge=8)
+    n_controls: int = Field(default=20, ge=0)
+    n_background: int = Field(default=300, ge=0)
+    max_latents: int = Field(default=1000, ge=1)
+    """Per side; a larger exclusive set is sampled and the rest counted in selection.json."""
+
+    def size(self, subset: Subset) -> int:
+        """Examples wanted per latent."""
+        return self.n_examples if subset == "explain" else self.n_score_examples
+
+    def empty_reservoirs(self, n_latents: int) -> dict[Subset, ExampleReservoirs]:
+        """Room for more documents than wanted, because near-duplicates are dropped later."""
+        found: dict[Subset, ExampleReservoirs] = {}
+        for subset in SUBSETS:
+            size = OVERSAMPLE * self.size(subset)
+            found[subset] = ExampleReservoirs.empty(n_latents, n_top=size, n_sample=size)
+        return found
+
+
+def document_hashes(document_ids: Sequence[str], *, salt: str) -> Int[Tensor, " document"]:
+    """Stable 63-bit hashes of document ids."""
+    digests = (hashlib.sha256(f"{salt}:{name}".encode()).digest() for name in document_ids)
+    return torch.tensor([int.from_bytes(digest[:8], "big") >> 1 for digest in digests], dtype=torch.int64)
+
+
+def for_scoring(hashes: Int[Tensor, " document"], share: float) -> Tensor:
+    """Documents that may only serve as held-out examples."""
+    return mix(hashes, salt=7).double() / 2**63 < share
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive tokens of one document around a peak; `start` and `peak` count from document and window."""
+
+    document: int
+    start: int
+    peak: int
+    rows: range
+    peak_code: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A chosen window and why it was chosen; `quantile` is -1 for the highest peaks."""
+
+    subset: Subset
+    source: Source
+    quantile: int
+    window: Window
+
+
+def window_around(entry: Entry, token_set: TokenSet, length: int) -> Window:
+    """At most `length` tokens with the peak three quarters in, so that what follows it is seen too."""
+    first, end = int(token_set.offsets[entry.document]), int(token_set.offsets[entry.document + 1])
+    begin = max(first, min(entry.row - 3 * length // 4, end - length))
+    rows = range(begin, min(begin + length, end))
+    return Window(entry.document, begin - first, entry.row - begin, rows, entry.peak)
+
+
+@dataclass
+class Distinct:
+    """Windows accepted so far for one latent; refuses a second window of a document and near-duplicates.
+
+    Near-duplicate: the 5-token runs of the two windows overlap by more than 0.7 (Jaccard).
+    """
+
+    token_set: TokenSet
+    documents: set[int] = field(default_factory=set)
+    shingles: list[frozenset[tuple[int, ...]]] = field(default_factory=list)
+    n_refused: int = 0
+
+    def accept(self, window: Window) -> bool:
+        """Whether the window is new; it is remembered if so."""
+        if window.document in self.documents:
+            return False
+        found = shingles(self.token_set.ids[window.rows.start : window.rows.stop].tolist())
+        if any(_overlap(found, other) > SAME for other in self.shingles):
+            self.n_refused += 1
+            return False
+        self.documents.add(window.document)
+        self.shingles.append(found)
+        return True
+
+
+def shingles(ids: Sequence[int]) -> frozenset[tuple[int, ...]]:
+    """Runs of `SHINGLE` token ids; a shorter window is one run."""
+    if len(ids) <= SHINGLE:
+        return frozenset([tuple(ids)])
+    return frozenset(tuple(ids[i : i + SHINGLE]) for i in range(len(ids) - SHINGLE + 1))
+
+
+def _overlap(left: frozenset, right: frozenset) -> float:
+    return len(left & right) / len(left | right)
+
+
+def pick_examples(
+    reservoirs: dict[Subset, ExampleReservoirs],
+    place: int,
+    *,
+    token_set: TokenSet,
+    settings: DocumentsSettings,
+) -> tuple[list[Example], int]:
+    """Examples of the latent at `place`, and how many near-duplicate windows were refused."""
+    distinct, picked = Distinct(token_set), []
+    for subset in SUBSETS:
+        size, found = settings.size(subset), reservoirs[subset]
+        tops = [(-1, entry) for entry in found.top.entries(place)]
+        spread = list(_over_quantiles(found.sample.entries(place), settings.n_quantiles))
+        wanted: tuple[tuple[Source, list[tuple[int, Entry]], int], ...] = (
+            ("top", tops, size - size // 2),
+            ("quantile", spread, size // 2),
+        )
+        for source, candidates, count in wanted:
+            around = ((quantile, window_around(e, token_set, settings.window)) for quantile, e in candidates)
+            fresh = ((quantile, window) for quantile, window in around if distinct.accept(window))
+            picked += [Example(subset, source, quantile, window) for quantile, window in islice(fresh, count)]
+    return picked, distinct.n_refused
+
+
+def _over_quantiles(sample: list[Entry], n_quantiles: int) -> Iterator[tuple[int, Entry]]:
+    """A uniform sample of documents, dealt out quantile by quantile of its peaks (0 the lowest)."""
+    place = {entry: i for i, entry in enumerate(sample)}
+    by_peak = sorted(sample, key=lambda entry: (entry.peak, entry.document))
+    bins: list[list[Entry]] = [[] for _ in range(n_quantiles)]
+    for rank, entry in enumerate(by_peak):
+        bins[rank * n_quantiles // len(by_peak)].append(entry)
+    for members in bins:
+        members.sort(key=lambda entry: place[entry])
+    for turn in range(max((len(members) for members in bins), default=0)):
+        for quantile in reversed(range(n_quantiles)):
+            if turn < len(bins[quantile]):
+                yield quantile, bins[quantile][turn]

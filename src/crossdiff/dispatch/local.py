@@ -1,0 +1,167 @@
+"""Run a plan here, one job after another: reuse what is finished, resume what was interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from crossdiff.dispatch.store import prepare_store
+from crossdiff.io import artifacts
+from crossdiff.io.environment import peak_memory_mb
+from crossdiff.pipeline.jobs import Job, group
+from crossdiff.pipeline.steps import Step
+from crossdiff.settings import Runtime
+
+HASH_BELOW_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step in this run."""
+
+    step: Step
+    state: Literal["done", "reused"]
+    seconds: float
+    counts: dict[str, Any]
+
+
+def run_steps(
+    steps: Sequence[Step], runtime: Runtime, *, finished: Callable[[Outcome], object] = lambda outcome: None
+) -> list[Outcome]:
+    """Bring every step to a finished artifact and say so in one line each; `finished` is told of each."""
+    prepare_store(runtime.store)
+    outcomes = []
+    for job in group(steps):
+        missing = tuple(step for step in job.steps if not step.is_finished(runtime.store))
+        made = [_reuse(step, runtime) for step in job.steps if step not in missing]
+        if missing:
+            made += run_job(Job(missing), runtime)
+        for outcome in made:
+            finished(outcome)
+        outcomes += made
+    return outcomes
+
+
+def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
+    """Compute one job in its draft folder and publish its artifacts; wait for another process that has it."""
+    step = job.steps[0]
+    parents = {role: parent.folder(runtime.store) for role, parent in step.parents.items()}
+    for folder in parents.values():
+        check(folder)
+    home = runtime.store / job.stage
+    home.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(home / f".{job.key}.lock", job.name):
+        if all(step.is_finished(runtime.store) for step in job.steps):
+            return [_reuse(step, runtime) for step in job.steps]
+        print(f"{job.name} ...", flush=True)
+        started, draft = time.time(), home / f".{job.key}.draft"
+        shutil.rmtree(draft.with_suffix(".publishing"), ignore_errors=True)
+        draft.mkdir(exist_ok=True)
+        counts = step.module.run(job.inputs, parents, draft, runtime)
+        seconds = time.time() - started
+        _publish(job, draft, _measured(counts, seconds), runtime.store)
+    print(f"{job.name}: {_line(counts)} ({_duration(seconds)})", flush=True)
+    return [Outcome(each, "done", seconds, counts) for each in job.steps]
+
+
+def check(folder: Path) -> None:
+    """Refuse a damaged artifact; contents are hashed below 2 GiB, sizes compared above."""
+    manifest = artifacts.read_manifest(folder)
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    artifacts.verify(folder, hashes=size < HASH_BELOW_BYTES)
+
+
+def _reuse(step: Step, runtime: Runtime) -> Outcome:
+    folder = step.folder(runtime.store)
+    check(folder)
+    manifest = artifacts.read_manifest(folder)
+    print(f"{step.name}: finished earlier ({step.key})", flush=True)
+    return Outcome(step, "reused", manifest["seconds"], manifest["counts"])
+
+
+def _publish(job: Job, draft: Path, manifest: dict[str, Any], store: Path) -> None:
+    """Turn the draft into the job's artifacts; a kill in between leaves nothing that looks finished."""
+    for hidden in draft.glob(".*"):
+        shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
+    if len(job.steps) == 1:
+        _publish_whole(job.steps[0], draft, manifest, store)
+        return
+    leaving = draft.rename(draft.with_suffix(".publishing"))
+    shared = [child for child in sorted(leaving.iterdir()) if not child.name.startswith("layer_")]
+    for step in job.steps:
+        with artifacts.publish(step.folder(store)) as folder:
+            name = f"layer_{step.inputs.layers[0]}"  # type: ignore[attr-defined]
+            (leaving / name).rename(folder / name)
+            for child in shared:
+                copy = shutil.copytree if child.is_dir() else shutil.copy2
+                copy(child, folder / child.name)
+            artifacts.write_manifest(folder, _describe(step) | manifest)
+    shutil.rmtree(leaving)
+
+
+def _publish_whole(step: Step, draft: Path, manifest: dict[str, Any], store: Path) -> None:
+    artifacts.write_manifest(draft, _describe(step) | manifest)
+    with artifacts.publish(step.folder(store), draft=draft):
+        pass
+
+
+def _measured(counts: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return {
+        "counts": counts,
+        "seconds": round(seconds, 3),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+
+
+def _describe(step: Step) -> dict[str, Any]:
+    return {
+        "stage": step.stage,
+        "label": step.label,
+        "key": step.key,
+        "stage_version": step.module.VERSION,
+        "inputs": step.inputs.model_dump(mode="json"),
+        "parents": {role: parent.key for role, parent in step.parents.items()},
+    }
+
+
+@contextmanager
+def _sole_writer(lock: Path, name: str) -> Iterator[None]:
+    """Hold the job's lock; a process that dies lets go of it."""
+    with lock.open("a") as handle:
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    print(f"{name}: another process is computing it; waiting for its result", flush=True)
+                    told = True
+                time.sleep(0.2)
+        yield
+    lock.unlink(missing_ok=True)
+
+
+def _line(counts: dict[str, Any]) -> str:
+    shown = {name: value for name, value in counts.items() if isinstance(value, int | float | str)}
+    return ", ".join(f"{name} {_number(value)}" for name, value in shown.items()) or "done"
+
+
+def _number(value: float | str) -> str:
+    match value:
+        case bool() | str():
+            return str(value)
+        case int():
+            return f"{value:,}"
+    return f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

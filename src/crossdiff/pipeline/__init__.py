@@ -1,0 +1,1 @@
+"""The plan: which steps an experiment needs, in which order, under which keys."""

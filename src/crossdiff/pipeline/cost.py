@@ -1,0 +1,110 @@
+"""What a step costs before it runs: GPU-hours, CPU-hours, disk and API dollars, by arithmetic.
+
+Rates are those of docs/performance.md: 790 TFLOP/s (bf16) for one H200, of which a forward pass reaches
+60 %; two CPU cores do about 0.2 TFLOP/s in float32. A training step costs 22/8.5 encoder products.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.models.pair import ORGANISM, ModelSettings
+from crossdiff.organisms.settings import ToySettings
+from crossdiff.pipeline.steps import Cost
+
+GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
+CPU_FLOPS = 0.2e12
+STEP_PER_ENCODER_PRODUCT = 22 / 8.5
+USD_PER_LATENT = 0.0035
+TOY_DOCUMENT_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes that decide the cost of a forward pass."""
+
+    d_model: int
+    n_blocks: int
+    block_parameters: int
+
+    def forward_flops(self, layer: int) -> float:
+        """FLOPs per token up to and including block `layer`, two per parameter, attention scores left out."""
+        return 2.0 * self.block_parameters * (layer + 1)
+
+
+KNOWN = {
+    "google/gemma-2-9b": ModelShape(3584, 42, 198_195_200),
+    "google/gemma-2-9b-it": ModelShape(3584, 42, 198_195_200),
+    "princeton-nlp/gemma-2-9b-it-SimPO": ModelShape(3584, 42, 198_195_200),
+    "meta-llama/Meta-Llama-3-8B": ModelShape(4096, 32, 218_112_000),
+    "meta-llama/Meta-Llama-3-8B-Instruct": ModelShape(4096, 32, 218_112_000),
+}
+
+
+def toy_shape(toy: ToySettings) -> ModelShape:
+    """Shape of the models of the toy triple."""
+    return ModelShape(toy.d_model, toy.n_layers, 4 * toy.d_model**2 + 3 * toy.d_model * toy.d_mlp)
+
+
+def model_shape(model: ModelSettings, toy: ToySettings) -> ModelShape | None:
+    """Shape of a known hub model, a toy, or a local folder (its config.json); None when unknown."""
+    if model.path.startswith(ORGANISM):
+        return toy_shape(toy)
+    if model.path in KNOWN:
+        return KNOWN[model.path]
+    config = Path(model.path) / "config.json"
+    if not config.is_file():
+        return None
+    sizes = json.loads(config.read_text(encoding="utf-8"))
+    d_model, n_blocks = sizes.get("hidden_size"), sizes.get("num_hidden_layers")
+    if not d_model or not n_blocks:
+        return None
+    hidden = sizes.get("intermediate_size") or 4 * d_model
+    return ModelShape(d_model, n_blocks, 4 * d_model**2 + 3 * d_model * hidden)
+
+
+def harvest_cost(shape: ModelShape | None, *, layer: int, n_tokens: int | None, bytes_per_value: int) -> Cost:
+    """One forward pass up to the block, and one row of `d_model` values per token on disk."""
+    if shape is None or n_tokens is None:
+        return Cost(None, None, None)
+    flops = shape.forward_flops(layer) * n_tokens
+    disk = n_tokens * shape.d_model * bytes_per_value / 1e9
+    return Cost(flops / (GPU_FLOPS * FORWARD_SHARE) / 3600, flops / CPU_FLOPS / 3600, disk)
+
+
+def crosscoder_cost(
+    shape: ModelShape | None, *, n_latents: int, n_tokens: int | None, products: float, disk: bool
+) -> Cost:
+    """`products` encoder products of both models per token, and the weights in float32 on disk."""
+    if shape is None or n_tokens is None:
+        return Cost(None, None, None)
+    flops = products * 2 * 2 * shape.d_model * n_latents * n_tokens
+    size = 4 * 2 * 2 * shape.d_model * n_latents / 1e9 if disk else 0.0
+    return Cost(flops / GPU_FLOPS / 3600, flops / CPU_FLOPS / 3600, size)
+
+
+def tokens_cost(n_tokens: int | None) -> Cost:
+    """Ids, kinds and offsets: about 6 bytes per token; tokenising runs at about 0.3 M tokens/s per core."""
+    if n_tokens is None:
+        return Cost(0.0, None, None)
+    return Cost(0.0, n_tokens / 3e5 / 3600, n_tokens * 6 / 1e9)
+
+
+def organism_cost(toy: ToySettings) -> Cost:
+    """The three toy models: three FLOPs per parameter and token pass, doubled for preference pairs."""
+    shape = toy_shape(toy)
+    documents = sum(
+        phase.n_steps * phase.batch_size for phase in (toy.pretraining, toy.tuning, toy.preference, toy.preference)
+    )
+    flops = 3 * shape.forward_flops(shape.n_blocks - 1) * documents * TOY_DOCUMENT_TOKENS
+    return Cost(0.0, flops / CPU_FLOPS / 3600, 0.05)
+
+
+def annotation_cost(annotator: AnnotatorSettings, *, n_pairs: int) -> Cost:
+    """API dollars for about 110 latents per pair; nothing for annotators that run here."""
+    paid = type(annotator).__name__ in ("Claude", "ClaudeBatch")
+    half = 0.5 if type(annotator).__name__ == "ClaudeBatch" else 1.0
+    return Cost(api_usd=110 * n_pairs * USD_PER_LATENT * half if paid else 0.0)

@@ -1,0 +1,198 @@
+"""An experiment as its list of steps, parents first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from crossdiff.config import Experiment
+from crossdiff.data.corpus import OrganismSource, as_mixture
+from crossdiff.data.corpus import fingerprint as corpus_fingerprint
+from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, fingerprint
+from crossdiff.pipeline import cost
+from crossdiff.pipeline.steps import Step
+from crossdiff.stages.annotate import AnnotateInputs
+from crossdiff.stages.compare import CompareInputs
+from crossdiff.stages.documents import DocumentsInputs
+from crossdiff.stages.harvest import HarvestInputs
+from crossdiff.stages.organism import OrganismInputs
+from crossdiff.stages.report import ReportInputs
+from crossdiff.stages.scale import ScaleInputs
+from crossdiff.stages.tokens import TokensInputs
+from crossdiff.stages.train import TrainInputs
+
+
+def plan(experiment: Experiment) -> list[Step]:
+    """Every step that the experiment's report stands on; the report is the last."""
+    return _Planner(experiment).steps()
+
+
+class _Planner:
+    """Builds steps on demand, so that pairs share what they have in common."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.harvests: dict[str, Step] = {}
+
+    def steps(self) -> list[Step]:
+        ordered: dict[str, Step] = {}
+
+        def visit(step: Step) -> None:
+            for parent in step.parents.values():
+                visit(parent)
+            ordered.setdefault(step.key, step)
+
+        visit(self.report)
+        return list(ordered.values())
+
+    @cached_property
+    def organism(self) -> dict[str, Step]:
+        """The toy triple as a parent, when a model or the corpus comes from it."""
+        models = [model for pair in self.experiment.pairs for model in (pair.base, pair.tuned)]
+        sources = as_mixture(self.experiment.corpus).sources
+        needed = any(model.path.startswith(ORGANISM) for model in models)
+        if not needed and not any(isinstance(source, OrganismSource) for source in sources):
+            return {}
+        toy, seed = self.experiment.organism, self.experiment.seed
+        inputs = OrganismInputs(toy=toy.model_copy(update={"seed": seed}), seed=seed)
+        return {"organism": Step("organism", "toy", inputs, cost=cost.organism_cost(toy))}
+
+    @cached_property
+    def tokens(self) -> Step:
+        """One token set for all models, through one template: that of the reference pair."""
+        tokenizer = self.experiment.pairs[0].template_model
+        corpus = self.experiment.corpus
+        inputs = TokensInputs(
+            corpus=corpus,
+            corpus_fingerprint=corpus_fingerprint(corpus),
+            tokenizer=tokenizer,
+            tokenizer_fingerprint=fingerprint(tokenizer),
+        )
+        size = cost.tokens_cost(self.n_tokens)
+        return Step("tokens", as_mixture(corpus).name, inputs, self.organism, size)
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Tokens that the corpus setting asks for; None when it takes all there are."""
+        return as_mixture(self.experiment.corpus).n_tokens
+
+    def harvest(self, model: ModelSettings) -> Step:
+        """One model's activations at the experiment's layer."""
+        identity = fingerprint(model)
+        if identity not in self.harvests:
+            inputs = HarvestInputs(
+                model=model,
+                fingerprint=identity,
+                layers=(self.experiment.layer,),
+                source=self.experiment.source,
+            )
+            size = cost.harvest_cost(
+                cost.model_shape(model, self.experiment.organism),
+                layer=self.experiment.layer,
+                n_tokens=self.n_tokens,
+                bytes_per_value=4 if model.dtype == "float32" else 2,
+            )
+            parents = {"tokens": self.tokens, **self.organism}
+            self.harvests[identity] = Step("harvest", model.name, inputs, parents, size)
+        return self.harvests[identity]
+
+    def activations(self, pair: ModelPair) -> dict[str, Step]:
+        return {
+            "tokens": self.tokens,
+            "harvest_base": self.harvest(pair.base),
+            "harvest_tuned": self.harvest(pair.tuned),
+        }
+
+    def chain(self, pair: ModelPair) -> Mapping[str, Step]:
+        """train, scale and documents of one pair."""
+        experiment, parents = self.experiment, self.activations(pair)
+        shared = {"layer": experiment.layer, "mask": experiment.mask}
+        train = Step(
+            "train",
+            pair.name,
+            TrainInputs(
+                dictionary=experiment.dictionary,
+                sparsity=experiment.sparsity,
+                training=experiment.training,
+                seed=experiment.seed,
+                **shared,
+            ),
+            parents,
+            self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True),
+        )
+        scaling = self.crosscoder_cost(pair, products=1.5, training=False)
+        parents = {**parents, "train": train}
+        scale = Step("scale", pair.name, ScaleInputs(selection=experiment.selection, **shared), parents, scaling)
+        documents = Step(
+            "documents",
+            pair.name,
+            DocumentsInputs(pair=pair.name, documents=experiment.documents, seed=experiment.seed, **shared),
+            {**parents, "scale": scale, **self.organism},
+            scaling,
+        )
+        return {"train": train, "scale": scale, "documents": documents}
+
+    def crosscoder_cost(self, pair: ModelPair, *, products: float, training: bool) -> cost.Cost:
+        steps = self.experiment.training.total_steps() * self.experiment.training.batch_size
+        return cost.crosscoder_cost(
+            cost.model_shape(pair.base, self.experiment.organism),
+            n_latents=self.experiment.dictionary.n_latents,
+            n_tokens=steps if training else self.n_tokens,
+            products=products,
+            disk=training,
+        )
+
+    @cached_property
+    def chains(self) -> dict[str, Mapping[str, Step]]:
+        return {pair.name: self.chain(pair) for pair in self.experiment.pairs}
+
+    @cached_property
+    def annotate(self) -> Step:
+        """All pairs' latents in one blind job."""
+        names = tuple(self.chains)
+        inputs = AnnotateInputs(
+            annotator=self.experiment.annotator,
+            taxonomy=self.experiment.taxonomy,
+            pairs=names,
+            seed=self.experiment.seed,
+        )
+        parents = {
+            f"{stage}_{name}": self.chains[name][stage] for name in names for stage in ("documents", "scale")
+        }
+        price = cost.annotation_cost(self.experiment.annotator, n_pairs=len(names))
+        return Step("annotate", "_and_".join(names), inputs, parents, price)
+
+    @cached_property
+    def compare(self) -> Step | None:
+        """The deltas, when two pairs are given."""
+        comparison = self.experiment.comparison
+        if comparison is None:
+            return None
+        reference, treatment = comparison.reference.name, comparison.treatment.name
+        inputs = CompareInputs(
+            reference=reference, treatment=treatment, seed=self.experiment.seed, draws=self.experiment.draws
+        )
+        parents = {
+            "annotate": self.annotate,
+            f"scale_{reference}": self.chains[reference]["scale"],
+            f"scale_{treatment}": self.chains[treatment]["scale"],
+            **self.organism,
+        }
+        return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
+
+    @cached_property
+    def report(self) -> Step:
+        comparison = self.experiment.comparison
+        inputs = ReportInputs(
+            title=self.experiment.title,
+            pairs=tuple(self.chains),
+            reference=comparison.reference.name if comparison else None,
+            treatment=comparison.treatment.name if comparison else None,
+        )
+        parents = {
+            f"{stage}_{name}": step for name, chain in self.chains.items() for stage, step in chain.items()
+        }
+        parents |= {"tokens": self.tokens, "annotate": self.annotate, **self.organism}
+        if self.compare is not None:
+            parents["compare"] = self.compare
+        return Step("report", self.experiment.title, inputs, parents)

@@ -1,0 +1,94 @@
+"""A step of the plan: typed inputs, parents, key, and where its artifact lies."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+
+from crossdiff.io.artifacts import MANIFEST, artifact_key
+from crossdiff.settings import Settings
+
+STAGES = (
+    "organism",
+    "tokens",
+    "harvest",
+    "train",
+    "scale",
+    "documents",
+    "annotate",
+    "compare",
+    "report",
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step is expected to take; None where it cannot be known before it runs.
+
+    `gpu_hours` are hours of one H200 (docs/performance.md), `cpu_hours` hours of two CPU cores.
+    """
+
+    gpu_hours: float | None = 0.0
+    cpu_hours: float | None = 0.0
+    disk_gb: float | None = 0.0
+    api_usd: float | None = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            _sum(self.gpu_hours, other.gpu_hours),
+            _sum(self.cpu_hours, other.cpu_hours),
+            _sum(self.disk_gb, other.disk_gb),
+            _sum(self.api_usd, other.api_usd),
+        )
+
+
+def _sum(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left + right
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One artifact to make: `label` names it for people, `key` for the store."""
+
+    stage: str
+    label: str
+    inputs: Settings
+    parents: Mapping[str, Step] = field(default_factory=dict)
+    cost: Cost = Cost()
+
+    @property
+    def name(self) -> str:
+        """What progress lines and tables call this step."""
+        return f"{self.stage} {self.label}".strip()
+
+    @property
+    def module(self) -> ModuleType:
+        """The stage's module: VERSION, Inputs class, run()."""
+        return importlib.import_module(f"crossdiff.stages.{self.stage}")
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the inputs, the parents' keys and the stage's version."""
+        parents = {role: parent.key for role, parent in self.parents.items()}
+        return artifact_key(self.stage, self.module.VERSION, self.inputs, parents)
+
+    def folder(self, store: Path) -> Path:
+        """Where the finished artifact lies."""
+        return store / self.stage / self.key
+
+    def is_finished(self, store: Path) -> bool:
+        """Artifacts are published by one rename, so a folder with its manifest is complete."""
+        return (self.folder(store) / MANIFEST).is_file()
+
+
+def merge(plans: Iterable[Iterable[Step]]) -> list[Step]:
+    """All steps of several plans, parents first, one step per key."""
+    merged: dict[str, Step] = {}
+    for plan in plans:
+        for step in plan:
+            merged.setdefault(step.key, step)
+    return sorted(merged.values(), key=lambda step: STAGES.index(step.stage))

@@ -1,0 +1,58 @@
+"""The plan as text: every step, its key, whether it is finished, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossdiff.pipeline.jobs import group
+from crossdiff.pipeline.steps import Cost, Step
+
+HEADER = ("step", "key", "state", "GPU h", "CPU h", "disk GB", "API $")
+
+
+def plan_table(steps: Sequence[Step], store: Path) -> str:
+    """Aligned columns, one row per step, and the total of what is still to do."""
+    rows = [HEADER, *(_row(step, store) for step in steps)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    left = remaining_cost(steps, store)
+    finished = sum(step.is_finished(store) for step in steps)
+    lines.append(f"{finished} of {len(steps)} steps finished; still to do: {describe(left)}")
+    return "\n".join(lines)
+
+
+def remaining_cost(steps: Sequence[Step], store: Path) -> Cost:
+    """Summed cost of the jobs that are not finished; layers of one forward pass are paid once."""
+    total = Cost()
+    for job in group([step for step in steps if not step.is_finished(store)]):
+        total = total + job.cost
+    return total
+
+
+def describe(cost: Cost) -> str:
+    """One phrase for people."""
+    return (
+        f"{_amount(cost.gpu_hours)} GPU-hours (one H200, estimated) or {_amount(cost.cpu_hours)} hours of 2 cores, "
+        f"{_amount(cost.disk_gb)} GB of disk, {_amount(cost.api_usd)} $ of API calls"
+    )
+
+
+def _row(step: Step, store: Path) -> tuple[str, ...]:
+    state = "finished" if step.is_finished(store) else "to do"
+    cost = step.cost
+    amounts = (cost.gpu_hours, cost.cpu_hours, cost.disk_gb, cost.api_usd)
+    return (step.name, step.key, state, *(_amount(amount) for amount in amounts))
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    if value == 0:
+        return "0"
+    if value < 0.005:
+        return "<0.01"
+    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"

@@ -1,0 +1,131 @@
+"""Running a plan here: reuse, resume, one forward pass for several layers, damaged parents."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from crossdiff.dispatch.local import run_steps
+from crossdiff.io.artifacts import DamagedArtifact
+from crossdiff.io.tables import read_json
+from crossdiff.pipeline.steps import Step
+from crossdiff.settings import Runtime, Settings
+
+
+class Inputs(Settings):
+    text: str = "x"
+
+
+class Layered(Settings):
+    layers: tuple[int, ...]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Stages `tokens` and `harvest` replaced by small ones that record their calls."""
+    seen: list = []
+
+    def tokens(inputs, parents, draft, runtime):
+        seen.append(("tokens", inputs.text))
+        if inputs.text == "fail":
+            (draft / "half").write_text("half")
+            raise RuntimeError("stop")
+        (draft / "out.txt").write_text(inputs.text)
+        return {"n": 1}
+
+    def harvest(inputs, parents, draft, runtime):
+        seen.append(("harvest", inputs.layers))
+        for layer in inputs.layers:
+            (draft / f"layer_{layer}").mkdir()
+            (draft / f"layer_{layer}" / "rows").write_text(
+                f"{layer} {(parents['tokens'] / 'out.txt').read_text()}"
+            )
+        (draft / "shared.json").write_text("{}")
+        return {"n": len(inputs.layers)}
+
+    for name, run in (("tokens", tokens), ("harvest", harvest)):
+        module = types.ModuleType(f"crossdiff.stages.{name}")
+        module.VERSION, module.run = 1, run
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return seen
+
+
+def runtime(tmp_path: Path) -> Runtime:
+    return Runtime(store=tmp_path / "store", progress=False)
+
+
+def steps() -> list[Step]:
+    tokens = Step("tokens", "", Inputs())
+    return [
+        tokens,
+        *(Step("harvest", "pt", Layered(layers=(layer,)), {"tokens": tokens}) for layer in (3, 1)),
+    ]
+
+
+def test_a_second_run_reuses_everything(tmp_path: Path, calls: list) -> None:
+    first = run_steps(steps(), runtime(tmp_path))
+    second = run_steps(steps(), runtime(tmp_path))
+    assert [outcome.state for outcome in first] == ["done"] * 3
+    assert [outcome.state for outcome in second] == ["reused"] * 3
+    assert len(calls) == 2
+
+
+def test_several_layers_share_one_call_and_are_artifacts_of_their_own(tmp_path: Path, calls: list) -> None:
+    run_steps(steps(), runtime(tmp_path))
+    assert ("harvest", (1, 3)) in calls
+    for step in steps()[1:]:
+        layer = step.inputs.layers[0]
+        folder = step.folder(tmp_path / "store")
+        assert (folder / f"layer_{layer}" / "rows").read_text() == f"{layer} x"
+        assert (folder / "shared.json").exists()
+        assert [path.name for path in folder.glob("layer_*")] == [f"layer_{layer}"]
+        assert read_json(folder / "manifest.json")["inputs"] == {"layers": [layer]}
+
+
+def test_a_failed_step_is_not_finished_and_keeps_its_draft(tmp_path: Path, calls: list) -> None:
+    step = Step("tokens", "", Inputs(text="fail"))
+    with pytest.raises(RuntimeError, match="stop"):
+        run_steps([step], runtime(tmp_path))
+    assert not step.is_finished(tmp_path / "store")
+    assert (tmp_path / "store" / "tokens" / f".{step.key}.draft" / "half").exists()
+
+
+def test_an_altered_parent_is_refused_before_it_is_used(tmp_path: Path, calls: list) -> None:
+    tokens, *rest = steps()
+    run_steps([tokens], runtime(tmp_path))
+    (tokens.folder(tmp_path / "store") / "out.txt").write_text("y")
+    with pytest.raises(DamagedArtifact, match="altered"):
+        run_steps(rest, runtime(tmp_path))
+
+
+def test_a_store_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the store should be")
+    with pytest.raises(ValueError, match="cannot be written"):
+        run_steps([], runtime(tmp_path))
+
+
+CONCURRENT = """
+import sys, time, types
+from pathlib import Path
+from crossdiff.dispatch.local import run_steps
+from crossdiff.pipeline.steps import Step
+from crossdiff.settings import Runtime, Settings
+module = types.ModuleType("crossdiff.stages.tokens")
+def run(inputs, parents, draft, runtime):
+    with open(sys.argv[2], "a") as log: log.write("ran\\n")
+    time.sleep(1.0); (draft / "out").write_text("x"); return {}
+module.VERSION, module.run = 1, run
+sys.modules[module.__name__] = module
+print(run_steps([Step("tokens", "", Settings())], Runtime(store=Path(sys.argv[1])))[0].state)
+"""
+
+
+def test_two_processes_with_one_key_compute_it_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CONCURRENT, str(tmp_path / "store"), str(tmp_path / "log")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]
+    states = sorted(process.communicate(timeout=60)[0].split()[-1] for process in both)
+    assert states == ["done", "reused"]
+    assert (tmp_path / "log").read_text() == "ran\n"

@@ -1,0 +1,92 @@
+"""Keys hold every input; drafts become artifacts by one rename; damage is seen."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from crossdiff.io.artifacts import DamagedArtifact, artifact_key, publish, verify, write_manifest
+from crossdiff.settings import Settings
+
+
+class Inner(Settings):
+    rate: float = 0.1
+
+
+class Inputs(Settings):
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
+    seed: int = 0
+    inner: Inner = Inner()
+    path: str = "/here"
+
+
+def key(inputs: Inputs, *, version: int = 1, parents: dict[str, str] | None = None) -> str:
+    return artifact_key("train", version, inputs, parents or {})
+
+
+def test_every_input_parent_and_version_changes_the_key() -> None:
+    keys = [
+        key(Inputs()),
+        key(Inputs(seed=1)),
+        key(Inputs(inner=Inner(rate=0.2))),
+        key(Inputs(), version=2),
+        key(Inputs(), parents={"tokens": "abc"}),
+        key(Inputs(), parents={"other": "abc"}),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_path_does_not_change_the_key() -> None:
+    assert key(Inputs(path="/there")) == key(Inputs())
+
+
+def make(folder: Path) -> Path:
+    with publish(folder) as draft:
+        (draft / "rows.bin").write_bytes(b"12345678")
+        write_manifest(draft, {"stage": "train"})
+    return folder
+
+
+def test_a_published_folder_verifies(tmp_path: Path) -> None:
+    assert verify(make(tmp_path / "artifact"))["stage"] == "train"
+
+
+def test_a_failing_block_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with publish(tmp_path / "artifact") as draft:
+            (draft / "half").write_text("x")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_writer_uses_the_first_ones_result(tmp_path: Path) -> None:
+    final = tmp_path / "artifact"
+    with publish(final) as slow:
+        (slow / "who").write_text("slow")
+        with publish(final) as quick:
+            (quick / "who").write_text("quick")
+    assert (final / "who").read_text() == "quick"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "rows.bin").write_bytes(b"1234"), "4 bytes"),
+        (lambda folder: (folder / "rows.bin").write_bytes(b"1234567X"), "altered"),
+        (lambda folder: (folder / "rows.bin").unlink(), "missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "not readable"),
+        (lambda folder: (folder / "manifest.json").unlink(), "no manifest"),
+        (lambda folder: (folder / "manifest.json").write_text(json.dumps({"version": 99})), "version 99"),
+    ],
+)
+def test_damage_is_refused_with_the_way_out(tmp_path: Path, damage, message: str) -> None:
+    folder = make(tmp_path / "artifact")
+    damage(folder)
+    with pytest.raises(DamagedArtifact, match=message) as error:
+        verify(folder)
+    assert f"rm -r {folder}" in str(error.value)
