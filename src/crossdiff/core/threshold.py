@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 
-from crossdiff.core.axes import Activations
+from crossdiff.core.axes import Activations, ActiveValues
 from crossdiff.core.crosscoder import LATENT_CHUNK, Crosscoder
+
+
+POOL = 2
+"""A batch may hold this many times its share of the codes above the common threshold."""
 
 
 @dataclass
@@ -44,27 +48,33 @@ class RunningThreshold:
 
 @torch.no_grad()
 def estimate_threshold(crosscoder: Crosscoder, batches: Iterable[Activations], *, k: int) -> float:
-    """Mean over batches (raw units) of the k * n_tokens-th largest scaled code: so L0 is k on such batches.
+    """The k * n-th largest scaled code over all n tokens of the batches (raw units): L0 on them is k.
 
-    Batches with fewer positive codes than that give their smallest positive one. NaN without any.
+    A mean of the batches' own thresholds would miss k where batches differ. With fewer positive codes
+    than k * n it is the smallest positive one; NaN without any. Memory: `POOL` * k * n numbers.
     """
-    found: list[float] = []
+    pool, n_tokens = [], 0
     for x in batches:
-        positive = smallest_kept(crosscoder, x, k=k)
-        if positive == positive:
-            found.append(positive)
-    return sum(found) / len(found) if found else float("nan")
+        pool.append(largest_scaled(crosscoder, x, count=POOL * k * x.shape[0]))
+        n_tokens += x.shape[0]
+    return _smallest_of_largest(torch.cat(pool), k * n_tokens) if pool else float("nan")
 
 
 @torch.no_grad()
 def smallest_kept(crosscoder: Crosscoder, x: Activations, *, k: int) -> float:
-    """The k * n_tokens-th largest scaled code of a batch (raw units), at least the smallest positive one.
+    """The k * n_tokens-th largest scaled code of one batch (raw units), at least the smallest positive one."""
+    count = k * x.shape[0]
+    return _smallest_of_largest(largest_scaled(crosscoder, x, count=count), count)
+
+
+@torch.no_grad()
+def largest_scaled(crosscoder: Crosscoder, x: Activations, *, count: int) -> ActiveValues:
+    """The `count` largest positive scaled codes of a batch (raw units), in no order.
 
     Latents come in chunks and only the best so far are remembered: no [token, latent] matrix is held.
     """
     xn, norm = crosscoder.normaliser.normalise(crosscoder.inputs(x)), crosscoder.code_norm()
-    count, bound = k * x.shape[0], 0.0
-    best = xn.new_zeros(0)
+    best, bound = xn.new_zeros(0), 0.0
     for start in range(0, crosscoder.n_latents, LATENT_CHUNK):
         chunk = slice(start, min(start + LATENT_CHUNK, crosscoder.n_latents))
         scaled = crosscoder.positive_code(xn, chunk) * norm[chunk]
@@ -72,4 +82,10 @@ def smallest_kept(crosscoder: Crosscoder, x: Activations, *, k: int) -> float:
         if best.numel() > count:
             best = best.topk(count, sorted=False).values
             bound = float(best.min())
-    return float(best.min()) if best.numel() else float("nan")
+    return best
+
+
+def _smallest_of_largest(values: ActiveValues, count: int) -> float:
+    if values.numel() > count:
+        values = values.topk(count, sorted=False).values
+    return float(values.min()) if values.numel() else float("nan")

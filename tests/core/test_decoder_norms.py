@@ -1,0 +1,50 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.decoder_norms import decoder_norms, delta_norm, kinds
+from crossdiff.core.dictionary import DictionarySettings
+
+
+def pair(base: float, tuned: float) -> torch.Tensor:
+    return torch.tensor([[[base, 0.0], [0.0, tuned]]])
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "expected"), [(0.0, 2.0, 1.0), (2.0, 0.0, 0.0), (3.0, 3.0, 0.5), (1.0, 2.0, 0.75)]
+)
+def test_delta_norm_is_one_for_tuned_only_and_zero_for_base_only(base, tuned, expected) -> None:
+    assert float(delta_norm(pair(base, tuned))) == pytest.approx(expected)
+
+
+@given(st.floats(0.01, 10), st.floats(0.01, 10))
+def test_delta_norm_mirrors_when_the_models_are_exchanged(base: float, tuned: float) -> None:
+    forward, back = delta_norm(pair(base, tuned)), delta_norm(pair(tuned, base))
+    assert float(forward + back) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_latent_without_directions_has_no_delta_norm() -> None:
+    assert bool(delta_norm(torch.zeros(1, 2, 3)).isnan())
+
+
+def test_norms_and_cosines_of_a_crosscoder() -> None:
+    crosscoder = Crosscoder(DictionarySettings(n_latents=1), n_models=3, d_model=2)
+    with torch.no_grad():
+        crosscoder.decoder.copy_(torch.tensor([[[3.0, 0.0], [9.0, 9.0], [3.0, 4.0]]]))
+    found = decoder_norms(crosscoder, base=0, tuned=2)
+    assert found.norm.flatten().tolist() == [3.0, 5.0]
+    assert float(found.cosine) == pytest.approx(0.6)
+
+
+def test_a_difference_dictionary_has_no_norms_to_compare() -> None:
+    crosscoder = Crosscoder(DictionarySettings(n_latents=1, architecture="diff_sae"), n_models=1, d_model=2)
+    with pytest.raises(ValueError, match="no norms to compare"):
+        decoder_norms(crosscoder)
+
+
+def test_kinds_follow_the_bins_and_silence() -> None:
+    delta = torch.tensor([0.05, 0.5, 0.95, 0.3, 0.5, 0.7])
+    alive = torch.tensor([True, True, True, True, False, True])
+    assert kinds(delta, alive=alive) == ["base_only", "shared", "tuned_only", "other", "dead", "other"]

@@ -1,0 +1,104 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dense import StepPlan, gradients
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
+
+NONE_DEAD = torch.zeros(0, dtype=torch.int64)
+PLAN = StepPlan(
+    sparsity=BatchTopK(k=3), k=3, penalty=0.0, loss="squared", auxiliary=1 / 32, auxiliary_k=4, dead=NONE_DEAD
+)
+
+
+def make(**settings) -> Crosscoder:
+    crosscoder = Crosscoder(DictionarySettings(n_latents=30, **settings), n_models=2, d_model=6)
+    crosscoder.initialise_(torch.Generator().manual_seed(0))
+    return crosscoder.double()
+
+
+def batch(n_tokens: int = 11) -> torch.Tensor:
+    return torch.randn(n_tokens, 2, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_batch_top_k_spends_k_per_token_where_the_batch_needs_it() -> None:
+    result = gradients(make(), batch(), PLAN)
+    assert result.n_active == 33
+    assert set(result.terms) == {"reconstruction"}
+    assert int(result.fired.sum()) <= 30
+
+
+def test_gradients_equal_finite_differences_while_the_kept_set_stays() -> None:
+    crosscoder, xn = make(), batch()
+    gradients(crosscoder, xn, PLAN)
+    for name in ("encoder", "decoder", "encoder_bias", "decoder_bias"):
+        parameter = getattr(crosscoder, name)
+        direction = parameter.grad / parameter.grad.norm()
+        step, losses = 1e-6, []
+        for sign in (1, -1):
+            moved = make()
+            with torch.no_grad():
+                getattr(moved, name).add_(sign * step * direction)
+            losses.append(float(gradients(moved, xn, PLAN).total))
+        assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(float(parameter.grad.norm()), rel=1e-5)
+
+
+def test_dead_latents_alone_receive_the_auxiliary_gradient() -> None:
+    crosscoder, xn = make(), batch()
+    result = gradients(crosscoder, xn, PLAN)
+    silent = (~result.fired).nonzero().squeeze(1)
+    assert crosscoder.encoder.grad is not None
+    assert bool((crosscoder.encoder.grad[silent] == 0).all())
+    with_dead, without = make(), crosscoder
+    result = gradients(with_dead, xn, replace(PLAN, dead=silent))
+    assert float(result.terms["auxiliary"]) > 0
+    assert float(result.total) == pytest.approx(
+        float(result.terms["reconstruction"]) + float(result.terms["auxiliary"]) / 32
+    )
+    assert with_dead.encoder.grad is not None
+    assert bool((with_dead.encoder.grad[silent].abs().sum(dim=(1, 2)) > 0).any())
+    torch.testing.assert_close(with_dead.encoder.grad[result.fired], without.encoder.grad[result.fired])
+    torch.testing.assert_close(with_dead.decoder_bias.grad, without.decoder_bias.grad)
+
+
+@pytest.mark.parametrize("architecture", ["designated_shared", "dedicated"])
+def test_gradients_stay_inside_what_an_architecture_allows(architecture: str) -> None:
+    crosscoder = make(architecture=architecture)
+    optimizer = torch.optim.Adam(crosscoder.parameters(), lr=0.01)
+    for _ in range(5):
+        gradients(crosscoder, batch(), PLAN)
+        optimizer.step()
+        optimizer.zero_grad()
+    decoder = crosscoder.decoder.detach()
+    if architecture == "dedicated":
+        assert bool((decoder[:2, 1] == 0).all())
+        assert bool((decoder[2:4, 0] == 0).all())
+        assert torch.equal(decoder[4:, 0], decoder[4:, 1])
+    else:
+        assert torch.equal(decoder[:3, 0], decoder[:3, 1])
+        assert not torch.equal(decoder[3:, 0], decoder[3:, 1])
+
+
+@pytest.mark.parametrize("sparsity", [TopK(k=3), L1(penalty=0.1), JumpReLU(penalty=0.1)])
+def test_every_method_has_a_step_that_lowers_its_loss(sparsity) -> None:
+    crosscoder, xn = make(), batch()
+    if isinstance(sparsity, JumpReLU):
+        crosscoder.add_gate_(sparsity.initial_gate)
+        crosscoder.double()
+    plan = replace(PLAN, sparsity=sparsity, penalty=getattr(sparsity, "penalty", 0.0))
+    optimizer = torch.optim.Adam(crosscoder.parameters(), lr=0.003)
+    totals = []
+    for _ in range(60):
+        totals.append(float(gradients(crosscoder, xn, plan).total))
+        optimizer.step()
+        optimizer.zero_grad()
+    assert totals[-1] < 0.8 * totals[0]
+
+
+def test_top_k_keeps_k_per_token() -> None:
+    crosscoder, xn = make(), batch()
+    result = gradients(crosscoder, xn, replace(PLAN, sparsity=TopK(k=3)))
+    assert result.n_active <= 33

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from crossdiff.core.dictionary import DictionarySettings, code_norm, project_, tied_latents, writes_to
+
+
+def test_code_norms_of_a_direction_with_norms_3_and_4() -> None:
+    decoder = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
+    expected = {"sum": 7.0, "concat": 5.0, "mixed": 5.7, "none": 1.0}
+    for kind, value in expected.items():
+        assert float(code_norm(decoder, kind)) == pytest.approx(value)  # type: ignore[arg-type]
+
+
+def test_dedicated_latents_write_to_one_model_and_the_rest_is_tied() -> None:
+    settings = DictionarySettings(n_latents=100, architecture="dedicated", dedicated_share=0.05)
+    directions = torch.randn(100, 2, 3)
+    project_(directions, settings)
+    assert bool((directions[:5, 1] == 0).all())
+    assert bool((directions[5:10, 0] == 0).all())
+    assert torch.equal(directions[10:, 0], directions[10:, 1])
+    assert bool((directions[:5, 0] != 0).all())
+    assert writes_to(settings, n_models=2).sum() == 190
+    assert tied_latents(settings) == slice(10, 100)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "designated_shared", "dedicated"])
+def test_projection_is_orthogonal(architecture: str) -> None:
+    """P P x = P x and <P x, y> = <x, P y>, so a projected gradient descends steepest inside."""
+    settings = DictionarySettings(n_latents=30, architecture=architecture)  # type: ignore[arg-type]
+    x, y = torch.randn(2, 30, 2, 4, dtype=torch.float64)
+    px, py = x.clone(), y.clone()
+    project_(px, settings)
+    project_(py, settings)
+    again = px.clone()
+    project_(again, settings)
+    torch.testing.assert_close(again, px)
+    torch.testing.assert_close((px * y).sum(), (x * py).sum())
+
+
+def test_too_many_dedicated_latents_are_refused() -> None:
+    settings = DictionarySettings(n_latents=9, architecture="dedicated", dedicated_share=0.4)
+    with pytest.raises(ValueError, match="leaves no shared latent"):
+        writes_to(settings, n_models=3)
