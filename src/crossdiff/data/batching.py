@@ -31,12 +31,13 @@ class Batch:
 
     def halves(self, lengths: Sequence[int]) -> list[Batch]:
         """The same rows as two batches; one row alone is split by documents, one document not at all."""
-        if len(self.rows) > 1:
-            middle = len(self.rows) // 2
-            return [_batch(self.rows[:middle], lengths), _batch(self.rows[middle:], lengths)]
-        row = self.rows[0]
-        middle = len(row) // 2
-        return [_batch((part,), lengths) for part in (row[:middle], row[middle:]) if part]
+        rows = self.rows
+        if len(rows) == 1:
+            middle = len(rows[0]) // 2
+            parts = [(part,) for part in (rows[0][:middle], rows[0][middle:]) if part]
+        else:
+            parts = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+        return [_batch(part, lengths) for part in parts]
 
 
 def form_batches(
@@ -84,21 +85,36 @@ def _packed(lengths: Sequence[int], context: int) -> list[tuple[int, ...]]:
     return [tuple(row) for row in sorted(rows, key=lambda row: -sum(lengths[d] for d in row))]
 
 
+@dataclass(frozen=True)
+class BatchArrays:
+    """What a forward pass takes, and which row of the documents' rows every place becomes."""
+
+    tokens: Int[Tensor, "row place"]
+    positions: Int[Tensor, "row place"]
+    """Restart with every document and with the padding."""
+    rows: Int[Tensor, "row place"]
+    """Place among the documents' rows, one document after the other; -1 is padding."""
+
+
 def batch_arrays(
-    batch: Batch, ids: Int[Tensor, " token"], offsets: Int[Tensor, " boundary"], *, padding: int
-) -> tuple[Int[Tensor, "row place"], Int[Tensor, "row place"], Int[Tensor, "row place"]]:
-    """Token ids, positions that restart with every document, and every place's token index (-1: padding)."""
+    batch: Batch,
+    ids: Int[Tensor, " token"],
+    starts: Int[Tensor, " document"],
+    lengths: Int[Tensor, " document"],
+) -> BatchArrays:
+    """Arrays of a batch over documents that begin at token `starts` and have `lengths` tokens."""
     shape = (len(batch.rows), batch.width)
-    places = torch.full(shape, -1, dtype=torch.int64)
-    positions = torch.zeros(shape, dtype=torch.int64)
+    tokens, positions = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    rows = torch.full(shape, -1, dtype=torch.int64)
+    first_row = (lengths.cumsum(0) - lengths).tolist()
     for index, row in enumerate(batch.rows):
-        start = 0
+        place = 0
         for document in row:
-            first, last = int(offsets[document]), int(offsets[document + 1])
-            stop = start + last - first
-            places[index, start:stop] = torch.arange(first, last)
-            positions[index, start:stop] = torch.arange(last - first)
-            start = stop
-        positions[index, start:] = torch.arange(batch.width - start)
-    tokens = torch.where(places >= 0, ids[places.clamp(min=0)].long(), padding)
-    return tokens, positions, places
+            start, length = int(starts[document]), int(lengths[document])
+            here = slice(place, place + length)
+            tokens[index, here] = ids[start : start + length]
+            positions[index, here] = torch.arange(length)
+            rows[index, here] = torch.arange(first_row[document], first_row[document] + length)
+            place += length
+        positions[index, place:] = torch.arange(batch.width - place)
+    return BatchArrays(tokens, positions, rows)

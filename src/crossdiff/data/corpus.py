@@ -137,7 +137,7 @@ def files_hash(paths: Sequence[str]) -> str:
 
 
 def expand(paths: Sequence[str]) -> list[Path]:
-    """Files named directly and files of folders (recursively, by name); missing or foreign ones are refused."""
+    """Files named directly and files of folders (recursively, by name); others are refused."""
     found: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()

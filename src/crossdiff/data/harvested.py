@@ -32,14 +32,8 @@ class HarvestedLayer:
     shards: tuple[ShardFile, ...]
 
     @classmethod
-    def open(cls, folder: Path, layer: int) -> HarvestedLayer:
-        """Open a finished harvest; every shard's header and size are checked."""
-        record = read_record(folder)
-        if layer not in record["layers"]:
-            raise ValueError(
-                f"layer={layer} is not in {folder}, which holds layers {record['layers']}; "
-                "harvest that layer first (run with layer=...)"
-            )
+    def open(cls, folder: Path, layer: int, record: dict[str, Any]) -> HarvestedLayer:
+        """Open a finished harvest by its record; every shard's header and size are checked."""
         shards = tuple(
             ShardFile.open(folder / f"layer_{layer}" / shard["file"]) for shard in record["shards"]
         )
@@ -114,8 +108,8 @@ class HarvestedLayer:
         return pieces
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """`harvest.json` of a finished harvest; another format or version is refused."""
+def read_record(folder: Path, layer: int) -> dict[str, Any]:
+    """`harvest.json` of a finished harvest of `layer`; another format or version is refused."""
     path = folder / "harvest.json"
     if not path.is_file():
         raise ValueError(
@@ -126,6 +120,11 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is {record.get('format')!r} version {record.get('version')!r}, this crossdiff reads "
             f"{FORMAT!r} version {VERSION}; run the harvest step again"
+        )
+    if layer not in record["layers"] or not (folder / f"layer_{layer}").is_dir():
+        raise ValueError(
+            f"layer={layer} is not in {folder}, which holds layers {record['layers']}; "
+            "harvest that layer first (run with layer=...)"
         )
     return record
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from crossdiff.data.batching import Batch, batch_arrays, form_batches
@@ -41,44 +41,58 @@ class Harvester:
         self, token_set: TokenSet, shard: CorpusShard, counts: PassCounts
     ) -> dict[int, Shaped[Tensor, "row d_model"]]:
         """Activations of every layer for one corpus shard, in token order and in the model's dtype."""
-        offsets = token_set.offsets[shard.first_document : shard.last_document + 1]
-        lengths = offsets.diff().tolist()
-        batches = form_batches(
-            lengths, batching=self.batching, batch_tokens=self.batch_tokens, context=self.context
-        )
-        found: dict[int, Tensor] = {}
-        for batch in batches:
-            self._run(batch, token_set.ids, offsets, found, counts)
-        return found
+        return self.documents(token_set, torch.arange(shard.first_document, shard.last_document), counts)
 
-    def _run(
-        self, batch: Batch, ids: Tensor, offsets: Tensor, found: dict[int, Tensor], counts: PassCounts
-    ) -> None:
+    def documents(
+        self, token_set: TokenSet, documents: Int[Tensor, " document"], counts: PassCounts
+    ) -> dict[int, Shaped[Tensor, "row d_model"]]:
+        """Activations of some documents, one after the other; batches are formed among these alone."""
+        starts = token_set.offsets[documents]
+        lengths = token_set.offsets[documents + 1] - starts
+        work = _Work(token_set.ids, starts, lengths, counts)
+        batches = form_batches(
+            lengths.tolist(), batching=self.batching, batch_tokens=self.batch_tokens, context=self.context
+        )
+        for batch in batches:
+            self._run(batch, work)
+        return work.found
+
+    def _run(self, batch: Batch, work: _Work) -> None:
         try:
-            self._forward(batch, ids, offsets, found)
+            self._forward(batch, work)
         except torch.OutOfMemoryError:
-            halves = batch.halves(offsets.diff().tolist())
+            halves = batch.halves(work.lengths.tolist())
             if len(halves) < 2:
                 raise
-            counts.splits.append(f"{len(batch.rows)} rows of {batch.width} at token {int(offsets[0])}")
+            work.counts.splits.append(
+                f"{len(batch.rows)} rows of {batch.width} from token {int(work.starts[0])}"
+            )
             torch.cuda.empty_cache()
             for half in halves:
-                self._run(half, ids, offsets, found, counts)
+                self._run(half, work)
             return
-        counts.tokens += batch.n_tokens
-        counts.padding += batch.n_padding
+        work.counts.tokens += batch.n_tokens
+        work.counts.padding += batch.n_padding
 
-    def _forward(self, batch: Batch, ids: Tensor, offsets: Tensor, found: dict[int, Tensor]) -> None:
-        tokens, positions, places = batch_arrays(batch, ids, offsets, padding=0)
-        packed = self.batching == "pack"
-        outputs = self.model.outputs(
-            tokens.to(self.device), positions.to(self.device) if packed else None, layers=self.layers
-        )
-        real = (places >= 0).flatten()
-        rows = places.flatten()[real] - int(offsets[0])
-        n_rows = int(offsets[-1] - offsets[0])
+    def _forward(self, batch: Batch, work: _Work) -> None:
+        arrays = batch_arrays(batch, work.ids, work.starts, work.lengths)
+        positions = arrays.positions.to(self.device) if self.batching == "pack" else None
+        outputs = self.model.outputs(arrays.tokens.to(self.device), positions, layers=self.layers)
+        real = (arrays.rows >= 0).flatten()
+        rows = arrays.rows.flatten()[real]
         for layer in self.layers:
             x = outputs[layer].flatten(0, 1)
-            if layer not in found:
-                found[layer] = torch.empty(n_rows, x.shape[1], dtype=x.dtype)
-            found[layer][rows] = x[real.to(x.device)].cpu()
+            if layer not in work.found:
+                work.found[layer] = torch.empty(int(work.lengths.sum()), x.shape[1], dtype=x.dtype)
+            work.found[layer][rows] = x[real.to(x.device)].cpu()
+
+
+@dataclass
+class _Work:
+    """Documents in hand: where they lie among the ids, and the rows found so far."""
+
+    ids: Int[Tensor, " token"]
+    starts: Int[Tensor, " document"]
+    lengths: Int[Tensor, " document"]
+    counts: PassCounts
+    found: dict[int, Tensor] = field(default_factory=dict)

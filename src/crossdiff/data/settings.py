@@ -25,13 +25,15 @@ class CacheSource(Settings):
 
 
 class LiveSource(Settings):
-    """The models run during training and nothing is stored; rows are mixed in a buffer."""
+    """The models run during training and no activation is stored.
+
+    Batches are those of the cache (equal to rounding): windows of blocks are computed ahead in a thread
+    and mixed in memory, two windows of 1 GiB at a time.
+    """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
 
     batching: Literal["pack", "bucket"] = "pack"
     batch_tokens: int = Field(default=8192, ge=1)
-    buffer_tokens: int = Field(default=262_144, ge=1)
-    """Rows that are mixed at a time; two such buffers are held."""
     statistics_tokens: int = Field(default=1_000_000, ge=1)
     """Tokens, spread over the corpus, from which means and variances are taken beforehand."""

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossdiff.data.harvested import HarvestedLayer
+from crossdiff.data.harvested import HarvestedLayer, read_record
 from crossdiff.data.layer_rows import LayerRows
+from crossdiff.data.live import LiveLayer
 from crossdiff.data.order import EpochOrder, document_blocks
 from crossdiff.data.statistics import N_KINDS, Moments, row_groups
 from crossdiff.data.tokens import TokenKind, TokenSet
@@ -63,11 +64,20 @@ class PairedActivations:
 
     @classmethod
     def open(
-        cls, tokens: Path, harvests: Sequence[Path], *, layer: int, mask: MaskSettings | None = None
+        cls,
+        tokens: Path,
+        harvests: Sequence[Path],
+        *,
+        layer: int,
+        mask: MaskSettings | None = None,
+        device: str = "cpu",
     ) -> PairedActivations:
-        """Open finished artifacts; harvests of other tokens or of unequal width are refused."""
+        """Open finished artifacts; harvests of other tokens or of unequal width are refused.
+
+        `device` is where the models of a `live` source run.
+        """
         token_set = TokenSet.open(tokens)
-        layers = [HarvestedLayer.open(harvest, layer) for harvest in harvests]
+        layers = [_open_layer(harvest, layer, tokens, device) for harvest in harvests]
         for harvested in layers:
             _check_tokens(harvested, token_set, tokens)
         if len({harvested.d_model for harvested in layers}) > 1:
@@ -162,6 +172,13 @@ class PairedActivations:
             group = row_groups(self.token_set.kind[rows], self.token_set.held_out[rows])
             total = total.merge(Moments.of(harvested.rows(rows), group))
         return total.pooled(chosen)
+
+
+def _open_layer(folder: Path, layer: int, tokens: Path, device: str) -> LayerRows:
+    record = read_record(folder, layer)
+    if "live" in record:
+        return LiveLayer(folder, layer, record, tokens, device)
+    return HarvestedLayer.open(folder, layer, record)
 
 
 def _check_tokens(harvested: LayerRows, token_set: TokenSet, tokens: Path) -> None:

@@ -79,6 +79,11 @@ class TokenSet:
         """Number of documents."""
         return len(self.document_ids)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return int(self.offsets.diff().max())
+
     def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
         """Index of the document that each of these tokens belongs to (int64)."""
         return torch.searchsorted(self.offsets, rows, right=True) - 1

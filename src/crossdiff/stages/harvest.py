@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from crossdiff.data.harvest_run import HarvestJob, run_job
+from crossdiff.data.harvest_job import HarvestJob
+from crossdiff.data.harvest_run import run_job, run_part
+from crossdiff.data.live import run_live_job
 from crossdiff.data.settings import CacheSource, LiveSource
-from crossdiff.data.tokens import TokenSet
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
 
@@ -32,15 +33,31 @@ class HarvestInputs(Settings):
 
 def run(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `layer_<L>/shard_*.safetensors` and harvest.json; finished shards of a killed run are kept."""
-    job = HarvestJob(
+    job = _job(inputs, parents, draft, runtime)
+    match inputs.source:
+        case CacheSource():
+            return run_job(job, n_workers=runtime.n_workers)
+        case LiveSource():
+            return run_live_job(job)
+
+
+def run_shards(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> int:
+    """Harvest shards that no other process has taken, without finishing the artifact (array tasks).
+
+    Any number of processes may do this in one draft folder; `run` then finishes it. Returns shards written.
+    """
+    return run_part(_job(inputs, parents, draft, runtime))
+
+
+def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> HarvestJob:
+    return HarvestJob(
         model=inputs.model,
         path=resolve(inputs.model, parents.get("organism")),
         fingerprint=inputs.fingerprint,
         layers=tuple(sorted(set(inputs.layers))),
         source=inputs.source,
-        token_set=TokenSet.open(parents["tokens"]),
+        tokens=parents["tokens"],
         folder=draft,
         device=runtime.device,
         progress=runtime.progress,
     )
-    return run_job(job)
