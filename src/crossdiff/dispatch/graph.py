@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,7 +59,8 @@ def why(node: Node, graph: Sequence[Node]) -> list[str]:
     if entry is None or job is None:
         return []
     if node.state == "cancelled":
-        broken = [other for other in _ancestors(node, graph) if other.state == "failed"]
+        needed = ancestors(node.step)
+        broken = [other for other in graph if other.step.key in needed and other.state == "failed"]
         if broken:
             return [f"cancelled, because {', '.join(other.step.name for other in broken)} failed"]
         return ["cancelled"]
@@ -80,16 +81,25 @@ def why(node: Node, graph: Sequence[Node]) -> list[str]:
     return [f"{sentence}; log: {entry.log}", *(f"  | {line}" for line in last_lines(entry))]
 
 
-def _ancestors(node: Node, graph: Sequence[Node]) -> list[Node]:
-    """Steps of the graph that `node` stands on, directly or not."""
+def ancestors(step: Step) -> set[str]:
+    """Keys of all steps that `step` stands on, directly or not."""
     keys: set[str] = set()
-    front = list(node.step.parents.values())
+    front = list(step.parents.values())
     while front:
-        step = front.pop()
-        if step.key not in keys:
-            keys.add(step.key)
-            front += step.parents.values()
-    return [other for other in graph if other.step.key in keys]
+        parent = front.pop()
+        if parent.key not in keys:
+            keys.add(parent.key)
+            front += parent.parents.values()
+    return keys
+
+
+def nearest(steps: Iterable[Step]) -> list[Step]:
+    """The steps without those that another of them stands on: waiting for the rest is waiting for all."""
+    distinct = {step.key: step for step in steps}
+    implied: set[str] = set()
+    for step in distinct.values():
+        implied |= ancestors(step)
+    return [step for key, step in distinct.items() if key not in implied]
 
 
 def graph_table(graph: Sequence[Node]) -> str:
@@ -123,11 +133,8 @@ def _row(node: Node, graph: Sequence[Node]) -> tuple[str, ...]:
         job = node.entry.job
         log = str(node.entry.log) if node.state in ("running", "failed") else ""
     if node.state in ("waiting", "to do"):
-        open_parents = {
-            other.entry.job if other.entry else other.step.name
-            for other in graph
-            if other.state != "finished"
-            and other.step.key in {parent.key for parent in node.step.parents.values()}
-        }
-        after = ",".join(sorted(open_parents))
+        others = {other.step.key: other for other in graph if other.state != "finished"}
+        parents = nearest(parent for parent in node.step.parents.values() if parent.key in others)
+        entries = [(others[parent.key].entry, parent) for parent in parents]
+        after = ",".join(sorted({entry.job if entry else parent.name for entry, parent in entries}))
     return (node.step.name, node.step.key, node.state, job, after, log)

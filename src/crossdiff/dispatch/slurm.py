@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from crossdiff.dispatch import queue
-from crossdiff.dispatch.graph import read_graph
+from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.profile import load_profile
 from crossdiff.dispatch.register import FOLDER, Register
 from crossdiff.dispatch.remote import Publication, RemoteJob
@@ -149,7 +149,7 @@ class _Submitter:
                 f"{job.name} needs {', '.join(lost)}, which is neither finished nor queued any more; "
                 "run the same command again"
             )
-        return sorted({known[step.key] for step in waiting})
+        return sorted({known[step.key] for step in nearest(waiting)}, key=int)
 
     def parameters(self, job: Job, resources: Resources, after: Sequence[str]) -> dict[str, Any]:
         """sbatch options in submitit's words."""
@@ -159,9 +159,9 @@ class _Submitter:
             extra |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
         options = {
             "job_name": re.sub(r"[^\w.+-]+", "-", f"crossdiff-{job.name}")[:64],
-            "timeout_min": max(1, math.ceil((resources.hours or 1) * 60)),
+            "time": max(1, math.ceil((resources.hours or 1) * 60)),
             "cpus_per_task": cpus,
-            "mem_gb": resources.memory_gb,
+            "mem": f"{math.ceil(resources.memory_gb * 1024)}MB" if resources.memory_gb else None,
             "gpus_per_node": resources.gpus or None,
             "partition": resources.partition,
             "account": resources.account,

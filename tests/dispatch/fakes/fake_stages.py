@@ -1,0 +1,52 @@
+"""Tiny stages in place of the real ones, importable in the test and, through PYTHONPATH, inside SLURM jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STAGES = ("organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare", "report")
+
+
+def install() -> None:
+    """Put the stages where `Step.module` looks for them; nothing of the package is imported."""
+    for stage in STAGES:
+        module = types.ModuleType(f"crossdiff.stages.{stage}")
+        module.VERSION = 1  # type: ignore[attr-defined]
+        module.run = harvest if stage == "harvest" else run  # type: ignore[attr-defined]
+        sys.modules[module.__name__] = module
+
+
+def run(inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Any) -> dict[str, Any]:
+    """Write `n_units` units, one by one; a unit that is in the draft is not written again."""
+    starts = Path(runtime.store) / "starts.txt"
+    with starts.open("a") as handle:
+        handle.write(f"{inputs.text} {os.environ.get('SLURM_JOB_ID')}\n")
+    if inputs.fails_while and Path(inputs.fails_while).exists():
+        raise RuntimeError(f"{inputs.fails_while} is there")
+    for number in range(inputs.n_units):
+        unit = draft / f"unit_{number:03d}"
+        if not unit.exists():
+            time.sleep(inputs.seconds)
+            unit.write_text(f"{inputs.text} {number} of {sorted(parents)}\n")
+            with starts.open("a") as handle:
+                handle.write(f"{inputs.text} unit {number}\n")
+    (draft / "report.html").write_text("<html></html>")
+    (draft / "summary.json").write_text(json.dumps({"version": 1}))
+    return {"n_units": inputs.n_units}
+
+
+def harvest(inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Any) -> dict[str, Any]:
+    """One folder per layer, one line in `passes.txt` per call: a forward pass."""
+    with (Path(runtime.store) / "passes.txt").open("a") as handle:
+        handle.write(f"{inputs.text} {list(inputs.layers)}\n")
+    for layer in inputs.layers:
+        (draft / f"layer_{layer}").mkdir(exist_ok=True)
+        (draft / f"layer_{layer}" / "rows").write_text(f"{inputs.text} {layer}\n")
+    return {"n_layers": len(inputs.layers)}
