@@ -15,7 +15,7 @@ from crossdiff.models.pair import ModelSettings
 from crossdiff.models.reach import hub
 
 _WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -119,7 +119,7 @@ def _load_body(model: ModelSettings, path: str, config: Any) -> nn.Module:
                 path,
                 config=config,
                 revision=model.revision,
-                dtype=_DTYPES[model.dtype],
+                dtype=DTYPES[model.dtype],
                 attn_implementation=model.attention,
                 trust_remote_code=model.trust_remote_code,
             )
