@@ -36,7 +36,8 @@ WORDS = [
     "error",
 ]
 HOSTILE = [
-    "</script>", "<img src=x onerror=\"document.title='owned'\">", "\u202eevil\u202c", "\u200b", "👩‍👩‍👧", "مرحبا بالعالم ",
+    "</script>", "<img src=x onerror=\"document.title='owned'\">", "\u202eevil\u202c", "\u200b",
+    "👩‍👩‍👧", "مرحبا بالعالم ",
     "深層学習の世界", "</style><script>document.title='owned'</script>", "{{ 7*7 }}", "x" * 100_000,
 ]  # fmt: skip
 
@@ -111,9 +112,11 @@ def examples(latents: list[int], size: Size, rng: np.random.Generator, *, hostil
             top = rank < size.n_examples // 2
             rows.append(
                 {
-                    "latent": latent, "subset": "explain" if rank % 2 else "score", "source": "top" if top else "quantile",
+                    "latent": latent, "subset": "explain" if rank % 2 else "score",
+                    "source": "top" if top else "quantile",
                     "quantile": -1 if top else rank % 5, "rank": rank, "document_id": f"doc-{latent}-{rank}",
-                    "document": rank, "start": 5 * rank, "peak": peak, "peak_code": codes[peak], "tokens": tokens,
+                    "document": rank, "start": 5 * rank, "peak": peak, "peak_code": codes[peak],
+                    "tokens": tokens,
                     "codes": codes.astype("float32").tolist(), "kinds": [2] + [0] * (size.n_tokens - 1),
                 }
             )  # fmt: skip
@@ -172,7 +175,8 @@ def deltas(n_reference: int, n_treatment: int, rng: np.random.Generator) -> pd.D
                 0.4,
             ]
         )
-    columns = "level name parent count_reference total_reference count_treatment total_treatment share_reference share_treatment"
+    columns = "level name parent count_reference total_reference count_treatment total_treatment "
+    columns += "share_reference share_treatment"
     return pd.DataFrame(
         rows, columns=[*columns.split(), "relative_change", "ci_low", "ci_high", "p_value", "q_value"]
     )
@@ -274,17 +278,26 @@ class Store:
         deltas(n, n, self.rng).to_csv(folder / "deltas.csv", index=False)
         planted = [{"name": name, "group": "gain", "change": 0.5} for name, _ in CATEGORIES[:4]]
         facts = {
-            "version": 1, "reference": reference, "treatment": treatment, "n_exclusive": {reference: n, treatment: n},
-            "n_labelled": {reference: n - 1, treatment: n - 1}, "unanswered": {reference: 1, treatment: 1},
-            "power": {"sentence": "With 12 against 12 latents the smallest change visible at 80 % power is x5.6 for a 20 % share."},
-            "verdict": "Nothing is certain.", "recovered": planted, "planted": planted, "spearman": 0.4, "notes": ["A note."],
+            "version": 1, "reference": reference, "treatment": treatment,
+            "n_exclusive": {reference: n, treatment: n},
+            "n_labelled": {reference: n - 1, treatment: n - 1},
+            "unanswered": {reference: {"refused": 1}, treatment: {"refused": 1}},
+            "power": {"sentence": "with 12 against 12 latents only x5.6 is visible for a 20 % share"},
+            "verdict": "Nothing is certain.", "recovered": planted, "planted": planted,
+            "spearman": {"rho": 0.4, "ci_low": -0.1, "ci_high": 0.7}, "notes": ["A note."],
         }  # fmt: skip
         write_json(facts, folder / "comparison.json")
         self.finish("compare")
 
 
-def build(root: Path, *, pairs: tuple[str, ...] = ("pt_it", "pt_simpo"), size: Size | None = None, hostile: bool = False,
-          state: str | None = None) -> Store:  # fmt: skip
+def build(
+    root: Path,
+    *,
+    pairs: tuple[str, ...] = ("pt_it", "pt_simpo"),
+    size: Size | None = None,
+    hostile: bool = False,
+    state: str | None = None,
+) -> Store:
     """A finished set of artifacts for one pair or for two with their comparison."""
     store = Store(root, pairs=pairs, size=size)
     for name in pairs:

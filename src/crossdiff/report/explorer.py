@@ -10,9 +10,10 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from crossdiff.report.frames import rows_of
 from crossdiff.report.sources import PairSource
 from crossdiff.report.words import finite
 
@@ -30,15 +31,17 @@ FIGURES = (
 )  # fmt: skip
 
 
-def pack(pair: PairSource, *, n_examples: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def pack(
+    pair: PairSource, *, n_examples: int, near: Mapping[int, list[dict[str, Any]]] | None = None
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Index rows for the list, and `latent -> base64(deflate(JSON))` for what opening one shows."""
     table = pair.latents.set_index("latent")
-    notes = {int(row["latent"]): row for row in pair.annotations}
+    notes = {(int(row["latent"]), row["role"]): row for row in pair.annotations}
     examples = {} if pair.examples is None else dict(list(pair.examples.groupby("latent")))
     index, chunks = [], {}
     for entry in pair.selected():
         latent = int(entry["latent"])
-        annotation = notes.get(latent, {})
+        annotation = notes.get((latent, entry["role"]), {})
         figures = (
             {name: table.at[latent, name] for name in FIGURES if name in table}
             if latent in table.index
@@ -50,6 +53,9 @@ def pack(pair: PairSource, *, n_examples: int) -> tuple[list[dict[str, Any]], di
             "votes": annotation.get("votes") or {},
             "evidence": annotation.get("evidence") or [],
             "annotator": annotation.get("annotator"),
+            "near": (near or {}).get(latent, []),
+            "logits": entry.get("logits") or {},
+            "histogram": entry.get("histogram"),
             "figures": {name: significant(value) for name, value in figures.items()},
             **example_set(examples.get(latent), n_examples=n_examples),
         }
@@ -86,27 +92,25 @@ def example_set(frame: pd.DataFrame | None, *, n_examples: int) -> dict[str, Any
     if frame is None or frame.empty:
         return {"examples": [], "n_examples": 0, "peak": None}
     chosen = choose(frame, n_examples)
-    peak = max((max(row.codes, default=0.0) for row in chosen.itertuples(index=False)), default=0.0)
+    peak = max((max(row.codes, default=0.0) for row in chosen), default=0.0)
     return {
-        "examples": [pack_example(row, peak) for row in chosen.itertuples(index=False)],
+        "examples": [pack_example(row, peak) for row in chosen],
         "n_examples": len(frame),
         "peak": significant(float(peak)),
     }
 
 
-def choose(frame: pd.DataFrame, n_examples: int) -> pd.DataFrame:
+def choose(frame: pd.DataFrame, n_examples: int) -> list[Any]:
     """At most `n_examples`: top and quantile examples in equal parts where both exist, in order of rank."""
-    ordered = frame.sort_values(["rank"], kind="stable")
-    top, quantile = ordered[ordered["source"] == "top"], ordered[ordered["source"] != "top"]
+    rows = sorted(rows_of(frame), key=lambda row: row.rank)
+    top = [row for row in rows if row.source == "top"]
+    quantile = sorted((row for row in rows if row.source != "top"), key=lambda row: -row.quantile)
     n_top = max(n_examples - len(quantile), min(len(top), -(-n_examples // 2)))
-    import pandas as pd
-
-    lower = quantile.sort_values(["quantile", "rank"], ascending=[False, True], kind="stable")
-    return pd.concat([top.head(n_top), lower.head(n_examples - min(n_top, len(top)))])
+    return [*top[:n_top], *quantile[: n_examples - min(n_top, len(top))]]
 
 
 def pack_example(row: Any, peak: float) -> dict[str, Any]:
-    """One window: its text once, `marks` [start, length, level] of active tokens, `template` [start, length]."""
+    """One window: text once, `marks` [start, length, level] of active tokens, `template` [start, length]."""
     first, last = window(row.tokens, row.peak)
     marks, template, position = [], [], 0
     parts = [display(token) for token in row.tokens[first:last]]
@@ -114,7 +118,8 @@ def pack_example(row: Any, peak: float) -> dict[str, Any]:
         length = utf16_length(token)
         if code > 0 and peak > 0:
             level = min(N_LEVELS, max(1, math.ceil(code / peak * N_LEVELS)))
-            marks.append([position, length, level])
+            space = len(token) - len(token.lstrip()) if token.strip() else 0
+            marks.append([position + space, length - space, level])
         elif kind and template and template[-1][0] + template[-1][1] == position:
             template[-1][1] += length
         elif kind:
@@ -135,7 +140,7 @@ def pack_example(row: Any, peak: float) -> dict[str, Any]:
 
 
 def window(tokens: Sequence[str], peak: int) -> tuple[int, int]:
-    """The tokens [first, last) around the peak that fit into `MAX_TEXT` characters, at least the peak's own."""
+    """The tokens [first, last) around the peak that fit into `MAX_TEXT` characters, at least the peak."""
     first = last = max(0, min(int(peak), len(tokens) - 1))
     budget = MAX_TEXT
     while budget > 0 and (first > 0 or last < len(tokens)):
@@ -149,9 +154,8 @@ def window(tokens: Sequence[str], peak: int) -> tuple[int, int]:
 
 
 def display(token: str) -> str:
-    """A token as text: word-boundary and line marks of common tokenizers resolved, very long ones cut."""
-    text = token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n")
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+    """A token as it is shown; only very long ones are cut."""
+    return token if len(token) <= MAX_TEXT else token[:MAX_TEXT] + "…"
 
 
 def utf16_length(text: str) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from crossdiff.report.figures.changes import holds_zero
+from crossdiff.report.figures.stops import clause_text
+from crossdiff.report.frames import where
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.report.words import number, share
+from crossdiff.taxonomy.scheme import RESERVED
 
-ALPHA = 0.05
+LEVEL = 0.05
 
 
 def headline(sources: Sources) -> str:
@@ -19,136 +22,178 @@ def headline(sources: Sources) -> str:
     for pair in sources.pairs.values():
         n_tuned, n_base = len(pair.exclusive("tuned")), len(pair.exclusive("base"))
         parts.append(
-            f"{pair.name}: {_count(n_tuned, 'latent')} of {len(pair.latents):,} "
-            f"{'belongs' if n_tuned == 1 else 'belong'} to the tuned model only, {n_base:,} to the base model only."
+            f"{pair.name}: {count(n_tuned, 'latent')} of {len(pair.latents):,} "
+            f"{'belongs' if n_tuned == 1 else 'belong'} to the tuned model only, "
+            f"{n_base:,} to the base model only."
         )
     return " ".join(parts) or "This report holds no pair."
 
 
+def found(comparison: ComparisonSource, level: str) -> tuple[int, int]:
+    """How many rows of a level (class or category) change beyond chance after correction, and of how many."""
+    rows = [row for row in comparison.rows() if row.level == level and row.name not in RESERVED]
+    return sum(row.q_value < LEVEL for row in rows), len(rows)
+
+
 def comparison_verdict(comparison: ComparisonSource) -> str:
-    """`12 of 30 categories changed beyond what 92 against 113 latents can show by chance.`"""
-    rows = comparison.deltas[comparison.deltas["level"] == "category"]
-    if rows.empty or not (rows["total_reference"].max() > 0 and rows["total_treatment"].max() > 0):
+    """`None of 30 categories changed beyond what 92 against 113 latents can show by chance.`"""
+    totals = [row.totals for row in comparison.rows()]
+    n_reference, n_treatment = max(totals, default=(0, 0))
+    if not (n_treatment and n_reference):
         return (
-            "Nothing to compare: "
-            f"{comparison.facts.get('n_labelled', {})} labelled exclusive latents leave no shares to set side by side."
-            if comparison.facts.get("n_labelled")
-            else "Nothing to compare: at least one pair has no labelled exclusive latent."
+            f"No comparison is possible: {comparison.treatment} has "
+            f"{count(n_treatment, 'labelled exclusive latent')}, {comparison.reference} has {n_reference:,}."
         )
-    n_treatment, n_reference = int(rows["total_treatment"].max()), int(rows["total_reference"].max())
-    n_found = int((rows["q_value"] <= ALPHA).sum())
-    n_clear = sum(not holds_zero(row) for row in rows.itertuples(index=False))
-    number_of = "None" if n_found == 0 else f"{n_found}"
-    verb = "changed"
+    n_found, n_categories = found(comparison, "category")
+    n_classes_found, n_classes = found(comparison, "class")
     return (
-        f"{number_of} of {len(rows)} categories {verb} beyond what {n_treatment} against {n_reference} latents "
-        f"can show by chance (false discovery rate {ALPHA:.0%}; {n_clear} with an interval clear of 0)."
+        f"{n_found or 'None'} of {n_categories} categories and {n_classes_found or 'none'} of {n_classes} "
+        f"classes changed beyond what {n_treatment} against {n_reference} latents can show by chance."
     )
 
 
-def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
-    """Warnings about a pair, `{"level": ok|warn, "text"}`, from diagnostics.json and the latent table."""
-    found = [
-        {"level": "warn", "text": text}
-        for key in ("signatures", "sentences", "warnings")
-        for text in _texts(pair.diagnostics.get(key))
-    ]
-    alive = pair.latents[pair.latents["kind"] != "dead"]
-    delta = alive["delta_norm"].dropna()
-    if not found and len(delta):
-        if not ((delta < 0.1) | (delta > 0.9)).any() and ((delta >= 0.3) & (delta <= 0.6)).mean() >= 0.5:
-            found.append(
-                {
-                    "level": "warn",
-                    "text": "This pair is too similar: no alive latent lies below 0.1 or above 0.9 of delta_norm and at least half lie in 0.3 to 0.6, so exclusive latents cannot be told from shared ones.",
-                }
-            )
-        elif ((delta >= 0.4) & (delta <= 0.6)).mean() < 0.1:
-            found.append(
-                {
-                    "level": "warn",
-                    "text": "This pair is too distant: fewer than 10 % of its alive latents are shared (delta_norm 0.4 to 0.6).",
-                }
-            )
-    for model in ("base", "tuned"):
-        fve = pair.training.get(f"fve_{model}")
-        if fve is not None and fve < 0.8:
-            found.append(
-                {
-                    "level": "warn",
-                    "text": f"The crosscoder explains only {share(fve)} of the {model} model's variance: what it misses is in no latent.",
-                }
-            )
-    if not found:
-        found.append(
-            {
-                "level": "ok",
-                "text": "No failure signature: the pair is neither too similar nor too distant, and the reconstruction is good.",
-            }
+def comparison_lines(comparison: ComparisonSource) -> list[str]:
+    """Below the chart: power line, what intervals say before correction, unanswered latents, notes."""
+    lines = [_sentence(text) for text in texts(comparison.facts.get("power"))]
+    rows = [row for row in comparison.rows() if not row.is_class]
+    clear = sum(not row.holds_zero for row in rows)
+    if rows:
+        lines.append(
+            f"{count(clear, 'category interval is', 'category intervals are')} clear of 0; by chance alone "
+            f"about {LEVEL * len(rows):.2g} of {len(rows)} would be, hence the corrected q-values."
         )
-    return found
+    for pair, states in (comparison.facts.get("unanswered") or {}).items():
+        told = unanswered_text(states)
+        if told:
+            lines.append(f"Outside the totals, {pair}: {told} without an answer.")
+    return [*lines, *(_sentence(text) for text in texts(comparison.facts.get("notes")))]
 
 
-def _texts(value: Any) -> list[str]:
-    match value:
-        case str():
-            return [value]
-        case list():
-            return [text for item in value for text in _texts(item)]
-        case dict():
-            return _texts(value.get("sentence") or value.get("text") or [])
-    return []
-
-
-def set_aside(pair: PairSource) -> list[tuple[str, str, str]]:
-    """Every count that was left out on the way, as (step, what, count)."""
-    latents = pair.latents
-    rows = [
-        ("train", "latents that never fire (dead)", number(int((latents["kind"] == "dead").sum()))),
-        ("scale", "latents whose call is undecided", number(int((latents["call"] == "undecided").sum()))),
-    ]
-    for clause, count in (pair.diagnostics.get("rejected") or pair.selection.get("rejected") or {}).items():
-        rows.append(("scale", f"rejected by: {clause}", number(count)))
-    if pair.annotated:
-        for state, count in sorted(pair.states().items()):
-            if state != "ok":
-                rows.append(("annotate", f"tuned-exclusive latents: {state}", number(count)))
-    else:
-        rows.append(("annotate", "no annotations yet", number(len(pair.exclusive("tuned")))))
-    return rows
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def unanswered_text(states: Any) -> str:
+    """`3 refused, 1 invalid`, from a count or from counts per state."""
+    if isinstance(states, dict):
+        return ", ".join(f"{number(each)} {state}" for state, each in sorted(states.items()) if each)
+    return count(int(states), "latent") if states else ""
 
 
 def leads(sources: Sources) -> list[str]:
-    """Lines below the headline: what is missing from this report, and what kind of labels it carries."""
+    """Lines below the headline: the verdict in full, what is missing, and what kind of labels these are."""
     lines = []
+    if sources.comparison is not None:
+        lines += [_sentence(text) for text in texts(sources.comparison.facts.get("verdict"))]
     for pair in sources.pairs.values():
         if pair.exclusive("tuned").empty:
             lines.append(
-                f"{pair.name}: no latent passed latent scaling for the tuned model, so there is nothing to label."
+                f"{pair.name}: no latent passed latent scaling for the tuned model, "
+                "so there is nothing to label."
             )
         elif not pair.annotated:
             lines.append(f"{pair.name}: its exclusive latents have no annotations yet.")
-        elif pair.annotations and not pair.states().get("ok"):
-            told = ", ".join(f"{count} {state}" for state, count in sorted(pair.states().items()))
-            lines.append(
-                f"{pair.name}: no exclusive latent was labelled ({told or 'only controls were asked'})."
-            )
+        elif not pair.n_labelled():
+            told = unanswered_text(pair.states()) or "only controls were asked"
+            lines.append(f"{pair.name}: no exclusive latent was labelled ({told}).")
     annotators = {row.get("annotator") for pair in sources.pairs.values() for row in pair.annotations}
     if any("lexical" in str(name) for name in annotators):
         lines.append(
-            "Labels were made without a language model, from activation-weighted words: they are keywords, not meanings."
+            "Labels were made without a language model, from activation-weighted words: "
+            "they are keywords, not meanings."
         )
-    return lines
+    return [*lines, *(_sentence(text) for text in texts(sources.annotate.get("warnings")))]
 
 
-def comparison_lines(comparison: ComparisonSource) -> list[str]:
-    """The power line and the notes of the comparison."""
-    lines = _texts(comparison.facts.get("power"))
-    return [*lines, *_texts(comparison.facts.get("notes"))]
+def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
+    """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
+    diagnostics = pair.diagnostics
+    warnings = texts(diagnostics.get("signature"))
+    for model in ("base", "tuned"):
+        fve = pair.training.get(f"fve_{model}")
+        if fve is not None and fve < 0.8:
+            warnings.append(
+                f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
+                "what it misses is in no latent."
+            )
+    k, l0 = pair.training.get("k"), pair.training.get("l0")
+    if k and l0 is not None and abs(l0 / k - 1) > 0.2:
+        warnings.append(
+            f"At inference {l0:.1f} latents are active per token, trained for {k}: the threshold is off."
+        )
+    dead = pair.training.get("dead_share")
+    if dead is not None and dead > 0.2:
+        warnings.append(f"{share(dead)} of the latents are dead.")
+    template = (diagnostics.get("template") or {}).get("tuned") or {}
+    if template.get("mainly_template"):
+        told = count(
+            template["mainly_template"], "tuned-exclusive latent fires", "tuned-exclusive latents fire"
+        )
+        warnings.append(f"{told} mainly on chat template tokens.")
+    n_twins = (diagnostics.get("twins") or {}).get("n", 0)
+    if n_twins:
+        warnings.append(
+            f"{count(n_twins, 'twin')}: a base-only and a tuned-only latent with the same direction "
+            "(cosine above 0.9), one concept counted twice by norms."
+        )
+    if warnings:
+        return [{"level": "warn", "text": text} for text in warnings]
+    return [
+        {
+            "level": "ok",
+            "text": "No failure signature: the pair is neither too similar nor too distant, the "
+            "reconstruction is good and the threshold holds.",
+        }
+    ]
+
+
+def set_aside(pair: PairSource) -> list[tuple[str, str, int]]:
+    """Every count that was left out on the way, as (step, what, count)."""
+    latents, selection = pair.latents, pair.selection
+    rows = [
+        ("train", "latents never active (dead)", len(where(latents, kind="dead"))),
+        ("scale", "latents whose call is undecided", len(where(latents, call="undecided"))),
+    ]
+    for side, clauses in rejected_by_side(pair).items():
+        rows += [
+            ("scale", f"{side} side, stopped first by: {clause_text(clause)}", each)
+            for clause, each in clauses.items()
+        ]
+    rows += [
+        ("documents", f"latents not taken, {name}", each)
+        for name, each in counts_in(selection.get("not_taken"))
+    ]
+    if "near_duplicates_dropped" in selection:
+        rows.append(
+            ("documents", "near-duplicate documents dropped", int(selection["near_duplicates_dropped"]))
+        )
+    states = pair.states()
+    rows += [
+        ("annotate", f"tuned-exclusive latents: {state.replace('_', ' ')}", each)
+        for state, each in sorted(states.items())
+        if state != "ok"
+    ]
+    if not pair.annotated:
+        rows.append(
+            ("annotate", "tuned-exclusive latents without annotations yet", len(pair.exclusive("tuned")))
+        )
+    return rows
+
+
+def rejected_by_side(pair: PairSource) -> dict[str, dict[str, int]]:
+    """Clause -> latents it stopped first, per side; an older flat table counts as the tuned side."""
+    rejected = pair.diagnostics.get("rejected") or {}
+    if any(not isinstance(value, dict) for value in rejected.values()):
+        return {"tuned": rejected}
+    return rejected
+
+
+def counts_in(value: Any) -> list[tuple[str, int]]:
+    """Named counts of a dictionary, or one unnamed count."""
+    match value:
+        case dict():
+            return [
+                (str(name).replace("_", " "), int(each)) for name, each in value.items() if each is not None
+            ]
+        case int():
+            return [("all", value)]
+    return []
 
 
 def explorer_note(sources: Sources) -> str:
@@ -157,5 +202,32 @@ def explorer_note(sources: Sources) -> str:
     if n_listed == 0:
         return "There is no exclusive latent to list."
     if all(pair.examples is None for pair in sources.pairs.values()):
-        return f"{_count(n_listed, 'latent')}; their documents were not collected."
-    return f"{_count(n_listed, 'latent')} with the documents that fire them most."
+        return f"{count(n_listed, 'latent')}; their documents were not collected."
+    return f"{count(n_listed, 'latent')} with the documents that fire them most."
+
+
+def texts(value: Any) -> list[str]:
+    """The sentences inside a string, a list or a `{"sentence": ...}`; nothing for null."""
+    match value:
+        case str():
+            return [value] if value else []
+        case list() | tuple():
+            return [text for item in value for text in texts(item)]
+        case dict():
+            return texts(value.get("sentence"))
+    return []
+
+
+def count(amount: int, one: str, many: str | None = None) -> str:
+    """`1 latent`, `3 latents`."""
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Parts as a list in a sentence."""
+    return ", ".join(part for part in parts if part)
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

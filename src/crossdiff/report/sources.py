@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.tables import read_json, read_table
+from crossdiff.report.figures.rows import DeltaRow, delta_rows
+from crossdiff.report.frames import rows_of, where
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ROLES = ("exclusive_tuned", "exclusive_base", "control_shared")
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,24 @@ class PairSource:
     selection: dict[str, Any] = field(default_factory=dict)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     annotated: bool = False
+    crosscoder: Path | None = None
 
     def selected(self) -> list[dict[str, Any]]:
-        """Latents with documents, `{"latent", "role"}`; without a selection the exclusive ones of the table."""
+        """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""
         if self.selection.get("latents"):
             return list(self.selection["latents"])
-        found = self.latents[self.latents["call"] == "exclusive"]
+        found = where(self.latents, call="exclusive")
         return [
-            {"latent": int(row.latent), "role": f"exclusive_{row.exclusive_to}"}
-            for row in found.itertuples(index=False)
+            {"latent": int(row.latent), "role": f"exclusive_{row.exclusive_to}"} for row in rows_of(found)
         ]
 
     def exclusive(self, model: str) -> pd.DataFrame:
         """Rows of the latent table that passed latent scaling for `model` (`base` or `tuned`)."""
-        table = self.latents
-        return table[(table["call"] == "exclusive") & (table["exclusive_to"] == model)]
+        return where(self.latents, call="exclusive", exclusive_to=model)
+
+    def n_labelled(self) -> int:
+        """Tuned-exclusive latents with an answer, `uninterpretable` included: the total of the shares."""
+        return sum(count for state, count in self.states().items() if state in ANSWERED)
 
     def states(self) -> dict[str, int]:
         """Count of tuned-exclusive annotation rows per state."""
@@ -65,6 +69,10 @@ class ComparisonSource:
     deltas: pd.DataFrame
     facts: dict[str, Any]
     rates: dict[str, Any] | None = None
+
+    def rows(self) -> list[DeltaRow]:
+        """The delta table's rows, in its order."""
+        return delta_rows(self.deltas)
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,7 @@ def _pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | N
         selection=_json(documents, "selection.json") or {},
         annotations=[row for row in rows or [] if row["pair"] == name],
         annotated=rows is not None,
+        crosscoder=train / "crosscoder",
     )
 
 

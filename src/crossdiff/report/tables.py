@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.report.figures.changes import holds_zero, ordered, row_text
+from crossdiff.report.figures.rows import DeltaRow, ordered
 from crossdiff.report.words import change_text, number, readable, share, visible
 
 if TYPE_CHECKING:
@@ -60,45 +60,35 @@ def _cell(value: Any) -> Cell:
     return Cell("–" if value is None else visible(str(value)))
 
 
-def deltas(frame: pd.DataFrame, *, planted: dict[str, float] | None) -> Table:
+def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Table:
     """The delta table with counts, shares, interval, p and q, and the planted change where it is known."""
-    titles = [
-        "Category",
-        "Change",
-        "95 % interval",
-        "Sign",
-        "Treatment",
-        "Reference",
-        "Share t.",
-        "Share r.",
-        "p",
-        "q",
-    ]
+    titles = ["Category", "Change", "95 % interval", "Sign", "Treatment", "Reference"]
+    titles += ["Share t.", "Share r.", "p", "q"]
     if planted:
         titles.append("Planted")
     columns = tuple(Column(title, index not in (0, 3)) for index, title in enumerate(titles))
-    rows = []
-    for row in ordered(frame).itertuples(index=False):
+    body = []
+    for row in ordered(list(rows)):
         cells = _delta_cells(row)
         if planted:
-            change = planted.get(row.name) if row.level == "category" else None
+            change = None if row.is_class else planted.get(row.name)
             cells.append(Cell("–" if change is None else change_text(change), sort=change))
-        rows.append(Row(tuple(cells), kind=str(row.level)))
-    return Table(columns, tuple(rows))
+        body.append(Row(tuple(cells), kind=row.level))
+    return Table(columns, tuple(body))
 
 
-def _delta_cells(row: Any) -> list[Cell]:
-    interval = "–" if row.ci_low != row.ci_low else f"{change_text(row.ci_low)} to {change_text(row.ci_high)}"
-    sign = "interval holds 0" if holds_zero(row) else ("more" if row.ci_low > 0 else "less")
+def _delta_cells(row: DeltaRow) -> list[Cell]:
+    (reference, treatment), (n_reference, n_treatment) = row.counts, row.totals
+    share_reference, share_treatment = row.shares
     return [
         Cell(readable(row.name)),
-        Cell(row_text(row), sort=_sortable(row.value)),
-        Cell(interval, sort=_sortable(row.ci_low)),
-        Cell(sign),
-        Cell(f"{row.count_treatment} of {row.total_treatment}", sort=row.count_treatment),
-        Cell(f"{row.count_reference} of {row.total_reference}", sort=row.count_reference),
-        Cell(share(row.share_treatment), sort=_sortable(row.share_treatment)),
-        Cell(share(row.share_reference), sort=_sortable(row.share_reference)),
+        Cell(row.text, sort=_sortable(row.value)),
+        Cell(row.interval_text(), sort=_sortable(row.interval[0])),
+        Cell(row.sign),
+        Cell(f"{treatment} of {n_treatment}", sort=treatment),
+        Cell(f"{reference} of {n_reference}", sort=reference),
+        Cell(share(share_treatment), sort=_sortable(share_treatment)),
+        Cell(share(share_reference), sort=_sortable(share_reference)),
         Cell(number(row.p_value, 2), sort=_sortable(row.p_value)),
         Cell(number(row.q_value, 2), sort=_sortable(row.q_value)),
     ]

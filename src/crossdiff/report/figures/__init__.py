@@ -2,6 +2,10 @@
 
 from crossdiff.report.figures.changes import changes
 from crossdiff.report.figures.latents import cosines, delta_norm, density, norms, nu_scatter
+from crossdiff.report.figures.multiverse import multiverse
+from crossdiff.report.figures.stops import stops
 from crossdiff.report.figures.training import training
 
-__all__ = ["changes", "cosines", "delta_norm", "density", "norms", "nu_scatter", "training"]
+__all__ = [
+    "changes", "cosines", "delta_norm", "density", "multiverse", "norms", "nu_scatter", "stops", "training",
+]  # fmt: skip

@@ -6,207 +6,161 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.report.figures import style
-from crossdiff.report.words import change_text, readable
+from crossdiff.report.figures.rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
+from crossdiff.report.words import change_text
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-LIMIT = 4.0
-"""Bars end at a factor of 2**4 either way; what lies further is drawn to the edge and named in the text."""
+Placed = list[tuple[int, DeltaRow]]
+"""Rows with their place on the axis, from the top."""
 
 
-def log2_factor(change: float | None) -> float:
-    """log2 of share_treatment / share_reference, from the relative change; clipped to +-LIMIT, NaN unknown."""
-    if change is None or math.isnan(change):
-        return math.nan
-    if change <= -1:
-        return -LIMIT
-    return max(-LIMIT, min(LIMIT, math.log2(1 + change)))
-
-
-def bar_value(row: Any) -> float:
-    """Length of a delta row's bar: a new category goes to the right edge, none against none to NaN."""
-    if row.count_reference == 0:
-        return LIMIT if row.count_treatment > 0 else math.nan
-    return log2_factor(row.relative_change)
-
-
-def ordered(deltas: pd.DataFrame) -> pd.DataFrame:
-    """Classes from largest to smallest change, each followed by its categories in the same order."""
-    rows = deltas.assign(value=[bar_value(row) for row in deltas.itertuples(index=False)])
-    classes = rows[rows["level"] == "class"].sort_values(
-        ["value", "name"], ascending=False, na_position="last"
-    )
-    parts = []
-    for name in classes["name"]:
-        parts.append(classes[classes["name"] == name])
-        inside = rows[(rows["level"] == "category") & (rows["parent"] == name)]
-        parts.append(inside.sort_values(["value", "name"], ascending=False, na_position="last"))
-    listed = set().union(*(part.index for part in parts)) if parts else set()
-    parts.append(rows[~rows.index.isin(listed)])
-    import pandas as pd
-
-    return pd.concat(parts, ignore_index=True)
-
-
-def holds_zero(row: Any) -> bool:
-    """Whether the interval of the change holds 0 or is not known."""
-    return not (row.ci_low > 0 or row.ci_high < 0)
-
-
-def changes(
-    deltas: pd.DataFrame, *, planted: dict[str, float] | None = None, level: str | None = None
-) -> go.Figure:
+def changes(deltas: pd.DataFrame, *, planted: dict[str, float] | None = None) -> go.Figure:
     """Relative change of each class and category on a log2 axis, hollow when its interval holds 0.
 
     `planted` maps a category to its planted relative change (toy organism only), drawn as a diamond.
+    Rows that neither pair has stay in the table.
     """
     import plotly.graph_objects as go
 
-    rows = ordered(deltas) if level is None else ordered(deltas[deltas["level"] == level])
-    rows = rows[(rows["count_reference"] > 0) | (rows["count_treatment"] > 0)].reset_index(drop=True)
+    placed = list(enumerate(row for row in ordered(delta_rows(deltas)) if any(row.counts)))
     figure = go.Figure()
-    if rows.empty:
+    if not placed:
         return style.note(style.layout(figure, height=160), "No labelled exclusive latents to compare.")
-    names = [_tick(row) for row in rows.itertuples(index=False)]
-    _bars(figure, rows, names)
+    for index, row in placed:
+        if row.is_class:
+            figure.add_hrect(
+                y0=index - 0.5,
+                y1=index + 0.5,
+                fillcolor=style.GRID,
+                opacity=0.55,
+                layer="below",
+                line_width=0,
+            )
+    _bars(figure, placed)
     if planted:
-        _diamonds(figure, rows, names, planted)
-    _axes(figure, rows, names)
+        _diamonds(figure, placed, planted)
+    _axes(figure, [row for _, row in placed])
+    _counts(figure, placed)
     return figure
 
 
-def _tick(row: Any) -> str:
-    name = readable(row.name)
-    return f"<b>{name}</b>" if row.level == "class" else name
+def _bars(figure: go.Figure, placed: Placed) -> None:
+    for title, colour, sign in (("more", style.MORE, 1), ("less", style.LESS, -1)):
+        part = [(index, row) for index, row in placed if row.value * sign > 0]
+        clear = [(index, row) for index, row in part if not row.holds_zero]
+        hollow = [(index, row) for index, row in part if row.holds_zero]
+        _bar(figure, clear, f"{title}, interval clear of 0", fill=colour, line=colour)
+        _bar(figure, hollow, f"{title}, interval holds 0", fill=style.PAPER, line=colour)
+    rest = [(index, row) for index, row in placed if row.value == 0 or math.isnan(row.value)]
+    _bar(figure, rest, "same share", fill=style.PAPER, line=style.SAME)
 
 
-def _bars(figure: go.Figure, rows: pd.DataFrame, names: list[str]) -> None:
-    directions = (
-        ("more in the treatment pair", style.MORE, rows["value"] > 0),
-        ("less in the treatment pair", style.LESS, rows["value"] < 0),
-        ("same share or not known", style.SAME, ~((rows["value"] > 0) | (rows["value"] < 0))),
+def _bar(figure: go.Figure, placed: Placed, title: str, *, fill: str, line: str) -> None:
+    if not placed:
+        return
+    rows = [row for _, row in placed]
+    figure.add_bar(
+        orientation="h",
+        y=[index for index, _ in placed],
+        x=[_length(row) for row in rows],
+        width=0.62,
+        name=title,
+        marker={"color": fill, "line": {"color": line, "width": 1.6}},
+        error_x=_whiskers(rows),
+        customdata=[_hover(row) for row in rows],
+        hovertemplate="%{customdata}<extra></extra>",
     )
-    for title, colour, mask in directions:
-        part = rows[mask]
-        if part.empty:
-            continue
-        each = list(part.itertuples(index=False))
-        hollow = [holds_zero(row) for row in each]
-        figure.add_bar(
-            orientation="h",
-            y=[names[index] for index in part.index],
-            x=[0 if math.isnan(row.value) else row.value for row in each],
-            name=title,
-            marker={
-                "color": [style.PAPER if empty else colour for empty in hollow],
-                "line": {"color": colour, "width": 1.6},
-            },
-            error_x=_whiskers(each),
-            customdata=[_hover(row) for row in each],
-            hovertemplate="<b>%{y}</b><br>%{customdata}<extra></extra>",
-        )
 
 
-def _whiskers(rows: list[Any]) -> dict[str, Any]:
-    high = [log2_factor(row.ci_high) - (0 if math.isnan(row.value) else row.value) for row in rows]
-    low = [(0 if math.isnan(row.value) else row.value) - log2_factor(row.ci_low) for row in rows]
+def _length(row: DeltaRow) -> float:
+    return 0.0 if math.isnan(row.value) else row.value
+
+
+def _whiskers(rows: list[DeltaRow]) -> dict[str, Any]:
+    high = [log2_factor(row.interval[1]) - _length(row) for row in rows]
+    low = [_length(row) - log2_factor(row.interval[0]) for row in rows]
     return {
         "type": "data",
         "symmetric": False,
         "array": [0 if math.isnan(value) else max(value, 0) for value in high],
         "arrayminus": [0 if math.isnan(value) else max(value, 0) for value in low],
-        "color": style.MUTED,
-        "thickness": 1.2,
+        "color": style.INK,
+        "thickness": 1.1,
         "width": 3,
     }
 
 
-def _hover(row: Any) -> str:
-    counts = (
-        f"{row.count_treatment}/{row.total_treatment} against {row.count_reference}/{row.total_reference}"
-    )
-    interval = (
-        "no interval"
-        if math.isnan(row.ci_low)
-        else f"95 % interval {change_text(row.ci_low)} to {change_text(row.ci_high)}"
-    )
-    return f"{row_text(row)}<br>{counts}<br>{interval}"
+def _hover(row: DeltaRow) -> str:
+    (reference, treatment), (n_reference, n_treatment) = row.counts, row.totals
+    counts = f"{treatment} of {n_treatment} against {reference} of {n_reference}"
+    return f"<b>{row.tick}</b><br>{row.text}<br>{counts}<br>95 % interval: {row.interval_text()}"
 
 
-def row_text(row: Any) -> str:
-    """The change as people read it: a signed percentage, `new (3 vs 0)`, or `none in either`."""
-    if row.count_reference == 0:
-        return f"new ({row.count_treatment} vs 0)" if row.count_treatment else "none in either"
-    return change_text(row.relative_change)
-
-
-def _diamonds(figure: go.Figure, rows: pd.DataFrame, names: list[str], planted: dict[str, float]) -> None:
+def _diamonds(figure: go.Figure, placed: Placed, planted: dict[str, float]) -> None:
     found = [
-        (names[index], planted[row.name])
-        for index, row in enumerate(rows.itertuples(index=False))
-        if row.level == "category" and planted.get(row.name) is not None
+        (index, planted[row.name])
+        for index, row in placed
+        if not row.is_class and planted.get(row.name) is not None
     ]
     figure.add_scatter(
         mode="markers",
-        y=[name for name, _ in found],
+        y=[index for index, _ in found],
         x=[log2_factor(change) for _, change in found],
         name="planted truth",
         marker={
             "symbol": "diamond",
-            "size": 9,
+            "size": 10,
             "color": style.PLANTED,
             "line": {"color": style.PAPER, "width": 1},
         },
         customdata=[change_text(change) for _, change in found],
-        hovertemplate="<b>%{y}</b><br>planted %{customdata}<extra></extra>",
+        hovertemplate="planted %{customdata}<extra></extra>",
     )
 
 
-def _axes(figure: go.Figure, rows: pd.DataFrame, names: list[str]) -> None:
-    reach = min(LIMIT, max(1.0, math.ceil(max(rows["value"].abs().max(), 1.0))))
-    ticks = list(range(-int(reach), int(reach) + 1))
-    for index, row in enumerate(rows.itertuples(index=False)):
+def _counts(figure: go.Figure, placed: Placed) -> None:
+    for index, row in placed:
+        reference, treatment = row.counts
+        counts = f"<span style='color:{style.MUTED}'>{treatment} : {reference}</span>"
         figure.add_annotation(
-            x=1,
-            xref="paper",
-            xanchor="left",
-            xshift=8,
-            y=names[index],
-            showarrow=False,
-            align="left",
-            text=f"{row_text(row)}  <span style='color:{style.MUTED}'>"
-            f"{row.count_treatment}:{row.count_reference}</span>",
-            font={"size": 12},
-        )
+            x=1, xref="paper", xanchor="left", xshift=10, y=index, showarrow=False, align="left",
+            text=f"{row.text if reference else 'new'}  {counts}", font={"size": 12}, name="counts",
+        )  # fmt: skip
+
+
+def _axes(figure: go.Figure, rows: list[DeltaRow]) -> None:
+    reach = min(LIMIT, max(1.0, math.ceil(max(abs(_length(row)) for row in rows))))
+    powers = list(range(-int(reach), int(reach) + 1))
     style.layout(
         figure,
-        height=90 + 24 * len(rows) + 40,
+        height=104 + 25 * len(rows),
         barmode="overlay",
-        bargap=0.35,
-        margin={"l": 210, "r": 150, "t": 40, "b": 56},
+        margin={"l": 220, "r": 150, "t": 44, "b": 60},
         hovermode="closest",
     )
     figure.update_yaxes(
-        autorange="reversed",
-        categoryorder="array",
-        categoryarray=names,
+        range=[len(rows) - 0.5, -0.5],
+        tickvals=list(range(len(rows))),
+        ticktext=[row.tick for row in rows],
         showgrid=False,
         ticks="",
         showline=False,
+        zeroline=False,
     )
     figure.update_xaxes(
-        range=[-reach - 0.15, reach + 0.15],
-        tickvals=ticks,
-        ticktext=[_factor(tick) for tick in ticks],
-        title={"text": "share of exclusive latents, treatment against reference (log2)"},
+        range=[-reach - 0.1, reach + 0.1],
+        tickvals=powers,
+        ticktext=[_factor(power) for power in powers],
+        title={"text": "share in the treatment pair ÷ share in the reference pair (log2)"},
         zeroline=True,
         zerolinewidth=1.5,
     )
 
 
-def _factor(tick: int) -> str:
-    if tick == 0:
+def _factor(power: int) -> str:
+    if power == 0:
         return "same"
-    return f"×{2**tick}" if tick > 0 else f"÷{2**-tick}"
+    return f"×{2**power}" if power > 0 else f"÷{2**-power}"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossdiff.report.figures import style
+from crossdiff.report.figures.tiling import Range, crowd
+from crossdiff.report.frames import alive, known, values, where
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,35 +16,26 @@ if TYPE_CHECKING:
 
 BANDS = ((0.0, 0.1, "base only"), (0.4, 0.6, "shared"), (0.9, 1.0, "tuned only"))
 NU_RANGE = (-0.5, 1.5)
+HEIGHT = 400
+MODELS = (("tuned", style.POINT, "circle"), ("base", style.BASE_POINT, "square"))
 
 
 def delta_norm(latents: pd.DataFrame) -> go.Figure:
-    """Histogram of delta_norm of all alive latents, log counts, with the thresholds of method.md section 3."""
+    """Histogram of delta_norm of all alive latents, log counts and the bounds of the kinds."""
     import plotly.graph_objects as go
 
-    values = latents.loc[latents["kind"] != "dead", "delta_norm"].dropna().to_numpy()
-    figure = style.layout(go.Figure(), height=340, showlegend=False, bargap=0)
-    if not len(values):
+    found = values(known(alive(latents), "delta_norm"), "delta_norm")
+    figure = style.layout(go.Figure(), height=HEIGHT, showlegend=False, bargap=0)
+    if not len(found):
         return style.note(figure, "No latent of this pair is alive.")
-    counts, edges = np.histogram(values, bins=100, range=(0.0, 1.0))
-    figure.add_bar(
-        x=((edges[:-1] + edges[1:]) / 2).round(4).tolist(),
-        y=[int(count) if count else None for count in counts],
-        width=0.01,
-        marker={"color": style.BAR, "line": {"width": 0}},
-        hovertemplate="delta_norm %{x:.3f}<br>%{y:,} latents<extra></extra>",
-    )
+    counts, edges = np.histogram(found, bins=100, range=(0.0, 1.0))
+    _histogram(figure, counts, edges, name="alive", colour=style.BAR, hover="delta_norm %{x:.3f}")
     for low, high, name in BANDS:
         figure.add_vrect(x0=low, x1=high, fillcolor=style.BAND, layer="below", line_width=0)
         figure.add_annotation(
-            x=(low + high) / 2,
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            showarrow=False,
-            text=name,
+            x=(low + high) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False, text=name,
             font={"size": 11, "color": style.MUTED},
-        )
+        )  # fmt: skip
     for line in (0.1, 0.4, 0.6, 0.9):
         figure.add_vline(x=line, line={"color": style.LINE, "width": 1, "dash": "dot"})
     figure.update_xaxes(range=[0, 1], title={"text": "delta_norm (0 base only, ½ shared, 1 tuned only)"})
@@ -50,91 +43,102 @@ def delta_norm(latents: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def nu_scatter(latents: pd.DataFrame, *, nu_error: float, nu_reconstruction: float) -> go.Figure:
-    """nu_reconstruction against nu_error: the crowd as a density, exclusive latents as points (their ids in
-    customdata, so that a click can open one), the accepted region shaded.
-    """
-    import plotly.graph_objects as go
+def _histogram(
+    figure: go.Figure, counts: np.ndarray, edges: np.ndarray, *, name: str, colour: str, hover: str
+) -> None:
+    figure.add_bar(
+        x=((edges[:-1] + edges[1:]) / 2).round(4).tolist(),
+        y=[int(count) if count else None for count in counts],
+        width=float(edges[1] - edges[0]),
+        name=f"{name} ({int(counts.sum()):,})",
+        marker={"color": colour, "line": {"width": 0}},
+        hovertemplate=f"{hover}<br>{name}: %{{y:,}} latents<extra></extra>",
+    )
 
-    figure = style.layout(go.Figure(), height=460)
-    known = latents[["latent", "nu_reconstruction", "nu_error", "delta_norm"]].dropna()
-    if known.empty:
-        return style.note(figure, "No latent has both ratios.")
-    _crowd(figure, known["nu_reconstruction"], known["nu_error"], NU_RANGE, NU_RANGE)
+
+def nu_scatter(latents: pd.DataFrame, *, nu_error: float, nu_reconstruction: float) -> go.Figure:
+    """nu_reconstruction against nu_error: the crowd as a density, exclusive latents as points (their numbers
+    in customdata, so that a click can open one), the accepted region as a dashed box.
+    """
+    figure = _points(
+        latents,
+        x="nu_reconstruction",
+        y="nu_error",
+        x_range=NU_RANGE,
+        y_range=NU_RANGE,
+        empty="No latent has both ratios.",
+    )
     figure.add_shape(
         type="rect",
-        x0=-nu_reconstruction,
-        x1=nu_reconstruction,
-        y0=-nu_error,
-        y1=nu_error,
+        x0=max(-nu_reconstruction, NU_RANGE[0]),
+        x1=min(nu_reconstruction, NU_RANGE[1]),
+        y0=max(-nu_error, NU_RANGE[0]),
+        y1=min(nu_error, NU_RANGE[1]),
         line={"color": style.POINT, "width": 1.2, "dash": "dash"},
     )
-    _exclusive_points(figure, latents, x="nu_reconstruction", y="nu_error")
-    figure.update_xaxes(range=NU_RANGE, title={"text": "nu_reconstruction (high: decoupled)"}, zeroline=False)
-    figure.update_yaxes(range=NU_RANGE, title={"text": "nu_error (high: complete shrinkage)"}, zeroline=False)
+    figure.update_xaxes(title={"text": "nu_reconstruction (high: decoupled)"}, zeroline=False)
+    figure.update_yaxes(title={"text": "nu_error (high: complete shrinkage)"}, zeroline=False)
     return figure
 
 
-def _crowd(
-    figure: go.Figure, x: pd.Series, y: pd.Series, x_range: tuple[float, float], y_range: tuple[float, float]
+def _points(
+    latents: pd.DataFrame, *, x: str, y: str, x_range: Range, y_range: Range, empty: str
+) -> go.Figure:
+    import plotly.graph_objects as go
+
+    figure = style.layout(go.Figure(), height=HEIGHT)
+    both = known(alive(latents), x, y)
+    if both.empty:
+        return style.note(figure, empty)
+    outside = crowd(figure, values(both, x), values(both, y), x_range=x_range, y_range=y_range)
+    if outside:
+        figure.add_annotation(
+            text=f"{outside:,} of {len(both):,} latents lie outside this window",
+            x=1, y=1, xref="paper", yref="paper", xanchor="right", yanchor="top", showarrow=False,
+            font={"size": 11, "color": style.MUTED},
+        )  # fmt: skip
+    for model, colour, symbol in MODELS:
+        _exclusive_points(figure, latents, x, y, model=model, marker={"color": colour, "symbol": symbol})
+    figure.update_xaxes(range=x_range)
+    figure.update_yaxes(range=y_range)
+    return figure
+
+
+def _exclusive_points(
+    figure: go.Figure, latents: pd.DataFrame, x: str, y: str, *, model: str, marker: dict[str, str]
 ) -> None:
-    bins = 80
-    counts, x_edges, y_edges = np.histogram2d(
-        x.to_numpy(), y.to_numpy(), bins=bins, range=[list(x_range), list(y_range)]
+    part = where(latents, call="exclusive", exclusive_to=model)
+    if part.empty:
+        return
+    probed = model == "base" and x.startswith("nu_")
+    columns = [f"{name}_baseprobe" if probed and f"{name}_baseprobe" in part else name for name in (x, y)]
+    figure.add_scatter(
+        mode="markers",
+        x=np.round(values(part, columns[0]), 4).tolist(),
+        y=np.round(values(part, columns[1]), 4).tolist(),
+        customdata=[int(latent) for latent in part["latent"]],
+        name=f"{model}-exclusive ({len(part):,})",
+        marker={**marker, "size": 8, "line": {"color": style.PAPER, "width": 1}},
+        hovertemplate=f"latent %{{customdata}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}"
+        "<br>click to read it<extra></extra>",
     )
-    shade = np.where(counts.T > 0, np.log10(np.maximum(counts.T, 1)), np.nan)
-    figure.add_heatmap(
-        x=np.round((x_edges[:-1] + x_edges[1:]) / 2, 4).tolist(),
-        y=np.round((y_edges[:-1] + y_edges[1:]) / 2, 4).tolist(),
-        z=[[round(float(v), 2) if np.isfinite(v) else None for v in line] for line in shade],
-        customdata=[[int(v) for v in line] for line in counts.T],
-        colorscale=[list(stop) for stop in style.CROWD],
-        showscale=False,
-        hovertemplate="%{customdata:,} latents here<extra></extra>",
-        name="all latents",
-    )
-
-
-def _exclusive_points(figure: go.Figure, latents: pd.DataFrame, *, x: str, y: str) -> None:
-    both = (("tuned", style.POINT, "circle"), ("base", style.BASE_POINT, "square"))
-    for model, colour, symbol in both:
-        part = latents[(latents["call"] == "exclusive") & (latents["exclusive_to"] == model)]
-        if part.empty:
-            continue
-        suffix = "_baseprobe" if model == "base" and f"{x}_baseprobe" in part and x.startswith("nu_") else ""
-        figure.add_scatter(
-            mode="markers",
-            x=part[x + suffix].round(4).tolist(),
-            y=part[y + suffix].round(4).tolist(),
-            customdata=part["latent"].astype(int).tolist(),
-            name=f"{model}-exclusive ({len(part)})",
-            marker={"color": colour, "symbol": symbol, "size": 8, "line": {"color": style.PAPER, "width": 1}},
-            hovertemplate=f"latent %{{customdata}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}"
-            "<br>click to read it<extra></extra>",
-        )
 
 
 def density(latents: pd.DataFrame) -> go.Figure:
-    """Histogram of log10 density (share of tokens that fire a latent): all alive latents, and the exclusive."""
+    """Histogram of log10 density (share of tokens that fire a latent): alive latents, and exclusive ones."""
     import plotly.graph_objects as go
 
-    figure = style.layout(go.Figure(), height=340, barmode="overlay", bargap=0)
-    alive = latents[(latents["kind"] != "dead") & (latents["density"] > 0)]
-    if alive.empty:
+    figure = style.layout(go.Figure(), height=HEIGHT, barmode="overlay", bargap=0)
+    found = alive(latents)
+    logs = np.log10(np.maximum(values(found, "density"), 1e-300))
+    exclusive = np.array([call == "exclusive" for call in found["call"]], dtype=bool)
+    logs, exclusive = logs[logs > -300], exclusive[logs > -300]
+    if not len(logs):
         return style.note(figure, "No latent of this pair is alive.")
-    logs = np.log10(alive["density"].to_numpy())
-    edges = np.linspace(np.floor(logs.min() * 2) / 2, 0.0, 61)
-    exclusive = (alive["call"] == "exclusive").to_numpy()
-    for name, values, colour in (("alive", logs, style.BAR), ("exclusive", logs[exclusive], style.POINT)):
-        counts, _ = np.histogram(values, bins=edges)
-        figure.add_bar(
-            x=((edges[:-1] + edges[1:]) / 2).round(4).tolist(),
-            y=[int(count) if count else None for count in counts],
-            width=float(edges[1] - edges[0]),
-            name=f"{name} ({len(values):,})",
-            marker={"color": colour, "line": {"width": 0}},
-            hovertemplate=f"{name}: %{{y:,}} latents<br>density 10^%{{x:.2f}}<extra></extra>",
-        )
+    edges = np.linspace(np.floor(logs.min() * 2) / 2 - 0.001, 0.0, 61)
+    for name, shown, colour in (("alive", logs, style.BAR), ("exclusive", logs[exclusive], style.POINT)):
+        counts, _ = np.histogram(shown, bins=edges)
+        _histogram(figure, counts, edges, name=name, colour=colour, hover="density 10^%{x:.2f}")
     ticks = list(range(int(np.floor(edges[0])), 1))
     figure.update_xaxes(
         tickvals=ticks,
@@ -146,30 +150,33 @@ def density(latents: pd.DataFrame) -> go.Figure:
 
 
 def cosines(latents: pd.DataFrame) -> go.Figure:
-    """Cosine of the two decoder directions against delta_norm: crowd as density, exclusive latents as points."""
-    import plotly.graph_objects as go
-
-    figure = style.layout(go.Figure(), height=380)
-    known = latents.loc[latents["kind"] != "dead", ["delta_norm", "decoder_cosine"]].dropna()
-    if known.empty:
-        return style.note(figure, "No latent has both directions.")
-    _crowd(figure, known["delta_norm"], known["decoder_cosine"], (0.0, 1.0), (-1.0, 1.0))
-    _exclusive_points(figure, latents, x="delta_norm", y="decoder_cosine")
-    figure.update_xaxes(range=[0, 1], title={"text": "delta_norm"})
+    """Cosine of the two decoder directions against delta_norm: crowd as density, exclusive ones as points."""
+    figure = _points(
+        latents,
+        x="delta_norm",
+        y="decoder_cosine",
+        x_range=(0.0, 1.0),
+        y_range=(-1.0, 1.0),
+        empty="No latent has both directions.",
+    )
+    figure.update_xaxes(title={"text": "delta_norm"})
     figure.update_yaxes(range=[-1.05, 1.05], title={"text": "cosine of base and tuned direction"})
     return figure
 
 
 def norms(latents: pd.DataFrame) -> go.Figure:
     """Norm of the tuned against the base decoder direction, in the crosscoder's normalised space."""
-    import plotly.graph_objects as go
-
-    figure = style.layout(go.Figure(), height=380)
-    known = latents.loc[latents["kind"] != "dead", ["norm_base", "norm_tuned"]].dropna()
-    if known.empty:
-        return style.note(figure, "No latent has both norms.")
-    reach = (0.0, float(known.to_numpy().max()) * 1.05)
-    _crowd(figure, known["norm_base"], known["norm_tuned"], reach, reach)
+    both = known(alive(latents), "norm_base", "norm_tuned")
+    largest = [float(values(both, name).max(initial=0.0)) for name in ("norm_base", "norm_tuned")]
+    reach = (0.0, 1.05 * max(*largest, 1e-6))
+    figure = _points(
+        latents,
+        x="norm_base",
+        y="norm_tuned",
+        x_range=reach,
+        y_range=reach,
+        empty="No latent has both norms.",
+    )
     figure.add_shape(
         type="line",
         x0=0,
@@ -178,7 +185,6 @@ def norms(latents: pd.DataFrame) -> go.Figure:
         y1=reach[1],
         line={"color": style.LINE, "width": 1, "dash": "dot"},
     )
-    _exclusive_points(figure, latents, x="norm_base", y="norm_tuned")
-    figure.update_xaxes(range=reach, title={"text": "norm of the base direction"})
-    figure.update_yaxes(range=reach, title={"text": "norm of the tuned direction"})
+    figure.update_xaxes(title={"text": "norm of the base direction"})
+    figure.update_yaxes(title={"text": "norm of the tuned direction"})
     return figure

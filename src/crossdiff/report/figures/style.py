@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-PAPER, INK, MUTED, GRID, LINE = "#ffffff", "#1c2733", "#5b6875", "#e6eaee", "#9aa6b2"
+PAPER, INK, MUTED, GRID, LINE = "#ffffff", "#1c2733", "#566370", "#e6eaee", "#9aa6b2"
 MORE, LESS, SAME = "#0a6eb4", "#c1500a", "#6b7682"
-PLANTED, POINT, BASE_POINT, BAR, BAND = "#8a2f86", "#b3004b", "#00755e", "#7d93a8", "#f1e9dd"
-SERIES = (MORE, LESS, "#00755e", PLANTED, "#7a5c00", SAME)
-CROWD = ((0.0, "#eef2f6"), (0.35, "#b9cadb"), (0.7, "#7795b4"), (1.0, "#2f5680"))
+PLANTED, POINT, BASE_POINT, BAR, BAND = "#8a2f86", "#b3004b", "#00755e", "#7d93a8", "#f3efe6"
+FIFTH = "#7a5c00"
+SERIES = (MORE, LESS, BASE_POINT, PLANTED, FIFTH, SAME)
+CROWD = ("#dde6ee", "#b9cadb", "#93acc4", "#6a8bac", "#426c95", "#1f4c77")
+DIVERGING = ("#a8430a", "#d97f47", "#f0c4a5", "#eceff2", "#b3d2ea", "#5c9fd1", "#0a5d9c")
 
 DARK = {
     PAPER: "#151b22",
     INK: "#e8edf2",
     MUTED: "#a3b0bd",
-    GRID: "#2a333d",
+    GRID: "#262f38",
     LINE: "#6b7886",
     MORE: "#5ab4f0",
     LESS: "#f5935a",
@@ -30,12 +32,21 @@ DARK = {
     POINT: "#ff7aa8",
     BASE_POINT: "#3fc7a6",
     BAR: "#7f97ae",
-    BAND: "#2b261d",
-    "#7a5c00": "#d9b44a",
-    "#eef2f6": "#1d2630",
-    "#b9cadb": "#2f4459",
-    "#7795b4": "#557a9f",
-    "#2f5680": "#a8cdf0",
+    BAND: "#211f1a",
+    FIFTH: "#d9b44a",
+    "#dde6ee": "#1f2a35",
+    "#b9cadb": "#2a3c4d",
+    "#93acc4": "#3a546c",
+    "#6a8bac": "#52769a",
+    "#426c95": "#7aa3cc",
+    "#1f4c77": "#b5d7f5",
+    "#a8430a": "#ff9a5c",
+    "#d97f47": "#b9652f",
+    "#f0c4a5": "#5e3b24",
+    "#eceff2": "#262f38",
+    "#b3d2ea": "#23445e",
+    "#5c9fd1": "#3a7fb5",
+    "#0a5d9c": "#74c3fa",
 }
 
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Noto Sans', sans-serif"
@@ -59,7 +70,7 @@ def layout(figure: go.Figure, *, height: int, **changes: Any) -> go.Figure:
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
         font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 64, "r": 20, "t": 28, "b": 52},
+        margin={"l": 64, "r": 20, "t": 34, "b": 52},
         hoverlabel={
             "font": {"family": FONT, "size": 13, "color": INK},
             "bgcolor": PAPER,
@@ -75,7 +86,7 @@ def layout(figure: go.Figure, *, height: int, **changes: Any) -> go.Figure:
 
 
 def note(figure: go.Figure, text: str) -> go.Figure:
-    """Write `text` into the middle of an otherwise empty figure."""
+    """Write `text` into the middle of an otherwise empty, low figure."""
     figure.add_annotation(
         text=text,
         x=0.5,
@@ -83,8 +94,14 @@ def note(figure: go.Figure, text: str) -> go.Figure:
         xref="paper",
         yref="paper",
         showarrow=False,
-        font={"size": 15, "color": MUTED},
+        font={"size": 14, "color": MUTED},
     )
+    figure.update_layout(height=120)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure
+
+
+def height_of(figure: go.Figure) -> int:
+    """Height in pixels that the figure was laid out for."""
+    return int(figure.to_dict()["layout"]["height"])

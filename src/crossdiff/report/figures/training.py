@@ -4,65 +4,90 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from crossdiff.report.figures import style
+from crossdiff.report.frames import values
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-MAX_POINTS = 400
+MAX_POINTS = 300
+PANELS = {
+    "loss": ("loss", "reconstruction", "auxiliary", "sparsity", "revival"),
+    "FVE, training batches": ("fve_base", "fve_tuned"),
+    "FVE, held out": ("val_fve_base", "val_fve_tuned"),
+    "L0": ("l0", "val_l0", "k"),
+    "dead share": ("dead_share", "val_never_fired"),
+    "threshold": ("threshold",),
+    "mean decoder norm": ("decoder_norm_base", "decoder_norm_tuned"),
+    "learning rate": ("learning_rate",),
+    "gradient norm": ("gradient_norm",),
+    "tokens per second": ("tokens_per_s",),
+}
+NO_PANEL = frozenset(
+    {"step", "tokens", "epoch", "seconds", "val_fve_batch_base", "val_fve_batch_tuned", "val_l0_batch"}
+)
 
 
 def training(metrics: pd.DataFrame | None) -> go.Figure:
-    """One small panel per logged quantity over the optimizer step; quantities of both models share a panel."""
+    """One small panel per logged quantity over the optimizer step; both models share a panel."""
+    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    panels = {} if metrics is None else _panels(metrics)
-    if metrics is None or not panels:
-        import plotly.graph_objects as go
-
+    drawn = {} if metrics is None else panels(metrics)
+    if metrics is None or not drawn:
         return style.note(style.layout(go.Figure(), height=160), "No training metrics were recorded.")
-    n_columns = min(3, len(panels))
-    n_rows = -(-len(panels) // n_columns)
-    figure = make_subplots(rows=n_rows, cols=n_columns, subplot_titles=list(panels), vertical_spacing=0.16)
-    step = _step(metrics)
-    for number, columns in enumerate(panels.values()):
-        for index, column in enumerate(columns):
-            known = metrics[[step, column]].dropna()
-            known = known.iloc[:: max(1, len(known) // MAX_POINTS)]
-            figure.add_scatter(
-                row=number // n_columns + 1,
-                col=number % n_columns + 1,
-                mode="lines" if len(known) > 1 else "markers",
-                x=known[step].tolist(),
-                y=[float(f"{value:.5g}") for value in known[column]],
-                name=column,
-                showlegend=False,
-                line={"color": style.SERIES[index % len(style.SERIES)], "width": 1.8},
-                hovertemplate=f"{column}<br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
-            )
-    style.layout(
-        figure, height=60 + 210 * n_rows, margin={"l": 50, "r": 16, "t": 36, "b": 40}, showlegend=False
+    n_columns = min(3, len(drawn))
+    n_rows = -(-len(drawn) // n_columns)
+    figure = make_subplots(
+        rows=n_rows, cols=n_columns, subplot_titles=list(drawn), vertical_spacing=min(0.14, 0.34 / n_rows)
     )
-    figure.update_annotations(font={"size": 12, "color": style.MUTED})
+    for number, columns in enumerate(drawn.values()):
+        row, col = number // n_columns + 1, number % n_columns + 1
+        for index, column in enumerate(columns):
+            figure.add_trace(_line(metrics, column, style.SERIES[index]), row=row, col=col)
+    style.layout(
+        figure, height=70 + 190 * n_rows, margin={"l": 48, "r": 16, "t": 34, "b": 36}, showlegend=False
+    )
+    figure.update_annotations(font={"size": 12.5, "color": style.MUTED})
+    figure.update_xaxes(nticks=5)
+    figure.update_yaxes(nticks=5)
     return figure
 
 
-def _step(metrics: pd.DataFrame) -> str:
-    for name in ("step", "n_tokens", "epoch"):
-        if name in metrics:
-            return name
-    return str(metrics.columns[0])
+def _line(metrics: pd.DataFrame, column: str, colour: str) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    step = "step" if "step" in metrics else str(metrics.columns[0])
+    known = metrics[[step, column]].dropna()
+    known = known.iloc[:: max(1, -(-len(known) // MAX_POINTS))]
+    return go.Scatter(
+        mode="lines" if len(known) > 1 else "markers",
+        x=known[step].tolist(),
+        y=[float(f"{value:.5g}") for value in known[column]],
+        name=column,
+        line={"color": colour, "width": 1.8},
+        hovertemplate=f"{column}<br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
+    )
 
 
-def _panels(metrics: pd.DataFrame) -> dict[str, list[str]]:
-    """Title -> columns: `train/fve_base` and `train/fve_tuned` share the panel `train/fve`."""
-    panels: dict[str, list[str]] = {}
-    for column in metrics.columns:
-        if column in ("step", "epoch", "n_tokens", "seconds") or metrics[column].dropna().empty:
-            continue
-        if metrics[column].dtype.kind not in "fiu":
-            continue
-        title = column.removesuffix("_base").removesuffix("_tuned")
-        panels.setdefault(title, []).append(column)
-    return panels
+def panels(metrics: pd.DataFrame) -> dict[str, list[str]]:
+    """Title -> recorded columns; a column that no panel names gets one of its own."""
+    recorded = [
+        str(column)
+        for column in metrics.columns
+        if column not in NO_PANEL and _is_numeric(metrics, str(column))
+    ]
+    drawn = {title: [name for name in names if name in recorded] for title, names in PANELS.items()}
+    drawn["loss"] = [name for name in drawn["loss"] if np.nan_to_num(values(metrics, name)).any()]
+    placed = {name for names in PANELS.values() for name in names}
+    drawn |= {name: [name] for name in recorded if name not in placed}
+    return {title: names for title, names in drawn.items() if names}
+
+
+def _is_numeric(metrics: pd.DataFrame, column: str) -> bool:
+    return np.asarray(metrics[column]).dtype.kind in "fiu" and bool(
+        np.isfinite(values(metrics, column)).any()
+    )

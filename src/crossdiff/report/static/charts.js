@@ -1,5 +1,8 @@
-// Charts are drawn when they come into view; plotly itself is unpacked once, under its own hash.
+// Charts are drawn when they come into view, the rest while the page idles; plotly is unpacked once, under its own hash.
 const DARK_COLOURS = readJson("dark-colours") || {};
+const NARROW = 560, PRINT_WIDTH = 680;
+const CONFIG = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const plots = [...document.querySelectorAll(".plot")];
 const drawn = new Set();
 let plotlyReady = null;
 
@@ -8,30 +11,15 @@ function loadPlotly() {
     const script = document.createElement("script");
     script.textContent = source;
     document.head.append(script);
-    return globalThis.Plotly;
   });
   return plotlyReady;
 }
 
 function recolour(value) {
-  if (typeof value === "string") {
-    if (value[0] === "#") return DARK_COLOURS[value.toLowerCase()] || value;
-    return value.replace(/#[0-9a-f]{6}/gi, (colour) => DARK_COLOURS[colour.toLowerCase()] || colour);
-  }
-  if (Array.isArray(value)) return value.length > 2000 ? value : value.map(recolour);
+  if (typeof value === "string") return value.includes("#") ? value.replace(/#[0-9a-f]{6}/gi, (colour) => DARK_COLOURS[colour.toLowerCase()] || colour) : value;
+  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(recolour);
   if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recolour(item)]));
   return value;
-}
-
-function fitted(spec, width) {
-  const layout = spec.layout;
-  if (width < 560 && layout.margin && layout.margin.l > 150) {
-    layout.margin = { ...layout.margin, l: 128, r: 62 };
-    layout.font = { ...layout.font, size: 10 };
-    layout.annotations = (layout.annotations || []).map((note) => note.name === "counts" ? { ...note, text: note.text.split("  ")[0], font: { size: 10 } } : note);
-    if (layout.yaxis && layout.yaxis.ticktext) layout.yaxis.ticktext = layout.yaxis.ticktext.map((text) => shorten(text, 20));
-  }
-  return spec;
 }
 
 function shorten(text, size) {
@@ -40,39 +28,73 @@ function shorten(text, size) {
   return bold ? `<b>${cut}</b>` : cut;
 }
 
-async function draw(holder) {
-  const Plotly = await loadPlotly();
+function everySecond(axis) {
+  if (!axis?.tickvals || axis.tickvals.length < 6) return;
+  const middle = Math.max(0, axis.tickvals.indexOf(0));
+  const keep = (_, index) => (index - middle) % 2 === 0;
+  axis.ticktext = axis.ticktext.filter(keep);
+  axis.tickvals = axis.tickvals.filter(keep);
+}
+
+// Long row names and counts leave no room for bars on a phone.
+function narrow(layout) {
+  if (!(layout.margin?.l > 150)) return;
+  layout.height += layout.showlegend ? 100 : 0;
+  layout.margin = { ...layout.margin, l: 122, r: Math.min(layout.margin.r, 62) };
+  layout.font = { ...layout.font, size: 10.5 };
+  for (const note of layout.annotations || []) if (note.name === "counts") [note.text, note.font.size] = [note.text.split("  ")[0], 10.5];
+  if (layout.yaxis.ticktext) layout.yaxis.ticktext = layout.yaxis.ticktext.map((text) => shorten(text, 20));
+  if (layout.xaxis.title?.text) layout.xaxis.title.text = shorten(layout.xaxis.title.text, 34);
+  everySecond(layout.xaxis);
+}
+
+function drawNow(holder, { dark, width }) {
   let spec = readJson(`figure-${holder.dataset.figure}`);
-  if (isDark()) spec = recolour(spec);
-  fitted(spec, holder.clientWidth);
-  delete spec.layout.width;
-  await Plotly.react(holder, spec.data, { ...spec.layout, autosize: true }, {
-    responsive: true, displaylogo: false, scrollZoom: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-    toImageButtonOptions: { filename: holder.dataset.figure, scale: 2 },
-  });
+  if (dark) spec = recolour(spec);
+  if ((width || holder.clientWidth) < NARROW) narrow(spec.layout);
+  holder.style.height = `${spec.layout.height}px`;
+  const size = width ? { width, autosize: false } : { autosize: true };
+  const options = { ...CONFIG, toImageButtonOptions: { filename: holder.dataset.figure, scale: 2 } };
+  globalThis.Plotly.react(holder, spec.data, { ...spec.layout, ...size }, options);
   if (drawn.has(holder)) return;
   drawn.add(holder);
-  const pair = holder.dataset.pair;
-  holder.on("plotly_click", (event) => {
-    const latent = event.points[0]?.customdata;
-    if (pair && Number.isInteger(latent) && event.points[0].data.type === "scatter") location.hash = `#latent-${pair}-${latent}`;
-  });
+  if (holder.dataset.pair) holder.on("plotly_click", (event) => openPoint(holder.dataset.pair, event.points[0]));
 }
 
-const plots = [...document.querySelectorAll(".plot")];
-for (const holder of plots) holder.style.height = `${holder.dataset.height}px`;
+function openPoint(pair, point) {
+  if (Number.isInteger(point?.customdata) && point.data.type === "scatter") location.hash = `#latent-${pair}-${point.customdata}`;
+}
+
+async function draw(holder) {
+  await loadPlotly();
+  if (!drawn.has(holder)) drawNow(holder, { dark: isDark() });
+}
+
 const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    watcher.unobserve(entry.target);
-    draw(entry.target);
-  }
-}, { rootMargin: "300px" });
+  for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
+}, { rootMargin: "200px" });
+
+function drawIdle() {
+  const next = plots.find((holder) => !drawn.has(holder));
+  if (next) idle(async () => { await draw(next); drawIdle(); });
+}
+
+function idle(action) {
+  if (globalThis.requestIdleCallback) requestIdleCallback(action, { timeout: 2000 });
+  else setTimeout(action, 200);
+}
 
 function startCharts() {
-  for (const holder of plots) watcher.observe(holder);
+  for (const holder of plots) {
+    holder.style.height = `${holder.dataset.height}px`;
+    watcher.observe(holder);
+  }
+  if (plots.length) loadPlotly().then(drawIdle);
 }
 
-themeListeners.push(() => { for (const holder of drawn) draw(holder); });
-addEventListener("beforeprint", () => { for (const holder of plots) draw(holder); });
+themeListeners.push(() => { for (const holder of drawn) drawNow(holder, { dark: isDark() }); });
+addEventListener("beforeprint", () => {
+  document.documentElement.removeAttribute("data-dark");
+  for (const holder of drawn) drawNow(holder, { dark: false, width: PRINT_WIDTH });
+});
+addEventListener("afterprint", applyTheme);

@@ -9,6 +9,7 @@ const SORTS = {
   score: ["Score, highest first", (row) => [-(scoreOf(row) ?? -Infinity), row.latent]],
   latent: ["Latent number", (row) => [row.pair, row.latent]],
 };
+const byPlace = new Map(rows.map((row) => [`${row.pair}-${row.latent}`, row]));
 let shownRows = [], current = null;
 
 function scoreOf(row) {
@@ -102,7 +103,13 @@ async function follow() {
   if (!row) return;
   await open(row);
   byId("latents").scrollIntoView({ block: "start" });
-  row.link.scrollIntoView({ block: "nearest" });
+  reveal(row);
+}
+
+// Scrolls the list alone, so that the page stays where the reader is.
+function reveal(row) {
+  const list = byId("list"), top = row.entry.offsetTop - list.offsetTop;
+  if (top < list.scrollTop || top + row.entry.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
 }
 
 function move(step) {
@@ -111,7 +118,7 @@ function move(step) {
   const next = shownRows[Math.min(shownRows.length - 1, Math.max(0, at + step))];
   history.replaceState(null, "", next.link.getAttribute("href"));
   open(next);
-  next.entry.scrollIntoView({ block: "nearest" });
+  reveal(next);
 }
 
 function onKey(event) {

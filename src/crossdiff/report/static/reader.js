@@ -67,19 +67,66 @@ function exampleCard(example, number) {
   return card;
 }
 
+function nearList(near) {
+  const list = element("ul", "chips");
+  for (const { pair, latent, cosine } of near) {
+    const listed = byPlace.get(`${pair}-${latent}`), entry = element("li");
+    const text = `${pair} ${latent}${listed?.label ? ` ${visible(listed.label)}` : ""}, cosine ${figure(cosine)}`;
+    if (listed) {
+      const link = element("a", "", text);
+      link.href = `#latent-${pair}-${latent}`;
+      entry.append(link);
+    } else entry.textContent = text;
+    list.append(entry);
+  }
+  return list;
+}
+
+function logitRows(logits) {
+  const rows = [];
+  for (const model of ["tuned", "base"]) for (const end of ["top", "bottom"]) {
+    const tokens = logits[model]?.[end];
+    if (tokens?.length) rows.push(element("h4", "", `${readable(end)} logits, ${model} direction`), chips(tokens.map(([token, value]) => `${token} ${figure(value)}`)));
+  }
+  return rows;
+}
+
+function histogramBars({ edges, counts }) {
+  const holder = element("div", "histogram"), most = Math.max(1, ...counts);
+  holder.setAttribute("role", "img");
+  holder.setAttribute("aria-label", `Histogram of codes from ${figure(edges[0])} to ${figure(edges.at(-1))}: ${counts.join(", ")}`);
+  counts.forEach((count, index) => {
+    const bar = element("span");
+    bar.style.height = `${100 * Math.log1p(count) / Math.log1p(most)}%`;
+    bar.title = `${figure(edges[index])} to ${figure(edges[index + 1])}: ${figure(count)} tokens`;
+    holder.append(bar);
+  });
+  return holder;
+}
+
+function answerList(row, detail) {
+  const list = element("dl", "answer");
+  const add = (name, values) => { if (values.length) list.append(element("dt", "", name), element("dd", "", "")); if (values.length) list.lastChild.append(chips(values)); };
+  add("Category", [row.category, row.class].filter(Boolean).map(readable));
+  add("Votes", Object.entries(detail.votes).map(([name, part]) => `${readable(name)} ${Math.round(100 * part)} %`));
+  add("Confidence", row.confidence ? [`${row.confidence} of 5`] : []);
+  add("Scores", Object.entries(row.scores).filter(([, value]) => typeof value === "number").map(([name, value]) => `${readable(name)} ${figure(value)}`));
+  add("Keywords", row.keywords);
+  add("Annotator", [detail.annotator].filter(Boolean));
+  return list;
+}
+
 function showLatent(holder, row, detail, actions) {
   const top = element("div", "detail-top"), buttons = element("div", "actions");
   buttons.append(...actions);
   top.append(element("span", "", `${row.pair} · latent ${row.latent} · ${ROLES[row.role] || row.role}`), buttons);
   const content = [top, element("h3", "", titleOf(row))];
   if (detail.description && detail.description !== row.label) content.push(element("p", "", visible(detail.description)));
-  const votes = Object.entries(detail.votes).map(([name, part]) => `${readable(name)} ${Math.round(100 * part)} %`);
-  const scores = Object.entries(row.scores).filter(([, value]) => typeof value === "number").map(([name, value]) => `${readable(name)} ${figure(value)}`);
-  if (row.category) content.push(chips([`Category: ${readable(row.category)}`, ...(row.class ? [readable(row.class)] : []), ...(row.confidence ? [`Confidence ${row.confidence} of 5`] : [])]));
-  if (votes.length) content.push(element("h4", "", "Votes"), chips(votes));
-  if (scores.length) content.push(element("h4", "", "Scores"), chips(scores));
-  if (row.keywords.length) content.push(element("h4", "", "Keywords"), chips(row.keywords));
+  content.push(answerList(row, detail));
   content.push(element("h4", "", "Figures"), factList(detail));
+  if (detail.histogram) content.push(element("h4", "", "Codes (log counts)"), histogramBars(detail.histogram));
+  content.push(...logitRows(detail.logits || {}));
+  if (detail.near?.length) content.push(element("h4", "", "Nearest directions"), nearList(detail.near));
   content.push(element("h4", "", detail.examples.length ? `Documents (${detail.examples.length} of ${detail.n_examples} shown)` : "Documents"));
   if (detail.examples.length) detail.examples.forEach((example, index) => content.push(exampleCard(example, index + 1)));
   else content.push(element("p", "hint", "No document was collected for this latent."));

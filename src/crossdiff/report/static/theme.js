@@ -21,6 +21,4 @@ themeButton.addEventListener("click", () => {
   applyTheme();
 });
 systemDark.addEventListener("change", applyTheme);
-addEventListener("beforeprint", () => document.documentElement.removeAttribute("data-dark"));
-addEventListener("afterprint", applyTheme);
 applyTheme();

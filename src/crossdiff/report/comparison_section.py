@@ -1,0 +1,176 @@
+"""The section of a comparison: delta chart and table, recovery of a planted truth, nulls, matches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossdiff.report import figures, sentences, tables
+from crossdiff.report.figures.style import height_of
+from crossdiff.report.sources import ComparisonSource
+from crossdiff.report.words import change_text, readable, share, visible
+
+Block = dict[str, Any]
+
+
+def comparison_section(comparison: ComparisonSource, drawn: dict[str, Any]) -> dict[str, Any]:
+    """Template context of the comparison; its figures are added to `drawn`."""
+    planted = planted_changes(comparison)
+    figure = drawn["changes"] = figures.changes(comparison.deltas, planted=planted)
+    caption = (
+        f"Bar: share of labelled exclusive latents in {comparison.treatment} over the share in "
+        f"{comparison.reference}; whisker: 95 % interval. Right: change and counts, treatment : reference. "
+        "A hollow bar's interval holds no change at all."
+    )
+    blocks = (
+        _recovery(comparison),
+        _rates(comparison),
+        _nulls(comparison),
+        _multiverse(comparison, drawn),
+        _matched(comparison),
+    )
+    return {
+        "reference": comparison.reference,
+        "treatment": comparison.treatment,
+        "caption": caption,
+        "height": height_of(figure),
+        "table": tables.deltas(comparison.rows(), planted=planted),
+        "lines": [visible(line) for line in sentences.comparison_lines(comparison)],
+        "blocks": [{"text": None, "figure": None, "table": None, **block} for block in blocks if block],
+    }
+
+
+def planted_changes(comparison: ComparisonSource) -> dict[str, float]:
+    """Category -> planted relative change; empty where no truth is known."""
+    return {row["name"]: row["change"] for row in comparison.facts.get("planted") or []}
+
+
+def _recovery(comparison: ComparisonSource) -> Block | None:
+    groups = comparison.facts.get("groups")
+    if not groups:
+        return None
+    rows = []
+    for name, group in groups.items():
+        away = group.get("minus_keep") or {}
+        rows.append(
+            (
+                name,
+                _change(group.get("planted_change")),
+                _change(group.get("change")),
+                _interval(group.get("ci_low"), group.get("ci_high")),
+                f"{group.get('count_treatment')} : {group.get('count_reference')}",
+                _clear(name, away.get("ci_low"), away.get("ci_high")),
+            )
+        )
+    titles = ["Group", "Planted", "Recovered", "95 % interval", "Counts", "Against the group that keeps"]
+    return {
+        "title": "Recovery of the planted truth",
+        "text": "Planted: change of the share of distinct behaviours; recovered: change of the share of "
+        "exclusive latents. The truth was joined after every latent had its category.",
+        "table": tables.plain(titles, rows, numeric=[1, 2]),
+    }
+
+
+def _clear(name: str, low: float | None, high: float | None) -> str:
+    if name == "keep":
+        return "–"
+    if low is None or high is None:
+        return "not known"
+    if low > 0:
+        return "above, interval clear of 0"
+    return "below, interval clear of 0" if high < 0 else "interval holds 0"
+
+
+def _change(value: float | None) -> tables.Cell:
+    return tables.Cell("–" if value is None else change_text(value), sort=value)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{change_text(low)} to {change_text(high)}"
+
+
+def _rates(comparison: ComparisonSource) -> Block | None:
+    behaviours = (comparison.rates or {}).get("behaviours")
+    if not behaviours:
+        return None
+    columns = [key for key in behaviours[0] if key.startswith(("planted_", "measured_"))]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in behaviours:
+        groups.setdefault(row["category"], []).append(row)
+    rows = []
+    for category, members in groups.items():
+        means = [sum(row[column] for row in members) / len(members) for column in columns]
+        rows.append(
+            (readable(category), len(members), *(tables.Cell(share(mean), sort=mean) for mean in means))
+        )
+    titles = ["Category", "Behaviours", *(readable(column) for column in columns)]
+    return {
+        "title": "Behaviour rates",
+        "text": "Mean rate per answer of a category's behaviours: planted, and measured in the models' own "
+        "texts. Rates are not what is recovered: exclusive latents count concepts.",
+        "table": tables.plain(titles, rows, numeric=range(1, len(titles))),
+    }
+
+
+def _nulls(comparison: ComparisonSource) -> Block | None:
+    nulls = comparison.facts.get("nulls")
+    if not nulls:
+        return None
+    block: Block = {"title": "Nulls", "text": " ".join(sentences.texts(nulls)) or None}
+    return block | {"table": _records([row for row in nulls if isinstance(row, dict)])}
+
+
+def _multiverse(comparison: ComparisonSource, drawn: dict[str, Any]) -> Block | None:
+    found = comparison.facts.get("multiverse")
+    if not found:
+        return None
+    names, choices, values = found["names"], found["choices"], found["changes"]
+    figure = drawn["multiverse"] = figures.multiverse(names, choices, values)
+    rows = [
+        (readable(name), *(_change(value) for value in line))
+        for name, line in zip(names, values, strict=True)
+    ]
+    return {
+        "title": "Every analysis choice",
+        "caption": "Relative change under each choice; a finding that holds keeps its colour along the row.",
+        "figure": "multiverse",
+        "height": height_of(figure),
+        "table": tables.plain(["Category", *choices], rows, numeric=range(1, len(choices) + 1)),
+    }
+
+
+def _matched(comparison: ComparisonSource) -> Block | None:
+    matched = comparison.facts.get("matched")
+    if not matched:
+        return None
+    rows = []
+    for row in matched.get("pairs", []):
+        reference, treatment = row["reference"], row["treatment"]
+        rows.append(
+            (
+                _latent(comparison.reference, reference),
+                _latent(comparison.treatment, treatment),
+                row.get("cosine"),
+            )
+        )
+    n_new, n_gone = len(matched.get("new", [])), len(matched.get("gone", []))
+    return {
+        "title": "Matched and new latents",
+        "text": f"{len(rows):,} exclusive latents have a partner in the other pair, {n_new:,} are new in "
+        f"{comparison.treatment}, {n_gone:,} are only in {comparison.reference}.",
+        "table": tables.plain(
+            [comparison.reference, comparison.treatment, "Cosine"], rows, numeric=[0, 1, 2]
+        ),
+    }
+
+
+def _latent(pair: str, latent: int) -> tables.Cell:
+    return tables.Cell(str(latent), sort=float(latent), href=f"#latent-{pair}-{latent}")
+
+
+def _records(rows: list[dict[str, Any]]) -> tables.Table | None:
+    if not rows:
+        return None
+    titles = [key for key in rows[0] if key != "sentence"]
+    body = [[row.get(key) for key in titles] for row in rows]
+    numeric = [index for index, key in enumerate(titles) if isinstance(rows[0][key], int | float)]
+    return tables.plain([readable(title) for title in titles], body, numeric=numeric)

@@ -1,0 +1,121 @@
+"""The rows of a delta table as the chart and its table twin show them."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crossdiff.report.frames import rows_of
+from crossdiff.report.words import change_text, readable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LIMIT = 4.0
+"""Bars end at a factor of 2**4 either way; what lies further is drawn to the edge and named in the text."""
+
+
+def log2_factor(change: float | None) -> float:
+    """log2 of share_treatment / share_reference from the relative change, clipped to +-LIMIT; NaN unknown."""
+    if change is None or math.isnan(change):
+        return math.nan
+    if change <= -1:
+        return -LIMIT
+    return max(-LIMIT, min(LIMIT, math.log2(1 + change)))
+
+
+@dataclass(frozen=True)
+class DeltaRow:
+    """One class or category: counts over totals, shares, relative change with its 95 % interval, p and q."""
+
+    level: str
+    name: str
+    parent: str | None
+    counts: tuple[int, int]
+    totals: tuple[int, int]
+    shares: tuple[float, float]
+    change: float
+    interval: tuple[float, float]
+    p_value: float
+    q_value: float
+
+    @property
+    def is_class(self) -> bool:
+        """Whether this is a class rather than a category."""
+        return self.level == "class"
+
+    @property
+    def value(self) -> float:
+        """Length of the bar: log2 of the ratio of shares; a new category reaches the edge; NaN unknown."""
+        reference, treatment = self.counts
+        if reference == 0:
+            return LIMIT if treatment > 0 else math.nan
+        return log2_factor(self.change)
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the interval holds 0 or is not known."""
+        low, high = self.interval
+        return not (low > 0 or high < 0)
+
+    @property
+    def text(self) -> str:
+        """The change as people read it: a signed percentage, `new (3 vs 0)`, or `none in either`."""
+        reference, treatment = self.counts
+        if reference == 0:
+            return f"new ({treatment} vs 0)" if treatment else "none in either"
+        return change_text(self.change)
+
+    @property
+    def sign(self) -> str:
+        """In words what colour and filling say."""
+        if self.holds_zero:
+            return "interval holds 0"
+        return "more" if self.interval[0] > 0 else "less"
+
+    @property
+    def tick(self) -> str:
+        """The name on the axis, classes in bold; safe inside plotly's own markup."""
+        name = html.escape(readable(self.name), quote=False)
+        return f"<b>{name}</b>" if self.is_class else name
+
+    def interval_text(self) -> str:
+        """`-20.0 % to +45.0 %`, or that there is none."""
+        low, high = self.interval
+        if math.isnan(low) or math.isnan(high):
+            return "no interval"
+        return f"{change_text(low)} to {change_text(high)}"
+
+
+def delta_rows(deltas: pd.DataFrame) -> list[DeltaRow]:
+    """All rows of a delta table, in its order."""
+    return [
+        DeltaRow(
+            level=row.level,
+            name=str(row.name),
+            parent=row.parent if isinstance(row.parent, str) else None,
+            counts=(int(row.count_reference), int(row.count_treatment)),
+            totals=(int(row.total_reference), int(row.total_treatment)),
+            shares=(float(row.share_reference), float(row.share_treatment)),
+            change=float(row.relative_change),
+            interval=(float(row.ci_low), float(row.ci_high)),
+            p_value=float(row.p_value),
+            q_value=float(row.q_value),
+        )
+        for row in rows_of(deltas)
+    ]
+
+
+def ordered(rows: list[DeltaRow]) -> list[DeltaRow]:
+    """Classes from the largest change to the smallest, each followed by its categories; the rest last."""
+
+    def size(row: DeltaRow) -> tuple[float, str]:
+        return (math.inf if math.isnan(row.value) else -row.value, row.name)
+
+    arranged: list[DeltaRow] = []
+    for group in sorted((row for row in rows if row.is_class), key=size):
+        inside = [row for row in rows if not row.is_class and row.parent == group.name]
+        arranged += [group, *sorted(inside, key=size)]
+    return arranged + sorted((row for row in rows if row not in arranged), key=size)
