@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
+from crossdiff.core.active_products import projections, reconstruct
 from crossdiff.core.axes import Activations
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from crossdiff.core.selection import SelectionSettings
 
+TOKENS_AT_A_TIME = 4096
 TARGETS = ("activation", "reconstruction", "error")
 Overlap = Float64[Tensor, "source probe model group latent"]
 Betas = Float64[Tensor, "target probe model *group latent"]
@@ -77,8 +79,9 @@ class ScalingSums:
         self.n_tokens += x.shape[0]
         self.fit = self.fit or FitSums.zeros(xn)
         self.fit.add(xn, x_hat, n_active=len(code))
-        self._add_entries(code, document=document, template=template)
-        self._add_overlaps(crosscoder, code, (xn, x_hat), document)
+        slot = self._slot(code, document)
+        self._add_entries(code, slot, document=document, template=template)
+        self._add_overlaps(crosscoder, code, xn, x_hat, slot)
         return code
 
     def merge(self, other: ScalingSums) -> None:
@@ -101,11 +104,13 @@ class ScalingSums:
         part.energy, part.overlap = self.energy[picked], self.overlap[..., picked, :]
         return part
 
-    def _add_entries(self, code: SparseCode, *, document: Tensor | None, template: Tensor | None) -> None:
+    def _add_entries(
+        self, code: SparseCode, slot: Tensor, *, document: Tensor | None, template: Tensor | None
+    ) -> None:
         """Counts, energies, maxima."""
         value, latent = code.value.double(), code.latent
         square = value.square()
-        self.energy.view(-1).index_add_(0, self._slot(code, document), square)
+        self.energy.view(-1).index_add_(0, slot, square)
         self.n_active += torch.bincount(latent, minlength=self.n_latents)
         self.maximum.scatter_reduce_(0, latent, value, "amax")
         if template is not None:
@@ -114,60 +119,21 @@ class ScalingSums:
             self.documents.add(latent, document[code.token])
 
     def _add_overlaps(
-        self,
-        crosscoder: Crosscoder,
-        code: SparseCode,
-        sources: tuple[Tensor, Tensor],
-        document: Tensor | None,
+        self, crosscoder: Crosscoder, code: SparseCode, x: Activations, x_hat: Activations, slot: Tensor
     ) -> None:
-        slot, value = self._slot(code, document), code.value.double()
-        for source, y in enumerate(sources):
+        value, rows = code.value.double(), torch.cat([x, x_hat], dim=1)
+        projected = value[:, None, None] * projections(rows, code, crosscoder.decoder.detach())
+        for source in range(2):
             for model in range(self.n_models):
-                projection = projections(y[:, model], code, crosscoder.decoder.detach())
                 for probe in range(self.n_models):
-                    self.overlap[source, probe, model].view(-1).index_add_(
-                        0, slot, value * projection[:, probe]
-                    )
+                    total = self.overlap[source, probe, model].view(-1)
+                    total.index_add_(0, slot, projected[:, source * self.n_models + model, probe])
 
     def _slot(self, code: SparseCode, document: Tensor | None) -> Tensor:
         """Flat index (group, latent) of each active entry."""
         if document is None or self.n_groups == 1:
             return code.latent
         return document_group(document, n_groups=self.n_groups)[code.token] * self.n_latents + code.latent
-
-
-def reconstruct(crosscoder: Crosscoder, code: SparseCode) -> Activations:
-    """The full normalised reconstruction x_hat, bias included, from the active entries alone."""
-    flat = torch.sparse.mm(code.csr(), crosscoder.decoder.detach().flatten(1))
-    return (flat + crosscoder.decoder_bias.detach().flatten()).unflatten(1, (-1, crosscoder.d_model))
-
-
-def projections(
-    y: Float[Tensor, "token d_model"], code: SparseCode, decoder: Float[Tensor, "latent model d_model"]
-) -> Float[Tensor, "active probe"]:
-    """<y_t, d_j^p> for every active entry (t, j) and every model's direction p.
-
-    A sampled product: the rows of `decoder`, seen as [(latent probe), d_model], are read in place, so that
-    neither gathered directions nor anything of shape [latent, token] exists.
-    """
-    n_probes = decoder.shape[1]
-    column = (code.latent[:, None] * n_probes + torch.arange(n_probes, device=y.device)).flatten()
-    counts = torch.bincount(code.token, minlength=code.n_tokens) * n_probes
-    row_start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    shape = (code.n_tokens, decoder.shape[0] * n_probes)
-    zeros = y.new_zeros(len(column))
-    pattern = torch.sparse_csr_tensor(row_start, column, zeros, shape, check_invariants=False)
-    product = torch.sparse.sampled_addmm(pattern, y, decoder.flatten(0, 1).T, beta=0.0)
-    return product.values().view(-1, n_probes)
-
-
-def gram(decoder: Float[Tensor, "latent model d_model"]) -> Float64[Tensor, "probe model latent"]:
-    """<d_j^p, d_j^m>; the diagonal holds D = |d|^2. Summed in float64, in slices of latents."""
-    slices = [
-        torch.einsum("lpd,lmd->pml", part, part)
-        for part in (p.double() for p in decoder.detach().split(4096))
-    ]
-    return torch.cat(slices, dim=2)
 
 
 def betas(
@@ -212,8 +178,11 @@ def latent_scaling(
             raise ValueError(
                 "some batches name their documents and some do not; give `document` with all or none"
             )
-        x = x.to(worker.decoder.device, dtype)
-        sums.add(worker, x, document=None if document is None else document.to(x.device))
+        _check_documents(x, document)
+        for start in range(0, len(x), TOKENS_AT_A_TIME):
+            rows = slice(start, start + TOKENS_AT_A_TIME)
+            part = x[rows].to(worker.decoder.device, dtype)
+            sums.add(worker, part, document=None if document is None else document[rows].to(part.device))
     sums = sums or empty_sums(worker, documents=False)
     return latent_table(worker, sums, selection=selection)
 
@@ -233,6 +202,14 @@ def in_dtype(crosscoder: Crosscoder, dtype: torch.dtype) -> Crosscoder:
     if all(weights.dtype == dtype for weights in crosscoder.state_dict().values()):
         return crosscoder
     return copy.deepcopy(crosscoder).to(dtype)
+
+
+def _check_documents(x: Tensor, document: Tensor | None) -> None:
+    if document is not None and document.shape != x.shape[:1]:
+        raise ValueError(
+            f"{len(x)} activations came with document numbers of shape {tuple(document.shape)}; "
+            "give one document number per token"
+        )
 
 
 def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:

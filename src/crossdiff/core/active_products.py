@@ -1,0 +1,55 @@
+"""Products of activations with decoder directions at the active entries of a code only."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from crossdiff.core.axes import Activations, Directions
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.crosscoder import Crosscoder
+
+LATENT_CHUNK = 4096
+
+
+def reconstruct(crosscoder: Crosscoder, code: SparseCode) -> Activations:
+    """The full normalised reconstruction x_hat, bias included, from the active entries alone."""
+    flat = torch.sparse.mm(code.csr(), crosscoder.decoder.detach().flatten(1))
+    return (flat + crosscoder.decoder_bias.detach().flatten()).unflatten(1, (-1, crosscoder.d_model))
+
+
+def projections(
+    y: Float[Tensor, "token row d_model"], code: SparseCode, decoder: Float[Tensor, "latent probe d_model"]
+) -> Float[Tensor, "active row probe"]:
+    """<y_tr, d_j^p> for every active entry (t, j), every row r of its token and every model's direction p.
+
+    One sampled product of `y` as [(token row), d_model] with `decoder` as [(latent probe), d_model], both
+    read in place: gathered directions, or anything of shape [latent, token], never exist. The rows of one token
+    follow each other, so that its few directions stay in the cache.
+    """
+    n_tokens, n_rows, n_probes = y.shape[0], y.shape[1], decoder.shape[1]
+    counts = torch.bincount(code.token, minlength=n_tokens)
+    before = counts.cumsum(0) - counts
+    inside = torch.arange(len(code), device=y.device) - before[code.token]
+    row = torch.arange(n_rows, device=y.device)
+    place = (n_rows * before[code.token] + inside)[:, None] + row * counts[code.token, None]
+    column = torch.empty(len(code) * n_rows, n_probes, dtype=torch.int64, device=y.device)
+    column[place] = (code.latent[:, None] * n_probes + torch.arange(n_probes, device=y.device))[:, None]
+    row_start = torch.zeros(n_tokens * n_rows + 1, dtype=torch.int64, device=y.device)
+    row_start[1:] = (counts * n_probes).repeat_interleave(n_rows).cumsum(0)
+    pattern = torch.sparse_csr_tensor(
+        row_start,
+        column.flatten(),
+        y.new_zeros(column.numel()),
+        (n_tokens * n_rows, decoder.shape[0] * n_probes),
+        check_invariants=False,
+    )
+    product = torch.sparse.sampled_addmm(pattern, y.flatten(0, 1), decoder.flatten(0, 1).T, beta=0.0)
+    return product.values().view(-1, n_probes)[place]
+
+
+def gram(decoder: Directions) -> Float64[Tensor, "probe model latent"]:
+    """<d_j^p, d_j^m>; the diagonal holds D = |d|^2. Summed in float64, in slices of latents."""
+    slices = (part.double() for part in decoder.detach().split(LATENT_CHUNK))
+    return torch.cat([torch.einsum("lpd,lmd->pml", part, part) for part in slices], dim=2)

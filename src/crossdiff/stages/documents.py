@@ -1,0 +1,145 @@
+"""Documents that fire the exclusive latents, some shared latents as controls, and random background."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.latent_scaling import in_dtype
+from crossdiff.core.peaks import ExampleReservoirs, document_peaks
+from crossdiff.core.selected import ROLES, Chosen, choose_latents, codes_of
+from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
+from crossdiff.data.examples import DocumentsSettings, Subset, document_hashes, for_scoring, pick_examples
+from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.io.progress import track
+from crossdiff.io.tables import read_json, read_table, write_json, write_table
+from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.scale import open_activations, open_crosscoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
+
+VERSION = 1
+TABLE_VERSION = 1
+
+
+class DocumentsInputs(Settings):
+    """What determines the examples, beside the parents. `batch_size` changes rounding only."""
+
+    pair: str
+    layer: int = Field(ge=0)
+    mask: MaskSettings = MaskSettings()
+    documents: DocumentsSettings = DocumentsSettings()
+    seed: int = 0
+    batch_size: int = Field(default=4096, ge=1)
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+
+def run(
+    inputs: DocumentsInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Write `examples.parquet`, `background.parquet` and `selection.json`."""
+    settings = inputs.documents
+    activations = open_activations(parents, inputs.layer, inputs.mask)
+    crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
+    table = read_table(parents["scale"] / "latents.parquet", kind="latents")
+    chosen = choose_latents(
+        table, n_controls=settings.n_controls, max_latents=settings.max_latents, seed=inputs.seed
+    )
+    reservoirs = fill_reservoirs(crosscoder, activations, chosen, inputs=inputs, progress=runtime.progress)
+    examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
+    shown = Displayed(activations.token_set)
+    background = background_table(
+        activations, shown, n_documents=settings.n_background, window=settings.window
+    )
+    write_table(examples, draft / "examples.parquet", version=TABLE_VERSION, kind="examples")
+    write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
+    diagnostics = read_json(parents["scale"] / "diagnostics.json")
+    record = selection_record(inputs.pair, chosen, diagnostics, n_near_duplicates=n_refused)
+    write_json(record, draft / "selection.json")
+    return {**record["n_latents"], "n_examples": len(examples), "sentence": record["sentence"]}
+
+
+def fill_reservoirs(
+    crosscoder: Crosscoder,
+    activations: PairedActivations,
+    chosen: Chosen,
+    *,
+    inputs: DocumentsInputs,
+    progress: bool = False,
+) -> dict[Subset, ExampleReservoirs]:
+    """One pass over the corpus in which only the chosen latents are encoded."""
+    latents = torch.tensor([latent for latent, _ in chosen.latents], dtype=torch.int64)
+    reservoirs = inputs.documents.empty_reservoirs(len(latents))
+    if len(latents) == 0:
+        return reservoirs
+    hashes = document_hashes(activations.token_set.document_ids, salt="examples")
+    scoring = for_scoring(hashes, inputs.documents.score_share)
+    batches = activations.batches(split="all", batch_size=inputs.batch_size)
+    total = -(-activations.n_kept("all") // inputs.batch_size)
+    shown = track(batches, total=total, description="documents", unit="batch", enabled=progress)
+
+    def codes() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for batch in shown:
+            yield codes_of(crosscoder, batch.x, latents).cpu(), batch.document, batch.row
+
+    for peaks in document_peaks(codes()):
+        score, own = scoring[peaks.document], hashes[peaks.document]
+        reservoirs["explain"].add(peaks, mine=~score, hashes=own)
+        reservoirs["score"].add(peaks, mine=score, hashes=own)
+    return reservoirs
+
+
+def read_examples(
+    crosscoder: Crosscoder,
+    activations: PairedActivations,
+    chosen: Chosen,
+    reservoirs: dict[Subset, ExampleReservoirs],
+    *,
+    inputs: DocumentsInputs,
+) -> tuple[pd.DataFrame, int]:
+    """The examples table, and how many near-duplicate windows were dropped."""
+    shown, rows, refused = Displayed(activations.token_set), [], 0
+    for place, (latent, _) in enumerate(chosen.latents):
+        picked, dropped = pick_examples(
+            reservoirs, place, token_set=activations.token_set, settings=inputs.documents
+        )
+        rows += example_rows(crosscoder, activations, latent, picked, shown)
+        refused += dropped
+    return example_table(rows), refused
+
+
+def selection_record(
+    pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
+) -> dict[str, Any]:
+    """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
+    counts = {role: sum(found == role for _, found in chosen.latents) for role in ROLES}
+    rejected = diagnostics["rejected"]
+    return {
+        "version": 1,
+        "pair": pair,
+        "latents": [{"latent": latent, "role": role} for latent, role in chosen.latents],
+        "n_latents": counts,
+        "not_taken": chosen.not_taken,
+        "rejected": {name: count for name, count in rejected["tuned"].items() if name != "exclusive"},
+        "rejected_base": {name: count for name, count in rejected["base"].items() if name != "exclusive"},
+        "near_duplicates_dropped": n_near_duplicates,
+        "sentence": None if counts["exclusive_tuned"] else empty_sentence(pair, rejected["tuned"]),
+    }
+
+
+def empty_sentence(pair: str, rejected: Mapping[str, int]) -> str:
+    """Why nothing is exclusive to the tuned model."""
+    stops = ", ".join(
+        f"{name} {count:,}" for name, count in rejected.items() if count and name != "exclusive"
+    )
+    return f"No latent of {pair} is exclusive to the tuned model; latents stopped by each clause: {stops}."
