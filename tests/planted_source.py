@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
 import torch
 
 from crossdiff.data.shards import PairedBatch, Split
@@ -13,7 +12,9 @@ from crossdiff.data.shards import PairedBatch, Split
 class PlantedSource:
     """Sparse non-negative combinations of random directions, some of them in one model only."""
 
-    def __init__(self, *, n_rows: int = 6000, d_model: int = 32, n_planted: int = 64, n_models: int = 2) -> None:
+    def __init__(
+        self, *, n_rows: int = 6000, d_model: int = 32, n_planted: int = 64, n_models: int = 2
+    ) -> None:
         generator = torch.Generator().manual_seed(1)
         directions = torch.randn(n_planted, n_models, d_model, generator=generator)
         directions /= directions.norm(dim=2, keepdim=True)
@@ -47,8 +48,3 @@ class PlantedSource:
         generator = torch.Generator().manual_seed(1000 * seed + number)
         rows = self.rows("train")
         return self.read(rows[torch.randperm(len(rows), generator=generator)[:batch_size]])
-
-
-@pytest.fixture(scope="session")
-def planted() -> PlantedSource:
-    return PlantedSource()

@@ -9,7 +9,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,7 @@ class Progress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start at the step a resumed run continues from."""
         self.bar = bar(total=self.n_steps, description="train", unit="step", enabled=self.enabled)
-        self.bar.update(trainer.global_step)
-        self.bar.initial = trainer.global_step
+        self.bar.n = self.bar.initial = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: CrosscoderModule, *_: Any) -> None:  # pyright: ignore
         """Advance by one step."""
@@ -117,8 +117,8 @@ class Resume(pl.Callback):
     """Checkpoints for exact resume: written aside and renamed, only at optimizer-step boundaries.
 
     A stop signal (TERM, INT, and USR2 that submitit sends before a time limit) is remembered, the step
-    finished, the state saved and the fit ended; `interrupted` then holds the signal. The process that gets
-    TERM inside a SLURM job goes on after saving: SLURM kills and requeues it (an exit would count as the end).
+    finished, the state saved and the fit ended; `interrupted` then holds the signal. Inside a SLURM job the
+    process goes on after TERM and a save: SLURM kills and requeues it (an exit would count as the end).
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -127,16 +127,29 @@ class Resume(pl.Callback):
         self.path, self.every = path, every
         self.pending: signal.Signals | None = None
         self.interrupted: signal.Signals | None = None
-        self.previous: dict[signal.Signals, Any] = {}
+        self.guarded: tuple[signal.Signals, ...] = ()
         self.rng: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore random states; from here on signals are ours."""
         if self.rng is not None:
             restore_random_states(self.rng)
-        if threading.current_thread() is threading.main_thread():
-            self.process = os.getpid()
-            self.previous = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
+        for number in self.guarded:
+            signal.signal(number, self._remember)
+
+    @contextmanager
+    def guarding_signals(self) -> Iterator[None]:
+        """Around `Trainer.fit`, which sets handlers of its own: afterwards those of before are back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.process, self.guarded = os.getpid(), self.SIGNALS
+        before = {number: signal.getsignal(number) for number in self.SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _remember(self, number: int, frame: Any) -> None:
         if os.getpid() == self.process:  # forked workers inherit the handler
@@ -158,11 +171,6 @@ class Resume(pl.Callback):
         aside = self.path.with_suffix(".part")
         trainer.save_checkpoint(aside)
         os.replace(aside, self.path)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give signals back to whoever had them."""
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
 
     def state_dict(self) -> dict[str, Any]:
         """Random states, which Lightning does not save."""

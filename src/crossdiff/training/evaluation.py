@@ -97,7 +97,7 @@ def evaluate(
 def held_out_batches(
     source: ActivationSource, *, batch_size: int, n_tokens: int | None, device: torch.device
 ) -> Iterator[Activations]:
-    """Raw activations of held-out rows; a strided subset of whole batches when `n_tokens` is fewer than all."""
+    """Raw activations of held-out rows; batches at a stride when `n_tokens` is fewer than all."""
     n_batches = math.ceil(len(source.rows("validation")) / batch_size)
     wanted = n_batches if n_tokens is None else max(1, min(n_batches, n_tokens // batch_size))
     stride = n_batches // wanted

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.loggers import Logger
-from lightning_fabric.plugins.environments import LightningEnvironment
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
@@ -112,24 +113,21 @@ def _train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> Non
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             use_distributed_sampler=False,
         )  # fmt: skip
-        trainer.fit(module, ckpt_path=folder.checkpoint if resumed else None, weights_only=True)
+        with resume.guarding_signals():
+            trainer.fit(module, ckpt_path=folder.checkpoint if resumed else None, weights_only=True)
     if resume.interrupted is not None:
         stop(resume.interrupted, trainer.global_step)
 
 
-def stop(number: signal.Signals, step: int) -> None:
+def stop(number: signal.Signals, step: int) -> NoReturn:
     """End the process as the signal asks, now that the state is saved."""
     message = (
         f"training stopped by {number.name}; saved at step {step}: run the same command again to continue"
     )
-    logging.getLogger("crossdiff").warning(message)
-    print(message, flush=True)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt(message)
+    print(message, file=sys.stderr, flush=True)
     handler = signal.getsignal(number)
     if callable(handler):
         handler(number, None)
-        return
     raise SystemExit(128 + number)
 
 

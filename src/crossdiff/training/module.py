@@ -81,8 +81,10 @@ class CrosscoderModule(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = rate
         result = self.stepper.gradients(batch.x, step=step, dead=dead)
-        norm = self.stepper.update(optimizer)
+        norm = self.stepper.gradient_norm(optimizer.optimizer)
         check_step(result, norm, step=step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         self.tokens_since_fired += batch.x.shape[0]
         self.tokens_since_fired[result.fired] = 0
         if step >= self.stepper.threshold_start:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from crossdiff.core import dense
@@ -18,6 +18,16 @@ from crossdiff.core.dense import StepPlan, StepResult
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
 from crossdiff.core.sparsity import BatchTopK, Sparsity, TopK, check_fits
 from crossdiff.training.settings import TrainingSettings
+
+
+class RowAdam(SparseRowAdam):
+    """`SparseRowAdam` as Lightning calls it: with a closure, which does nothing in manual optimisation."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update of every parameter that has a gradient."""
+        if closure is not None:
+            closure()
+        super().step()
 
 
 class Stepper:
@@ -41,20 +51,20 @@ class Stepper:
         )
         if self.sparse is None:
             return torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
-        return SparseRowAdam(parameters, lr=rate, betas=betas, max_norm=self.training.clip_norm)
+        lazy = self.training.optimizer == "lazy_adam"
+        return RowAdam(
+            parameters,
+            lr=rate,
+            betas=betas,
+            max_norm=self.training.clip_norm,
+            inactive="skip" if lazy else "decay",
+        )
 
-    def update(self, optimizer: LightningOptimizer) -> float:
-        """Clip, update, forget the gradients; the gradient's norm before clipping."""
-        if self.sparse is None:
-            norm = float(
-                torch.nn.utils.clip_grad_norm_(self.crosscoder.parameters(), self.training.clip_norm)
-            )
-            optimizer.step()
-        else:
-            optimizer.step()
-            norm = optimizer.optimizer.last_norm  # pyright: ignore[reportAttributeAccessIssue]
-        optimizer.zero_grad(set_to_none=True)
-        return norm
+    def gradient_norm(self, optimizer: torch.optim.Optimizer) -> float:
+        """Norm over all gradients before clipping; they are clipped here or in the coming optimizer step."""
+        if isinstance(optimizer, RowAdam):
+            return optimizer.measure()
+        return float(torch.nn.utils.clip_grad_norm_(self.crosscoder.parameters(), self.training.clip_norm))
 
     def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
         """What optimizer step `step` optimises."""
@@ -104,6 +114,10 @@ def _sparse_step(sparsity: Sparsity, training: TrainingSettings) -> BatchTopKSte
             "choose training.step=auto"
         )
     if training.step == "dense" or not isinstance(sparsity, BatchTopK):
+        if training.optimizer == "lazy_adam":
+            raise ValueError(
+                "training.optimizer=lazy_adam needs the sparse step of batch_topk; choose optimizer=adam"
+            )
         return None
     return BatchTopKStep(
         encode="bfloat16" if training.precision == "bf16" else "float32",

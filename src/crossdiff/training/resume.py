@@ -10,7 +10,7 @@ import torch
 
 
 def check_checkpoint(path: Path, identity: dict[str, Any], *, n_devices: int = 1) -> bool:
-    """True when there is a checkpoint to continue from; ValueError when it is damaged or of other settings."""
+    """Whether there is a checkpoint to continue from; ValueError when it is damaged or of other settings."""
     if not path.is_file():
         return False
     way_out = f"remove it to train from the start: rm {path}"

@@ -43,11 +43,13 @@ class TrainingSettings(Settings):
     """What the decoder bias starts from, over the first batch."""
     threshold_decay: float = Field(default=0.999, gt=0, lt=1)
     threshold_batches: int = Field(default=50, ge=1)
-    """Fresh training batches at the end from which the inference threshold is estimated."""
+    """Fresh training batches at the end from which the threshold is estimated."""
     step: Literal["auto", "sparse", "dense"] = "auto"
     """auto is sparse for batch_topk and dense for the rest; dense is the slow oracle."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the encoder product (sparse, re-scored exactly) or the forward pass (dense); state is float32."""
+    optimizer: Literal["adam", "lazy_adam"] = "adam"
+    """lazy_adam leaves latents without gradient alone; it trains differently and is never the default."""
     validate_every: int = Field(default=500, ge=1)
     validate_tokens: int = Field(default=50_000, ge=1)
     """Held-out tokens looked at during training; the final figures use all of them."""
@@ -61,8 +63,8 @@ class TrainingSettings(Settings):
             raise ValueError(f"{given} of training.n_tokens and training.n_steps given; give exactly one")
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"training.batch_size={self.batch_size} does not divide into accumulate={self.accumulate} parts; "
-                "choose a multiple"
+                f"training.batch_size={self.batch_size} does not divide into accumulate={self.accumulate} "
+                "parts; choose a multiple"
             )
         return self
 

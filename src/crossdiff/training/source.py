@@ -63,7 +63,8 @@ def check_finite(batch: PairedBatch, source: ActivationSource) -> None:
     names = [token_set.document_ids[d] for d in documents] if token_set is not None else documents
     raise ValueError(
         f"{len(token)} rows of activations are NaN or infinite: token rows {rows}, documents {names}, "
-        f"model(s) {model.unique().tolist()} (0 is base); harvest again with dtype=float32, or drop these documents"
+        f"model(s) {model.unique().tolist()} (0 is base); "
+        "harvest again with dtype=float32, or drop these documents"
     )
 
 

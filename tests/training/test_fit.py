@@ -1,0 +1,138 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
+from crossdiff.training.fit import RunFolder, TrainingRun, fit
+from crossdiff.training.settings import TrainingSettings
+from tests.planted_source import PlantedSource
+
+FAST = {
+    "n_steps": 50, "batch_size": 256, "learning_rate": 3e-3, "warmup_steps": 10, "dead_after_tokens": 3000,
+    "validate_every": 25, "log_every": 10, "threshold_decay": 0.9,
+}  # fmt: skip
+
+
+def make_run(sparsity=BatchTopK(k=8), *, n_latents: int = 128, dictionary=None, **training) -> TrainingRun:  # noqa: B008
+    return TrainingRun(
+        dictionary=DictionarySettings(n_latents=n_latents, **(dictionary or {})),
+        sparsity=sparsity,
+        training=TrainingSettings(**{**FAST, **training}),
+        seed=0,
+        progress=False,
+    )
+
+
+def test_a_50_step_run_has_a_held_out_l0_within_a_fifth_of_k(planted: PlantedSource, tmp_path: Path) -> None:
+    crosscoder, figures = fit(make_run(), planted, RunFolder(tmp_path))
+    assert figures["l0"] == pytest.approx(8, rel=0.2)
+    assert figures["threshold"] == pytest.approx(float(crosscoder.threshold))
+    assert figures["l0_batch"] == pytest.approx(8, rel=0.01)
+
+
+def test_planted_latents_are_recovered_in_both_models(planted: PlantedSource, tmp_path: Path) -> None:
+    _, figures = fit(make_run(n_steps=600), planted, RunFolder(tmp_path))
+    assert figures["fve_base"] > 0.9
+    assert figures["fve_tuned"] > 0.9
+    assert figures["dead_share"] < 0.2
+
+
+def test_metrics_have_a_row_per_logged_step_with_its_held_out_figures(
+    planted: PlantedSource, tmp_path: Path
+) -> None:
+    fit(make_run(BatchTopK(k=8, k_initial=32, anneal_steps=20)), planted, RunFolder(tmp_path))
+    with (tmp_path / "metrics.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [int(row["step"]) for row in rows] == [10, 20, 25, 30, 40, 50]
+    assert rows[0]["threshold"] == ""
+    assert rows[0]["k"] == "21"
+    assert float(rows[0]["l0"]) == pytest.approx(21)
+    assert [bool(row["val_fve_tuned"]) for row in rows] == [False, False, True, False, False, True]
+    assert float(rows[-1]["val_l0_batch"]) == pytest.approx(8, rel=0.01)
+    assert float(rows[-1]["tokens_per_s"]) > 0
+
+
+def test_dense_and_sparse_steps_train_to_the_same_weights(planted: PlantedSource, tmp_path: Path) -> None:
+    dense, _ = fit(make_run(step="dense"), planted, RunFolder(tmp_path / "dense"))
+    sparse, _ = fit(make_run(step="sparse"), planted, RunFolder(tmp_path / "sparse"))
+    torch.testing.assert_close(sparse.decoder, dense.decoder, rtol=0, atol=2e-4)
+    torch.testing.assert_close(sparse.threshold, dense.threshold, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("sparsity", [TopK(k=8), L1(penalty=0.02), JumpReLU(penalty=0.02)])
+def test_other_methods_end_with_a_threshold_and_figures(
+    sparsity, planted: PlantedSource, tmp_path: Path
+) -> None:
+    crosscoder, figures = fit(make_run(sparsity), planted, RunFolder(tmp_path))
+    assert figures["fve_tuned"] > 0.1
+    if isinstance(sparsity, TopK):
+        assert figures["l0"] == pytest.approx(8, rel=0.2)
+    else:
+        assert float(crosscoder.threshold) == 0
+        assert figures["k"] is None
+
+
+@pytest.mark.parametrize("architecture", ["designated_shared", "dedicated", "diff_sae"])
+def test_other_architectures_train(architecture: str, planted: PlantedSource, tmp_path: Path) -> None:
+    run = make_run(dictionary={"architecture": architecture})
+    crosscoder, figures = fit(run, planted, RunFolder(tmp_path))
+    assert figures["l0"] == pytest.approx(8, rel=0.25)
+    if architecture == "diff_sae":
+        assert figures["fve_difference"] > 0.1
+    if architecture == "dedicated":
+        assert not bool(crosscoder.decoder[:6, 1].any())
+
+
+def test_three_models_train_at_once(tmp_path: Path) -> None:
+    source = PlantedSource(n_rows=2000, n_models=3)
+    crosscoder, figures = fit(make_run(batch_size=128), source, RunFolder(tmp_path))
+    assert crosscoder.decoder.shape == (128, 3, 32)
+    assert {"fve_base", "fve_tuned_1", "fve_tuned_2"} <= figures.keys()
+
+
+def test_accumulated_parts_give_nearly_the_whole_batchs_training(
+    planted: PlantedSource, tmp_path: Path
+) -> None:
+    _, whole = fit(make_run(), planted, RunFolder(tmp_path / "whole"))
+    _, parts = fit(make_run(accumulate=4), planted, RunFolder(tmp_path / "parts"))
+    assert parts["fve_tuned"] == pytest.approx(whole["fve_tuned"], abs=0.05)
+
+
+def test_a_rate_that_explodes_stops_early_and_names_term_and_step(
+    planted: PlantedSource, tmp_path: Path
+) -> None:
+    run = make_run(learning_rate=1e30, loss="squared", warmup_steps=0, validate_every=1000)
+    with pytest.raises(ValueError, match=r"diverged at step \d+: .*learning_rate lower"):
+        fit(run, planted, RunFolder(tmp_path))
+
+
+def test_a_bad_activation_in_the_middle_of_a_run_is_named(tmp_path: Path) -> None:
+    source = PlantedSource(n_rows=2000)
+    statistics = source.statistics()
+    source.statistics = lambda: statistics  # type: ignore[method-assign]
+    source.x[555, 0, 0] = float("inf")
+    with pytest.raises(ValueError, match=r"token rows \[555\]"):
+        fit(make_run(n_steps=20), source, RunFolder(tmp_path))
+
+
+def test_k_above_the_dictionary_is_refused_before_training(planted: PlantedSource, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sparsity.k=200 is larger than the dictionary's 128 latents"):
+        fit(make_run(BatchTopK(k=200)), planted, RunFolder(tmp_path))
+
+
+def test_a_sparse_step_for_a_dense_method_is_refused(planted: PlantedSource, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"choose training\.step=auto"):
+        fit(make_run(L1(penalty=0.1), step="sparse"), planted, RunFolder(tmp_path))
+
+
+def test_lazy_adam_is_another_optimiser_and_only_for_the_sparse_step(
+    planted: PlantedSource, tmp_path: Path
+) -> None:
+    lazy, _ = fit(make_run(optimizer="lazy_adam"), planted, RunFolder(tmp_path / "lazy"))
+    exact, _ = fit(make_run(), planted, RunFolder(tmp_path / "exact"))
+    assert float((lazy.decoder - exact.decoder).abs().max()) > 1e-3
+    with pytest.raises(ValueError, match="choose optimizer=adam"):
+        fit(make_run(optimizer="lazy_adam", step="dense"), planted, RunFolder(tmp_path / "dense"))

@@ -1,0 +1,176 @@
+"""A run that was stopped, however it was stopped, ends with the bits of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import BatchTopK
+from crossdiff.training.fit import RunFolder, TrainingRun, fit
+from crossdiff.training.resume import differences
+from crossdiff.training.settings import TrainingSettings
+from tests.planted_source import PlantedSource
+
+ROOT = Path(__file__).parents[2]
+
+
+class Interrupting(PlantedSource):
+    """Sends this process a signal when a certain batch is fetched."""
+
+    def __init__(self, *, at: int, number: int) -> None:
+        super().__init__(n_rows=2000)
+        self.at, self.number = at, number
+
+    def training_batch(self, number: int, *, seed: int, batch_size: int):
+        if number == self.at:
+            self.at = -1
+            os.kill(os.getpid(), self.number)
+        return super().training_batch(number, seed=seed, batch_size=batch_size)
+
+
+def make_run(**changes) -> TrainingRun:
+    training = {
+        "n_steps": 30, "batch_size": 128, "learning_rate": 3e-3, "warmup_steps": 5, "dead_after_tokens": 500,
+        "validate_every": 9, "log_every": 4, "checkpoint_every": 4, **changes,
+    }  # fmt: skip
+    return TrainingRun(
+        dictionary=DictionarySettings(n_latents=128),
+        sparsity=BatchTopK(k=6, k_initial=16, anneal_steps=10),
+        training=TrainingSettings(**training),
+        seed=0,
+        progress=False,
+    )
+
+
+def train_and_die(folder: str, at: str) -> None:
+    """Run in a subprocess: killed while batch `at` is fetched, or half way through the next checkpoint."""
+    import pytorch_lightning as pl
+
+    if at == "save":
+        whole = pl.Trainer.save_checkpoint
+
+        def cut(trainer: pl.Trainer, path: Path, *rest: object) -> None:
+            whole(trainer, path)
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        pl.Trainer.save_checkpoint = cut  # type: ignore[method-assign]
+    source = Interrupting(at=-1 if at == "save" else int(at), number=signal.SIGKILL)
+    fit(make_run(), source, RunFolder(Path(folder)))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Crosscoder:
+    source = PlantedSource(n_rows=2000)
+    return fit(make_run(), source, RunFolder(tmp_path_factory.mktemp("undisturbed")))[0]
+
+
+def assert_same_bits(crosscoder: Crosscoder, other: Crosscoder) -> None:
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(crosscoder.state_dict()[name], tensor), name
+
+
+def test_kill_9_in_a_step_and_then_in_a_save_changes_no_bit(undisturbed: Crosscoder, tmp_path: Path) -> None:
+    command = "import sys; from tests.training.test_resume import train_and_die as t; t(*sys.argv[1:])"
+    for at in ("14", "save"):
+        ended = subprocess.run(
+            [sys.executable, "-c", command, str(tmp_path), at], cwd=ROOT, check=False, timeout=300
+        )
+        assert ended.returncode == -signal.SIGKILL
+        assert RunFolder(tmp_path).checkpoint.is_file()
+    crosscoder, figures = fit(make_run(), PlantedSource(n_rows=2000), RunFolder(tmp_path))
+    assert_same_bits(crosscoder, undisturbed)
+    steps = [line.split(",")[0] for line in RunFolder(tmp_path).metrics.read_text().splitlines()]
+    assert steps == ["step", "4", "8", "9", "12", "16", "18", "20", "24", "27", "28", "30"]
+    assert figures["n_steps"] == 30
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_stop_signal_saves_at_the_next_boundary_and_says_how_to_go_on(
+    number: signal.Signals, ending: type[BaseException], undisturbed: Crosscoder, tmp_path: Path, capsys
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(ending) as stopped:
+        fit(make_run(), Interrupting(at=9, number=number), RunFolder(tmp_path))
+    if ending is SystemExit:
+        assert stopped.value.code == 128 + signal.SIGTERM  # type: ignore[attr-defined]
+    assert "saved at step 9: run the same command again to continue" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+    crosscoder, _ = fit(make_run(), PlantedSource(n_rows=2000), RunFolder(tmp_path))
+    assert_same_bits(crosscoder, undisturbed)
+
+
+def test_submitits_handler_is_called_after_the_save(tmp_path: Path) -> None:
+    folder, saved = RunFolder(tmp_path), []
+    before = signal.signal(signal.SIGUSR2, lambda *_: saved.append(folder.checkpoint.is_file()))
+    try:
+        with pytest.raises(SystemExit):
+            fit(make_run(), Interrupting(at=9, number=signal.SIGUSR2), folder)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert saved == [True]
+
+
+def test_term_inside_slurm_saves_and_goes_on(
+    undisturbed: Crosscoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    crosscoder, _ = fit(make_run(), Interrupting(at=9, number=signal.SIGTERM), RunFolder(tmp_path))
+    assert_same_bits(crosscoder, undisturbed)
+
+
+def test_a_signal_in_the_last_step_leaves_only_the_end_to_do(undisturbed: Crosscoder, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        fit(make_run(), Interrupting(at=29, number=signal.SIGTERM), RunFolder(tmp_path))
+    crosscoder, _ = fit(make_run(), PlantedSource(n_rows=2000), RunFolder(tmp_path))
+    assert_same_bits(crosscoder, undisturbed)
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(SystemExit):
+        fit(make_run(), Interrupting(at=9, number=signal.SIGTERM), folder)
+    return folder
+
+
+def test_changed_settings_are_named_on_resume(stopped: RunFolder) -> None:
+    with pytest.raises(
+        ValueError, match=r"training.learning_rate was 0.003, is 0.1.*go back to them, or remove"
+    ):
+        fit(make_run(learning_rate=0.1), PlantedSource(n_rows=2000), stopped)
+
+
+def test_a_cut_checkpoint_is_refused(stopped: RunFolder) -> None:
+    content = stopped.checkpoint.read_bytes()
+    stopped.checkpoint.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"is cut, or no checkpoint of this trainer.*remove it"):
+        fit(make_run(), PlantedSource(n_rows=2000), stopped)
+
+
+def test_a_foreign_checkpoint_is_refused(stopped: RunFolder) -> None:
+    torch.save({"state_dict": {}}, stopped.checkpoint)
+    with pytest.raises(ValueError, match="no checkpoint of this trainer"):
+        fit(make_run(), PlantedSource(n_rows=2000), stopped)
+
+
+def test_another_number_of_devices_is_refused(stopped: RunFolder) -> None:
+    content = torch.load(stopped.checkpoint, weights_only=True)
+    torch.save({**content, "n_devices": 4}, stopped.checkpoint)
+    with pytest.raises(ValueError, match=r"written on 4 device\(s\), this run has 1"):
+        fit(make_run(), PlantedSource(n_rows=2000), stopped)
+
+
+def test_differences_are_named_by_their_dotted_path() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}}) == [
+        "a.c was 2, is None",
+        "a.d was None, is 3",
+    ]

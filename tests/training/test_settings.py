@@ -1,0 +1,26 @@
+import pytest
+from pydantic import ValidationError
+
+from crossdiff.training.settings import TrainingSettings
+
+
+def test_steps_follow_from_tokens_and_batch_size() -> None:
+    assert TrainingSettings(n_tokens=200_000_000, batch_size=4096).total_steps() == 48_828
+    assert TrainingSettings(n_steps=7).total_steps() == 7
+
+
+@pytest.mark.parametrize("lengths", [{}, {"n_tokens": 1, "n_steps": 1}])
+def test_exactly_one_length_is_given(lengths: dict) -> None:
+    with pytest.raises(ValidationError, match="give exactly one"):
+        TrainingSettings(**lengths)
+
+
+def test_parts_divide_the_batch() -> None:
+    with pytest.raises(ValidationError, match="does not divide into accumulate=3 parts"):
+        TrainingSettings(n_steps=1, batch_size=100, accumulate=3)
+
+
+def test_how_often_is_saved_does_not_change_the_identity() -> None:
+    first, second = (TrainingSettings(n_steps=1, checkpoint_every=every) for every in (1, 2))
+    assert first.identity() == second.identity()
+    assert first.identity() != TrainingSettings(n_steps=2).identity()
