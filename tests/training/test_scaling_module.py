@@ -66,6 +66,7 @@ def rank(number: int, store: str, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_hold_the_sums_of_one_pass(artifacts: Artifacts, tmp_path: Path) -> None:
     torch.save(artifacts, tmp_path / "artifacts.pt")
     multiprocessing.spawn(rank, args=(str(tmp_path / "store"), str(tmp_path)), nprocs=2)

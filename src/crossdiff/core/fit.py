@@ -44,6 +44,11 @@ class FitSums:
         self.square += other.square
         self.total += other.total
 
+    def to(self, device: torch.device | str) -> FitSums:
+        """The same sums on another device."""
+        parts = (part.to(device) for part in (self.residual, self.square, self.total))
+        return FitSums(self.n_tokens, self.n_active, *parts)
+
     def explained(self) -> list[float]:
         """FVE per model over these tokens: `1 - sum |x - x_hat|^2 / sum |x - mean|^2` (method.md 2)."""
         variance = self.square - self.total.square().sum(dim=1) / self.n_tokens
