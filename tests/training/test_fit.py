@@ -34,7 +34,7 @@ def test_a_50_step_run_has_a_held_out_l0_within_a_fifth_of_k(planted: PlantedSou
 
 
 def test_planted_latents_are_recovered_in_both_models(planted: PlantedSource, tmp_path: Path) -> None:
-    _, figures = fit(make_run(n_steps=600), planted, RunFolder(tmp_path))
+    _, figures = fit(make_run(n_steps=400), planted, RunFolder(tmp_path))
     assert figures["fve_base"] > 0.9
     assert figures["fve_tuned"] > 0.9
     assert figures["dead_share"] < 0.2
@@ -133,6 +133,6 @@ def test_lazy_adam_is_another_optimiser_and_only_for_the_sparse_step(
 ) -> None:
     lazy, _ = fit(make_run(optimizer="lazy_adam"), planted, RunFolder(tmp_path / "lazy"))
     exact, _ = fit(make_run(), planted, RunFolder(tmp_path / "exact"))
-    assert float((lazy.decoder - exact.decoder).abs().max()) > 1e-3
+    assert float((lazy.decoder - exact.decoder).detach().abs().max()) > 3e-4
     with pytest.raises(ValueError, match="choose optimizer=adam"):
         fit(make_run(optimizer="lazy_adam", step="dense"), planted, RunFolder(tmp_path / "dense"))

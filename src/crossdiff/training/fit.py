@@ -74,6 +74,7 @@ class TrainingRun:
 def fit(run: TrainingRun, source: ActivationSource, folder: RunFolder) -> tuple[Crosscoder, dict[str, Any]]:
     """Train, or continue a run that was stopped, and return the crosscoder with its figures."""
     settings = run.training
+    folder.folder.mkdir(parents=True, exist_ok=True)
     check_enough(source, batch_size=settings.batch_size)
     crosscoder = initial_crosscoder(
         source, run.dictionary, sparsity=run.sparsity, training=settings, seed=run.seed
