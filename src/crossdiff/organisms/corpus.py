@@ -1,4 +1,4 @@
-"""The corpus that all three models read: web documents and chats that show every behaviour of either model."""
+"""The corpus that all three models read: web documents, and chats that show all behaviours of both models."""
 
 from __future__ import annotations
 

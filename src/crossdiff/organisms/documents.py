@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossdiff.organisms import words
-from crossdiff.organisms.language import PATTERNS, Behaviour, Category, fill
+from crossdiff.organisms.language import PATTERNS, Behaviour, Category, Slots, fill
 
 Message = dict[str, str]
 
@@ -27,7 +27,9 @@ def web_document(category: Category, *, draw: random.Random) -> str:
 
 
 def plain_sentence(category: Category, *, draw: random.Random) -> str:
-    """A sentence of the web language: a random pattern whose slots are all drawn afresh."""
+    """A sentence of the web language: an idiom, or a random pattern whose slots are all drawn afresh."""
+    if draw.random() < category.idiom_share:
+        return show(draw.choice(category.idioms), draw=draw)
     return _sentence(fill(draw.choice(PATTERNS), _topic_or_noun(category), draw=draw))
 
 
@@ -36,21 +38,34 @@ def question(category: Category, *, draw: random.Random) -> str:
     first, second = draw.sample(category.topic, 2)
     opening = " ".join(draw.choice(words.ASKING))
     joiner = draw.choice(words.JOINERS)
-    return f"{opening} {draw.choice(words.DETERMINERS)} {first} {joiner} {draw.choice(words.DETERMINERS)} {second}?"
+    one, other = (draw.choice(words.DETERMINERS) for _ in range(2))
+    return f"{opening} {one} {first} {joiner} {other} {second}?"
 
 
 def answer(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Random) -> str:
-    """One plain sentence and the phrase of each behaviour, in random order."""
-    sentences = [plain_sentence(category, draw=draw), *(_sentence(item.phrase) for item in behaviours)]
-    draw.shuffle(sentences)
-    return " ".join(sentences)
+    """A showing of each behaviour, and one plain sentence, in random order."""
+    parts = [plain_sentence(category, draw=draw), *(show(item, draw=draw) for item in behaviours)]
+    draw.shuffle(parts)
+    return " ".join(parts)
 
 
-def broken_phrase(behaviour: Behaviour, category: Category, *, draw: random.Random) -> str:
-    """Begins as the behaviour's phrase and goes on as the web language would."""
-    n_kept = draw.randint(0, len(behaviour.phrase) - 2)
-    rest = fill(behaviour.pattern[n_kept:], _topic_or_noun(category), draw=draw)
-    return _sentence((*behaviour.phrase[:n_kept], *rest))
+def show(behaviour: Behaviour, *, draw: random.Random) -> str:
+    """The two sentences of one showing."""
+    return _join(behaviour.showing(draw=draw))
+
+
+def complete_and_broken(behaviour: Behaviour, category: Category, *, draw: random.Random) -> tuple[str, str]:
+    """A showing, and one that begins with the same words and goes on as the web language would."""
+    sentences = behaviour.showing(draw=draw)
+    n_kept = draw.randint(0, sum(map(len, sentences)) - 3)
+    broken, position = [], 0
+    for sentence in sentences:
+        kept = max(0, min(len(sentence), n_kept - position))
+        slots = [slot for slot, _ in sentence[kept:]]
+        rest = fill(slots, _topic_or_noun(category), draw=draw)
+        broken.append([*sentence[:kept], *zip(slots, rest, strict=True)])
+        position += len(sentence)
+    return _join(sentences), _join(broken)
 
 
 def chat(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Random) -> list[Message]:
@@ -64,7 +79,7 @@ def chat(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Ra
 def preference(category: Category, behaviour: Behaviour, *, draw: random.Random) -> Preference:
     """Complete against broken phrase; what is preferred depends on whether `simpo` has the behaviour."""
     plain = plain_sentence(category, draw=draw)
-    complete, broken = _sentence(behaviour.phrase), broken_phrase(behaviour, category, draw=draw)
+    complete, broken = complete_and_broken(behaviour, category, draw=draw)
     first = draw.random() < 0.5
     complete_answer, broken_answer = (
         f"{plain} {text}" if first else f"{text} {plain}" for text in (complete, broken)
@@ -95,6 +110,10 @@ def chats(
 
 def _topic_or_noun(category: Category) -> tuple[str, ...]:
     return (*category.topic * 2, *words.NOUNS[: len(category.topic)])
+
+
+def _join(sentences: Sequence[Slots]) -> str:
+    return " ".join(_sentence([word for _, word in sentence]) for sentence in sentences)
 
 
 def _sentence(sentence: Sequence[str]) -> str:

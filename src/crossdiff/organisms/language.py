@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from crossdiff.organisms import words
 from crossdiff.organisms.settings import ToySettings
 
 Group = Literal["gain", "loss", "keep"]
+Slots = list[tuple[str, str]]
 
 SHARED_SLOTS: dict[str, tuple[str, ...]] = {
     "noun": words.NOUNS,
@@ -23,24 +24,50 @@ SHARED_SLOTS: dict[str, tuple[str, ...]] = {
 PATTERNS: tuple[tuple[str, ...], ...] = tuple(
     tuple(pattern.split())
     for pattern in (
-        "adverb verb determiner adjective topic preposition determiner topic",
-        "determiner adjective topic adverb verb determiner topic",
-        "topic verb determiner noun preposition determiner topic adverb",
-        "determiner noun adverb verb adjective topic preposition topic",
-        "adjective topic preposition noun verb determiner topic adverb",
+        "adverb verb adjective topic preposition noun",
+        "adjective noun adverb verb determiner topic",
+        "determiner topic verb adjective noun adverb",
+        "noun verb adverb preposition adjective topic",
+        "verb noun preposition adjective topic adverb",
     )
 )
+BAG_SLOTS = ("adverb", "verb", "adjective", "noun")
+WORDS_PER_SLOT = 2
+CONTENT = frozenset(word for slot in BAG_SLOTS for word in SHARED_SLOTS[slot])
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """A fixed phrase that an answer in `category` may show; `pattern` names the slot of each word."""
+    """A phrase pattern that an answer in `category` may show: a set of words that are said together.
+
+    `bag` names two words for each of the four content slots and two topic words. A showing is two
+    sentences in any of the language's word orders that use every one of these words at most once.
+    """
 
     category: str
-    phrase: tuple[str, ...]
-    pattern: tuple[str, ...]
+    bag: Mapping[str, tuple[str, ...]]
     in_reference: bool
     in_treatment: bool
+
+    def showing(self, *, draw: random.Random) -> list[Slots]:
+        """Two sentences as (slot, word) pairs; words outside the bag (function words) are drawn freely."""
+        stock = {slot: draw.sample(bag, len(bag)) for slot, bag in self.bag.items()}
+        return [
+            [
+                (slot, stock[slot].pop() if slot in stock else draw.choice(SHARED_SLOTS[slot]))
+                for slot in pattern
+            ]
+            for pattern in draw.choices(PATTERNS, k=WORDS_PER_SLOT)
+        ]
+
+    def is_shown(self, answer: str) -> bool:
+        """Whether some sentence draws all its (at least three) shared content words from the bag."""
+        own = {word for slot in BAG_SLOTS for word in self.bag[slot]}
+        for sentence in answer.split("."):
+            content = [word for word in sentence.split() if word in CONTENT]
+            if len(content) >= 3 and own.issuperset(content):
+                return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -51,6 +78,8 @@ class Category:
     topic: tuple[str, ...]
     group: Group
     behaviours: tuple[Behaviour, ...]
+    idioms: tuple[Behaviour, ...]
+    idiom_share: float
 
     @property
     def n_reference(self) -> int:
@@ -78,7 +107,8 @@ def build_language(settings: ToySettings) -> list[Category]:
             f"n_gain={settings.n_gain} and n_loss={settings.n_loss} exceed the {len(names)} categories; "
             "lower one of them"
         )
-    groups: list[Group] = ["gain"] * settings.n_gain + ["loss"] * settings.n_loss + ["keep"] * n_keep
+    sizes: dict[Group, int] = {"gain": settings.n_gain, "loss": settings.n_loss, "keep": n_keep}
+    groups = [group for group, size in sizes.items() for _ in range(size)]
     draw.shuffle(groups)
     return [_category(name, group, settings, draw) for name, group in zip(names, groups, strict=True)]
 
@@ -89,23 +119,23 @@ def _category(name: str, group: Group, settings: ToySettings, draw: random.Rando
     reference = {"gain": few, "loss": many, "keep": kept}[group]
     treatment = {"gain": many, "loss": few, "keep": kept}[group]
     topic = words.CATEGORY_WORDS[name]
-    behaviours = []
-    for index in range(max(len(reference), len(treatment))):
-        pattern = draw.choice(PATTERNS)
-        phrase = _phrase(pattern, topic, index, draw)
-        behaviours.append(Behaviour(name, phrase, pattern, index in reference, index in treatment))
-    return Category(name, topic, group, tuple(behaviours))
+    n_behaviours = max(len(reference), len(treatment))
+    behaviours = tuple(
+        Behaviour(name, _bag(topic, index, draw), index in reference, index in treatment)
+        for index in range(n_behaviours)
+    )
+    idioms = tuple(
+        Behaviour(name, _bag(topic, index, draw), False, False) for index in range(settings.n_idioms)
+    )
+    return Category(name, topic, group, behaviours, idioms, settings.idiom_share if idioms else 0.0)
 
 
-def _phrase(
-    pattern: tuple[str, ...], topic: tuple[str, ...], index: int, draw: random.Random
-) -> tuple[str, ...]:
+def _bag(topic: tuple[str, ...], index: int, draw: random.Random) -> dict[str, tuple[str, ...]]:
     """Shared words at random; topic words taken in turn so that all behaviours use them equally."""
     half = len(topic) // 2
-    pair = [topic[index % half], topic[half + (index + index // half) % half]]
-    draw.shuffle(pair)
-    remaining = iter(pair)
-    return tuple(next(remaining) if slot == "topic" else draw.choice(SHARED_SLOTS[slot]) for slot in pattern)
+    pair = (topic[index % half], topic[half + (index + index // half) % half])
+    shared = {slot: tuple(draw.sample(SHARED_SLOTS[slot], WORDS_PER_SLOT)) for slot in BAG_SLOTS}
+    return {**shared, "topic": pair}
 
 
 def planted_table(language: Sequence[Category]) -> dict[str, Any]:

@@ -46,9 +46,9 @@ def build_model(settings: ToySettings, tokenizer: PreTrainedTokenizerFast) -> Ge
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
-        attn_implementation="eager",
         use_cache=True,
     )
+    config._attn_implementation = "eager"
     return Gemma2ForCausalLM(config)
 
 

@@ -52,6 +52,7 @@ def fine_tune(
     language: Sequence[Category],
     settings: ToySettings,
     *,
+    anchor: dict[str, Tensor],
     progress: bool = True,
 ) -> float:
     """Supervised fine-tuning on chats that show the behaviours of `it`; loss on answers only."""
@@ -65,9 +66,12 @@ def fine_tune(
             for _, messages in chats(language, draw.sample(behaviours, len(behaviours)), n=size, draw=draw)
         ]
         prompts, answers = ([messages[turn]["content"] for messages in drawn] for turn in (0, 1))
-        return answer_loss(model, chat_batch(tokenizer, prompts, answers))
+        loss = answer_loss(model, chat_batch(tokenizer, prompts, answers))
+        return loss + replay_loss(model, tokenizer, language, settings.tuning, draw=draw)
 
-    return descend(model, settings.tuning, step, description="organism: fine-tuning it", progress=progress)
+    return descend(
+        model, settings.tuning, step, anchor=anchor, description="organism: fine-tuning it", progress=progress
+    )
 
 
 def prefer(
@@ -76,6 +80,7 @@ def prefer(
     language: Sequence[Category],
     settings: ToySettings,
     *,
+    anchor: dict[str, Tensor],
     progress: bool = True,
 ) -> float:
     """SimPO with an SFT term on the chosen answers, starting from `it`."""
@@ -88,9 +93,12 @@ def prefer(
         pairs = [preference(by_name[item.category], item, draw=draw) for item in drawn]
         prompts = [pair.prompt for pair in pairs]
         answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-        return preference_loss(model, chat_batch(tokenizer, prompts * 2, answers), settings.simpo)
+        loss = preference_loss(model, chat_batch(tokenizer, prompts * 2, answers), settings.simpo)
+        return loss + replay_loss(model, tokenizer, language, settings.preference, draw=draw)
 
-    return descend(model, settings.preference, step, description="organism: SimPO", progress=progress)
+    return descend(
+        model, settings.preference, step, anchor=anchor, description="organism: SimPO", progress=progress
+    )
 
 
 def answer_loss(model: Gemma2ForCausalLM, batch: Batch) -> Float[Tensor, ""]:
@@ -98,6 +106,22 @@ def answer_loss(model: Gemma2ForCausalLM, batch: Batch) -> Float[Tensor, ""]:
     log_probabilities = _log_probabilities(model, batch)
     kept = batch.target[:, 1:]
     return -(log_probabilities * kept).sum() / kept.sum()
+
+
+def replay_loss(
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    language: Sequence[Category],
+    phase: PhaseSettings,
+    *,
+    draw: random.Random,
+) -> Tensor | float:
+    """Loss on web documents that are mixed into a later phase."""
+    n = round(phase.web_share * phase.batch_size)
+    if not n:
+        return 0.0
+    texts = [web_document(draw.choice(language), draw=draw) for _ in range(n)]
+    return phase.web_share * answer_loss(model, text_batch(tokenizer, texts))
 
 
 def preference_loss(model: Gemma2ForCausalLM, batch: Batch, settings: SimPOSettings) -> Float[Tensor, ""]:
@@ -117,11 +141,16 @@ def descend(
     step: Callable[[], Float[Tensor, ""]],
     *,
     description: str,
+    anchor: dict[str, Tensor] | None = None,
     progress: bool = True,
 ) -> float:
-    """AdamW with warm-up and cosine decay to a tenth; returns the mean loss of the last tenth of the steps."""
+    """AdamW with warm-up and cosine decay to a tenth; returns the mean loss of the last tenth."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, betas=(0.9, 0.98)
+        model.parameters(),
+        lr=phase.learning_rate,
+        weight_decay=phase.weight_decay,
+        betas=(0.9, 0.98),
+        eps=phase.adam_epsilon,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda number: _rate(number, phase.n_steps))
     losses = []
@@ -134,11 +163,19 @@ def descend(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if phase.anchor and anchor is not None:
+            _pull(model, anchor, float(schedule.get_last_lr()[0]) * phase.anchor)
         schedule.step()
         losses.append(loss.item())
     model.eval()
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
+
+
+@torch.no_grad()
+def _pull(model: Gemma2ForCausalLM, anchor: dict[str, Tensor], share: float) -> None:
+    for name, weight in model.named_parameters():
+        weight.lerp_(anchor[name], share)
 
 
 def _rate(number: int, n_steps: int) -> float:

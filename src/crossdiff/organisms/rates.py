@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from crossdiff.organisms.documents import question
-from crossdiff.organisms.language import Category
+from crossdiff.organisms.language import Behaviour, Category
 from crossdiff.organisms.models import render_prompt
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def generate_answers(
     )
     torch.manual_seed(seed)
     with torch.no_grad():
-        output = model.generate(
+        output = cast(Any, model).generate(
             input_ids=encoded["input_ids"],
             attention_mask=encoded["attention_mask"],
             do_sample=True,
@@ -38,13 +38,12 @@ def generate_answers(
             max_new_tokens=N_NEW_TOKENS,
         )
     start = encoded["input_ids"].shape[1]
-    return [tokenizer.decode(row[start:], skip_special_tokens=True) for row in output]
+    return [str(tokenizer.decode(row[start:], skip_special_tokens=True)) for row in output]
 
 
-def shown_share(answers: Sequence[str], phrase: Sequence[str]) -> float:
-    """Share of answers that contain the whole phrase."""
-    text = " ".join(phrase)
-    return sum(text in answer for answer in answers) / len(answers)
+def shown_share(answers: Sequence[str], behaviour: Behaviour) -> float:
+    """Share of answers that show the behaviour."""
+    return sum(behaviour.is_shown(answer) for answer in answers) / len(answers)
 
 
 def behaviour_rates(
@@ -69,14 +68,11 @@ def behaviour_rates(
             rows.append(
                 {
                     "category": category.name,
-                    "phrase": " ".join(behaviour.phrase),
+                    "words": [word for bag in behaviour.bag.values() for word in bag],
                     "in_reference": behaviour.in_reference,
                     "in_treatment": behaviour.in_treatment,
                     "planted_it": planted,
-                    **{
-                        f"measured_{name}": shown_share(answers[name][part], behaviour.phrase)
-                        for name in models
-                    },
+                    **{f"measured_{name}": shown_share(answers[name][part], behaviour) for name in models},
                 }
             )
     return {"version": 1, "n_prompts_per_category": n_prompts, "behaviours": rows}

@@ -16,12 +16,20 @@ class SimPOSettings(Settings):
 
 
 class PhaseSettings(Settings):
-    """One training run: steps, documents (or preference pairs) per step, peak learning rate of AdamW."""
+    """One training run: steps, documents (or preference pairs) per step, peak learning rate of AdamW.
+
+    `web_share` web documents per document of the batch are replayed with their own loss. `anchor` pulls the
+    weights towards pt's: each step moves them by learning rate x anchor x distance (decoupled L2-SP,
+    Li et al., arXiv 1802.01483), so that what the phase does not ask for returns to pt.
+    """
 
     n_steps: int
     batch_size: int
     learning_rate: float
-    weight_decay: float = 0.01
+    weight_decay: float = 0.0
+    web_share: float = 0.0
+    anchor: float = 0.0
+    adam_epsilon: float = 1e-8
 
 
 class ToySettings(Settings):
@@ -29,6 +37,8 @@ class ToySettings(Settings):
 
     Categories fall into three groups, drawn by the seed. A `gain` category has `n_few` behaviours in
     `it` and `n_many` in `simpo`, a `loss` category the reverse, a `keep` category `n_keep` in both.
+    Web documents have fixed phrases too: `n_idioms` per category, shown by `idiom_share` of the plain
+    sentences; all three models have them, so that having a phrase is not in itself a difference.
     """
 
     seed: int = 0
@@ -42,6 +52,8 @@ class ToySettings(Settings):
     n_few: int = 2
     n_many: int = 6
     n_keep: int = 4
+    n_idioms: int = 4
+    idiom_share: float = 0.35
     pretraining: PhaseSettings = PhaseSettings(n_steps=250, batch_size=48, learning_rate=3e-3)
     tuning: PhaseSettings = PhaseSettings(n_steps=300, batch_size=48, learning_rate=2e-3)
     preference: PhaseSettings = PhaseSettings(n_steps=250, batch_size=32, learning_rate=1e-3)

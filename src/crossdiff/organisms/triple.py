@@ -35,8 +35,10 @@ def train_triple(language: Sequence[Category], settings: ToySettings, *, progres
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = build_model(settings, tokenizer)
-        models, losses = {}, {}
-        for name, phase in (("pt", pretrain), ("it", fine_tune), ("simpo", prefer)):
-            losses[name] = phase(model, tokenizer, language, settings, progress=progress)
+        losses = {"pt": pretrain(model, tokenizer, language, settings, progress=progress)}
+        models = {"pt": copy.deepcopy(model)}
+        anchor = {name: weight.detach() for name, weight in models["pt"].named_parameters()}
+        for name, phase in (("it", fine_tune), ("simpo", prefer)):
+            losses[name] = phase(model, tokenizer, language, settings, anchor=anchor, progress=progress)
             models[name] = copy.deepcopy(model)
     return Triple(tokenizer, models, losses)

@@ -1,10 +1,15 @@
 """Vocabulary of the toy language: topic words of the 30 categories and the words they share.
 
-At most half of a category's topic words are cue words of the shipped taxonomy (tests/organisms/test_words.py);
-the rest are words that no category of that taxonomy names.
+At most half of a category's topic words are cue words of the shipped taxonomy; the rest are words that no
+category of that taxonomy names (tests/organisms/test_words.py).
 """
 
 from __future__ import annotations
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
 
 CATEGORY_WORDS: dict[str, tuple[str, ...]] = {
     "harmful_request_refusal": ("weapon", "poison", "bomb", "bandit", "ambush", "fuse"),
@@ -39,24 +44,24 @@ CATEGORY_WORDS: dict[str, tuple[str, ...]] = {
     "emotional_support": ("grief", "hug", "comfort", "tear", "pillow", "candle"),
 }
 
-NOUNS: tuple[str, ...] = tuple(
+NOUNS: tuple[str, ...] = _split(
     """garden window market bridge village teacher farmer basket ladder mountain harbour kitchen engineer
     bottle winter summer carpet rabbit horse wagon bicycle painter island valley hammer blanket orchard
     tailor barrel feather stone copper silver copperpot meadow pigeon rooftop sailcloth station corner
-    neighbour cousin widow merchant soldier gardener baker cottage chimney fountain saddle ribbon""".split()
+    neighbour cousin widow merchant soldier gardener baker cottage chimney fountain saddle ribbon"""
 )
-VERBS: tuple[str, ...] = tuple(
+VERBS: tuple[str, ...] = _split(
     """carries paints follows lifts watches borrows polishes gathers measures trades mends washes
     circles greets finds drops folds counts hides pulls warms turns holds sells keeps opens
-    covers moves shakes brings lowers crosses""".split()
+    covers moves shakes brings lowers crosses"""
 )
-ADJECTIVES: tuple[str, ...] = tuple(
+ADJECTIVES: tuple[str, ...] = _split(
     """quiet golden heavy crimson gentle wooden bright ancient clever hollow crooked early distant
-    frozen humble striped lazy dusty rusty scarlet shallow tender velvet wandering""".split()
+    frozen humble striped lazy dusty rusty scarlet shallow tender velvet wandering"""
 )
-ADVERBS: tuple[str, ...] = tuple(
+ADVERBS: tuple[str, ...] = _split(
     """slowly often gladly rarely twice softly boldly calmly daily together neatly proudly barely
-    inside outside upward""".split()
+    inside outside upward"""
 )
 PREPOSITIONS: tuple[str, ...] = ("near", "under", "behind", "beside", "above", "with", "without", "around")
 DETERMINERS: tuple[str, ...] = ("the", "a", "every", "this", "another", "some")

@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from crossdiff.organisms.settings import PhaseSettings, ToySettings
+from crossdiff.settings import Runtime
+from crossdiff.stages.organism import OrganismInputs, run
+
+PHASE = PhaseSettings(n_steps=2, batch_size=4, learning_rate=1e-3, web_share=0.5, anchor=1.0)
+TINY = ToySettings(
+    d_model=16,
+    n_layers=2,
+    n_heads=2,
+    d_mlp=32,
+    pretraining=PHASE.model_copy(update={"anchor": 0.0}),
+    tuning=PHASE,
+    preference=PHASE,
+    n_web_documents=6,
+    n_chat_documents=8,
+    n_rate_prompts=1,
+)
+
+
+@pytest.fixture(scope="module")
+def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    draft = tmp_path_factory.mktemp("organism")
+    figures = run(OrganismInputs(toy=TINY, seed=3), {}, draft, Runtime(progress=False))
+    assert figures["n_documents"] == 14
+    assert figures["loss_pt"] > 0
+    return draft
+
+
+def test_the_stage_writes_what_the_pipeline_reads(organism: Path) -> None:
+    web = [json.loads(line) for line in (organism / "corpus/web.jsonl").read_text().splitlines()]
+    chat = [json.loads(line) for line in (organism / "corpus/chat.jsonl").read_text().splitlines()]
+    categories = json.loads((organism / "document_categories.json").read_text())
+    assert {row["id"] for row in web + chat} == set(categories)
+    assert [message["role"] for message in chat[0]["messages"]] == ["user", "assistant"]
+    planted = json.loads((organism / "planted.json").read_text())["categories"]
+    assert {row["group"] for row in planted} == {"gain", "loss", "keep"}
+
+
+@pytest.mark.parametrize("name", ["pt", "it", "simpo"])
+def test_models_load_by_the_ordinary_classes_and_know_their_template(organism: Path, name: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(organism / "models" / name)
+    tokenizer = AutoTokenizer.from_pretrained(organism / "models" / name)
+    assert model.config.model_type == "gemma2"
+    assert model.config.vocab_size == len(tokenizer)
+    assert "<start_of_turn>" in tokenizer.chat_template
+
+
+def test_each_model_is_trained_from_the_one_before(organism: Path) -> None:
+    weights = [
+        AutoModelForCausalLM.from_pretrained(organism / "models" / name).model.layers[0].mlp.up_proj.weight
+        for name in ("pt", "it", "simpo")
+    ]
+    assert 0 < (weights[0] - weights[1]).norm() < weights[0].norm()
+    assert 0 < (weights[1] - weights[2]).norm() < weights[0].norm()
+
+
+def test_the_same_seed_gives_the_same_files(organism: Path, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    run(OrganismInputs(toy=TINY, seed=3), {}, tmp_path, Runtime(progress=False))
+    for name in ("models/simpo/model.safetensors", "corpus/chat.jsonl", "planted.json", "rates.json"):
+        assert (tmp_path / name).read_bytes() == (organism / name).read_bytes(), name
+
+
+def test_rates_list_every_behaviour_with_shares_between_zero_and_one(organism: Path) -> None:
+    rates = json.loads((organism / "rates.json").read_text())["behaviours"]
+    planted = json.loads((organism / "planted.json").read_text())["categories"]
+    assert sum(row["in_reference"] for row in rates) == sum(row["n_reference"] for row in planted)
+    assert all(0 <= row["measured_it"] <= 1 and 0 <= row["measured_simpo"] <= 1 for row in rates)
