@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +14,20 @@ import torch
 
 from crossdiff.data.corpus import FilesCorpus
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
-from crossdiff.data.settings import CacheSource
+from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.data.tokens import TokenSet
 from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.settings import Runtime
 from crossdiff.stages import harvest, tokens
+from tests.harvest_process import slow_harvest
 from tests.model_folders import ARCHITECTURES, make_tokenizer, save_model
 
 RUNTIME = Runtime(progress=False)
 
 
 def write_corpus(path: Path, n: int = 40) -> Path:
-    words = "the cat sat on the mat why hello because red blue".split()
+    words = ["the", "cat", "sat", "on", "the", "mat", "why", "hello", "because", "red", "blue"]
     with path.open("w") as handle:
         for i in range(n):
             text = " ".join(words[(i * k) % len(words)] for k in range(1, 3 + i % 17)) + f" {i}"
@@ -44,21 +48,27 @@ def settings(folder: Path, name: str = "tuned", **changes: Any) -> ModelSettings
     return ModelSettings(name=name, path=str(folder), **{"dtype": "float32", **changes})
 
 
-def make_tokens(tmp_path: Path, model: ModelSettings, *, name: str = "tokens", context: int = 64) -> Path:
-    corpus = FilesCorpus(paths=(str(write_corpus(tmp_path / "corpus.jsonl")),), context=context)
+def make_tokens(tmp_path: Path, model: ModelSettings, *, n: int = 40) -> Path:
+    corpus = FilesCorpus(paths=(str(write_corpus(tmp_path / "corpus.jsonl", n)),), context=64)
     inputs = tokens.TokensInputs(
         corpus=corpus,
         corpus_fingerprint=corpus_fingerprint(corpus),
         tokenizer=model,
         tokenizer_fingerprint=fingerprint(model),
     )
-    (tmp_path / name).mkdir()
-    tokens.run(inputs, {}, tmp_path / name, RUNTIME)
-    return tmp_path / name
+    (tmp_path / "tokens").mkdir()
+    tokens.run(inputs, {}, tmp_path / "tokens", RUNTIME)
+    return tmp_path / "tokens"
 
 
 def make_harvest(
-    folder: Path, model: ModelSettings, token_folder: Path, *, layers: tuple[int, ...] = (1,), **source: Any
+    folder: Path,
+    model: ModelSettings,
+    token_folder: Path,
+    *,
+    layers: tuple[int, ...] = (1,),
+    runtime: Runtime = RUNTIME,
+    **source: Any,
 ) -> dict[str, Any]:
     inputs = harvest.HarvestInputs(
         model=model,
@@ -67,7 +77,7 @@ def make_harvest(
         source=CacheSource(**{"batch_tokens": 256, "shard_tokens": 300, **source}),
     )
     folder.mkdir(exist_ok=True)
-    return harvest.run(inputs, {"tokens": token_folder}, folder, RUNTIME)
+    return harvest.run(inputs, {"tokens": token_folder}, folder, runtime)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -211,3 +221,138 @@ def test_another_models_draft_is_not_continued(tmp_path: Path) -> None:
         else:
             figures = make_harvest(tmp_path / "draft", model, token_folder)
             assert figures["n_shards_harvested"] == figures["n_shards"]
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_bytes_of_one(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model)
+    make_harvest(tmp_path / "one", model, token_folder)
+    make_harvest(tmp_path / "two", model, token_folder, runtime=Runtime(progress=False, n_workers=2))
+    assert harvest_files(tmp_path / "one") == harvest_files(tmp_path / "two")
+
+
+def test_an_array_task_leaves_the_record_to_the_last_run(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model)
+    inputs = harvest.HarvestInputs(
+        model=model,
+        fingerprint=fingerprint(model),
+        layers=(1,),
+        source=CacheSource(batch_tokens=256, shard_tokens=300),
+    )
+    (tmp_path / "parts").mkdir()
+    n_written = harvest.run_shards(inputs, {"tokens": token_folder}, tmp_path / "parts", RUNTIME)
+    assert not (tmp_path / "parts" / "harvest.json").exists()
+    figures = make_harvest(tmp_path / "parts", model, token_folder)
+    assert (figures["n_shards"], figures["n_shards_harvested"]) == (n_written, 0)
+
+
+def test_running_out_of_memory_halves_the_batch_and_records_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossdiff.models.load import TruncatedModel
+
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model)
+    make_harvest(tmp_path / "whole", model, token_folder)
+    plain = TruncatedModel.outputs
+
+    def short_of_memory(self: Any, ids: Any, positions: Any, *, layers: Any) -> Any:
+        if ids.numel() > 130:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, ids, positions, layers=layers)
+
+    monkeypatch.setattr(TruncatedModel, "outputs", short_of_memory)
+    figures = make_harvest(tmp_path / "halved", model, token_folder)
+    assert figures["n_splits"] > 0
+    data = PairedActivations.open(token_folder, [tmp_path / "whole", tmp_path / "halved"], layer=1)
+    x = data.read(data.rows()).x
+    torch.testing.assert_close(x[:, 0], x[:, 1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_mixes_packed_documents_is_refused_unless_bucketed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossdiff.models.load import TruncatedModel
+
+    plain = TruncatedModel.outputs
+
+    def blind_to_positions(self: Any, ids: Any, positions: Any, *, layers: Any) -> Any:
+        return plain(self, ids, None, layers=layers)
+
+    monkeypatch.setattr(TruncatedModel, "outputs", blind_to_positions)
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model)
+    with pytest.raises(ValueError, match=r"mixes documents .* use source.batching=bucket"):
+        make_harvest(tmp_path / "h", model, token_folder)
+    make_harvest(tmp_path / "b", model, token_folder, batching="bucket")
+
+
+def test_the_live_source_gives_the_batches_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossdiff.data import shards
+
+    monkeypatch.setattr(shards, "WINDOW_BYTES", 40_000)
+    models = [settings(save_model(tmp_path / f"m{n}", "llama", seed=n), f"m{n}") for n in range(2)]
+    token_folder = make_tokens(tmp_path, models[0])
+    for number, model in enumerate(models):
+        make_harvest(tmp_path / f"cache{number}", model, token_folder)
+        inputs = harvest.HarvestInputs(
+            model=model, fingerprint=fingerprint(model), layers=(1,), source=LiveSource(batch_tokens=256)
+        )
+        (tmp_path / f"live{number}").mkdir()
+        harvest.run(inputs, {"tokens": token_folder}, tmp_path / f"live{number}", RUNTIME)
+    cache, live = (
+        PairedActivations.open(token_folder, [tmp_path / f"{kind}{n}" for n in range(2)], layer=1)
+        for kind in ("cache", "live")
+    )
+    for number in range(12):
+        stored, computed = (data.training_batch(number, seed=3, batch_size=64) for data in (cache, live))
+        assert torch.equal(stored.row, computed.row)
+        torch.testing.assert_close(stored.x, computed.x, rtol=1e-4, atol=1e-5)
+    rows = torch.tensor([300, 2, 299, 50])
+    torch.testing.assert_close(cache.read(rows).x, live.read(rows).x, rtol=1e-4, atol=1e-5)
+    for stored, computed in zip(cache.statistics(), live.statistics(), strict=True):
+        torch.testing.assert_close(stored, computed, rtol=1e-3, atol=1e-5)
+
+
+def test_outlier_norms_need_the_cache(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model)
+    inputs = harvest.HarvestInputs(model=model, fingerprint="x", layers=(1,), source=LiveSource())
+    (tmp_path / "live").mkdir()
+    harvest.run(inputs, {"tokens": token_folder}, tmp_path / "live", RUNTIME)
+    with pytest.raises(ValueError, match="use source=cache"):
+        PairedActivations.open(token_folder, [tmp_path / "live"], layer=1, mask=MaskSettings(outlier_norm=3))
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model, n=300)
+    make_harvest(tmp_path / "whole", model, token_folder, shard_tokens=60)
+    inputs = harvest.HarvestInputs(
+        model=model,
+        fingerprint=fingerprint(model),
+        layers=(1,),
+        source=CacheSource(batch_tokens=256, shard_tokens=60),
+    )
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crossdiff.stages.harvest", "transformers", "tests.harvest_process"])
+    moments = random.Random(0)
+    for _ in range(10):
+        n_done = len(list(draft.glob("progress/*.json")))
+        process = context.Process(target=slow_harvest, args=(inputs, token_folder, draft))
+        process.start()
+        while process.is_alive() and len(list(draft.glob("progress/*.json"))) <= n_done:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.join()
+    assert not (draft / "harvest.json").exists(), "the harvest ended before the tenth kill"
+    harvest.run(inputs, {"tokens": token_folder}, draft, RUNTIME)
+    assert harvest_files(draft) == harvest_files(tmp_path / "whole")

@@ -117,7 +117,8 @@ def _write(
 
 def _run_workers(job: HarvestJob, n_workers: int) -> None:
     """Processes that take shards until none is free; what a dead one leaves is done by the caller."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crossdiff.data.harvest_run", "transformers"])
     workers = [context.Process(target=_worker, args=(_for_worker(job, n),)) for n in range(n_workers)]
     for worker in workers:
         worker.start()
@@ -153,7 +154,7 @@ def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) 
     write_record(
         job.folder, job.token_set, layers=job.layers, shards=job.shards, hashes=hashes, details=details
     )
-    for path in job.work.iterdir():
+    for path in [*job.work.iterdir(), *job.folder.glob("layer_*/.*.part")]:
         path.unlink()
     job.work.rmdir()
     return {
