@@ -15,7 +15,9 @@ def main() -> None:
     summary = json.loads((folder / "summary.json").read_text())
     failures = [] if (folder / "report.html").stat().st_size > 100_000 else ["report.html is too small"]
     for name, pair in summary["pairs"].items():
-        failures += [f"{name}: {key}={pair[key]} < {low}" for key, low in LIMITS.items() if not pair[key] >= low]
+        failures += [
+            f"{name}: {key}={pair[key]} < {low}" for key, low in LIMITS.items() if not pair[key] >= low
+        ]
         if not pair["dead_share"] <= 0.2:
             failures.append(f"{name}: dead_share={pair['dead_share']} > 0.2")
         if not abs(pair["l0"] / pair["k"] - 1) <= 0.2:

@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.selection import SelectionSettings
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK, check_fits
 from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.shards import MaskSettings
@@ -112,13 +112,14 @@ class Experiment(Settings):
     compare: CompareRuns = CompareRuns()
 
     @model_validator(mode="after")
-    def _one_question(self) -> Experiment:
+    def _can_be_asked(self) -> Experiment:
         if (self.model_pair is None) == (self.comparison is None):
             given = "neither" if self.model_pair is None else "both"
             raise ValueError(
                 f"{given} of model_pair and comparison given; choose one: model_pair=pt_simpo layer=20, "
                 "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy"
             )
+        check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
         return self
 
     @property

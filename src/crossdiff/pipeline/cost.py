@@ -97,7 +97,8 @@ def organism_cost(toy: ToySettings) -> Cost:
     """The three toy models: three FLOPs per parameter and token pass, doubled for preference pairs."""
     shape = toy_shape(toy)
     documents = sum(
-        phase.n_steps * phase.batch_size for phase in (toy.pretraining, toy.tuning, toy.preference, toy.preference)
+        phase.n_steps * phase.batch_size
+        for phase in (toy.pretraining, toy.tuning, toy.preference, toy.preference)
     )
     flops = 3 * shape.forward_flops(shape.n_blocks - 1) * documents * TOY_DOCUMENT_TOKENS
     return Cost(0.0, flops / CPU_FLOPS / 3600, 0.05)

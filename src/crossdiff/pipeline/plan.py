@@ -122,7 +122,9 @@ class _Planner:
         )
         scaling = self.crosscoder_cost(pair, products=1.5, training=False)
         parents = {**parents, "train": train}
-        scale = Step("scale", pair.name, ScaleInputs(selection=experiment.selection, **shared), parents, scaling)
+        scale = Step(
+            "scale", pair.name, ScaleInputs(selection=experiment.selection, **shared), parents, scaling
+        )
         documents = Step(
             "documents",
             pair.name,

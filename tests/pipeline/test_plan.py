@@ -1,0 +1,84 @@
+"""The plan shares what can be shared, and every input changes exactly the keys that stand on it."""
+
+from hydra import compose, initialize_config_dir
+
+from crossdiff import config
+from crossdiff.__main__ import conf_dir
+from crossdiff.pipeline.jobs import group
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.steps import Step, merge
+
+
+def steps(*overrides: str) -> list[Step]:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return plan(config.load(compose("config", overrides=list(overrides))))
+
+
+def changed(before: list[Step], after: list[Step]) -> set[str]:
+    """Stages of which some key is new."""
+    known = {step.key for step in before}
+    return {step.stage for step in after if step.key not in known}
+
+
+PAIR = ("model_pair=toy_pt_it", "corpus=toy", "layer=1")
+AFTER_TRAINING = {"train", "scale", "documents", "annotate", "report"}
+
+
+def test_a_comparison_harvests_the_shared_base_once() -> None:
+    found = [step.name for step in steps("experiment=demo")]
+    assert found.count("harvest pt") == 1
+    assert [name for name in found if name.startswith("train")] == ["train toy_pt_it", "train toy_pt_simpo"]
+
+
+def test_parents_come_before_their_children() -> None:
+    seen: set[str] = set()
+    for step in steps("experiment=demo"):
+        assert {parent.key for parent in step.parents.values()} <= seen
+        seen.add(step.key)
+
+
+def test_pairs_and_layers_of_a_sweep_share_tokens_and_forward_passes() -> None:
+    plans = [
+        steps(f"model_pair={pair}", "corpus=toy", f"layer={layer}")
+        for pair in ("toy_pt_it", "toy_pt_simpo")
+        for layer in (1, 2)
+    ]
+    jobs = group(merge(plans))
+    harvests = [job for job in jobs if job.stage == "harvest"]
+    assert sorted(job.name for job in harvests) == [
+        "harvest it (layers 1,2)",
+        "harvest pt (layers 1,2)",
+        "harvest simpo (layers 1,2)",
+    ]
+    assert sum(job.stage == "tokens" for job in jobs) == 1
+    assert sum(job.stage == "train" for job in jobs) == 4
+
+
+def test_the_seed_reaches_every_key_that_draws_random_numbers() -> None:
+    assert changed(steps(*PAIR), steps(*PAIR, "seed=1")) == {"organism", "tokens", "harvest", *AFTER_TRAINING}
+
+
+def test_training_settings_do_not_touch_the_harvest() -> None:
+    assert changed(steps(*PAIR), steps(*PAIR, "training.learning_rate=2e-4")) == AFTER_TRAINING
+    assert changed(steps(*PAIR), steps(*PAIR, "sparsity.k=7")) == AFTER_TRAINING
+
+
+def test_the_selection_does_not_touch_training() -> None:
+    assert changed(steps(*PAIR), steps(*PAIR, "selection.nu_error=0.1")) == AFTER_TRAINING - {"train"}
+
+
+def test_the_layer_does_not_touch_the_tokens() -> None:
+    assert changed(steps(*PAIR), steps(*PAIR, "layer=2")) == {"harvest", *AFTER_TRAINING}
+
+
+def test_where_it_runs_changes_no_key() -> None:
+    elsewhere = steps(*PAIR, "device=cpu", "store=/elsewhere", "results_dir=/r", "progress=false", "logger=none")
+    assert changed(steps(*PAIR), elsewhere) == set()
+
+
+def test_harvest_cost_of_several_layers_is_that_of_the_deepest() -> None:
+    plans = [steps("model_pair=pt_it", f"layer={layer}") for layer in (10, 20)]
+    shared = next(job for job in group(merge(plans)) if job.stage == "harvest")
+    deepest = next(step for step in plans[1] if step.stage == "harvest")
+    assert shared.cost.gpu_hours == deepest.cost.gpu_hours
+    assert shared.cost.disk_gb == 2 * deepest.cost.disk_gb

@@ -1,0 +1,90 @@
+"""Every option of every group composes, is built, and can be planned; mistakes get one clear message."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from crossdiff import config
+from crossdiff.__main__ import conf_dir
+from crossdiff.pipeline.plan import plan
+
+PAIR = ["model_pair=pt_simpo", "layer=20"]
+REQUIRED = {
+    ("model_pair", "custom"): ["model_pair.base=org/base", "model_pair.tuned=org/tuned"],
+    ("corpus", "files"): ["corpus.paths=[README.md.txt]"],
+    ("taxonomy", "file"): ["taxonomy.path=taxonomy.yaml"],
+}
+
+
+def options() -> list[tuple[str, str]]:
+    return [(path.parent.name, path.stem) for path in sorted(conf_dir().glob("*/*.yaml"))]
+
+
+def build(*overrides: str) -> config.Experiment:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return config.load(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "option"), options())
+def test_every_option_of_every_group_is_built(group: str, option: str) -> None:
+    if group == "experiment":
+        overrides = [f"experiment={option}"]
+    elif group in ("model_pair", "comparison"):
+        overrides = [f"{group}={option}", "layer=1"]
+    else:
+        overrides = [*PAIR, f"{group}={option}"]
+    experiment = build(*overrides, *REQUIRED.get((group, option), []))
+    assert experiment.layer >= 0
+
+
+@pytest.mark.parametrize("option", [option for group, option in options() if group == "experiment"])
+def test_every_experiment_can_be_planned(option: str) -> None:
+    steps = plan(build(f"experiment={option}"))
+    assert steps[-1].stage == "report"
+    assert len({step.key for step in steps}) == len(steps)
+
+
+def message(*overrides: str) -> str | None:
+    try:
+        build(*overrides)
+    except Exception as error:
+        return config.explain(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["model_pair=pt_simp", "layer=20"], ["model_pair=pt_simp", "pt_simpo"]),
+        ([*PAIR, "layr=3"], ["layr", "layer"]),
+        ([*PAIR, "training.learning_rat=1e-3"], ["learning_rat", "training.learning_rate"]),
+        (["model_pair=pt_simpo"], ["layer", "give layer="]),
+        (["layer=3"], ["neither", "experiment=demo"]),
+        ([*PAIR, "comparison=it_vs_simpo"], ["both"]),
+        ([*PAIR, "layer=-1"], ["layer=-1"]),
+        ([*PAIR, "layer=1.5"], ["layer=1.5"]),
+        ([*PAIR, "sparsity.k=0"], ["k=0"]),
+        ([*PAIR, "action=fly"], ["action='fly'", "run"]),
+        ([*PAIR, "+surprise=1"], ["surprise is no setting"]),
+        ([*PAIR, "sparsity.k=200000", "sparsity.k_initial=null"], ["200,000", "114,688"]),
+    ],
+)
+def test_a_mistake_names_the_value_the_rule_and_the_way_out(overrides: list[str], parts: list[str]) -> None:
+    text = message(*overrides)
+    assert text is not None
+    assert [part for part in parts if part not in text] == [], text
+
+
+def test_paper_scale_plans_know_their_cost() -> None:
+    steps = plan(build("comparison=it_vs_simpo", "layer=20"))
+    harvests = [step for step in steps if step.stage == "harvest"]
+    assert sorted(step.label for step in harvests) == ["it", "pt", "simpo"]
+    for step in harvests:
+        # 200M tokens x 3584 values x 2 bytes; 8.3 GFLOP per token at 60 % of 790 TFLOP/s
+        assert step.cost.disk_gb == pytest.approx(1433.6)
+        assert step.cost.gpu_hours == pytest.approx(0.976, rel=0.01)
+
+
+def test_conf_is_found_from_the_checkout() -> None:
+    assert conf_dir() == Path(__file__).resolve().parents[1] / "conf"
