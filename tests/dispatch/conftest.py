@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,13 +35,14 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: None) -> Path:
 
 
 @pytest.fixture
-def cluster(fakes: None) -> Iterator[None]:
-    """The one-machine SLURM; skips where it is not up. Jobs of the test are cancelled at its end."""
+def cluster(fakes: None) -> None:
+    """The one-machine SLURM; skips where it is not up."""
     if not shutil.which("sinfo"):
         pytest.skip("no SLURM on this machine; slurm/local_cluster.sh up installs one")
-    nodes = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, timeout=60, check=False)
+    nodes = subprocess.run(
+        ["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, timeout=60, check=False
+    )
     if not {"idle", "mix", "alloc"} & set(nodes.stdout.split()):
         pytest.skip("SLURM is not up; start it with slurm/local_cluster.sh up")
     if os.environ.get("SLURM_JOB_ID"):
         pytest.skip("inside a SLURM job")
-    yield

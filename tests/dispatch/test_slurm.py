@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from fake_plan import chain, submission
 
+from crossdiff.dispatch.graph import read_graph
 from crossdiff.dispatch.register import Register
-from crossdiff.dispatch.slurm import stage_resources, submit
+from crossdiff.dispatch.sbatch import stage_resources
+from crossdiff.dispatch.slurm import submit
 from crossdiff.io.resources import Resources, SlurmDispatch
 from crossdiff.pipeline.steps import merge
 
@@ -90,7 +92,9 @@ def test_a_failed_job_is_submitted_again_with_its_cancelled_dependants(tmp_path:
     assert waits_for(stub, job_ids(second, "scale")[0]) == set(job_ids(second, "train"))
 
 
-def test_a_dependency_that_can_never_be_satisfied_is_not_counted_as_queued(tmp_path: Path, stub: Path) -> None:
+def test_a_dependency_that_can_never_be_satisfied_is_not_counted_as_queued(
+    tmp_path: Path, stub: Path
+) -> None:
     asked = submission(tmp_path / "store", chain("pt_it", layer=1))
     first = submit(asked)
     (stuck,) = job_ids(first, "report")
@@ -98,17 +102,44 @@ def test_a_dependency_that_can_never_be_satisfied_is_not_counted_as_queued(tmp_p
     assert [job.name for job, _ in submit(asked).new] == ["report pt_it"]
 
 
+def test_a_harvest_can_be_an_array_over_shards_and_a_job_that_puts_them_together(
+    tmp_path: Path, stub: Path
+) -> None:
+    submitted = submit(submission(tmp_path / "store", chain("pt_it", layer=1), harvest_tasks=4))
+    (tokens,), (merge_job,) = job_ids(submitted, "tokens"), job_ids(submitted, "harvest pt")
+    (array,) = waits_for(stub, merge_job)
+    assert "--array=0-3%4" in script(stub, array)
+    assert waits_for(stub, array) == {tokens}
+    assert merge_job in waits_for(stub, job_ids(submitted, "train")[0])
+    assert len(submitted.new) == 6
+
+
+def test_a_failed_array_task_makes_its_step_failed(tmp_path: Path, stub: Path) -> None:
+    plan = chain("pt_it", layer=1)
+    submitted = submit(submission(tmp_path / "store", plan, harvest_tasks=2))
+    (merge_job,) = job_ids(submitted, "harvest pt")
+    (array,) = waits_for(stub, merge_job)
+    (stub / f"{array}_1.state").write_text("FAILED|NonZeroExitCode")
+    (stub / f"{merge_job}.state").write_text("CANCELLED|None")
+    (node,) = [node for node in read_graph(plan, tmp_path / "store") if node.step.name == "harvest pt"]
+    assert (node.state, node.entry.job if node.entry else "") == ("failed", f"{array}_1")
+
+
 def test_a_refused_partition_is_one_message_and_leaves_nothing_queued(tmp_path: Path, stub: Path) -> None:
     (stub / "refuse").write_text("partition=nope\n")
     stages = {"train": Resources(partition="nope")}
     asked = submission(tmp_path / "store", chain("pt_it", layer=1), stages=stages)
-    with pytest.raises(ValueError, match="sbatch refused train pt_it: invalid partition specified: nope.*partition=nope"):
+    with pytest.raises(
+        ValueError, match=r"sbatch refused train pt_it: invalid partition specified: nope.*partition=nope"
+    ):
         submit(asked)
     states = [path.read_text().split("|")[0] for path in stub.glob("*.state")]
     assert states == ["CANCELLED"] * 3
 
 
-def test_without_sbatch_the_way_out_is_named(tmp_path: Path, fakes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sbatch_the_way_out_is_named(
+    tmp_path: Path, fakes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"needs sbatch, srun.*dispatch=local"):
         submit(submission(tmp_path / "store", chain("pt_it", layer=1)))
@@ -124,7 +155,9 @@ def test_a_damaged_submission_record_names_its_file(tmp_path: Path, stub: Path) 
         submit(asked)
 
 
-def test_resources_come_from_the_stage_then_the_command_then_the_profile_then_the_table(tmp_path: Path) -> None:
+def test_resources_come_from_the_stage_then_the_command_then_the_profile_then_the_table(
+    tmp_path: Path,
+) -> None:
     profile = tmp_path / "lab.yaml"
     profile.write_text("partition: gpu\nhours: 5\nstages: {train: {hours: 7, cpus: 3}}\n")
     dispatch = SlurmDispatch(profile=str(profile), cpus=2, stages={"train": Resources(gpus=4)})

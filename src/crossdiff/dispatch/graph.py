@@ -46,6 +46,10 @@ def _node(step: Step, entries: dict[str, Entry], states: dict[str, JobState], st
     if entry is None or step.is_finished(store):
         return Node(step, "finished" if step.is_finished(store) else "to do")
     job = states[entry.job]
+    for part, log in entry.parts.items():
+        if states[part].phase in ("running", "failed", "cancelled") and job.phase in ("waiting", "cancelled"):
+            entry, job = entry.model_copy(update={"job": part, "log": log}), states[part]
+            break
     if job.is_queued:
         return Node(step, "running" if job.phase == "running" else "waiting", entry, job)
     if job.phase in ("cancelled", "waiting"):

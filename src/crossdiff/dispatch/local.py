@@ -60,7 +60,7 @@ def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
         if all(step.is_finished(runtime.store) for step in job.steps):
             return [_reuse(step, runtime) for step in job.steps]
         print(f"{job.name} ...", flush=True)
-        started, draft = time.time(), home / f".{job.key}.draft"
+        started, draft = time.time(), draft_folder(job, runtime.store)
         shutil.rmtree(draft.with_suffix(".publishing"), ignore_errors=True)
         draft.mkdir(exist_ok=True)
         counts = step.module.run(job.inputs, parents, draft, runtime)
@@ -68,6 +68,11 @@ def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
         _publish(job, draft, _measured(counts, seconds), runtime.store)
     print(f"{job.name}: {_line(counts)} ({_duration(seconds)})", flush=True)
     return [Outcome(each, "done", seconds, counts) for each in job.steps]
+
+
+def draft_folder(job: Job, store: Path) -> Path:
+    """Where a job works until it is published; a killed job finds its own work there again."""
+    return store / job.stage / f".{job.key}.draft"
 
 
 def check(folder: Path) -> None:

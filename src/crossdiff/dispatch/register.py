@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import Field
+
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Settings
@@ -24,6 +26,8 @@ class Entry(Settings):
     name: str
     job: str
     log: Path
+    parts: dict[str, Path] = Field(default_factory=dict)
+    """Tasks of the job array before it, each with its log; the job waits for them."""
     needs: tuple[str, ...] = ()
     """Keys of the steps whose jobs this one waits for."""
     user: str = ""
@@ -61,8 +65,8 @@ class Register:
         """All entries of the store."""
         return self.read(path.stem for path in (self.folder / "steps").glob("*.json"))
 
-    def write(self, steps: Iterable[Step], job: str, log: Path) -> None:
-        """Record that `job` makes `steps`."""
+    def write(self, steps: Iterable[Step], job: str, log: Path, *, parts: Mapping[str, Path]) -> None:
+        """Record that `job`, after the array tasks `parts`, makes `steps`."""
         submitted = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for step in steps:
             entry = Entry(
@@ -70,6 +74,7 @@ class Register:
                 name=step.name,
                 job=job,
                 log=log,
+                parts=dict(parts),
                 needs=tuple(parent.key for parent in step.parents.values()),
                 user=getpass.getuser(),
                 submitted=submitted,
@@ -97,5 +102,5 @@ def last_lines(entry: Entry, *, n: int = 8) -> list[str]:
 
 
 def jobs_of(entries: Mapping[str, Entry]) -> set[str]:
-    """Distinct job ids."""
-    return {entry.job for entry in entries.values()}
+    """Distinct job ids, those of array tasks included."""
+    return {job for entry in entries.values() for job in (entry.job, *entry.parts)}

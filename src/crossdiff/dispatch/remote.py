@@ -58,7 +58,8 @@ class RemoteJob:
         """Make the job's artifacts; returns their keys."""
         prepare_store(self.runtime.store)
         check_code(self.job.steps)
-        runtime = self.runtime.model_copy(update={"device": self._device()})
+        device = node_device(self.job, self.runtime.device, self.n_gpus)
+        runtime = self.runtime.model_copy(update={"device": device})
         with self.tracker:
             for outcome in local.run_job(self._missing(), runtime):
                 self.tracker.step_finished(outcome, runtime.store)
@@ -76,16 +77,47 @@ class RemoteJob:
         missing = tuple(step for step in self.job.steps if not step.is_finished(self.runtime.store))
         return Job(missing or self.job.steps)
 
-    def _device(self) -> str:
-        if self.n_gpus == 0:
-            return "cpu"
-        device = choose_device(self.runtime.device)
-        if device == "cpu" and self.runtime.device == "auto":
-            raise ValueError(
-                f"{self.job.name} was given {self.n_gpus} GPU(s), but torch sees no CUDA device on this "
-                "node; install a torch build with CUDA, name another partition, or ask for device=cpu"
-            )
-        return device
+
+@dataclass(frozen=True)
+class RemotePart:
+    """One task of a job array: shards of a harvest that no other task has; the job after it publishes."""
+
+    job: Job
+    runtime: Runtime
+    n_gpus: int
+
+    def __call__(self) -> int:
+        """Work in the draft folder of the job; returns the shards made here."""
+        store, step = self.runtime.store, self.job.steps[0]
+        prepare_store(store)
+        check_code(self.job.steps)
+        parents = {role: parent.folder(store) for role, parent in step.parents.items()}
+        for folder in parents.values():
+            local.check(folder)
+        draft = local.draft_folder(self.job, store)
+        draft.mkdir(parents=True, exist_ok=True)
+        device = node_device(self.job, self.runtime.device, self.n_gpus)
+        runtime = self.runtime.model_copy(update={"device": device})
+        return step.module.run_shards(self.job.inputs, parents, draft, runtime)
+
+    def checkpoint(self) -> Any:
+        """As for a whole job: shards that are done are not made again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def node_device(job: Job, asked: str, n_gpus: int) -> str:
+    """The device on this node; a GPU job that finds no GPU fails instead of crawling on."""
+    if n_gpus == 0:
+        return "cpu"
+    device = choose_device(asked)
+    if device == "cpu" and asked == "auto":
+        raise ValueError(
+            f"{job.name} was given {n_gpus} GPU(s), but torch sees no CUDA device on this "
+            "node; install a torch build with CUDA, name another partition, or ask for device=cpu"
+        )
+    return device
 
 
 def check_code(steps: Sequence[Step]) -> None:

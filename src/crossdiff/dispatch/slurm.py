@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import nearest, read_graph
-from crossdiff.dispatch.profile import load_profile
 from crossdiff.dispatch.register import FOLDER, Register
-from crossdiff.dispatch.remote import Publication, RemoteJob
+from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
+from crossdiff.dispatch.sbatch import parameters, refusal, stage_resources
 from crossdiff.dispatch.store import prepare_store
 from crossdiff.dispatch.track import Tracker
-from crossdiff.io.resources import Resources, SlurmDispatch, StageName, resolve
+from crossdiff.io.resources import Resources, SlurmDispatch, StageName
 from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 
-SOURCES = shlex.quote(str(Path(__file__).resolve().parents[2]))
-"""Where this package is imported from, so that the node runs the same code."""
 AT_ONCE = 6
 """sbatch calls that run side by side."""
 
@@ -62,20 +56,6 @@ def submit(asked: Submission) -> Submitted:
     return result
 
 
-def stage_resources(dispatch: SlurmDispatch, *, device: str) -> dict[StageName, Resources]:
-    """Resources of every stage; `device=cpu` asks for no GPU unless the command line names some."""
-    profile = load_profile(dispatch.profile)
-    found = {stage: resolve(stage, dispatch, profile) for stage in get_args(StageName)}
-    if device != "cpu":
-        return found
-    named = {stage for stage, own in dispatch.stages.items() if own.gpus is not None}
-    if dispatch.gpus is not None:
-        return found
-    return {
-        stage: own if stage in named else own.model_copy(update={"gpus": 0}) for stage, own in found.items()
-    }
-
-
 class _Submitter:
     """Submits jobs stage by stage, several at once, and takes all back when SLURM refuses one."""
 
@@ -88,6 +68,7 @@ class _Submitter:
     ) -> None:
         self.asked, self.resources, self.register, self.new = asked, resources, register, new
         self.store = asked.runtime.store.absolute()
+        self.runtime = asked.runtime.model_copy(update={"store": self.store})
 
     def run(self, steps: Sequence[Step], result: Submitted) -> None:
         from submitit.helpers import clean_env
@@ -111,19 +92,31 @@ class _Submitter:
                     raise failures[0]
 
     def submit(self, job: Job, known: Mapping[str, str]) -> str:
-        """One sbatch; returns the job id and records it."""
+        """Queue one job of the plan and record it; returns the id of the SLURM job that ends it."""
+        resources, after = self.resources[job.stage], self.after(job, known)  # type: ignore[index]
+        parts: list[Any] = []
+        n_tasks = self.asked.dispatch.harvest_tasks
+        if job.stage == "harvest" and n_tasks > 1:
+            part = RemotePart(job, runtime=self.runtime, n_gpus=resources.gpus or 0)
+            parts = self.sbatch(job, [part] * n_tasks, resources, after)
+            after = [parts[0].job_id.split("_")[0]]
+            resources = resources.model_copy(update={"gpus": 0})
+        (last,) = self.sbatch(job, [self.remote(job, resources)], resources, after)
+        logs = {part.job_id: part.paths.stdout for part in parts}
+        self.register.write(job.steps, last.job_id, last.paths.stdout, parts=logs)
+        return last.job_id
+
+    def sbatch(self, job: Job, calls: list[Any], resources: Resources, after: Sequence[str]) -> list[Any]:
+        """One sbatch, an array when there are several calls; returns submitit's jobs."""
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError
 
-        resources = self.resources[job.stage]  # type: ignore[index]
         executor = SlurmExecutor(self.store / FOLDER / "%j", max_num_timeout=self.asked.dispatch.max_timeouts)
-        executor.update_parameters(**self.parameters(job, resources, self.after(job, known)))
+        executor.update_parameters(**parameters(job.name, resources, after, self.asked.dispatch))
         try:
-            submitted = executor.submit(self.remote(job, resources))
+            return executor.submit_array(calls)
         except FailedJobError as error:
             raise ValueError(refusal(str(error), job, resources)) from None
-        self.register.write(job.steps, submitted.job_id, submitted.paths.stdout)
-        return submitted.job_id
 
     def remote(self, job: Job, resources: Resources) -> RemoteJob:
         """What the node will run."""
@@ -131,7 +124,7 @@ class _Submitter:
         publications = [item for item in self.asked.publications if item.report.key in own]
         return RemoteJob(
             job,
-            runtime=self.asked.runtime.model_copy(update={"store": self.store}),
+            runtime=self.runtime,
             n_gpus=resources.gpus or 0,
             tracker=self.asked.tracker,
             publications=tuple(
@@ -150,45 +143,3 @@ class _Submitter:
                 "run the same command again"
             )
         return sorted({known[step.key] for step in nearest(waiting)}, key=int)
-
-    def parameters(self, job: Job, resources: Resources, after: Sequence[str]) -> dict[str, Any]:
-        """sbatch options in submitit's words."""
-        dispatch, cpus = self.asked.dispatch, resources.cpus or 1
-        extra: dict[str, Any] = {"requeue": True}
-        if after:
-            extra |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
-        options = {
-            "job_name": re.sub(r"[^\w.+-]+", "-", f"crossdiff-{job.name}")[:64],
-            "time": max(1, math.ceil((resources.hours or 1) * 60)),
-            "cpus_per_task": cpus,
-            "mem": f"{math.ceil(resources.memory_gb * 1024)}MB" if resources.memory_gb else None,
-            "gpus_per_node": resources.gpus or None,
-            "partition": resources.partition,
-            "account": resources.account,
-            "qos": resources.qos,
-            "constraint": resources.constraint,
-            "setup": [f"export PYTHONPATH={SOURCES}${{PYTHONPATH:+:$PYTHONPATH}}", *(resources.setup or ())],
-        }
-        return {name: value for name, value in options.items() if value is not None} | {
-            "signal_delay_s": dispatch.signal_seconds,
-            "stderr_to_stdout": True,
-            "srun_args": [f"--cpus-per-task={cpus}"],
-            "additional_parameters": extra,
-        }
-
-
-def refusal(error: str, job: Job, resources: Resources) -> str:
-    """What sbatch said, what was asked, and how to ask for something else."""
-    told = [line.strip() for line in re.findall(r"sbatch: (?:error: )?(.*)", error)] or error.splitlines()[:1]
-    asked = {
-        name: value
-        for name, value in resources
-        if name in ("partition", "account", "qos", "constraint", "gpus", "cpus", "memory_gb", "hours")
-        and value is not None
-    }
-    words = ", ".join(f"{name}={value}" for name, value in asked.items())
-    return (
-        f"sbatch refused {job.name}: {'; '.join(dict.fromkeys(told))}. It asked for {words}; nothing of this "
-        f"command stays queued. Name another with dispatch.partition=... (or dispatch.stages.{job.stage}"
-        ".partition=...; the same for the others) or in a profile; sinfo -s and sacctmgr list what there is"
-    )

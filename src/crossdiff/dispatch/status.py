@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import Node, graph_table, read_graph, totals, why
-from crossdiff.dispatch.register import Register
+from crossdiff.dispatch.register import Register, jobs_of
 from crossdiff.dispatch.slurm import Submission, Submitted, submit
 from crossdiff.pipeline.steps import Step
 
@@ -68,8 +68,9 @@ def cancel(steps: Sequence[Step], store: Path) -> int:
     register = Register(store)
     with register.locked():
         graph = [node for node in read_graph(steps, store) if node.is_queued]
+        entries = register.read(node.step.key for node in graph)
         kept = _needed_elsewhere(graph, {step.key for step in steps}, register)
-        jobs = sorted({node.entry.job for node in graph if node.entry and node.step.key not in kept})
+        jobs = sorted(jobs_of({key: entry for key, entry in entries.items() if key not in kept}))
         queue.cancel(jobs)
     for node in graph:
         assert node.entry is not None

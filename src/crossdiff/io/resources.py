@@ -43,13 +43,15 @@ class SlurmDispatch(Resources):
 
     `profile` names `slurm/<profile>.yaml` or is the path of such a file. Resources given here hold for
     every stage, those in `stages` for one. `signal_seconds` before the time limit a job saves its work
-    and goes back into the queue, at most `max_timeouts` times. `wait` follows the jobs with a table.
+    and goes back into the queue, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job
+    array over its shards and a job that puts them together. `wait` follows the jobs with a table.
     """
 
     profile: str | None = None
     stages: dict[StageName, Resources] = Field(default_factory=dict)
     signal_seconds: int = Field(default=120, ge=10)
     max_timeouts: int = Field(default=1000, ge=0)
+    harvest_tasks: int = Field(default=1, ge=1)
     wait: bool = False
     poll_seconds: float = Field(default=5.0, gt=0)
 

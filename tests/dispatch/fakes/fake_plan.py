@@ -23,7 +23,7 @@ class Inputs(Settings):
 
 
 def chain(pair: str, *, layer: int, **train: object) -> list[Step]:
-    """tokens, two harvests that share tokens, train, scale, report; `train` goes into the train step's inputs."""
+    """tokens, two harvests, train, scale, report; `train` goes into the train step's inputs."""
     tokens = Step("tokens", "toy", Inputs(text="tokens"))
     harvests = {
         f"harvest_{name}": Step("harvest", name, Inputs(text=name, layers=(layer,)), {"tokens": tokens})
@@ -35,13 +35,17 @@ def chain(pair: str, *, layer: int, **train: object) -> list[Step]:
     return [tokens, *harvests.values(), made, scale, report]
 
 
-def submission(store: Path, *plans: list[Step], tracker: Tracker | None = None, **dispatch: object) -> Submission:
+def submission(
+    store: Path, *plans: list[Step], tracker: Tracker | None = None, **dispatch: object
+) -> Submission:
     """The plans as one command would submit them; results go beside the store."""
     setup = (f"export PYTHONPATH={FOLDER}:$PYTHONPATH",)
     return Submission(
         merge(plans),
         [
-            Publication(plan[-1], store.parent / "results" / plan[-1].inputs.text.replace(" ", "_"), tuple(plan))  # type: ignore[attr-defined]
+            Publication(
+                plan[-1], store.parent / "results" / plan[-1].inputs.text.replace(" ", "_"), tuple(plan)
+            )  # type: ignore[attr-defined]
             for plan in plans
         ],
         Runtime(store=store, device="cpu", progress=False),

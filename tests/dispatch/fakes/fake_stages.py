@@ -1,4 +1,4 @@
-"""Tiny stages in place of the real ones, importable in the test and, through PYTHONPATH, inside SLURM jobs."""
+"""Tiny stages in place of the real ones, in the test and, through PYTHONPATH, inside SLURM jobs."""
 
 from __future__ import annotations
 
