@@ -65,3 +65,10 @@ def test_a_k_above_the_dictionary_is_refused_with_the_way_out() -> None:
 def test_annealing_upwards_is_refused() -> None:
     with pytest.raises(ValidationError, match="annealing goes downwards"):
         BatchTopK(k=10, k_initial=5, anneal_steps=3)
+
+
+def test_annealing_ends_at_half_of_a_run_that_is_too_short_for_it() -> None:
+    schedule = BatchTopK(k=100, k_initial=1024, anneal_steps=2000)
+    assert schedule.within(1000).k_at(500, n_latents=4096) == 100
+    assert schedule.within(100_000) == schedule
+    assert L1(penalty=1.0, warmup_steps=1000).within(100).penalty_at(49) == 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
@@ -31,6 +33,10 @@ class _LargestK(Settings):
         left = 1 - step / self.anneal_steps
         return min(n_latents, self.k + round((self.k_initial - self.k) * left))
 
+    def within(self, n_steps: int) -> Self:
+        """The same schedule, ended at half of a run that is too short for it, so that k is reached."""
+        return self.model_copy(update={"anneal_steps": min(self.anneal_steps, n_steps // 2)})
+
     @property
     def threshold_start(self) -> int:
         """First step whose kept codes tell the inference threshold: the end of k annealing."""
@@ -50,6 +56,10 @@ class _Penalised(Settings):
 
     penalty: float = Field(ge=0)
     warmup_steps: int = Field(default=0, ge=0)
+
+    def within(self, n_steps: int) -> Self:
+        """The same schedule, ended at half of a run that is too short for it."""
+        return self.model_copy(update={"warmup_steps": min(self.warmup_steps, n_steps // 2)})
 
     def penalty_at(self, step: int) -> float:
         """Weight of the penalty at optimizer step `step` (from 0)."""

@@ -37,7 +37,7 @@ def run(inputs: TrainInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     source = PairedActivations.open(parents["tokens"], harvests, layer=inputs.layer, mask=inputs.mask)
     training_run = TrainingRun(
         dictionary=inputs.dictionary,
-        sparsity=inputs.sparsity,
+        sparsity=inputs.sparsity.within(inputs.training.total_steps()),
         training=inputs.training,
         seed=inputs.seed,
         device=runtime.device,
