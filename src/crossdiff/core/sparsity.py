@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
@@ -33,7 +31,7 @@ class _LargestK(Settings):
         left = 1 - step / self.anneal_steps
         return min(n_latents, self.k + round((self.k_initial - self.k) * left))
 
-    def within(self, n_steps: int) -> Self:
+    def within(self, n_steps: int) -> _LargestK:
         """The same schedule, ended at half of a run that is too short for it, so that k is reached."""
         return self.model_copy(update={"anneal_steps": min(self.anneal_steps, n_steps // 2)})
 
@@ -57,7 +55,7 @@ class _Penalised(Settings):
     penalty: float = Field(ge=0)
     warmup_steps: int = Field(default=0, ge=0)
 
-    def within(self, n_steps: int) -> Self:
+    def within(self, n_steps: int) -> _Penalised:
         """The same schedule, ended at half of a run that is too short for it."""
         return self.model_copy(update={"warmup_steps": min(self.warmup_steps, n_steps // 2)})
 
