@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,17 @@ def test_a_two_by_two_grid_runs_in_order_with_one_forward_pass_per_model(
     assert capfd.readouterr().out.count("report: ") == 4
     again = submit(asked)
     assert (again.new, again.jobs) == ([], {})
+
+
+def test_the_tasks_of_a_harvest_array_share_its_shards(tmp_path: Path, cluster: None) -> None:
+    plan = [*chain("pt_it", layer=1)[:2], *chain("pt_it", layer=2)[1:2]]
+    asked = submission(tmp_path / "store", [*plan], harvest_tasks=2)
+    submit(replace(asked, publications=[]))
+    assert set(settle(asked).values()) == {"finished"}
+    for step, layer in zip(plan[1:], (1, 2), strict=True):
+        shards = sorted((step.folder(tmp_path / "store") / f"layer_{layer}").glob("shard_*"))
+        assert len(shards) == 8
+        assert {shard.read_text() for shard in shards} == {"0", "1"}
 
 
 def test_a_failing_job_cancels_its_own_dependants_and_retry_finishes_it(

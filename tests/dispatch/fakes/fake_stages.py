@@ -20,6 +20,7 @@ def install() -> None:
         module = types.ModuleType(f"crossdiff.stages.{stage}")
         module.VERSION = 1  # type: ignore[attr-defined]
         module.run = harvest if stage == "harvest" else run  # type: ignore[attr-defined]
+        module.run_shards = run_shards  # type: ignore[attr-defined]
         sys.modules[module.__name__] = module
 
 
@@ -40,6 +41,24 @@ def run(inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Any) -> 
     (draft / "report.html").write_text("<html></html>")
     (draft / "summary.json").write_text(json.dumps({"version": 1}))
     return {"n_units": inputs.n_units}
+
+
+def run_shards(inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Any) -> int:
+    """Claim shards as the real harvest does: what another task has is left alone."""
+    n_made = 0
+    for layer in inputs.layers:
+        (draft / f"layer_{layer}").mkdir(exist_ok=True)
+    for number in range(8):
+        try:
+            os.close(os.open(draft / f".claim_{number}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        time.sleep(0.5)
+        for layer in inputs.layers:
+            shard = draft / f"layer_{layer}" / f"shard_{number}"
+            shard.write_text(f"{os.environ.get('SLURM_ARRAY_TASK_ID')}")
+        n_made += 1
+    return n_made
 
 
 def harvest(inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Any) -> dict[str, Any]:
