@@ -1,0 +1,257 @@
+"""Checkpoints of `dictionary_learning` and `crosscoder_learning`: read into a Crosscoder, and written.
+
+Both keep a state dict: encoder.weight [model, d_model, latent], encoder.bias [latent],
+decoder.weight [model, latent, d_model], decoder.bias [model, d_model], code_normalization_id,
+activation_mean and activation_std [model, d_model], activation_global_scale [model], target_rms; a
+BatchTopKCrossCoder also k and threshold. The tensors are trusted, not the config.json beside them, whose
+k may be the k that annealing started from.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import CodeNorm, DictionarySettings
+from crossdiff.core.normaliser import Normaliser
+from crossdiff.io.tables import write_json
+
+FILES = ("model.safetensors", "model.pt", "ae.pt")
+CODE_NORMS: dict[int, CodeNorm] = {1: "sum", 2: "concat", 3: "mixed", 4: "none"}
+PEER_NAMES: dict[CodeNorm, str] = {"sum": "CROSSCODER", "concat": "SAE", "mixed": "MIXED", "none": "NONE"}
+EPSILON = 1e-8
+WEIGHTS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
+
+
+def load_dictionary_learning(path: str | Path, *, revision: str | None = None) -> Crosscoder:
+    """Read a CrossCoder or BatchTopKCrossCoder from a file, a folder or a Hugging Face hub id.
+
+    A BatchTopKCrossCoder whose threshold was never set (-1) loads with threshold NaN, so that `encode` asks
+    for one; a CrossCoder has ReLU codes and threshold 0. Codes scaled per model are refused.
+    """
+    file = _find(path, revision)
+    state = _read(file)
+    n_models, d_model, n_latents = _shape(file, state)
+    settings = DictionarySettings(n_latents=n_latents, code_norm=_code_norm(file, state))
+    normaliser = _normaliser(file, state, n_models, d_model)
+    source = {"format": "dictionary_learning", "file": file.name, "path": str(path)}
+    metadata = {"source": source, "k": int(state["k"]) if "k" in state else None}
+    crosscoder = Crosscoder(
+        settings, n_models=n_models, d_model=d_model, normaliser=normaliser, metadata=metadata
+    )
+    with torch.no_grad():
+        crosscoder.encoder.copy_(state["encoder.weight"].permute(2, 0, 1))
+        crosscoder.encoder_bias.copy_(state["encoder.bias"])
+        crosscoder.decoder.copy_(state["decoder.weight"].permute(1, 0, 2))
+        crosscoder.decoder_bias.copy_(state["decoder.bias"])
+        crosscoder.threshold.fill_(_threshold(file, state))
+    return crosscoder
+
+
+def save_dictionary_learning(crosscoder: Crosscoder, folder: str | Path, *, k: int | None = None) -> Path:
+    """Write model.safetensors, model.pt and config.json as `dictionary_learning` has them.
+
+    Crosscoders with threshold 0 and no k become a CrossCoder, all others a BatchTopKCrossCoder. k is that
+    of the crosscoder's metadata unless given.
+    """
+    _check_exportable(crosscoder)
+    k = _known_k(crosscoder) if k is None else k
+    threshold = float(crosscoder.threshold)
+    batch_top_k = not (k is None and threshold == 0)
+    if batch_top_k and k is None:
+        raise ValueError(
+            "a BatchTopKCrossCoder checkpoint needs k and this crosscoder does not know its own; pass k=..."
+        )
+    state = _weights(crosscoder) | _statistics(crosscoder.normaliser)
+    if batch_top_k:
+        state["k"] = torch.tensor(k, dtype=torch.int)
+        state["threshold"] = torch.tensor(-1.0 if math.isnan(threshold) else threshold)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "model.safetensors")
+    torch.save(state, folder / "model.pt")
+    write_json(_config(crosscoder, k if batch_top_k else None), folder / "config.json")
+    return folder
+
+
+def _find(path: str | Path, revision: str | None) -> Path:
+    given = Path(path)
+    if given.is_file():
+        return given
+    folder = given if given.is_dir() else _download(str(path), revision)
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder} holds none of {', '.join(FILES)}; give the checkpoint file itself")
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(FILES)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"{hub_id!r} is neither a file or folder nor a reachable hub repository "
+            f"({type(error).__name__}); check the path, or give a local file"
+        ) from None
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file} is cut, or no checkpoint: {reason}; copy it again") from None
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"{file} holds a {type(state).__name__}, not a state dict; give the model.pt of a run"
+        )
+    compiled = {name.removeprefix("_orig_mod."): value for name, value in state.items()}
+    return _stacked_layers({name: v for name, v in compiled.items() if isinstance(v, Tensor)})
+
+
+def _stacked_layers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Decoders that are kept as one embedding per model become one tensor."""
+    layers = sorted(name for name in state if name.startswith("decoder.layers."))
+    if layers and "decoder.weight" not in state:
+        ordered = sorted(layers, key=lambda name: int(name.split(".")[2]))
+        state["decoder.weight"] = torch.stack([state.pop(name) for name in ordered])
+    return state
+
+
+def _shape(file: Path, state: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    missing = [name for name in WEIGHTS if name not in state]
+    if missing or state["encoder.weight"].ndim != 3:
+        raise ValueError(
+            f"{file} is no CrossCoder of dictionary_learning (missing: {missing or 'a model axis'}); "
+            "for crosscoders of crossdiff use Crosscoder.load"
+        )
+    n_models, d_model, n_latents = state["encoder.weight"].shape
+    expected = {
+        "encoder.bias": (n_latents,),
+        "decoder.weight": (n_models, n_latents, d_model),
+        "decoder.bias": (n_models, d_model),
+    }
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise ValueError(f"{file}: {name} has shape {tuple(state[name].shape)}, expected {shape}")
+    return n_models, d_model, n_latents
+
+
+def _code_norm(file: Path, state: Mapping[str, Tensor]) -> CodeNorm:
+    """Of checkpoints older than `code_normalization_id` it is the sum."""
+    number = int(state["code_normalization_id"]) if "code_normalization_id" in state else 1
+    if number == 5:
+        raise ValueError(
+            f"{file} selects latents per model (code_normalization DECOUPLED), so it has one code per model; "
+            "crossdiff has one code for all models: use a checkpoint with another code normalisation"
+        )
+    if number not in CODE_NORMS:
+        raise ValueError(f"{file}: code_normalization_id {number} is unknown; known are {sorted(CODE_NORMS)}")
+    return CODE_NORMS[number]
+
+
+def _threshold(file: Path, state: Mapping[str, Tensor]) -> float:
+    if "threshold" not in state:
+        return math.nan if "k" in state else 0.0
+    if state["threshold"].numel() != 1:
+        raise ValueError(
+            f"{file} has {state['threshold'].numel()} thresholds, one per model; one is supported"
+        )
+    threshold = float(state["threshold"])
+    return math.nan if threshold < 0 else threshold
+
+
+def _normaliser(file: Path, state: Mapping[str, Tensor], n_models: int, d_model: int) -> Normaliser:
+    """`scale = target_rms / sqrt(sum std^2 + 1e-8)` per model; the identity where all statistics are NaN."""
+    normaliser = Normaliser(n_models, d_model)
+    mean, std = state.get("activation_mean"), state.get("activation_std")
+    if mean is None or std is None or bool(mean.isnan().any() | std.isnan().any()):
+        return normaliser
+    target = float(state["target_rms"]) if "target_rms" in state else 1.0
+    scale = target / (std.double().square().sum(dim=1) + EPSILON).sqrt()
+    recorded = state.get("activation_global_scale")
+    if recorded is not None and not torch.allclose(recorded.double(), scale, rtol=0.02):
+        raise ValueError(
+            f"{file}: activation_global_scale {recorded.tolist()} does not follow from activation_std "
+            f"({scale.tolist()}): its activations were scaled per dimension; crossdiff scales per model"
+        )
+    normaliser.mean.copy_(mean)
+    normaliser.scale.copy_(scale)
+    return normaliser
+
+
+def _check_exportable(crosscoder: Crosscoder) -> None:
+    if crosscoder.log_gate is not None:
+        raise ValueError(
+            "JumpReLU gates have no place in a dictionary_learning checkpoint; export another crosscoder"
+        )
+    architecture = crosscoder.settings.architecture
+    if architecture in ("designated_shared", "diff_sae"):
+        raise ValueError(f"architecture={architecture} has no counterpart there; standard and dedicated have")
+
+
+def _known_k(crosscoder: Crosscoder) -> int | None:
+    training: Mapping[str, Any] = crosscoder.metadata.get("training", crosscoder.metadata)
+    return training.get("k")
+
+
+def _weights(crosscoder: Crosscoder) -> dict[str, Tensor]:
+    numbers = {norm: number for number, norm in CODE_NORMS.items()}
+    return {
+        "encoder.weight": crosscoder.encoder.detach().permute(1, 2, 0).contiguous().cpu(),
+        "encoder.bias": crosscoder.encoder_bias.detach().clone().cpu(),
+        "decoder.weight": crosscoder.decoder.detach().permute(1, 0, 2).contiguous().cpu(),
+        "decoder.bias": crosscoder.decoder_bias.detach().clone().cpu(),
+        "code_normalization_id": torch.tensor(numbers[crosscoder.settings.code_norm]),
+    }
+
+
+def _statistics(normaliser: Normaliser) -> dict[str, Tensor]:
+    """Deviations, equal over d_model, whose sum of squares gives the scale; NaN for the identity.
+
+    target_rms is large enough that the peers' epsilon of 1e-8 does not matter in the sum.
+    """
+    mean, scale = normaliser.mean.cpu(), normaliser.scale.cpu()
+    if bool((mean == 0).all() & (scale == 1).all()):
+        nothing = torch.full_like(mean, math.nan)
+        return {
+            "activation_mean": nothing,
+            "activation_std": nothing.clone(),
+            "activation_global_scale": torch.ones_like(scale),
+            "target_rms": torch.tensor(1.0),
+        }
+    target = max(1.0, float(scale.max()) / 10)
+    total = (target / scale.double()).square() - EPSILON
+    std = (total / mean.shape[1]).sqrt()[:, None].expand(mean.shape)
+    return {
+        "activation_mean": mean.clone(),
+        "activation_std": std.float().contiguous(),
+        "activation_global_scale": scale.clone(),
+        "target_rms": torch.tensor(target),
+    }
+
+
+def _config(crosscoder: Crosscoder, k: int | None) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "activation_dim": crosscoder.d_model,
+        "dict_size": crosscoder.n_latents,
+        "num_layers": crosscoder.n_models,
+        "code_normalization": PEER_NAMES[crosscoder.settings.code_norm],
+        "dict_class": "CrossCoder" if k is None else "BatchTopKCrossCoder",
+    }
+    return config if k is None else config | {"k": k}
