@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from crossdiff.core.sparsity import L1, BatchTopK, TopK, check_fits, largest, largest_per_token
+from crossdiff.core.sparsity import L1, BatchTopK, TopK, check_fits, largest, largest_per_token, within
 
 
 def by_sorting(scaled: torch.Tensor, count: int) -> torch.Tensor:
@@ -69,6 +69,6 @@ def test_annealing_upwards_is_refused() -> None:
 
 def test_annealing_ends_at_half_of_a_run_that_is_too_short_for_it() -> None:
     schedule = BatchTopK(k=100, k_initial=1024, anneal_steps=2000)
-    assert schedule.within(1000).k_at(500, n_latents=4096) == 100
-    assert schedule.within(100_000) == schedule
-    assert L1(penalty=1.0, warmup_steps=1000).within(100).penalty_at(49) == 1.0
+    assert within(schedule, 1000).k_at(500, n_latents=4096) == 100
+    assert within(schedule, 100_000) == schedule
+    assert within(L1(penalty=1.0, warmup_steps=1000), 100).penalty_at(49) == 1.0

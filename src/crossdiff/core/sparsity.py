@@ -31,10 +31,6 @@ class _LargestK(Settings):
         left = 1 - step / self.anneal_steps
         return min(n_latents, self.k + round((self.k_initial - self.k) * left))
 
-    def within(self, n_steps: int) -> _LargestK:
-        """The same schedule, ended at half of a run that is too short for it, so that k is reached."""
-        return self.model_copy(update={"anneal_steps": min(self.anneal_steps, n_steps // 2)})
-
     @property
     def threshold_start(self) -> int:
         """First step whose kept codes tell the inference threshold: the end of k annealing."""
@@ -54,10 +50,6 @@ class _Penalised(Settings):
 
     penalty: float = Field(ge=0)
     warmup_steps: int = Field(default=0, ge=0)
-
-    def within(self, n_steps: int) -> _Penalised:
-        """The same schedule, ended at half of a run that is too short for it."""
-        return self.model_copy(update={"warmup_steps": min(self.warmup_steps, n_steps // 2)})
 
     def penalty_at(self, step: int) -> float:
         """Weight of the penalty at optimizer step `step` (from 0)."""
@@ -82,6 +74,12 @@ class JumpReLU(_Penalised):
 
 
 Sparsity = BatchTopK | TopK | L1 | JumpReLU
+
+
+def within(sparsity: Sparsity, n_steps: int) -> Sparsity:
+    """The same schedule, ended at half of a run that is too short for it, so that its end is reached."""
+    name = "anneal_steps" if isinstance(sparsity, _LargestK) else "warmup_steps"
+    return sparsity.model_copy(update={name: min(getattr(sparsity, name), n_steps // 2)})
 
 
 def check_fits(sparsity: Sparsity, *, n_latents: int) -> None:

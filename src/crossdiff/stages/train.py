@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK, within
 from crossdiff.data.shards import MaskSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.training.settings import TrainingSettings
@@ -37,7 +37,7 @@ def run(inputs: TrainInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     source = PairedActivations.open(parents["tokens"], harvests, layer=inputs.layer, mask=inputs.mask)
     training_run = TrainingRun(
         dictionary=inputs.dictionary,
-        sparsity=inputs.sparsity.within(inputs.training.total_steps()),
+        sparsity=within(inputs.sparsity, inputs.training.total_steps()),
         training=inputs.training,
         seed=inputs.seed,
         device=runtime.device,
