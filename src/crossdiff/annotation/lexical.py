@@ -113,7 +113,7 @@ class LexicalAnnotator:
 
     def _decide(self, votes: NDArray[np.float64]) -> NDArray[np.int64]:
         """Winning category per stack of document votes [stack document category]; -1 where none is clear."""
-        if votes.shape[1] == 0:
+        if 0 in votes.shape[1:]:
             return np.full(len(votes), -1)
         gain = votes.sum(1) - votes.shape[1] * self.expected
         winner = gain.argmax(-1)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
 from crossdiff.settings import Settings
+
+Score = Literal["detection", "fuzz", "intruder"]
+Effort = Literal["low", "medium", "high"]
 
 
 class Lexical(Settings):
@@ -13,13 +21,103 @@ class Lexical(Settings):
     `min_share` of the votes, beyond what background documents give it.
     """
 
-    decay: float = 0.8
-    floor: float = 0.3
-    min_documents: int = 3
-    min_share: float = 0.4
-    definition_weight: float = 0.5
-    n_keywords: int = 8
-    n_resamples: int = 25
+    decay: float = Field(default=0.8, gt=0, lt=1)
+    floor: float = Field(default=0.3, ge=0, le=1)
+    min_documents: int = Field(default=3, ge=1)
+    min_share: float = Field(default=0.4, gt=0, le=1)
+    definition_weight: float = Field(default=0.5, ge=0)
+    n_keywords: int = Field(default=8, ge=1)
+    n_resamples: int = Field(default=25, ge=0)
 
 
-AnnotatorSettings = Lexical
+class MessagesSettings(Settings):
+    """What every annotator that speaks `/v1/messages` shares.
+
+    `n_votes` independent calls per latent with shuffled examples; `scores` are taken on held-out examples;
+    a refusal goes down `fallback`: a model id, `masked` (only the words near the activity), or `lexical`.
+    `max_usd` stops before it would be passed; `attempt` is raised to send failed requests again (answered
+    ones come from the ledger).
+    """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s"})
+
+    model: str
+    effort: Effort | None = "low"
+    n_votes: int = Field(default=3, ge=1)
+    n_examples: int = Field(default=20, ge=1)
+    max_tokens: int = Field(default=1024, ge=64)
+    scores: tuple[Score, ...] = ("detection", "fuzz", "intruder")
+    fallback: tuple[str, ...] = ()
+    max_usd: float = Field(default=5.0, ge=0)
+    prices: Path | None = None
+    attempt: int = 0
+    concurrency: int = Field(default=8, ge=1)
+    timeout_s: float = Field(default=120.0, gt=0)
+
+
+class Claude(MessagesSettings):
+    """The Anthropic API, one request at a time per slot; the key is read from ANTHROPIC_API_KEY only."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = MessagesSettings.NOT_IDENTITY | {"base_url"}
+
+    model: str = "claude-haiku-5-5"
+    taxonomy_model: str = "claude-opus-5-5"
+    fallback: tuple[str, ...] = ("claude-sonnet-5-5", "masked")
+    base_url: str = "https://api.anthropic.com"
+
+
+class ClaudeBatch(Claude):
+    """The Message Batches API: half the price, answers within 24 hours."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = Claude.NOT_IDENTITY | {"poll_s"}
+
+    poll_s: float = Field(default=30.0, gt=0)
+
+
+class AnthropicCompatible(MessagesSettings):
+    """Any server that serves `/v1/messages` (vLLM, SGLang, gateways).
+
+    `structured` sends the reply schema as `output_config`; servers without it get the schema in the prompt
+    only. The key, where the server wants one, is read from the variable that `api_key_env` names.
+    """
+
+    base_url: str
+    structured: bool = False
+    api_key_env: str = "ANTHROPIC_COMPATIBLE_API_KEY"
+    effort: Effort | None = None
+    max_usd: float = 0.0
+
+
+class Transformers(Settings):
+    """A local instruction model: `path` is a folder or a hub id.
+
+    The category has the largest length-normalised log-likelihood, less that after a content-free prompt.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    n_examples: int = Field(default=6, ge=1)
+    max_label_tokens: int = Field(default=12, ge=1)
+    max_prompt_tokens: int = Field(default=3000, ge=64)
+
+
+class Replay(Settings):
+    """Answers from the ledger only: no network, no key; renders a published run again.
+
+    `run` names one run of the ledger; it may be left out where the ledger holds one.
+    """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"ledger"})
+
+    ledger: Path
+    run: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """The answers decide: the content of the ledger's replies is part of the identity."""
+        from crossdiff.annotation.ledger import content_hash
+
+        return {**super().identity(), "content": content_hash(self.ledger)}
+
+
+AnnotatorSettings = Lexical | Claude | ClaudeBatch | AnthropicCompatible | Transformers | Replay

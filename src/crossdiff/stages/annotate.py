@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crossdiff.annotation import annotators
 from crossdiff.annotation.blinding import Candidate, blind_job
 from crossdiff.annotation.results import ANSWERED, OTHER, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.annotation.subjects import Document, background_documents, examples_by_latent
+from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.settings import Runtime, Settings
-from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings
+from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
 VERSION = 1
 N_SWAPPED = 10
@@ -37,9 +39,17 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
     candidates = [
         candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
     ]
-    taxonomy = _frozen(inputs.taxonomy)
-    job = blind_job(candidates, n_swapped=N_SWAPPED, seed=inputs.seed)
-    annotations = _annotate(inputs, taxonomy, job, _background(folders.values()), runtime)
+    blind = blind_job(candidates, n_swapped=N_SWAPPED, seed=inputs.seed)
+    job = annotators.Job(
+        subjects=[subject for subject, _ in blind],
+        background=_background(folders.values()),
+        seed=inputs.seed,
+        store=runtime.store,
+        device=runtime.device,
+        progress=runtime.progress,
+    )
+    taxonomy = _frozen(inputs, job)
+    annotations = _annotations(inputs, taxonomy, job)
     rows = [
         annotation.row(
             pair=candidate.pair,
@@ -47,7 +57,7 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
             role=candidate.role,
             parent=taxonomy.parent(annotation.category),
         )
-        for annotation, (_, candidate) in zip(annotations, job, strict=True)
+        for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
     rows.sort(key=lambda row: (row["pair"], row["role"], row["latent"]))
     _write_lines(rows, draft / "annotations.jsonl")
@@ -59,16 +69,6 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         "n_answered": summary["n_answered"],
         "share_other": summary["share_other"],
     }
-
-
-def _frozen(settings: TaxonomySettings) -> Taxonomy:
-    match settings:
-        case InducedTaxonomy():
-            raise ValueError(
-                "taxonomy=induced needs an annotator that writes descriptions; use taxonomy=paper"
-            )
-        case _:
-            return settings.load()
 
 
 def read_candidates(folder: Path, pair: str) -> list[Candidate]:
@@ -93,21 +93,27 @@ def _background(folders: Any) -> list[Document]:
     return list(found.values())
 
 
-def _annotate(
-    inputs: AnnotateInputs,
-    taxonomy: Taxonomy,
-    job: Sequence[tuple[Any, Candidate]],
-    background: Sequence[Document],
-    runtime: Runtime,
-) -> list[Annotation]:
-    from crossdiff.annotation.lexical import LexicalAnnotator
-    from crossdiff.io.progress import track
+def _frozen(inputs: AnnotateInputs, job: annotators.Job) -> Taxonomy:
+    """The taxonomy that all latents of both pairs are assigned to; an induced one is made here, once."""
+    match inputs.taxonomy:
+        case InducedTaxonomy() as sizes:
+            content = annotators.induce(
+                inputs.annotator, job, sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories)
+            )
+            provenance = "induced from the blind, shuffled descriptions of all pairs' latents"
+            return parse_taxonomy(
+                {"version": 1, "name": "induced", "provenance": provenance, **content},
+                where="induced taxonomy",
+            )
+        case _:
+            return inputs.taxonomy.load()
 
-    annotator = LexicalAnnotator(inputs.annotator, taxonomy.categories, background, seed=inputs.seed)
-    stream = annotator.annotate([subject for subject, _ in job])
-    return list(
-        track(stream, total=len(job), description="annotate", unit="latent", enabled=runtime.progress)
-    )
+
+def _annotations(inputs: AnnotateInputs, taxonomy: Taxonomy, job: annotators.Job) -> list[Annotation]:
+    annotator = annotators.build(inputs.annotator, taxonomy.categories, job)
+    answers = annotator.annotate(job.subjects)
+    total = len(job.subjects)
+    return list(track(answers, total=total, description="annotate", unit="latent", enabled=job.progress))
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:
@@ -130,6 +136,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str
         "states": dict(sorted(Counter(row["state"] for row in rows).items())),
         "roles": dict(sorted(Counter(row["role"] for row in rows).items())),
         "categories": dict(sorted(Counter(row["category"] for row in answered).items())),
+        "answered_by": dict(sorted(Counter(row["annotator"] for row in rows).items())),
         "controls": _controls(rows),
         "warnings": warnings,
     }

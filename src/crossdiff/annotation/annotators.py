@@ -1,0 +1,153 @@
+"""From settings to an annotator: the one place that knows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from crossdiff.annotation.ledger import Ledger
+from crossdiff.annotation.lexical import LexicalAnnotator
+from crossdiff.annotation.messages import MessagesAnnotator, example_set_hash
+from crossdiff.annotation.prices import Meter, Prices
+from crossdiff.annotation.requests import sha256
+from crossdiff.annotation.results import Annotation
+from crossdiff.annotation.rounds import ReplayTransport, Rounds, Transport
+from crossdiff.annotation.settings import (
+    AnnotatorSettings,
+    AnthropicCompatible,
+    Claude,
+    ClaudeBatch,
+    Lexical,
+    MessagesSettings,
+    Replay,
+    Transformers,
+)
+from crossdiff.annotation.subjects import CategoryLike, Document, Subject
+
+LEDGER = "ledger.sqlite"
+_RECORDED: dict[str, type[MessagesSettings]] = {
+    settings.__name__: settings for settings in (Claude, ClaudeBatch, AnthropicCompatible)
+}
+
+
+class Annotator(Protocol):
+    """Turns blind subjects into annotations, one each, in order."""
+
+    def annotate(self, subjects: Sequence[Subject]) -> Iterable[Annotation]:
+        """Every subject ends in a typed state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every annotator works on, and where."""
+
+    subjects: Sequence[Subject]
+    background: Sequence[Document]
+    seed: int
+    store: Path
+    device: str = "cpu"
+    progress: bool = True
+
+
+def build(settings: AnnotatorSettings, scheme: Sequence[CategoryLike], job: Job) -> Annotator:
+    """The annotator that `settings` describe, for one scheme and one job."""
+    match settings:
+        case Lexical():
+            return LexicalAnnotator(settings, scheme, job.background, seed=job.seed)
+        case Transformers():
+            from crossdiff.annotation.local import TransformersAnnotator
+
+            return TransformersAnnotator(settings, scheme, device=job.device)
+        case _:
+            recorded, rounds = conversation(settings, job)
+            return MessagesAnnotator(recorded, scheme, job.background, rounds, job.seed)
+
+
+def induce(settings: AnnotatorSettings, job: Job, *, sizes: tuple[int, int, int]) -> dict[str, Any]:
+    """A taxonomy's classes from blind descriptions; `sizes` = (shuffles, classes, categories).
+
+    Annotators that write descriptions sort them with their taxonomy model; others cluster keywords.
+    """
+    from crossdiff.annotation import induction
+
+    match settings:
+        case Lexical() | Transformers():
+            keywords = build(Lexical(), (), job).annotate(job.subjects)
+            return induction.induce_from_words(list(keywords), n_classes=sizes[1], n_categories=sizes[2])
+        case _:
+            recorded, rounds = conversation(settings, job)
+            once = recorded.model_copy(update={"scores": (), "n_votes": 1})
+            described = MessagesAnnotator(once, (), job.background, rounds, job.seed).annotate(job.subjects)
+            texts = [f"{found.label}: {found.description}" for found in described if found.state == "ok"]
+            sorter = replace(rounds, model=getattr(recorded, "taxonomy_model", recorded.model), fallback=())
+            return induction.induce_with_model(sorter, texts, sizes=sizes, seed=job.seed)
+
+
+def conversation(
+    settings: Claude | ClaudeBatch | AnthropicCompatible | Replay, job: Job
+) -> tuple[MessagesSettings, Rounds]:
+    """The settings of the run (those recorded in the ledger for a replay) and its rounds of questions."""
+    if isinstance(settings, Replay):
+        ledger = Ledger(settings.ledger, read_only=True)
+        recorded = _recorded(ledger, settings.run, job)
+        return recorded, _rounds(recorded, ReplayTransport(), ledger)
+    ledger = Ledger(job.store / LEDGER)
+    ledger.record_run(_run_record(settings, job))
+    meter = _meter(settings)
+    transport: Transport
+    if isinstance(settings, ClaudeBatch):
+        from crossdiff.annotation.batch import BatchTransport
+
+        transport = BatchTransport(settings, ledger, meter, job.progress)
+    else:
+        from crossdiff.annotation.live import LiveTransport
+
+        transport = LiveTransport(settings, ledger, meter, job.progress)
+    return settings, _rounds(settings, transport, ledger, meter)
+
+
+def _rounds(
+    settings: MessagesSettings, transport: Transport, ledger: Ledger, meter: Meter | None = None
+) -> Rounds:
+    return Rounds(
+        transport, ledger, meter or Meter(None, settings.max_usd), settings.model, settings.fallback
+    )
+
+
+def _meter(settings: Claude | ClaudeBatch | AnthropicCompatible) -> Meter:
+    """Prices of the provider; a compatible server is free unless the user gives its prices."""
+    if isinstance(settings, AnthropicCompatible) and settings.prices is None:
+        return Meter(None, settings.max_usd)
+    prices = Prices.load(settings.prices)
+    for model in (settings.model, *(step for step in settings.fallback if step not in ("masked", "lexical"))):
+        prices.rate(model)
+    return Meter(prices, settings.max_usd, batch=isinstance(settings, ClaudeBatch))
+
+
+def _run_record(settings: MessagesSettings, job: Job) -> dict[str, Any]:
+    """What a replay needs: settings without limits of this machine, seed, and the documents' hash."""
+    return {
+        "kind": type(settings).__name__,
+        "settings": settings.model_dump(mode="json", exclude=set(type(settings).NOT_IDENTITY) - {"base_url"}),
+        "seed": job.seed,
+        "subjects": subjects_hash(job.subjects),
+    }
+
+
+def _recorded(ledger: Ledger, run: str | None, job: Job) -> MessagesSettings:
+    record = ledger.run_settings(run)
+    found, wanted = (job.seed, subjects_hash(job.subjects)), (record["seed"], record["subjects"])
+    if found != wanted:
+        raise ValueError(
+            f"the ledger's run is of seed and documents {wanted}, these are {found}; replay it on the "
+            "documents that were annotated, or annotate these anew"
+        )
+    return _RECORDED[record["kind"]].model_validate(record["settings"])
+
+
+def subjects_hash(subjects: Sequence[Subject]) -> str:
+    """Hash of all examples, in job order."""
+    return sha256("\n".join(example_set_hash(subject) for subject in subjects))[:16]

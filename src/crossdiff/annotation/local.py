@@ -1,0 +1,137 @@
+"""The annotator that reads with a local model: calibrated log-likelihood for the category, greedy label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdiff.annotation.messages import chosen_examples
+from crossdiff.annotation.prompts import describe_user
+from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
+from crossdiff.annotation.schema import MAX_LABEL, one_line
+from crossdiff.annotation.settings import Transformers
+from crossdiff.annotation.subjects import CategoryLike, Subject
+
+CONTENT_FREE = "N/A"
+"""What stands for the examples in the prompt that shows the model's own leaning."""
+_ASK_CATEGORY = (
+    "The documents below show, between « and », where a hidden unit of a language model is active. "
+    "Name the one category that fits what the marked places have in common.\n\n{examples}\n\nCategory:"
+)
+_ASK_LABEL = (
+    "The documents below show, between « and », where a hidden unit of a language model is active. "
+    "Say in at most eight words what the marked places have in common.\n\n{examples}\n\nAnswer:"
+)
+
+
+class TransformersAnnotator:
+    """Scores every category name after the examples; nothing leaves the machine."""
+
+    def __init__(self, settings: Transformers, scheme: Sequence[CategoryLike], *, device: str) -> None:
+        self.settings, self.device = settings, torch.device(device)
+        self.tokenizer, self.model = _load(settings, self.device)
+        self.names = (*(category.name for category in scheme), OTHER, UNINTERPRETABLE)
+        titles = [category.title for category in scheme]
+        self.answers = [self._ids(f" {title}") for title in (*titles, "Other", "Uninterpretable")]
+        self.leaning = self._scores(self._prompt(_ASK_CATEGORY, CONTENT_FREE))
+
+    def annotate(self, subjects: Sequence[Subject]) -> Iterator[Annotation]:
+        """One annotation per subject, in order; a subject without examples is uninterpretable."""
+        for subject in subjects:
+            yield self._annotate(subject)
+
+    @torch.inference_mode()
+    def _annotate(self, subject: Subject) -> Annotation:
+        name = f"transformers {self.settings.path.rstrip('/').split('/')[-1]}"
+        if not subject.explain:
+            return Annotation(subject.key, "uninterpretable", name, category=UNINTERPRETABLE)
+        chosen = [subject.explain[i] for i in chosen_examples(subject.explain, self.settings.n_examples)]
+        examples = describe_user(chosen)
+        scores = (self._scores(self._prompt(_ASK_CATEGORY, examples)) - self.leaning).cpu().numpy()
+        best = int(scores.argmax())
+        category = self.names[best]
+        return Annotation(
+            key=subject.key,
+            state="uninterpretable" if category == UNINTERPRETABLE else "ok",
+            annotator=name,
+            label=self._label(examples),
+            description=None,
+            category=category,
+            votes={category: 1.0},
+            confidence=_confidence(scores),
+        )
+
+    def _prompt(self, template: str, examples: str) -> Int[Tensor, "1 token"]:
+        """Prompt ids; examples are cut from the left so that the question always stays."""
+        head, tail = template.split("{examples}")
+        if self.tokenizer.chat_template:
+            asked = head + "\x00" + tail.rsplit("\n\n", 1)[0]
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+            )
+            head, tail = text.split("\x00")
+            tail += template.rsplit("\n\n", 1)[1]
+        before, after = self._ids(head), self._ids(tail)
+        room = max(self.settings.max_prompt_tokens - len(before) - len(after), 1)
+        ids = [*before, *self._ids(examples)[-room:], *after]
+        return torch.tensor([ids], device=self.device)
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @torch.inference_mode()
+    def _scores(self, prompt: Int[Tensor, "1 token"]) -> Float[Tensor, " category"]:
+        """Mean log-probability per token of every category title after the prompt, in nats."""
+        read = self.model(prompt, use_cache=True)
+        first = read.logits[:, -1].float().log_softmax(-1)[0]
+        length = max(len(ids) for ids in self.answers)
+        padded = torch.zeros(len(self.answers), length, dtype=torch.long, device=self.device)
+        for row, ids in enumerate(self.answers):
+            padded[row, : len(ids)] = torch.tensor(ids, device=self.device)
+        cache = read.past_key_values
+        cache.batch_repeat_interleave(len(self.answers))
+        later = self.model(padded, past_key_values=cache, use_cache=True).logits.float().log_softmax(-1)
+        sums = [
+            first[ids[0]] + sum(later[row, place, ids[place + 1]] for place in range(len(ids) - 1))
+            for row, ids in enumerate(self.answers)
+        ]
+        lengths = torch.tensor([len(ids) for ids in self.answers], device=self.device)
+        return torch.stack([torch.as_tensor(value) for value in sums]) / lengths
+
+    def _label(self, examples: str) -> str | None:
+        """Greedy text, first line; None where the model says nothing printable."""
+        prompt = self._prompt(_ASK_LABEL, examples)
+        written = self.model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=self.settings.max_label_tokens,
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id or 0,
+        )[0, prompt.shape[1] :]
+        text = self.tokenizer.decode(written, skip_special_tokens=True).strip()
+        return one_line(text.split("\n")[0])[:MAX_LABEL] or None
+
+
+def _load(settings: Transformers, device: torch.device) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM
+
+    from crossdiff.models.reach import hub
+    from crossdiff.models.tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(settings.path, revision=settings.revision)
+    with hub(settings.path, way_out="set annotator.path to a local folder, or use annotator=lexical"):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            settings.path, revision=settings.revision, dtype=getattr(torch, settings.dtype)
+        )
+    return tokenizer, model.to(device).eval()
+
+
+def _confidence(scores: np.ndarray) -> Literal[1, 2, 3, 4, 5]:
+    """1 to 5 by how far the best category leads the second, in quarters of a nat per token."""
+    second, first = np.sort(scores)[-2:]
+    return cast(Literal[1, 2, 3, 4, 5], int(np.clip(1 + (first - second) // 0.25, 1, 5)))

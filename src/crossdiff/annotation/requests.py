@@ -1,0 +1,59 @@
+"""One request to a `/v1/messages` server, and the key under which its answer is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+def sha256(text: str) -> str:
+    """Hex sha256 of a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of which model. `purpose` and `subject` are for people and do not enter the key."""
+
+    purpose: str
+    subject: str
+    provider: str
+    model: str
+    system: str
+    messages: tuple[tuple[str, str], ...]
+    schema: dict[str, Any]
+    effort: str | None
+    max_tokens: int
+    vote: int
+    example_set: str
+    structured: bool = True
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 over everything that can change the answer (annotation.md section 2)."""
+        prompt = sha256(json.dumps([self.system, self.messages]))
+        schema = sha256(json.dumps(self.schema, sort_keys=True))
+        parts = [self.provider, self.model, prompt, schema, self.effort, self.max_tokens, self.vote]
+        return sha256(json.dumps([*parts, self.example_set, self.structured]))
+
+    def body(self) -> dict[str, Any]:
+        """The parameters of `messages.create`."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "system": self.system,
+            "messages": [{"role": role, "content": content} for role, content in self.messages],
+        }
+        output: dict[str, Any] = {}
+        if self.effort is not None:
+            output["effort"] = self.effort
+        if self.structured:
+            output["format"] = {"type": "json_schema", "schema": self.schema}
+        return body | ({"output_config": output} if output else {})
+
+    def n_characters(self) -> int:
+        """Length of everything the model reads, for estimates of its tokens."""
+        return len(self.system) + sum(len(content) for _, content in self.messages)
