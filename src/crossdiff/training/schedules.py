@@ -8,9 +8,12 @@ from crossdiff.training.settings import TrainingSettings
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """Rate of optimizer step `step` (from 0): linear warm-up, flat, then linear or cosine decay towards 0."""
+    """Rate of optimizer step `step` (from 0): linear warm-up, flat, then linear or cosine decay towards 0.
+
+    Warm-up ends at half of a run that is too short for it.
+    """
     n_steps = settings.total_steps()
-    warmup = min(settings.warmup_steps, n_steps)
+    warmup = min(settings.warmup_steps, n_steps // 2)
     factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
     n_decay = round(settings.decay_share * n_steps)
     left = (n_steps - step) / n_decay if n_decay else 1.0

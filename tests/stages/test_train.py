@@ -1,0 +1,102 @@
+"""The train stage on small finished artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import BatchTopK
+from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.io.tables import read_json
+from crossdiff.settings import Runtime
+from crossdiff.stages import train
+from crossdiff.training.settings import TrainingSettings
+from tests.scaling_artifacts import LAYER, Artifacts, build
+
+QUIET = Runtime(progress=False)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    return build(tmp_path_factory.mktemp("train"))
+
+
+def inputs(**changes: object) -> train.TrainInputs:
+    settings = {"n_steps": 20, "batch_size": 128, "learning_rate": 3e-3, "warmup_steps": 5, "log_every": 5}
+    return train.TrainInputs(
+        **{
+            "layer": LAYER,
+            "dictionary": DictionarySettings(n_latents=64),
+            "sparsity": BatchTopK(k=4),
+            "training": TrainingSettings(**settings),  # type: ignore[arg-type]
+            **changes,
+        }
+    )
+
+
+def parents(artifacts: Artifacts) -> dict[str, Path]:
+    return {role: artifacts.parents[role] for role in ("tokens", "harvest_base", "harvest_tuned")}
+
+
+def test_the_stage_writes_a_loadable_crosscoder_its_metrics_and_figures(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    figures = train.run(inputs(), parents(artifacts), tmp_path, QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crosscoder", "metrics.csv", "training.json"]
+    crosscoder = Crosscoder.load(tmp_path / "crosscoder")
+    assert crosscoder.metadata["training"] == figures == read_json(tmp_path / "training.json")
+    assert crosscoder.metadata["inputs"] == inputs().identity()
+    assert set(crosscoder.metadata["parents"]) == {"tokens", "harvest_base", "harvest_tuned"}
+    expected = {"fve_base", "fve_tuned", "l0", "l0_threshold", "dead_share", "k", "n_latents", "threshold"}
+    assert expected | {"n_steps", "tokens_per_s"} <= figures.keys()
+
+
+def test_the_normaliser_holds_the_statistics_of_the_unmasked_training_rows(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    train.run(inputs(), parents(artifacts), tmp_path, QUIET)
+    normaliser = Crosscoder.load(tmp_path / "crosscoder").normaliser
+    source = PairedActivations.open(
+        artifacts.parents["tokens"],
+        [artifacts.parents["harvest_base"], artifacts.parents["harvest_tuned"]],
+        layer=LAYER,
+        mask=MaskSettings(),
+    )
+    x = artifacts.x[source.rows("train")].double()
+    torch.testing.assert_close(normaliser.mean.double(), x.mean(0), rtol=1e-5, atol=1e-5)
+    rms = normaliser.normalise(x.float()).square().sum(2).mean(0).sqrt()
+    torch.testing.assert_close(rms, torch.full((2,), 8**0.5), rtol=1e-4, atol=0)
+
+
+def test_the_same_inputs_give_the_same_bits_and_another_seed_others(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    weights = []
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        (tmp_path / name).mkdir()
+        train.run(inputs(seed=seed), parents(artifacts), tmp_path / name, QUIET)
+        weights.append(Crosscoder.load(tmp_path / name / "crosscoder").decoder)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_batch_larger_than_the_corpus_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:
+    training = TrainingSettings(n_steps=5, batch_size=100_000)
+    with pytest.raises(ValueError, match=r"fewer than one batch of 100,000; give more text"):
+        train.run(inputs(training=training), parents(artifacts), tmp_path, QUIET)
+
+
+def test_settings_of_other_groups_are_no_part_of_the_identity() -> None:
+    assert set(inputs().identity()) == {
+        "settings",
+        "layer",
+        "dictionary",
+        "sparsity",
+        "training",
+        "mask",
+        "seed",
+    }
