@@ -11,11 +11,57 @@ from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 
 LATENT_CHUNK = 4096
+TOKENS = 1024
+LOOSE = 1 - 1e-5
+
+
+@torch.no_grad()
+def active_code(crosscoder: Crosscoder, xn: Activations) -> SparseCode:
+    """The active entries of normalised activations, as `Crosscoder.encode_sparse`, at less memory traffic.
+
+    The threshold is first compared, loosely and per latent, with the code before any scaling, so that the
+    full matrix is only written and scanned once; `v > threshold` then decides among the few entries found.
+    """
+    norm, threshold = crosscoder.code_norm(), crosscoder.threshold
+    floor = (threshold / norm * LOOSE).clamp(min=0)
+    parts = [
+        _active_part(crosscoder, xn[rows.start : rows.stop], floor)
+        for rows in (range(start, min(start + TOKENS, len(xn))) for start in range(0, len(xn), TOKENS))
+    ]
+    token = torch.cat([part[0] + TOKENS * i for i, part in enumerate(parts)] or [floor.new_zeros(0).long()])
+    latent, value = (torch.cat([p[k] for p in parts] or [floor.new_zeros(0)]) for k in (1, 2))
+    kept = value * norm[latent] > threshold
+    return SparseCode(token[kept], latent[kept], value[kept], len(xn), crosscoder.n_latents)
+
+
+def _active_part(crosscoder: Crosscoder, xn: Activations, floor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Token, latent and code of the entries above `floor`, by (token, latent)."""
+    tokens, latents, values = [], [], []
+    flat = xn.flatten(1)
+    for start in range(0, crosscoder.n_latents, LATENT_CHUNK):
+        chunk = slice(start, min(start + LATENT_CHUNK, crosscoder.n_latents))
+        if crosscoder.log_gate is None:
+            code = torch.addmm(crosscoder.encoder_bias[chunk], flat, crosscoder.encoder[chunk].flatten(1).T)
+        else:
+            code = crosscoder.positive_code(xn, chunk)
+        token, latent = (code > floor[chunk]).nonzero(as_tuple=True)
+        tokens.append(token)
+        latents.append(latent + start)
+        values.append(code[token, latent])
+    token = torch.cat(tokens)
+    order = torch.argsort(token, stable=True)
+    return token[order], torch.cat(latents)[order], torch.cat(values)[order]
 
 
 def reconstruct(crosscoder: Crosscoder, code: SparseCode) -> Activations:
     """The full normalised reconstruction x_hat, bias included, from the active entries alone."""
-    flat = torch.sparse.mm(code.csr(), crosscoder.decoder.detach().flatten(1))
+    flat = torch.nn.functional.embedding_bag(
+        code.latent,
+        crosscoder.decoder.detach().flatten(1),
+        code.row_starts(),
+        per_sample_weights=code.value,
+        mode="sum",
+    )
     return (flat + crosscoder.decoder_bias.detach().flatten()).unflatten(1, (-1, crosscoder.d_model))
 
 
@@ -25,8 +71,8 @@ def projections(
     """<y_tr, d_j^p> for every active entry (t, j), every row r of its token and every model's direction p.
 
     One sampled product of `y` as [(token row), d_model] with `decoder` as [(latent probe), d_model], both
-    read in place: gathered directions, or anything of shape [latent, token], never exist. The rows of one token
-    follow each other, so that its few directions stay in the cache.
+    read in place: gathered directions, or anything of shape [latent, token], never exist. The rows of one
+    token follow each other, so that its few directions stay in the cache.
     """
     n_tokens, n_rows, n_probes = y.shape[0], y.shape[1], decoder.shape[1]
     counts = torch.bincount(code.token, minlength=n_tokens)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from crossdiff.core.active_products import projections, reconstruct
+from crossdiff.core.active_products import active_code, projections, reconstruct
 from crossdiff.core.axes import Activations
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
@@ -73,8 +73,8 @@ class ScalingSums:
     ) -> SparseCode:
         """Encode raw activations, reconstruct, add everything; returns the code for further use."""
         _check_input(crosscoder, x)
-        code = crosscoder.encode_sparse(x)
         xn = crosscoder.normaliser.normalise(x)
+        code = active_code(crosscoder, xn)
         x_hat = reconstruct(crosscoder, code)
         self.n_tokens += x.shape[0]
         self.fit = self.fit or FitSums.zeros(xn)
@@ -214,6 +214,11 @@ def _check_documents(x: Tensor, document: Tensor | None) -> None:
 
 def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:
     expected = (crosscoder.n_models, crosscoder.d_model)
+    if bool(crosscoder.threshold.isnan()):
+        raise ValueError(
+            "this crosscoder's inference threshold is not set (NaN), so no latent could be called active; "
+            "train it to the end (training sets the threshold), or set `crosscoder.threshold`"
+        )
     if crosscoder.settings.architecture == "diff_sae":
         raise ValueError(
             "latent scaling compares one decoder direction per model, and a diff_sae dictionary has one "
