@@ -30,15 +30,17 @@ from crossdiff.models.load import TruncatedModel
 _POLL_S = 0.5
 
 
-def run_job(job: HarvestJob, *, n_workers: int = 0) -> dict[str, Any]:
-    """Harvest the shards that are not done yet, then write the record; returns counts and rates."""
+def run_job(job: HarvestJob, *, n_workers: int = 0, model: TruncatedModel | None = None) -> dict[str, Any]:
+    """Harvest the shards that are not done yet, then write the record; returns counts and rates.
+
+    A `model` that is loaded already is used as it is.
+    """
     notices = check_tokenizer(job)
     job.work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     todo = _todo(job)
     if n_workers > 1 and len(todo) > 1:
         _run_workers(job, min(n_workers, len(todo)))
-    model = None
     while rest := _todo(job):
         model = model or _checked_model(job)
         if not harvest_shards(job, model, rest):

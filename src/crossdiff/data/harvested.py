@@ -21,6 +21,9 @@ from crossdiff.io.tables import read_json
 FORMAT = "crossdiff.harvest"
 VERSION = 1
 
+_AHEAD = 32
+"""Pieces that the kernel is told of before they are read."""
+
 
 @dataclass(frozen=True)
 class HarvestedLayer:
@@ -81,19 +84,22 @@ class HarvestedLayer:
             found[here] = decoded(self.shards[index], rows[here] - int(self.starts[index]))
         return found
 
-    def read_spans(self, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
+    def read_spans(
+        self, spans: Sequence[tuple[int, int]], buffer: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Rows of spans, read one span after the other without the memory map, and int8 scales if any."""
-        out = torch.empty(sum(stop - start for start, stop in spans), self.d_model, dtype=self.dtype)
+        out = _room(sum(stop - start for start, stop in spans), self.d_model, self.dtype, buffer)
+        pieces = [piece for start, stop in spans for piece in self._pieces(start, stop)]
         target = out.view(torch.uint8).numpy()
-        scales = []
         place = 0
-        for start, stop in spans:
-            for shard, first, last in self._pieces(start, stop):
-                _pread(shard, first, target[place : place + last - first])
+        with _Files(pieces) as files:
+            for index, (shard, first, last) in enumerate(pieces):
+                files.announce(index + _AHEAD)
+                files.read(shard, first, target[place : place + last - first])
                 place += last - first
-                if self.dtype == torch.int8:
-                    scales.append(shard.tensor("scale")[first:last])
-        return out, torch.cat(scales) if scales else None
+        if self.dtype != torch.int8:
+            return out, None
+        return out, torch.cat([shard.tensor("scale")[first:last] for shard, first, last in pieces])
 
     def _pieces(self, start: int, stop: int) -> list[tuple[ShardFile, int, int]]:
         """Parts (shard, first, last) of a span of rows, counted inside each shard."""
@@ -145,16 +151,54 @@ def _check_shard(shard: ShardFile, expected: dict[str, Any], token_hash: str) ->
         )
 
 
-def _pread(shard: ShardFile, first: int, target: np.ndarray) -> None:
-    """Fill `target` [row, byte] from row `first` on; a file that ends early is refused."""
-    view = memoryview(target.data).cast("B")
-    offset = shard.byte_offset("x") + first * target.shape[1]
-    descriptor = os.open(shard.path, os.O_RDONLY)
-    try:
+def _room(n_rows: int, d_model: int, dtype: torch.dtype, buffer: Tensor | None) -> Tensor:
+    """The first rows of `buffer` where it is long enough, else new memory with a little to spare."""
+    if buffer is None or len(_whole(buffer, d_model)) < n_rows:
+        buffer = torch.empty(n_rows + n_rows // 16, d_model, dtype=dtype)
+    return _whole(buffer, d_model)[:n_rows]
+
+
+def _whole(buffer: Tensor, d_model: int) -> Tensor:
+    """The memory behind a view that was cut short."""
+    n_rows = buffer.untyped_storage().nbytes() // (buffer.itemsize * d_model)
+    return buffer.as_strided((n_rows, d_model), (d_model, 1), 0)
+
+
+class _Files:
+    """Open shard files of some pieces; the kernel is told of pieces before they are read."""
+
+    def __init__(self, pieces: Sequence[tuple[ShardFile, int, int]]) -> None:
+        self.pieces = pieces
+        self.descriptors: dict[Path, int] = {}
+
+    def __enter__(self) -> _Files:
+        for index in range(min(_AHEAD, len(self.pieces))):
+            self.announce(index)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+
+    def announce(self, index: int) -> None:
+        """Let the kernel begin to read piece `index`."""
+        if index < len(self.pieces):
+            shard, first, last = self.pieces[index]
+            row_bytes = shard.shape("x")[1] * shard.dtype("x").itemsize
+            offset = shard.byte_offset("x") + first * row_bytes
+            os.posix_fadvise(self._open(shard), offset, (last - first) * row_bytes, os.POSIX_FADV_WILLNEED)
+
+    def read(self, shard: ShardFile, first: int, target: np.ndarray) -> None:
+        """Fill `target` [row, byte] from row `first` on; a file that ends early is refused."""
+        view = memoryview(target.data).cast("B")
+        offset = shard.byte_offset("x") + first * target.shape[1]
         while len(view):
-            n_read = os.preadv(descriptor, [view], offset)
+            n_read = os.preadv(self._open(shard), [view], offset)
             if n_read == 0:
                 raise ValueError(f"{shard.path} ends early; remove {shard.path.parent.parent} and run again")
             view, offset = view[n_read:], offset + n_read
-    finally:
-        os.close(descriptor)
+
+    def _open(self, shard: ShardFile) -> int:
+        if shard.path not in self.descriptors:
+            self.descriptors[shard.path] = os.open(shard.path, os.O_RDONLY)
+        return self.descriptors[shard.path]

@@ -53,6 +53,11 @@ class LayerRows(Protocol):
         """Float32 activations of arbitrary rows, in the order given."""
         ...
 
-    def read_spans(self, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
-        """Rows [row, d_model] of spans of whole documents, as kept, and their int8 scales if any."""
+    def read_spans(
+        self, spans: Sequence[tuple[int, int]], buffer: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Rows [row, d_model] of spans of whole documents, as kept, and their int8 scales if any.
+
+        A `buffer` that an earlier call gave out may be used again.
+        """
         ...

@@ -85,7 +85,9 @@ class LiveLayer:
         index = torch.searchsorted(documents, self.token_set.document_of(rows))
         return x[starts[index] + rows - offsets[documents[index]]].float()
 
-    def read_spans(self, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
+    def read_spans(
+        self, spans: Sequence[tuple[int, int]], buffer: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Rows of spans of whole documents, in the model's dtype."""
         boundaries = torch.tensor(spans)
         first, last = torch.searchsorted(self.token_set.offsets, boundaries).unbind(1)

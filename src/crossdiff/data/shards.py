@@ -119,10 +119,15 @@ class PairedActivations:
         x, rows = reader.read(start, start + batch_size)
         return self._batch(x, rows)
 
+    def close(self) -> None:
+        """Stop reading ahead and free the windows."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
     def _window_reader(self, seed: int) -> WindowReader:
         if self._reader is None or self._reader.order.seed != seed:
-            if self._reader is not None:
-                self._reader.close()
+            self.close()
             blocks = document_blocks(self.token_set.offsets)
             data_bytes = self.n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
             n_windows = -(-data_bytes // WINDOW_BYTES)

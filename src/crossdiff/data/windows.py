@@ -26,14 +26,13 @@ class Window:
     rows: Int[Tensor, " kept"]
     """The same rows as token indices."""
 
-    def gather(self, places: Int[Tensor, " token"]) -> Float[Tensor, "token model d_model"]:
-        """Float32 activations of some kept rows."""
+    def gather(self, places: Int[Tensor, " token"], out: Float[Tensor, "token model d_model"]) -> None:
+        """Write float32 activations of some kept rows into `out`."""
         inside = self.kept[places]
-        found = []
-        for block, scale in zip(self.blocks, self.scales, strict=True):
-            x = block[inside].float()
-            found.append(x if scale is None else x * scale[inside, None])
-        return torch.stack(found, dim=1)
+        for model, (block, scale) in enumerate(zip(self.blocks, self.scales, strict=True)):
+            out[:, model] = block.index_select(0, inside)
+            if scale is not None:
+                out[:, model] *= scale[inside, None]
 
 
 class WindowReader:
@@ -44,34 +43,46 @@ class WindowReader:
         self.order = order
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="window")
         self._windows: dict[tuple[int, int], Future[Window]] = {}
+        self._spare: list[list[Tensor | None]] = []
 
     def read(
         self, start: int, stop: int
     ) -> tuple[Float[Tensor, "token model d_model"], Int[Tensor, " token"]]:
         """Activations and token indices of positions `start` up to `stop` of the stream."""
-        pieces = []
+        x = torch.empty(stop - start, len(self.layers), self.layers[0].d_model)
+        rows = torch.empty(stop - start, dtype=torch.int64)
+        place = 0
         for segment in self.order.segments(start, stop):
             window = self._window(segment.epoch, segment.window)
             places = self.order.shuffle(segment.epoch, segment.window)[segment.start : segment.stop]
-            pieces.append((window.gather(places), window.rows[places]))
-        return torch.cat([x for x, _ in pieces]), torch.cat([rows for _, rows in pieces])
+            here = slice(place, place + len(places))
+            window.gather(places, x[here])
+            rows[here] = window.rows[places]
+            place += len(places)
+        return x, rows
 
     def close(self) -> None:
         """Stop reading ahead and free the windows."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._windows.clear()
+        self._spare.clear()
 
     def _window(self, epoch: int, window: int) -> Window:
         key = self._key(epoch, window)
         following = self._key(*self.order.next_window(epoch, window))
         for old in [k for k in self._windows if k not in (key, following)]:
-            self._windows.pop(old).cancel()
+            self._release(self._windows.pop(old))
         if key not in self._windows:
             self._windows[key] = self._pool.submit(self._load, *key)
         found = self._windows[key].result()
         if following not in self._windows:
             self._windows[following] = self._pool.submit(self._load, *following)
         return found
+
+    def _release(self, old: Future[Window]) -> None:
+        """Keep the buffers of a window that is over; fresh memory would be cleared by the kernel again."""
+        if not old.cancel():
+            self._spare.append(list(old.result().blocks))
 
     def _key(self, epoch: int, window: int) -> tuple[int, int]:
         """A data set of one window has the same rows in every epoch and is read once."""
@@ -81,5 +92,6 @@ class WindowReader:
         spans = self.order.spans(epoch, window)
         inside = torch.cat([torch.arange(start, stop) for start, stop in spans])
         kept = self.order.kept[inside].nonzero().flatten()
-        found = [layer.read_spans(spans) for layer in self.layers]
+        spare = self._spare.pop() if self._spare else [None] * len(self.layers)
+        found = [layer.read_spans(spans, buffer) for layer, buffer in zip(self.layers, spare, strict=True)]
         return Window([x for x, _ in found], [scale for _, scale in found], kept, inside[kept])

@@ -1,0 +1,153 @@
+"""Harvest against the bare forward pass, disk rates, padding and memory.
+
+python -m crossdiff.bench harvest d_model=256 n_blocks=8 layer=3 n_tokens=65536
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from crossdiff.bench.harvest_work import Workload
+from crossdiff.bench.shard_io import io_rates
+from crossdiff.bench.step import machine
+from crossdiff.data.settings import CacheSource
+from crossdiff.io.environment import peak_memory_mb
+from crossdiff.models.load import TruncatedModel
+from crossdiff.models.pair import Dtype
+from crossdiff.settings import Settings
+
+
+class HarvestBench(Settings):
+    """Sizes and repetitions; `key=value` on the command line.
+
+    rounds: every contender runs once per round, so that a busy machine disturbs all alike.
+    io_gb: size of the disk benchmark (0 leaves it out); memory: also run 1x and 10x the tokens in
+    processes of their own.
+    """
+
+    d_model: int = Field(default=256, ge=64)
+    n_blocks: int = Field(default=8, ge=1)
+    layer: int = Field(default=3, ge=0)
+    n_tokens: int = Field(default=65_536, ge=1)
+    context: int = Field(default=512, ge=8)
+    dtype: Dtype = "float32"
+    batching: Literal["pack", "bucket"] = "pack"
+    batch_tokens: int = Field(default=8192, ge=1)
+    shard_tokens: int = Field(default=32_768, ge=1)
+    device: str = "cpu"
+    rounds: int = Field(default=5, ge=1)
+    threads: int = Field(default=2, ge=1)
+    io_gb: float = Field(default=4.4, ge=0)
+    io_d_model: int = Field(default=512, ge=1)
+    memory: bool = True
+    folder: str | None = None
+
+    def workload(self, folder: Path) -> Workload:
+        """The model and tokens of these sizes in a scratch folder."""
+        return Workload(
+            folder=folder,
+            d_model=self.d_model,
+            n_blocks=self.n_blocks,
+            layer=self.layer,
+            n_tokens=self.n_tokens,
+            context=self.context,
+            dtype=self.dtype,
+            source=CacheSource(
+                batching=self.batching, batch_tokens=self.batch_tokens, shard_tokens=self.shard_tokens
+            ),
+            device=self.device,
+        )
+
+
+def main(overrides: list[str]) -> dict[str, Any]:
+    """Seconds per pass (medians of interleaved rounds), ratios, padding, GB/s, peak memory."""
+    bench = HarvestBench.model_validate(dict(item.split("=", 1) for item in overrides))
+    torch.set_num_threads(bench.threads)
+    folder = Path(tempfile.mkdtemp(prefix="crossdiff-bench-", dir=bench.folder))
+    try:
+        result = {"sizes": bench.model_dump(), "machine": machine(), **_passes(bench, folder / "passes")}
+        if bench.io_gb:
+            result |= io_rates(
+                folder / "io",
+                d_model=bench.io_d_model,
+                n_bytes=round(bench.io_gb * 1e9),
+                shard_tokens=131_072,
+                rounds=min(3, bench.rounds),
+            )
+        if bench.memory:
+            result |= _memory(bench)
+    finally:
+        shutil.rmtree(folder)
+    return result
+
+
+def _passes(bench: HarvestBench, folder: Path) -> dict[str, Any]:
+    work = bench.workload(folder)
+    work.prepare()
+    truncated, full = work.job.load_model(), work.full_model()
+    figures: dict[str, Any] = {}
+    contenders: dict[str, Callable[[], Any]] = {
+        "bare": work.bare_pass(truncated),
+        "harvest": lambda: figures.update(work.harvest(model=truncated)),
+        "full": work.full_pass(full),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(bench.rounds + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    n_tokens = work.job.token_set.n_tokens
+    return {
+        "bare_s": median["bare"],
+        "harvest_s": median["harvest"],
+        "full_hidden_states_s": median["full"],
+        "harvest_tokens_per_s": n_tokens / median["harvest"],
+        "harvest_of_bare": median["bare"] / median["harvest"],
+        "harvest_over_full": median["full"] / median["harvest"],
+        "padding_share": figures["padding_share"],
+        "parameters_full_mb": _parameter_mb(full),
+        "parameters_kept_mb": _parameter_mb(truncated.body),
+    }
+
+
+def _parameter_mb(module: torch.nn.Module) -> float:
+    return sum(parameter.nbytes for parameter in module.parameters()) / 1e6
+
+
+def _memory(bench: HarvestBench) -> dict[str, float]:
+    """Peak resident set of a harvest over 1x and 10x the tokens, each in a fresh process."""
+    found = {}
+    for times in (1, 10):
+        sizes = {**bench.model_dump(), "n_tokens": times * bench.n_tokens}
+        program = "import sys; from crossdiff.bench.harvest import child; child(sys.argv[1])"
+        command = [sys.executable, "-c", program, json.dumps(sizes)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[f"peak_mb_{times}x"] = float(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def child(sizes: str) -> None:
+    """Harvest once and print the peak in MB; the model and tokens are made by a process before this one."""
+    bench = HarvestBench.model_validate_json(sizes)
+    torch.set_num_threads(bench.threads)
+    with tempfile.TemporaryDirectory(prefix="crossdiff-bench-", dir=bench.folder) as name:
+        work = bench.workload(Path(name))
+        work.prepare()
+        model: TruncatedModel = work.job.load_model()
+        work.harvest(model=model)
+    print(peak_memory_mb())
