@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -25,11 +27,11 @@ def active_code(crosscoder: Crosscoder, xn: Activations) -> SparseCode:
     norm, threshold = crosscoder.code_norm(), crosscoder.threshold
     floor = (threshold / norm * LOOSE).clamp(min=0)
     parts = [
-        _active_part(crosscoder, xn[rows.start : rows.stop], floor)
-        for rows in (range(start, min(start + TOKENS, len(xn))) for start in range(0, len(xn), TOKENS))
+        _active_part(crosscoder, xn[start : start + TOKENS], floor)
+        for start in range(0, max(len(xn), 1), TOKENS)
     ]
-    token = torch.cat([part[0] + TOKENS * i for i, part in enumerate(parts)] or [floor.new_zeros(0).long()])
-    latent, value = (torch.cat([p[k] for p in parts] or [floor.new_zeros(0)]) for k in (1, 2))
+    token = torch.cat([part[0] + TOKENS * i for i, part in enumerate(parts)])
+    latent, value = torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts])
     kept = value * norm[latent] > threshold
     return SparseCode(token[kept], latent[kept], value[kept], len(xn), crosscoder.n_latents)
 
@@ -84,13 +86,11 @@ def projections(
     column[place] = (code.latent[:, None] * n_probes + torch.arange(n_probes, device=y.device))[:, None]
     row_start = torch.zeros(n_tokens * n_rows + 1, dtype=torch.int64, device=y.device)
     row_start[1:] = (counts * n_probes).repeat_interleave(n_rows).cumsum(0)
-    pattern = torch.sparse_csr_tensor(
-        row_start,
-        column.flatten(),
-        y.new_zeros(column.numel()),
-        (n_tokens * n_rows, decoder.shape[0] * n_probes),
-        check_invariants=False,
-    )
+    shape = (n_tokens * n_rows, decoder.shape[0] * n_probes)
+    zeros = y.new_zeros(column.numel())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse ")
+        pattern = torch.sparse_csr_tensor(row_start, column.flatten(), zeros, shape, check_invariants=False)
     product = torch.sparse.sampled_addmm(pattern, y.flatten(0, 1), decoder.flatten(0, 1).T, beta=0.0)
     return product.values().view(-1, n_probes)[place]
 
