@@ -45,7 +45,10 @@ def record(task: dict[str, Any]) -> None:
             run.log(row)
         run.summary.update({**scalars(task["counts"]), "seconds": task["seconds"]})
         run.log(tables(folder) | figures(task))
-        run.log_artifact(reference(task))
+        if not run.offline:  # offline, W&B takes no inputs; there the names in config.parents tell them
+            for parent in task["parents"].values():
+                run.use_artifact(reference(parent["name"], parent["folder"]))
+        run.log_artifact(made(task))
         if (folder / "report.html").is_file():
             run.log_artifact(page(task))
 
@@ -82,7 +85,7 @@ def tables(folder: Path) -> dict[str, Any]:
     import wandb
 
     found = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("deltas*.csv"))}
-    found |= {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("latents*.parquet"))}
+    found |= {path.stem: pd.read_parquet(path) for path in folder.glob("latents.parquet")}
     return {
         f"tables/{name}": wandb.Table(dataframe=frame.astype(object).where(frame.notna(), None))
         for name, frame in found.items()
@@ -107,21 +110,20 @@ def figures(task: dict[str, Any]) -> dict[str, Any]:
     return {f"figures/{name}": figure for name, figure in page_context(sources)["figures"].items()}
 
 
-def reference(task: dict[str, Any]) -> Any:
-    """The step's artifact: files stay in the store, parents are named in the metadata.
+def made(task: dict[str, Any]) -> Any:
+    """The step's artifact by reference, with the names of its parents."""
+    step = task["step"]
+    artifact = reference(f"{step['stage']}-{step['key']}", task["folder"])
+    artifact.metadata["parents"] = {role: parent["name"] for role, parent in task["parents"].items()}
+    return artifact
 
-    `run.use_artifact` does not work offline, so lineage is carried by names: `<stage>-<key>`.
-    """
+
+def reference(name: str, folder: str) -> Any:
+    """An artifact `<stage>-<key>` whose files stay in the store; they are neither copied nor hashed."""
     import wandb
 
-    step = task["step"]
-    parents = {role: parent["name"] for role, parent in task["parents"].items()}
-    artifact = wandb.Artifact(
-        f"{step['stage']}-{step['key']}",
-        type=step["stage"],
-        metadata={"parents": parents, "folder": task["folder"]},
-    )
-    artifact.add_reference(Path(task["folder"]).as_uri(), checksum=False)
+    artifact = wandb.Artifact(name, type=name.partition("-")[0], metadata={"folder": folder})
+    artifact.add_reference(Path(folder).as_uri(), checksum=False)
     return artifact
 
 
