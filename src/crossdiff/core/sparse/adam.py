@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim.adam import adam
+from torch.profiler import record_function
 
 from crossdiff.core.sparse.compiled import AdamFactors, CompiledKernels
 from crossdiff.core.sparse.kernels import Backend, kernels
@@ -42,7 +43,8 @@ class SparseRowAdam(torch.optim.Optimizer):
 
     def measure(self) -> float:
         """Norm over all gradients before clipping; the coming `step` uses it without looking again."""
-        self._norm = gradient_norm(p for group in self.param_groups for p in group["params"])
+        with record_function("step/gradient norm"):
+            self._norm = gradient_norm(p for group in self.param_groups for p in group["params"])
         return self._norm
 
     @torch.no_grad()
@@ -57,7 +59,8 @@ class SparseRowAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group, clip)
+                    with record_function("step/adam"):
+                        self._update(parameter, group, clip)
 
     def _update(self, parameter: Tensor, group: dict[str, Any], clip: float) -> None:
         state = self.state[parameter]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from crossdiff.core.collective import residual_variance
 from crossdiff.core.objectives import auxiliary_code
 from crossdiff.core.sparse.kernels import RowGradients, Rows
 
@@ -18,7 +19,7 @@ def auxiliary_step(
     `rows` carries the weights of the dead latents, gathered into compact matrices; `residual` is `x - x_hat`.
     A residual that does not vary (a batch of one) gives loss 0 and no gradient.
     """
-    variance = (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
+    variance = residual_variance(residual)
     code = auxiliary_code((x @ rows.encoder.T + rows.encoder_bias).relu(), norm, k=k)
     error = code @ rows.decoder - residual
     loss = torch.where(variance > 0, error.square().sum(dim=1).mean() / variance, 0)

@@ -1,16 +1,9 @@
-"""The sparse step's operations in C++ (`kernels.cpp`), built at first use and kept in a cache."""
+"""The sparse step's operations in C++ (`kernels.cpp`)."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,18 +11,12 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.sparse.kernels import ByLatent, RowGradients, Rows, starts
+from crossdiff.core.sparse.build import build
+from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, starts
+from crossdiff.core.sparse.scratch import Scratch
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = (
-    "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math",
-    "-fopenmp", "-std=c++17", "-shared", "-fPIC", "-Wno-psabi",
-)  # fmt: skip
-PORTABLE_FLAGS = tuple(flag for flag in FLAGS if not flag.startswith("-m"))
-
-
-class CompilerMissing(RuntimeError):
-    """No compiled operations on this machine, and why."""
+SLAB = 64
+"""Columns that the kernels work on at a time."""
 
 
 class AdamFactors(NamedTuple):
@@ -49,7 +36,7 @@ class CompiledKernels:
     name = "compiled"
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+        self._library, self._scratch = library, Scratch()
 
     @classmethod
     @cache
@@ -72,31 +59,40 @@ class CompiledKernels:
 
     def scores(self, x: Rows, encoder: Tensor, code: SparseCode) -> ActiveValues:
         """Dot products, latent by latent."""
-        groups, out = ByLatent.of(code), torch.empty_like(code.value)
-        self._call(
-            "scores", groups.latent, groups.start, groups.token, groups.order, groups.latent.shape[0],
-            x, encoder, x.shape[1], out,
-        )  # fmt: skip
+        groups = ByLatent.of(code)
+        grouped, out = torch.empty_like(code.value), torch.empty_like(code.value)
+        self._call("scores", *_groups(groups), self._packed(x), x.shape[0], encoder, x.shape[1], grouped)
+        out[groups.order] = grouped
         return out
 
-    def decode(self, code: SparseCode, decoder: Tensor) -> Rows:
-        """Weighted sums of decoder rows, token by token."""
-        start = starts(torch.bincount(code.token, minlength=code.n_tokens))
+    def decode(self, code: SparseCode, groups: ByLatent, decoder: Tensor) -> Rows:
+        """Decoder rows added to the tokens that use them, a slab of columns at a time."""
         out = torch.empty(code.n_tokens, decoder.shape[1])
-        self._call("decode", start, code.latent, code.value, code.n_tokens, decoder, decoder.shape[1], out)
+        value = code.value[groups.order]
+        self._call("decode", *_groups(groups), value, decoder, decoder.shape[1], code.n_tokens, out)
         return out
 
     def backward(
-        self, code: SparseCode, groups: ByLatent, x: Rows, gradient: Rows, decoder: Tensor
+        self, code: SparseCode, groups: ByLatent, batch: Backward, decoder: Tensor, *, scratch: Scratch
     ) -> RowGradients:
-        """One pass over the kept entries, latent by latent."""
-        shape = (groups.latent.shape[0], x.shape[1])
-        encoder, bias, directions = torch.empty(shape), torch.empty(shape[0]), torch.empty(shape)
+        """Latent by latent, a slab of columns at a time."""
+        n_tokens, width = batch.x.shape
+        shape = groups.latent.shape[0], width
+        encoder, directions = (scratch.take(name, shape, batch.x) for name in ("encoder", "decoder"))
+        bias = torch.empty(shape[0])
         self._call(
-            "backward", groups.latent, groups.start, groups.token, groups.order, shape[0], code.value,
-            x, gradient, decoder, shape[1], encoder, bias, directions,
+            "backward", *_groups(groups), code.value[groups.order],
+            self._packed(batch.x), self._packed(batch.gradient, "gradient"), n_tokens, decoder, width,
+            torch.empty_like(code.value), encoder, bias, directions,
         )  # fmt: skip
         return RowGradients(groups.latent, encoder, bias, directions)
+
+    def _packed(self, rows: Rows, name: str = "x") -> Tensor:
+        """The rows with their columns cut into slabs."""
+        n_rows, width = rows.shape
+        packed = self._scratch.take(name, (-(-width // SLAB), n_rows, SLAB), rows)
+        self._call("pack", rows, n_rows, width, packed)
+        return packed
 
     def adam(
         self,
@@ -125,44 +121,8 @@ class CompiledKernels:
         kernel(*map(_argument, arguments), ctypes.c_int(torch.get_num_threads()))
 
 
-def build() -> Path:
-    """The compiled library, from the cache where it is there; the key holds source, flags and machine."""
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-    if compiler is None:
-        raise CompilerMissing("no C++ compiler found")
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), *FLAGS, compiler, _machine())).encode()).hexdigest()[
-        :16
-    ]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crossdiff" / "kernels"
-    library = folder / f"{key}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _compile(compiler, library)
-    return library
-
-
-def _compile(compiler: str, library: Path) -> None:
-    """Compile aside and rename, so that a killed or a parallel build leaves nothing broken."""
-    handle, draft = tempfile.mkstemp(suffix=".so", dir=library.parent)
-    os.close(handle)
-    for flags in (FLAGS, PORTABLE_FLAGS):
-        done = subprocess.run(
-            [compiler, *flags, str(SOURCE), "-o", draft], capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0:
-            os.replace(draft, library)
-            return
-    os.unlink(draft)
-    raise CompilerMissing(f"{compiler} failed: {done.stderr.strip().splitlines()[-1]}")
-
-
-def _machine() -> str:
-    """What -march=native depends on: a cache may be shared between machines."""
-    information = Path("/proc/cpuinfo")
-    if not information.exists():
-        return platform.processor()
-    lines = information.read_text().splitlines()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+def _groups(groups: ByLatent) -> tuple[Tensor, Tensor, Tensor, int]:
+    return groups.latent, groups.start, groups.token, groups.latent.shape[0]
 
 
 def _argument(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:

@@ -1,98 +1,128 @@
-// The sparse part of a training step. Plain C interface, no PyTorch headers; all matrices are row-major and
-// contiguous. Every output element is summed by one thread in a fixed order, so results do not depend on timing.
+// The sparse part of a training step. Plain C interface, no PyTorch headers; matrices are row-major, contiguous.
+//
+// Matrices over tokens are used in packed form: [slab][token][SLAB], the columns cut into slabs and the last one
+// padded with zeros. One slab of a batch fits a second-level cache, which rows of a power-of-two width would not
+// (their columns share cache sets), and a slab's sums fit the vector registers.
+// Every output element is summed by one thread in a fixed order: results do not depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace {
 
-constexpr int64_t LANES = 16;
+constexpr int64_t LANES = 16, PARTS = 4, SLAB = LANES * PARTS;
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Half __attribute__((vector_size(32), may_alias));
+typedef float Quarter __attribute__((vector_size(16), may_alias));
 
-inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
-inline Vec splat(float value) { return value - Vec{}; }
+struct Slab {
+    Vec part[PARTS];
+};
 
-inline float total(Vec v) {
-    float sum = 0;
-    for (int64_t i = 0; i < LANES; i++) sum += v[i];
-    return sum;
+inline Slab load(const float* p) {
+    Slab s;
+    for (int64_t u = 0; u < PARTS; u++) s.part[u] = *reinterpret_cast<const Vec*>(p + u * LANES);
+    return s;
+}
+
+inline void store(const Slab& s, float* p) {
+    for (int64_t u = 0; u < PARTS; u++) *reinterpret_cast<Vec*>(p + u * LANES) = s.part[u];
+}
+
+// the columns [first, first + SLAB) of a row, zeros beyond its width
+inline Slab load_columns(const float* row, int64_t first, int64_t width) {
+    if (first + SLAB <= width) return load(row + first);
+    float padded[SLAB] = {};
+    std::copy(row + first, row + width, padded);
+    return load(padded);
+}
+
+inline void store_columns(const Slab& s, float* row, int64_t first, int64_t width) {
+    if (first + SLAB <= width) return store(s, row + first);
+    float padded[SLAB];
+    store(s, padded);
+    std::copy(padded, padded + width - first, row + first);
+}
+
+inline void add_scaled(Slab& sum, float factor, const Slab& a) {
+    for (int64_t u = 0; u < PARTS; u++) sum.part[u] += factor * a.part[u];
+}
+
+inline float dot(const Slab& a, const Slab& b) {
+    const Vec v = (a.part[0] * b.part[0] + a.part[1] * b.part[1]) + (a.part[2] * b.part[2] + a.part[3] * b.part[3]);
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    const Half h = halves[0] + halves[1];
+    Quarter quarters[2];
+    std::memcpy(quarters, &h, sizeof h);
+    const Quarter q = quarters[0] + quarters[1];
+    return (q[0] + q[1]) + (q[2] + q[3]);
+}
+
+inline int64_t n_slabs(int64_t width) { return (width + SLAB - 1) / SLAB; }
+
+// bounds of the `part`-th of `parts` runs of groups with about equally many entries
+int64_t cut_groups(const int64_t* start, int64_t n_groups, int64_t part, int64_t parts) {
+    return std::lower_bound(start, start + n_groups, start[n_groups] * part / parts) - start;
 }
 
 inline float widen(float value) { return value; }
 inline float widen(uint16_t bfloat16) {
-    uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
+    const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-float dot(const float* a, const float* b, int64_t n) {
-    Vec s0{}, s1{}, s2{}, s3{};
-    int64_t i = 0;
-    for (; i + 4 * LANES <= n; i += 4 * LANES) {
-        s0 += load(a + i) * load(b + i);
-        s1 += load(a + i + LANES) * load(b + i + LANES);
-        s2 += load(a + i + 2 * LANES) * load(b + i + 2 * LANES);
-        s3 += load(a + i + 3 * LANES) * load(b + i + 3 * LANES);
-    }
-    for (; i + LANES <= n; i += LANES) s0 += load(a + i) * load(b + i);
-    float sum = total((s0 + s1) + (s2 + s3));
-    for (; i < n; i++) sum += a[i] * b[i];
-    return sum;
+// bit j of the result: z[j] > cut[j]
+template <class T>
+inline uint64_t compare(const T* z, const float* cut, int64_t n) {
+    uint64_t found = 0;
+    for (int64_t j = 0; j < n; j++) found |= static_cast<uint64_t>(widen(z[j]) > cut[j]) << j;
+    return found;
 }
 
-// out += factor * a
-inline void add_scaled(float factor, const float* a, float* out, int64_t n) {
-    const Vec f = splat(factor);
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) store(out + i, load(out + i) + f * load(a + i));
-    for (; i < n; i++) out[i] += factor * a[i];
+#ifdef __AVX512F__
+inline __m512 load_lanes(const float* z) { return _mm512_loadu_ps(z); }
+inline __m512 load_lanes(const uint16_t* z) {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+#endif
+
+template <class T>
+inline uint64_t compare_word(const T* z, const float* cut) {
+#ifdef __AVX512F__
+    uint64_t found = 0;
+    for (int64_t j = 0; j < 64; j += LANES)
+        found |= static_cast<uint64_t>(
+                     _mm512_cmp_ps_mask(load_lanes(z + j), _mm512_loadu_ps(cut + j), _CMP_GT_OQ)) << j;
+    return found;
+#else
+    int any = 0;
+    for (int64_t j = 0; j < 64; j++) any |= widen(z[j]) > cut[j];
+    return any ? compare(z, cut, 64) : 0;
+#endif
 }
 
-// out[0:n] = sum over entries of weight * rows[index], n at most BLOCK, with the sums kept in registers
-constexpr int64_t BLOCK = 16 * LANES;
-void weighted_rows(const int64_t* index, const float* weight, int64_t count, const float* rows, int64_t stride,
-                   float* out, int64_t n) {
-    if (n < BLOCK) {
-        std::fill(out, out + n, 0.f);
-        for (int64_t q = 0; q < count; q++) add_scaled(weight[q], rows + index[q] * stride, out, n);
-        return;
-    }
-    Vec sum[BLOCK / LANES] = {};
-    for (int64_t q = 0; q < count; q++) {
-        const Vec f = splat(weight[q]);
-        const float* row = rows + index[q] * stride;
-        for (int64_t u = 0; u < BLOCK / LANES; u++) sum[u] += f * load(row + u * LANES);
-    }
-    for (int64_t u = 0; u < BLOCK / LANES; u++) store(out + u * LANES, sum[u]);
-}
-
-// bits[row] has bit j set where z[row, j] > cut[j]; counts[row] is their number
 template <class T>
 void mark(const T* z, const float* cut, int64_t n_rows, int64_t n_columns, uint64_t* bits, int64_t* counts,
           int threads) {
-    const int64_t words = (n_columns + 63) / 64;
+    const int64_t words = (n_columns + 63) / 64, whole = n_columns / 64;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < n_rows; r++) {
+        const T* zr = z + r * n_columns;
+        uint64_t* out = bits + r * words;
         int64_t count = 0;
-        for (int64_t word = 0; word < words; word++) {
-            const int64_t first = word * 64, n = std::min<int64_t>(64, n_columns - first);
-            const T* zr = z + r * n_columns + first;
-            const float* c = cut + first;
-            int any = 0;
-            if (n == 64) {
-#pragma omp simd reduction(| : any)
-                for (int64_t j = 0; j < 64; j++) any |= widen(zr[j]) > c[j];
-            } else {
-                any = 1;
-            }
-            uint64_t found = 0;
-            if (any)
-                for (int64_t j = 0; j < n; j++) found |= static_cast<uint64_t>(widen(zr[j]) > c[j]) << j;
-            bits[r * words + word] = found;
-            count += __builtin_popcountll(found);
+        for (int64_t w = 0; w < whole; w++) count += __builtin_popcountll(out[w] = compare_word(zr + 64 * w, cut + 64 * w));
+        if (whole < words) {
+            out[whole] = compare(zr + 64 * whole, cut + 64 * whole, n_columns - 64 * whole);
+            count += __builtin_popcountll(out[whole]);
         }
         counts[r] = count;
     }
@@ -119,6 +149,7 @@ void gather(const T* z, const uint64_t* bits, const int64_t* start, int64_t n_ro
 
 extern "C" {
 
+// bits[row] has bit j set where z[row, j] > cut[j]; counts[row] is their number
 void mark_float32(const float* z, const float* cut, int64_t n_rows, int64_t n_columns, uint64_t* bits,
                   int64_t* counts, int threads) {
     mark(z, cut, n_rows, n_columns, bits, counts, threads);
@@ -140,48 +171,90 @@ void gather_bfloat16(const uint16_t* z, const uint64_t* bits, const int64_t* sta
     gather(z, bits, start, n_rows, n_columns, row, column, value, threads);
 }
 
-// out[order[q]] = <x[token[q]], encoder[latent[r]]> for q in [start[r], start[r + 1])
-void scores(const int64_t* latent, const int64_t* start, const int64_t* token, const int64_t* order, int64_t n_rows,
-            const float* x, const float* encoder, int64_t width, float* out, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 32)
+void pack(const float* matrix, int64_t n_rows, int64_t width, float* packed, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < n_rows; r++)
-        for (int64_t q = start[r]; q < start[r + 1]; q++)
-            out[order[q]] = dot(x + token[q] * width, encoder + latent[r] * width, width);
+        for (int64_t slab = 0; slab < n_slabs(width); slab++)
+            store(load_columns(matrix + r * width, slab * SLAB, width), packed + (slab * n_rows + r) * SLAB);
 }
 
-// out[t] = sum over q in [start[t], start[t + 1]) of value[q] * decoder[latent[q]], a block of columns at a time
-void decode(const int64_t* start, const int64_t* latent, const float* value, int64_t n_tokens, const float* decoder,
-            int64_t width, float* out, int threads) {
-    const int64_t blocks = (width + BLOCK - 1) / BLOCK;
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
-    for (int64_t block = 0; block < blocks; block++)
-        for (int64_t t = 0; t < n_tokens; t++) {
-            const int64_t first = block * BLOCK, n = std::min(BLOCK, width - first);
-            weighted_rows(latent + start[t], value + start[t], start[t + 1] - start[t], decoder + first, width,
-                          out + t * width + first, n);
-        }
+// Entries are grouped by latent from here on: group r is latent[r] with the entries [start[r], start[r + 1]).
+
+// out[q] = <x[token[q]], encoder[latent[r]]>
+void scores(const int64_t* latent, const int64_t* start, const int64_t* token, int64_t n_groups, const float* x,
+            int64_t n_tokens, const float* encoder, int64_t width, float* out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int part = 0; part < threads; part++) {
+        const int64_t from = cut_groups(start, n_groups, part, threads);
+        const int64_t to = cut_groups(start, n_groups, part + 1, threads);
+        std::fill(out + start[from], out + start[to], 0.f);
+        for (int64_t slab = 0; slab < n_slabs(width); slab++)
+            for (int64_t r = from; r < to; r++) {
+                const Slab row = load_columns(encoder + latent[r] * width, slab * SLAB, width);
+                for (int64_t q = start[r]; q < start[r + 1]; q++)
+                    out[q] += dot(row, load(x + (slab * n_tokens + token[q]) * SLAB));
+            }
+    }
 }
 
-// per latent j = latent[r]: decoder_gradient[r] = sum f g_t, df = <g_t, decoder_j>, encoder_gradient[r] = sum df x_t,
-// bias_gradient[r] = sum df; value is in (token, latent) order
-void backward(const int64_t* latent, const int64_t* start, const int64_t* token, const int64_t* order,
-              int64_t n_rows, const float* value, const float* x, const float* g, const float* decoder,
-              int64_t width, float* encoder_gradient, float* bias_gradient, float* decoder_gradient, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 32)
-    for (int64_t r = 0; r < n_rows; r++) {
-        float* e = encoder_gradient + r * width;
-        float* d = decoder_gradient + r * width;
-        std::fill(e, e + width, 0.f);
-        std::fill(d, d + width, 0.f);
-        float bias = 0;
-        for (int64_t q = start[r]; q < start[r + 1]; q++) {
-            const float* gt = g + token[q] * width;
-            const float df = dot(gt, decoder + latent[r] * width, width);
-            add_scaled(value[order[q]], gt, d, width);
-            add_scaled(df, x + token[q] * width, e, width);
-            bias += df;
+// out[t] = sum over entries of token t of value[q] * decoder[latent[r]]
+void decode(const int64_t* latent, const int64_t* start, const int64_t* token, int64_t n_groups, const float* value,
+            const float* decoder, int64_t width, int64_t n_tokens, float* out, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> sums(n_tokens * SLAB);
+#pragma omp for schedule(dynamic)
+        for (int64_t slab = 0; slab < n_slabs(width); slab++) {
+            std::fill(sums.begin(), sums.end(), 0.f);
+            for (int64_t r = 0; r < n_groups; r++) {
+                if (start[r] == start[r + 1]) continue;
+                const Slab direction = load_columns(decoder + latent[r] * width, slab * SLAB, width);
+                for (int64_t q = start[r]; q < start[r + 1]; q++) {
+                    float* at = sums.data() + token[q] * SLAB;
+                    Slab sum = load(at);
+                    add_scaled(sum, value[q], direction);
+                    store(sum, at);
+                }
+            }
+            for (int64_t t = 0; t < n_tokens; t++)
+                store_columns(load(sums.data() + t * SLAB), out + t * width, slab * SLAB, width);
         }
-        bias_gradient[r] = bias;
+    }
+}
+
+// decoder_gradient[r] = sum value[q] g[token[q]]; df[q] = <g[token[q]], decoder[latent[r]]>;
+// encoder_gradient[r] = sum df[q] x[token[q]]; bias_gradient[r] = sum df[q]
+void backward(const int64_t* latent, const int64_t* start, const int64_t* token, int64_t n_groups,
+              const float* value, const float* x, const float* g, int64_t n_tokens, const float* decoder,
+              int64_t width, float* df, float* encoder_gradient, float* bias_gradient, float* decoder_gradient,
+              int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int part = 0; part < threads; part++) {
+        const int64_t from = cut_groups(start, n_groups, part, threads);
+        const int64_t to = part + 1 < threads ? cut_groups(start, n_groups, part + 1, threads) : n_groups;
+        std::fill(df + start[from], df + start[to], 0.f);
+        for (int64_t slab = 0; slab < n_slabs(width); slab++)
+            for (int64_t r = from; r < to; r++) {
+                const Slab direction = load_columns(decoder + latent[r] * width, slab * SLAB, width);
+                Slab sum{};
+                for (int64_t q = start[r]; q < start[r + 1]; q++) {
+                    const Slab gt = load(g + (slab * n_tokens + token[q]) * SLAB);
+                    add_scaled(sum, value[q], gt);
+                    df[q] += dot(direction, gt);
+                }
+                store_columns(sum, decoder_gradient + r * width, slab * SLAB, width);
+            }
+        for (int64_t slab = 0; slab < n_slabs(width); slab++)
+            for (int64_t r = from; r < to; r++) {
+                Slab sum{};
+                for (int64_t q = start[r]; q < start[r + 1]; q++)
+                    add_scaled(sum, df[q], load(x + (slab * n_tokens + token[q]) * SLAB));
+                store_columns(sum, encoder_gradient + r * width, slab * SLAB, width);
+            }
+        for (int64_t r = from; r < to; r++) {
+            bias_gradient[r] = 0;
+            for (int64_t q = start[r]; q < start[r + 1]; q++) bias_gradient[r] += df[q];
+        }
     }
 }
 

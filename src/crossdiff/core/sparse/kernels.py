@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
+from crossdiff.core.sparse.scratch import Scratch
 
 Backend = Literal["auto", "torch", "compiled"]
 Rows = Float[Tensor, "token width"]
@@ -53,6 +54,14 @@ class RowGradients:
     decoder: Float[Tensor, "row width"]
 
 
+@dataclass(frozen=True)
+class Backward:
+    """What a backward pass knows of the batch: activations, and the loss gradient at the reconstruction."""
+
+    x: Rows
+    gradient: Rows
+
+
 @runtime_checkable
 class Kernels(Protocol):
     """The four operations whose cost is the sparse part of a step."""
@@ -69,7 +78,7 @@ class Kernels(Protocol):
         """`<x_t, encoder_j>` of every listed entry (t, j), in the precision of `x`."""
         ...
 
-    def decode(self, code: SparseCode, decoder: Float[Tensor, "latent width"]) -> Rows:
+    def decode(self, code: SparseCode, groups: ByLatent, decoder: Float[Tensor, "latent width"]) -> Rows:
         """`sum_j f_tj decoder_j`, without bias."""
         ...
 
@@ -77,11 +86,12 @@ class Kernels(Protocol):
         self,
         code: SparseCode,
         groups: ByLatent,
-        x: Rows,
-        gradient: Rows,
+        batch: Backward,
         decoder: Float[Tensor, "latent width"],
+        *,
+        scratch: Scratch,
     ) -> RowGradients:
-        """Row gradients when `gradient` is the loss gradient at the reconstruction.
+        """Gradients of the rows of `groups`; their memory may be taken from `scratch`.
 
         `decoder_j += f_tj g_t`, `df_tj = <g_t, decoder_j>`, `encoder_j += df_tj x_t`, `bias_j += df_tj`.
         """
@@ -100,7 +110,8 @@ def kernels(backend: Backend, device: str = "cpu") -> Kernels:
 
     if backend == "torch" or device != "cpu":
         return PlainKernels()
-    from crossdiff.core.sparse.compiled import CompiledKernels, CompilerMissing
+    from crossdiff.core.sparse.build import CompilerMissing
+    from crossdiff.core.sparse.compiled import CompiledKernels
 
     try:
         return CompiledKernels.load()

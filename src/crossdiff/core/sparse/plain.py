@@ -10,7 +10,8 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.sparse.kernels import ByLatent, RowGradients, Rows, starts
+from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, starts
+from crossdiff.core.sparse.scratch import Scratch
 
 PACK = 8
 """Booleans that are tested together as one 64-bit integer when looking for candidates."""
@@ -36,15 +37,16 @@ class PlainKernels:
         """A sampled dense-dense product."""
         return _sampled(x, encoder, code)
 
-    def decode(self, code: SparseCode, decoder: Tensor) -> Rows:
+    def decode(self, code: SparseCode, groups: ByLatent, decoder: Tensor) -> Rows:
         """One bag of decoder rows per token."""
         start = starts(torch.bincount(code.token, minlength=code.n_tokens))
         return _bags(decoder, code.latent, start, code.value)
 
     def backward(
-        self, code: SparseCode, groups: ByLatent, x: Rows, gradient: Rows, decoder: Tensor
+        self, code: SparseCode, groups: ByLatent, batch: Backward, decoder: Tensor, *, scratch: Scratch
     ) -> RowGradients:
         """A sampled product for the codes' gradient, then two bags of token rows per latent."""
+        x, gradient = batch.x, batch.gradient
         code_gradient = _sampled(gradient, decoder, code)[groups.order]
         return RowGradients(
             groups.latent,
@@ -62,19 +64,20 @@ class DenseChunks(PlainKernels):
     def __init__(self, chunk: int) -> None:
         self.chunk = chunk
 
-    def decode(self, code: SparseCode, decoder: Tensor) -> Rows:
+    def decode(self, code: SparseCode, groups: ByLatent, decoder: Tensor) -> Rows:
         """Products of a dense slice of the code with decoder rows, added up."""
-        groups = ByLatent.of(code)
         out = decoder.new_zeros(code.n_tokens, decoder.shape[1])
         for rows in self._rows(groups):
             out.addmm_(_dense(code, groups, rows), decoder[groups.latent[rows]])
         return out
 
     def backward(
-        self, code: SparseCode, groups: ByLatent, x: Rows, gradient: Rows, decoder: Tensor
+        self, code: SparseCode, groups: ByLatent, batch: Backward, decoder: Tensor, *, scratch: Scratch
     ) -> RowGradients:
         """Three dense products per slice of latents."""
-        encoder, directions = (x.new_empty(groups.latent.shape[0], x.shape[1]) for _ in range(2))
+        x, gradient = batch.x, batch.gradient
+        shape = groups.latent.shape[0], x.shape[1]
+        encoder, directions = (scratch.take(name, shape, x) for name in ("encoder", "decoder"))
         bias = x.new_empty(groups.latent.shape[0])
         for rows in self._rows(groups):
             dense = _dense(code, groups, rows)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.profiler import record_function
 
 from crossdiff.core.axes import ActiveValues, PerLatent
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse.kernels import Kernels, Rows
+from crossdiff.core.sparse.scratch import Scratch
 
 MARGIN = 0.07
 """Candidates are looked for above (1 - MARGIN) times the last batch's threshold."""
@@ -42,11 +44,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class Search:
-    """How candidates are found: `dtype` of the encoder product, latents per chunk, backend."""
+    """How candidates are found: `dtype` of the encoder product, latents per chunk, backend, memory."""
 
     dtype: torch.dtype
     chunk: int
     kernels: Kernels
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 def select(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Search) -> Selection:
@@ -74,10 +77,12 @@ def _attempt(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Searc
     code, reached = _candidates(x, encoder, count=count, cut=cut, search=search)
     error = 0.0
     if search.dtype != x.dtype and len(code):
-        exact = search.kernels.scores(x, encoder.weight, code) + encoder.bias[code.latent]
+        with record_function("step/re-scoring"):
+            exact = search.kernels.scores(x, encoder.weight, code) + encoder.bias[code.latent]
         error = float(((exact - code.value).abs() * encoder.norm[code.latent]).max())
         code = replace(code, value=exact)
-    kept, threshold = _largest(code, encoder.norm, count)
+    with record_function("step/top k"):
+        kept, threshold = _largest(code, encoder.norm, count)
     if len(kept) < count:
         return None if cut > 0 else Selection(kept, threshold, next_cut=0.0)
     if threshold - reached < error:
@@ -94,14 +99,15 @@ def _candidates(
     """
     n_tokens, n_latents = x.shape[0], encoder.norm.shape[0]
     rows = x.to(search.dtype)
-    buffer = rows.new_empty(n_tokens * min(search.chunk, n_latents))
     pool: list[SparseCode] = []
     for first in range(0, n_latents, search.chunk):
         part = slice(first, min(first + search.chunk, n_latents))
-        product = buffer[: n_tokens * (part.stop - first)].view(n_tokens, -1)
-        torch.mm(rows, encoder.weight[part].to(search.dtype).T, out=product)
-        bound = _rounded_down(cut / encoder.norm[part] - encoder.bias[part], search.dtype)
-        token, latent, value = search.kernels.above(product, bound)
+        product = search.scratch.take("product", (n_tokens, part.stop - first), rows)
+        with record_function("step/encoder product"):
+            torch.mm(rows, encoder.weight[part].to(search.dtype).T, out=product)
+        with record_function("step/candidates"):
+            bound = _rounded_down(cut / encoder.norm[part] - encoder.bias[part], search.dtype)
+            token, latent, value = search.kernels.above(product, bound)
         latent = latent + first
         pool.append(SparseCode(token, latent, value + encoder.bias[latent], n_tokens, n_latents))
         if sum(map(len, pool)) > POOL_FACTOR * count:
@@ -109,7 +115,8 @@ def _candidates(
             scaled = _scaled(merged, encoder.norm)
             cut = max(cut, (1 - MARGIN) * float(scaled.topk(count, sorted=False).values.min()))
             pool = [_filter(merged, scaled > cut)]
-    return _sorted(_merge(pool)), cut
+    with record_function("step/top k"):
+        return _sorted(_merge(pool)), cut
 
 
 def _largest(code: SparseCode, norm: PerLatent, count: int) -> tuple[SparseCode, float]:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from crossdiff.core.axes import Activations
 from crossdiff.core.codes import SparseCode
@@ -14,8 +15,9 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
 from crossdiff.core.objectives import LossForm
 from crossdiff.core.sparse.auxiliary import auxiliary_step
-from crossdiff.core.sparse.kernels import Backend, ByLatent, Kernels, RowGradients, kernels
+from crossdiff.core.sparse.kernels import Backend, Backward, ByLatent, Kernels, RowGradients, kernels
 from crossdiff.core.sparse.plain import DenseChunks
+from crossdiff.core.sparse.scratch import Scratch
 from crossdiff.core.sparse.selection import Encoder, Search, select
 from crossdiff.core.sparsity import BatchTopK
 
@@ -33,6 +35,7 @@ class BatchTopKStep(nn.Module):
              auto: what is faster on this backend.
     chunk    latents per encoder product: no [token, latent] matrix larger than [token, chunk] is held.
 
+    A step's gradients live in memory that the next step uses again once `.grad` is None.
     The buffer `cut` guesses the next batch's threshold; it belongs into checkpoints for exact resume.
     """
 
@@ -49,6 +52,7 @@ class BatchTopKStep(nn.Module):
         super().__init__()
         self.encode, self.backend, self.layout, self.chunk = encode, backend, layout, chunk
         self.register_buffer("cut", torch.zeros((), dtype=torch.float64))
+        self._scratch = Scratch()
 
     @torch.no_grad()
     def gradients(self, crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
@@ -61,15 +65,20 @@ class BatchTopKStep(nn.Module):
         x, decoder, norm = xn.flatten(1), crosscoder.decoder.flatten(1), crosscoder.code_norm()
         code, smallest = self._select(crosscoder, x, norm, plan)
         work = self._kernels(code, x)
-        x_hat = work.decode(code, decoder).add_(crosscoder.decoder_bias.flatten())
-        residual = x - x_hat
-        squared = residual.view_as(xn).square().sum(dim=2)
+        with record_function("step/decode"):
+            groups = self._groups(crosscoder, code, plan)
+            x_hat = work.decode(code, groups, decoder).add_(crosscoder.decoder_bias.flatten())
+        residual = torch.sub(x, x_hat, out=x_hat)
+        squared = residual.view_as(xn).norm(dim=2).square()
         loss, gradient = _reconstruction(residual.view_as(xn), squared, form=plan.loss)
-        rows = work.backward(code, self._groups(crosscoder, code, plan), x, gradient.flatten(1), decoder)
+        with record_function("step/backward"):
+            batch = Backward(x, gradient.flatten(1))
+            rows = work.backward(code, groups, batch, decoder, scratch=self._gradient_memory(crosscoder))
         terms = {"reconstruction": loss}
         if plan.dead.numel() and plan.auxiliary:
-            terms["auxiliary"], dead = _auxiliary(crosscoder, x, residual, norm, plan)
-            _add_rows(rows, dead)
+            with record_function("step/auxiliary"):
+                terms["auxiliary"], dead = _auxiliary(crosscoder, x, residual, norm, plan)
+                _add_rows(rows, dead)
         self._write(crosscoder, rows, gradient.sum(dim=0))
         fired = torch.zeros_like(norm, dtype=torch.bool)
         fired[code.latent] = True
@@ -86,7 +95,7 @@ class BatchTopKStep(nn.Module):
         self, crosscoder: Crosscoder, x: Tensor, norm: Tensor, plan: StepPlan
     ) -> tuple[SparseCode, float]:
         dtype = torch.bfloat16 if self.encode == "bfloat16" and x.dtype == torch.float32 else x.dtype
-        search = Search(dtype, self.chunk, self._sparse_kernels(x))
+        search = Search(dtype, self.chunk, self._sparse_kernels(x), self._scratch)
         encoder = Encoder(crosscoder.encoder.flatten(1), crosscoder.encoder_bias, norm)
         found = select(x, encoder, count=plan.k * x.shape[0], cut=float(self.cut), search=search)
         self.cut.fill_(found.next_cut)
@@ -99,6 +108,11 @@ class BatchTopKStep(nn.Module):
         if len(code) > DENSE_DENSITY * code.n_tokens * code.n_latents:
             return DenseChunks(self.chunk)
         return self._sparse_kernels(x)
+
+    def _gradient_memory(self, crosscoder: Crosscoder) -> Scratch:
+        """The last step's, unless its gradients are still there to be added to."""
+        free = crosscoder.encoder.grad is None and crosscoder.decoder.grad is None
+        return self._scratch if free else Scratch()
 
     def _rows_layout(self, crosscoder: Crosscoder) -> bool:
         if self.layout == "auto":

@@ -1,0 +1,151 @@
+"""One training step: ours, the dense one with the same mathematics, and the bare encoder product.
+
+python -m crossdiff.bench step d_model=512 n_latents=16384 k=64 batch=2048
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch.profiler import ProfilerActivity, profile
+
+from crossdiff.bench.contenders import Encode, Workload, dense_step, encoder_product, sparse_step
+from crossdiff.bench.memory import peak_mb
+from crossdiff.core.sparse.kernels import Backend, kernels
+from crossdiff.settings import Settings
+
+ENCODE: dict[str, Encode] = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+class StepBench(Settings):
+    """Sizes and repetitions; `key=value` on the command line.
+
+    rounds: every contender runs once per round, so that a busy machine disturbs all alike.
+    memory: also measure peak resident sets, each in a fresh process.
+    """
+
+    d_model: int = Field(default=512, ge=1)
+    n_latents: int = Field(default=16384, ge=1)
+    k: int = Field(default=64, ge=1)
+    batch: int = Field(default=2048, ge=1)
+    n_models: int = Field(default=2, ge=1)
+    dead_share: float = Field(default=0.1, gt=0, lt=1)
+    rounds: int = Field(default=7, ge=1)
+    threads: int = Field(default=2, ge=1)
+    memory: bool = True
+    dense: bool = True
+
+    def workload(self) -> Workload:
+        """Weights, activations and shared Adam moments of this size."""
+        return Workload(
+            d_model=self.d_model, n_latents=self.n_latents, k=self.k, batch=self.batch, n_models=self.n_models
+        )
+
+
+def main(overrides: list[str]) -> dict:
+    """Medians and minima of interleaved rounds (wall and CPU seconds), ratios to the fp32 product, memory."""
+    bench = StepBench.model_validate(dict(item.split("=", 1) for item in overrides))
+    torch.set_num_threads(bench.threads)
+    work = bench.workload()
+    contenders = _contenders(bench, work)
+    samples = _interleave(contenders, rounds=bench.rounds)
+    result = {"sizes": bench.model_dump(), "machine": machine(), "backend": kernels("auto").name}
+    wall = {name: statistics.median(wall for wall, _ in runs) for name, runs in samples.items()}
+    product = wall["encoder_fp32"]
+    result |= {f"{name}_s": seconds for name, seconds in wall.items()}
+    result["ratio"] = {name: seconds / product for name, seconds in wall.items()}
+    result["ratio_of_minima"] = _ratios(samples, pick=0)
+    result["ratio_of_cpu_minima"] = _ratios(samples, pick=1)
+    result["parts_ms"] = {
+        name: breakdown(contenders[name]) for name in contenders if name.startswith(("step_", "auxk_"))
+    }
+    if bench.memory:
+        del work, contenders
+        result |= _memory(bench)
+    return result
+
+
+def _contenders(bench: StepBench, work: Workload) -> dict[str, Callable[[], None]]:
+    backends: dict[str, Backend] = (
+        {"": "auto"} if kernels("auto").name == "torch" else {"": "compiled", "_torch": "torch"}
+    )
+    found = {
+        f"encoder_{name}": encoder_product(work, getattr(torch, dtype)) for name, dtype in ENCODE.items()
+    }
+    if bench.dense:
+        found["dense"] = dense_step(work)
+    for suffix, backend in backends.items():
+        for name, dtype in ENCODE.items():
+            found[f"step_{name}{suffix}"] = sparse_step(work, encode=dtype, backend=backend)
+            found[f"auxk_{name}{suffix}"] = sparse_step(
+                work, encode=dtype, backend=backend, n_dead=round(bench.dead_share * bench.n_latents)
+            )
+    return found
+
+
+def _interleave(
+    contenders: dict[str, Callable[[], None]], *, rounds: int, warm_up: int = 2
+) -> dict[str, list[tuple[float, float]]]:
+    """(wall, CPU) seconds of every contender and round."""
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for number in range(warm_up + rounds):
+        for name, run in contenders.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            if number >= warm_up:
+                samples[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return samples
+
+
+def _ratios(samples: dict[str, list[tuple[float, float]]], *, pick: int) -> dict[str, float]:
+    best = {name: min(run[pick] for run in runs) for name, runs in samples.items()}
+    return {name: value / best["encoder_fp32"] for name, value in best.items()}
+
+
+def breakdown(run: Callable[[], None], *, repeats: int = 3) -> dict[str, float]:
+    """Milliseconds per step in each named part (`step/...` scopes)."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(repeats):
+            run()
+    return {
+        event.key.removeprefix("step/"): event.cpu_time_total / repeats / 1000
+        for event in profiler.key_averages()
+        if event.key.startswith("step/")
+    }
+
+
+def _memory(bench: StepBench) -> dict[str, float]:
+    """Peak resident sets of fresh processes, MB, beside weights + gradients + two moments."""
+    sizes = {
+        name: getattr(bench, name) for name in ("d_model", "n_latents", "k", "batch", "n_models", "threads")
+    }
+    kinds = ["step", "step_bf16", "step_torch", *(["dense"] if bench.dense else [])]
+    found = {f"peak_mb_{kind}": peak_mb(kind, sizes) for kind in kinds}
+    parameters = bench.n_latents * (2 * bench.n_models * bench.d_model + 1) + bench.n_models * bench.d_model
+    return {**found, "state_mb": 4 * 4 * parameters / 1e6}
+
+
+def machine() -> dict[str, str | int]:
+    """Processor, cores, instruction sets that matter, load."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    wanted = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return {
+        "processor": model,
+        "system": platform.platform(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        "instructions": " ".join(wanted),
+        "torch": torch.__version__,
+        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+    }
