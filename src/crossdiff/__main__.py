@@ -83,7 +83,9 @@ def _run() -> int:
     def compose(cfg) -> None:
         experiment = config.load(cfg)
         if config.runs_alone(HydraConfig.get()):
-            _act([experiment])
+            code = _act([experiment])
+            if code:
+                sys.exit(code)
         else:
             collected.append(experiment)
 

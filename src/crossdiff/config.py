@@ -147,9 +147,12 @@ def load(cfg: DictConfig) -> Experiment:
 
 
 def runs_alone(hydra: Any) -> bool:
-    """False in a sweep under Hydra's own in-process launcher, whose grid points are planned together."""
+    """True inside a job of a launcher that is not Hydra's own in-process one (submitit, joblib).
+
+    Everything else is planned together: a single run, or all grid points of a sweep.
+    """
     sweeping = hydra.mode == RunMode.MULTIRUN
-    return not (sweeping and hydra.launcher["_target_"].endswith("BasicLauncher"))
+    return sweeping and not hydra.launcher["_target_"].endswith("BasicLauncher")
 
 
 def explain(error: BaseException) -> str | None:

@@ -1,0 +1,92 @@
+"""The command line as a user meets it: help, plans, messages, exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crossdiff.__main__ import guarded, user_message
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def crossdiff(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=300, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+
+
+def test_help_starts_with_what_to_type() -> None:
+    shown = crossdiff("--help")
+    assert shown.returncode == 0
+    assert "experiment=demo" in shown.stdout[:800]
+    assert "model_pair: custom, it_simpo" in shown.stdout
+
+
+def test_a_paper_scale_run_without_an_accelerator_stops_with_its_cost(tmp_path: Path) -> None:
+    done = crossdiff("comparison=it_vs_simpo", "layer=20", f"store={tmp_path}/store")
+    assert done.returncode == 2
+    for part in ("harvest simpo", "GPU-hours", "experiment=demo", "device=cpu", "dispatch=slurm"):
+        assert part in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_plan_runs_nothing(tmp_path: Path) -> None:
+    done = crossdiff("experiment=demo", "plan=true", f"store={tmp_path}/store")
+    assert done.returncode == 0
+    assert "report demo" in done.stdout
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["model_pair=pt_simp", "layer=20"], ["did you mean", "pt_simpo"]),
+        (["model_pair=pt_simpo", "layer=20", "device=cuda"], ["device=cuda", "device=cpu"]),
+        (["experiment=demo", "store=README.md"], ["store=README.md", "cannot be written"]),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: list[str]) -> None:
+    done = crossdiff(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [part for part in parts if part not in done.stderr] == [], done.stderr
+
+
+def test_the_package_runs_outside_the_checkout(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "crossdiff", "experiment=demo", "action=plan"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "report demo" in done.stdout
+
+
+def test_a_full_disk_names_the_way_out() -> None:
+    message = user_message(OSError(28, "No space left on device", "/store/x"))
+    assert message is not None
+    assert "store=" in message
+
+
+def test_a_value_error_of_a_library_is_a_bug_not_a_message() -> None:
+    def fails() -> int:
+        return int("no number")
+
+    assert user_message(_raised(fails)) is None
+
+
+def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert guarded(interrupted) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def _raised(function) -> BaseException:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        function()
+    return caught.value
