@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from crossdiff.dispatch.store import user_name
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Settings
@@ -76,7 +77,7 @@ class Register:
                 log=log,
                 parts=dict(parts),
                 needs=tuple(parent.key for parent in step.parents.values()),
-                user=getpass.getuser(),
+                user=user_name(os.getuid()),
                 submitted=submitted,
             )
             write_json(entry.model_dump(mode="json"), self.folder / "steps" / f"{step.key}.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from pathlib import Path
 from uuid import uuid4
@@ -41,10 +42,20 @@ def _parts(store: Path) -> list[Path]:
 
 
 def _owned(path: Path) -> str:
-    """`, owner alice`, of the path or of the nearest folder above it that exists."""
+    """`, it belongs to alice`: of the path or of the nearest folder above it that exists."""
     for folder in (path, *path.absolute().parents):
         try:
-            return f", {folder} belongs to {folder.owner()}"
-        except (OSError, KeyError):
+            owner = folder.stat().st_uid
+        except OSError:
             continue
+        subject = "it" if folder == path else str(folder)
+        return f", {subject} belongs to {user_name(owner)}"
     return ""
+
+
+def user_name(user: int) -> str:
+    """Name of a user id; containers often have ids without one."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
