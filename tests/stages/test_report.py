@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,21 +9,9 @@ import pytest
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
+from tests import report_artifacts
 
 PAIRS = ("pt_it", "pt_simpo")
-
-
-def _synthetic():
-    path = Path(__file__).parents[1] / "report" / "synthetic.py"
-    spec = importlib.util.spec_from_file_location("synthetic", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["synthetic"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-synthetic = _synthetic()
 
 
 def _run(store, draft: Path, **changes):
@@ -37,7 +23,7 @@ def _run(store, draft: Path, **changes):
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("comparison")
-    store = synthetic.build(root / "store")
+    store = report_artifacts.build(root / "store")
     counts = _run(store, root / "draft", reference="pt_it", treatment="pt_simpo")
     assert counts["n_pairs"] == 2
     return root / "draft"
@@ -68,7 +54,7 @@ def test_the_summary_counts_latents_of_the_tuned_model(comparison: Path) -> None
 
 
 def test_one_pair_makes_a_report_without_comparison(tmp_path: Path) -> None:
-    store = synthetic.build(tmp_path / "store", pairs=("pt_it",))
+    store = report_artifacts.build(tmp_path / "store", pairs=("pt_it",))
     _run(store, tmp_path / "draft")
     assert read_json(tmp_path / "draft" / "summary.json")["comparison"] is None
     assert not (tmp_path / "draft" / "deltas.csv").exists()
@@ -76,7 +62,7 @@ def test_one_pair_makes_a_report_without_comparison(tmp_path: Path) -> None:
 
 
 def test_a_pair_without_annotations_says_so(tmp_path: Path) -> None:
-    store = synthetic.build(tmp_path / "store", pairs=("pt_it",))
+    store = report_artifacts.build(tmp_path / "store", pairs=("pt_it",))
     del store.parents["annotate"]
     _run(store, tmp_path / "draft")
     assert "have no annotations yet" in (tmp_path / "draft" / "report.html").read_text()

@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from crossdiff.report.frames import rows_of
 from crossdiff.report.sources import PairSource
 from crossdiff.report.words import finite
@@ -92,11 +94,11 @@ def example_set(frame: pd.DataFrame | None, *, n_examples: int) -> dict[str, Any
     if frame is None or frame.empty:
         return {"examples": [], "n_examples": 0, "peak": None}
     chosen = choose(frame, n_examples)
-    peak = max((max(row.codes, default=0.0) for row in chosen), default=0.0)
+    peak = max((float(np.max(row.codes, initial=0.0)) for row in chosen), default=0.0)
     return {
         "examples": [pack_example(row, peak) for row in chosen],
         "n_examples": len(frame),
-        "peak": significant(float(peak)),
+        "peak": significant(peak),
     }
 
 
@@ -111,10 +113,11 @@ def choose(frame: pd.DataFrame, n_examples: int) -> list[Any]:
 
 def pack_example(row: Any, peak: float) -> dict[str, Any]:
     """One window: text once, `marks` [start, length, level] of active tokens, `template` [start, length]."""
-    first, last = window(row.tokens, row.peak)
+    tokens, codes, kinds = list(row.tokens), [float(code) for code in row.codes], list(row.kinds)
+    first, last = window(tokens, row.peak)
     marks, template, position = [], [], 0
-    parts = [display(token) for token in row.tokens[first:last]]
-    for token, code, kind in zip(parts, row.codes[first:last], row.kinds[first:last], strict=True):
+    parts = [display(token) for token in tokens[first:last]]
+    for token, code, kind in zip(parts, codes[first:last], kinds[first:last], strict=True):
         length = utf16_length(token)
         if code > 0 and peak > 0:
             level = min(N_LEVELS, max(1, math.ceil(code / peak * N_LEVELS)))
@@ -131,7 +134,7 @@ def pack_example(row: Any, peak: float) -> dict[str, Any]:
         "quantile": int(row.quantile),
         "subset": str(row.subset),
         "start": int(row.start) + first,
-        "cut": len(row.tokens) - (last - first),
+        "cut": len(tokens) - (last - first),
         "code": significant(float(row.peak_code)),
         "text": "".join(parts),
         "marks": marks,
@@ -160,7 +163,7 @@ def display(token: str) -> str:
 
 def utf16_length(text: str) -> int:
     """Length as JavaScript counts it."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def significant(value: Any) -> float | int | None:

@@ -25,7 +25,7 @@ def where(frame: pd.DataFrame, **equal: str) -> pd.DataFrame:
     """The rows whose named columns hold the given text."""
     keep = np.ones(len(frame), dtype=bool)
     for column, wanted in equal.items():
-        keep &= np.array([found == wanted for found in frame[column]], dtype=bool)
+        keep &= _equals(frame, column, wanted)
     return masked(frame, keep)
 
 
@@ -36,7 +36,7 @@ def masked(frame: pd.DataFrame, keep: NDArray[np.bool_]) -> pd.DataFrame:
 
 def alive(latents: pd.DataFrame) -> pd.DataFrame:
     """The latents of a latent table that were active at least once."""
-    return masked(latents, np.array([kind != "dead" for kind in latents["kind"]], dtype=bool))
+    return masked(latents, ~_equals(latents, "kind", "dead"))
 
 
 def known(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -45,3 +45,8 @@ def known(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     for column in columns:
         keep &= np.isfinite(values(frame, column))
     return masked(frame, keep)
+
+
+def _equals(frame: pd.DataFrame, column: str, wanted: str) -> NDArray[np.bool_]:
+    found = frame[column].astype("object")
+    return np.asarray(found, dtype=object) == wanted

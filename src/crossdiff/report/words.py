@@ -20,6 +20,8 @@ def change_text(change: float | None) -> str:
         return "no upper limit"
     percent = 100 * change
     digits = 0 if abs(percent) >= 999.5 else 1
+    if round(percent, digits) == 0:
+        return "0.0 %"
     return f"{percent:+,.{digits}f} %".replace("-", "−")
 
 

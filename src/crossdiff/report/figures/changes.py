@@ -42,7 +42,7 @@ def changes(deltas: pd.DataFrame, *, planted: dict[str, float] | None = None) ->
     _bars(figure, placed)
     if planted:
         _diamonds(figure, placed, planted)
-    _axes(figure, [row for _, row in placed])
+    _axes(figure, [row for _, row in placed], reach=_reach(placed, planted or {}))
     _counts(figure, placed)
     return figure
 
@@ -131,8 +131,14 @@ def _counts(figure: go.Figure, placed: Placed) -> None:
         )  # fmt: skip
 
 
-def _axes(figure: go.Figure, rows: list[DeltaRow]) -> None:
-    reach = min(LIMIT, max(1.0, math.ceil(max(abs(_length(row)) for row in rows))))
+def _reach(placed: Placed, planted: dict[str, float]) -> float:
+    """Where the axis ends: beyond every bar of known length; new and vanished categories run off it."""
+    known = [abs(row.value) for _, row in placed if all(row.counts)]
+    known += [abs(log2_factor(planted[row.name])) for _, row in placed if row.name in planted]
+    return min(LIMIT, max(2.0, math.ceil(max(known, default=0.0) + 0.25)))
+
+
+def _axes(figure: go.Figure, rows: list[DeltaRow], *, reach: float) -> None:
     powers = list(range(-int(reach), int(reach) + 1))
     style.layout(
         figure,

@@ -131,12 +131,12 @@ def density(latents: pd.DataFrame) -> go.Figure:
     figure = style.layout(go.Figure(), height=HEIGHT, barmode="overlay", bargap=0)
     found = alive(latents)
     logs = np.log10(np.maximum(values(found, "density"), 1e-300))
-    exclusive = np.array([call == "exclusive" for call in found["call"]], dtype=bool)
-    logs, exclusive = logs[logs > -300], exclusive[logs > -300]
+    exclusive = np.log10(np.maximum(values(where(found, call="exclusive"), "density"), 1e-300))
+    logs, exclusive = logs[logs > -300], exclusive[exclusive > -300]
     if not len(logs):
         return style.note(figure, "No latent of this pair is alive.")
     edges = np.linspace(np.floor(logs.min() * 2) / 2 - 0.001, 0.0, 61)
-    for name, shown, colour in (("alive", logs, style.BAR), ("exclusive", logs[exclusive], style.POINT)):
+    for name, shown, colour in (("alive", logs, style.BAR), ("exclusive", exclusive, style.POINT)):
         counts, _ = np.histogram(shown, bins=edges)
         _histogram(figure, counts, edges, name=name, colour=colour, hover="density 10^%{x:.2f}")
     ticks = list(range(int(np.floor(edges[0])), 1))

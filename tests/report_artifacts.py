@@ -100,10 +100,10 @@ def latent_table(size: Size, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def examples(latents: list[int], size: Size, rng: np.random.Generator, *, hostile: bool) -> pd.DataFrame:
-    rows = []
+    rows, words = [], np.array([f" {word}" for word in WORDS], dtype=object)
     for latent in latents:
         for rank in range(size.n_examples):
-            tokens = [f" {word}" for word in rng.choice(WORDS, size.n_tokens)]
+            tokens = words[rng.integers(len(words), size=size.n_tokens)].tolist()
             if hostile:
                 tokens[: len(HOSTILE)] = HOSTILE[: size.n_tokens]
             codes = np.where(rng.random(size.n_tokens) < 0.1, rng.uniform(0.2, 3, size.n_tokens), 0.0)
@@ -120,7 +120,8 @@ def examples(latents: list[int], size: Size, rng: np.random.Generator, *, hostil
                     "codes": codes.astype("float32").tolist(), "kinds": [2] + [0] * (size.n_tokens - 1),
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = "latent subset source quantile rank document_id document start peak peak_code tokens codes kinds"
+    return pd.DataFrame(rows, columns=columns.split())
 
 
 def annotation(pair: str, latent: int, role: str, *, state: str, number: int) -> dict:

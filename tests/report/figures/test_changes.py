@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from crossdiff.report import figures
+from crossdiff.report.figures import style
+from crossdiff.report.figures.rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
+
+COLUMNS = [
+    "level", "name", "parent", "count_reference", "total_reference", "count_treatment", "total_treatment",
+    "share_reference", "share_treatment", "relative_change", "ci_low", "ci_high", "p_value", "q_value",
+]  # fmt: skip
+
+
+def frame() -> pd.DataFrame:
+    rows = [
+        ["class", "k", None, 10, 100, 20, 100, 0.1, 0.2, 1.0, 0.2, 3.0, 0.01, 0.01],
+        ["category", "doubled", "k", 10, 100, 20, 100, 0.1, 0.2, 1.0, 0.2, 3.0, 0.01, 0.01],
+        ["category", "unsure", "k", 10, 100, 5, 100, 0.1, 0.05, -0.5, -0.8, 0.2, 0.2, 0.4],
+        ["category", "new", "k", 0, 100, 3, 100, 0.0, 0.03, math.inf, 0.1, math.inf, 0.2, 0.4],
+        ["category", "absent", "k", 0, 100, 0, 100, 0.0, 0.0, math.nan, math.nan, math.nan, 1.0, 1.0],
+        ["category", "<i>x</i>", "k", 4, 100, 4, 100, 0.04, 0.04, 0.0, -0.5, 1.0, 1.0, 1.0],
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def named(name: str) -> DeltaRow:
+    return next(row for row in delta_rows(frame()) if row.name == name)
+
+
+def test_a_doubled_share_is_one_step_of_the_axis() -> None:
+    assert log2_factor(1.0) == 1
+    assert log2_factor(-0.5) == -1
+    assert log2_factor(-1.0) == -LIMIT
+    assert math.isnan(log2_factor(None))
+
+
+def test_a_bar_is_hollow_when_its_interval_holds_zero() -> None:
+    bars = {trace.name: trace for trace in figures.changes(frame()).data}
+    assert bars["more, interval clear of 0"].marker.color == style.MORE
+    assert bars["less, interval holds 0"].marker.color == style.PAPER
+    assert list(bars["less, interval holds 0"].x) == [-1]
+
+
+def test_new_and_absent_categories_say_so_in_words() -> None:
+    assert named("new").text == "new (3 vs 0)"
+    assert named("absent").text == "none in either"
+    assert named("unsure").sign == "interval holds 0"
+
+
+def test_what_neither_pair_has_is_left_to_the_table() -> None:
+    shown = figures.changes(frame()).layout.yaxis.ticktext
+    assert "Absent" not in shown
+    assert len(shown) == 5
+
+
+def test_names_cannot_carry_markup() -> None:
+    assert "&lt;i&gt;x&lt;/i&gt;" in figures.changes(frame()).layout.yaxis.ticktext
+
+
+def test_the_planted_truth_is_a_diamond_in_the_same_unit() -> None:
+    figure = figures.changes(frame(), planted={"doubled": 1.0, "unknown": 2.0})
+    diamonds = figure.data[-1]
+    assert list(diamonds.x) == [1]
+    assert diamonds.y[0] == list(figure.layout.yaxis.ticktext).index("Doubled")
+
+
+def test_categories_follow_their_class_from_more_to_less() -> None:
+    names = [row.name for row in ordered(delta_rows(frame()))]
+    assert names == ["k", "new", "doubled", "<i>x</i>", "unsure", "absent"]
+
+
+def test_nothing_to_compare_is_a_figure_that_says_so() -> None:
+    figure = figures.changes(frame().iloc[:0])
+    assert figure.layout.annotations[0].text.startswith("No labelled exclusive latents")

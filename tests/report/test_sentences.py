@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from crossdiff.report import sentences
+from crossdiff.report.sources import ComparisonSource, Sources
+
+COLUMNS = [
+    "level", "name", "parent", "count_reference", "total_reference", "count_treatment", "total_treatment",
+    "share_reference", "share_treatment", "relative_change", "ci_low", "ci_high", "p_value", "q_value",
+]  # fmt: skip
+
+
+def comparison(*q_values: float, totals: tuple[int, int] = (113, 92)) -> ComparisonSource:
+    rows = [
+        ["category", f"c{i}", "k", 10, totals[0], 20, totals[1], 0.1, 0.2, 1.0, 0.1, 2.0, q, q]
+        for i, q in enumerate(q_values)
+    ]
+    rows.append(["class", "k", None, 20, totals[0], 40, totals[1], 0.2, 0.4, 1.0, -0.1, 2.0, 0.5, 0.5])
+    rows.append(["category", "other", None, 1, totals[0], 1, totals[1], 0.0, 0.0, 0.0, -0.9, 9.0, 0.01, None])
+    return ComparisonSource("pt_it", "pt_simpo", pd.DataFrame(rows, columns=COLUMNS), {})
+
+
+def test_the_verdict_counts_what_survives_correction_and_leaves_out_other() -> None:
+    text = sentences.comparison_verdict(comparison(0.01, 0.2, 0.049))
+    assert text.startswith(
+        "2 of 3 categories and none of 1 classes changed beyond what 92 against 113 latents"
+    )
+
+
+def test_a_verdict_without_labels_claims_nothing() -> None:
+    text = sentences.comparison_verdict(comparison(0.01, totals=(113, 0)))
+    assert text == "No comparison is possible: pt_simpo has 0 labelled exclusive latents, pt_it has 113."
+
+
+def test_the_chart_says_how_many_intervals_chance_would_clear() -> None:
+    lines = sentences.comparison_lines(comparison(0.01, 0.2, 0.049))
+    assert lines[0].startswith("3 category intervals are clear of 0; by chance alone about 0.2 of 4")
+
+
+def test_unanswered_latents_are_named_by_state() -> None:
+    source = replace(
+        comparison(0.2), facts={"unanswered": {"pt_it": {"refused": 3, "ok": 0}, "pt_simpo": {}}}
+    )
+    assert "Outside the totals, pt_it: 3 refused without an answer." in sentences.comparison_lines(source)
+
+
+def test_signatures_warn_of_poor_reconstruction_and_a_bad_threshold(sources: Sources) -> None:
+    pair = sources.pairs["pt_it"]
+    assert sentences.failure_signatures(pair)[0]["level"] == "ok"
+    poor = replace(pair, training={"fve_base": 0.5, "fve_tuned": 0.9, "k": 32, "l0": 64.0, "dead_share": 0.3})
+    told = " ".join(item["text"] for item in sentences.failure_signatures(poor))
+    assert "50.0 % of the base model" in told
+    assert "64.0 latents are active per token, trained for 32" in told
+    assert "30.0 % of the latents are dead" in told
+
+
+def test_a_signature_of_the_diagnostics_is_passed_on(sources: Sources) -> None:
+    pair = replace(
+        sources.pairs["pt_it"], diagnostics={"signature": {"sentence": "This pair is too similar."}}
+    )
+    assert sentences.failure_signatures(pair) == [{"level": "warn", "text": "This pair is too similar."}]
+
+
+def test_every_count_set_aside_has_a_row(sources: Sources) -> None:
+    pair = replace(
+        sources.pairs["pt_it"],
+        diagnostics={"rejected": {"tuned": {"nu_error": 7}, "base": {"min_tokens": 2}}},
+        selection={"not_taken": {"exclusive_tuned": 4}, "near_duplicates_dropped": 9},
+    )
+    rows = sentences.set_aside(pair)
+    assert ("train", "latents never active (dead)", 30) in rows
+    assert ("scale", "tuned side, stopped first by: complete shrinkage (nu_error)", 7) in rows
+    assert ("scale", "base side, stopped first by: too few tokens", 2) in rows
+    assert ("documents", "latents not taken, exclusive tuned", 4) in rows
+    assert ("documents", "near-duplicate documents dropped", 9) in rows
+    assert ("annotate", "tuned-exclusive latents: refused", 1) in rows
+
+
+def test_lexical_labels_are_called_keywords(sources: Sources) -> None:
+    assert any("keywords, not meanings" in line for line in sentences.leads(sources))
+
+
+def test_no_report_text_depends_on_where_it_was_made(page: str) -> None:
+    assert str(Path.cwd()) not in page

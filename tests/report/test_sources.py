@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossdiff.report.sources import Sources, provenance
+from tests.report_artifacts import Store
+
+
+def test_provenance_walks_to_every_ancestor_once(store: Store) -> None:
+    found = provenance({"scale_pt_it": store.parents["scale_pt_it"], "annotate": store.parents["annotate"]})
+    assert [entry["stage"] for entry in found] == ["tokens", "train", "scale", "annotate"]
+
+
+def test_artifacts_without_a_manifest_are_left_out_of_provenance(tmp_path: Path) -> None:
+    assert provenance({"train_pt_it": tmp_path}) == []
+
+
+def test_states_count_tuned_exclusive_latents_only(sources: Sources) -> None:
+    pair = sources.pairs["pt_it"]
+    assert pair.states() == {"ok": 11, "refused": 1}
+    assert pair.n_labelled() == 11

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from crossdiff.report.sources import Sources
+from crossdiff.report.summary import summary
+
+
+def test_a_missing_figure_is_null_and_never_zero(sources: Sources) -> None:
+    pair = replace(sources.pairs["pt_it"], training={"fve_base": float("nan")}, annotated=False)
+    found = summary(replace(sources, pairs={"pt_it": pair}))["pairs"]["pt_it"]
+    assert found["fve_base"] is None
+    assert found["n_labelled"] is None
+    assert found["dead_share"] == pytest.approx(0.05)
+    json.dumps(found, allow_nan=False)
+
+
+def test_without_a_truth_the_recovered_changes_have_no_group(sources: Sources) -> None:
+    assert sources.comparison is not None
+    bare = replace(sources.comparison, facts={"recovered": None, "planted": None})
+    found = summary(replace(sources, comparison=bare))["comparison"]
+    assert found["planted"] is None
+    assert len(found["recovered"]) == 9
+    assert {row["group"] for row in found["recovered"]} == {None}
