@@ -38,6 +38,10 @@ def perform(experiments: Sequence[Experiment]) -> int:
         case "status":
             print(plan_table(steps, first.store))
             return 0
+        case "cancel" | "retry":
+            raise ValueError(
+                f"action={first.action} acts on SLURM jobs; give the command that submitted them: dispatch=slurm"
+            )
     raise ValueError(f"action={first.action} is not built yet; available: run, plan, status")
 
 
