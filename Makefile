@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 
 setup: $(READY)
 
-$(READY): constraints.txt pyproject.toml
+$(READY): .ci/constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,adapters,figures]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[dev,adapters,figures]'
 	touch $(READY)
 
 demo: setup

@@ -1,1 +1,33 @@
-"""crossdiff: what changed inside a language model when it was fine-tuned."""
+"""crossdiff: what changed inside a language model when it was fine-tuned.
+
+The names below are imported on first use, so that `import crossdiff` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.decoder_norms import decoder_norms
+    from crossdiff.core.latent_scaling import latent_scaling
+    from crossdiff.io.interop import load_dictionary_learning
+    from crossdiff.taxonomy.deltas import category_deltas
+
+__all__ = ["Crosscoder", "category_deltas", "decoder_norms", "latent_scaling", "load_dictionary_learning"]
+
+_HOMES = {
+    "Crosscoder": "crossdiff.core.crosscoder",
+    "category_deltas": "crossdiff.taxonomy.deltas",
+    "decoder_norms": "crossdiff.core.decoder_norms",
+    "latent_scaling": "crossdiff.core.latent_scaling",
+    "load_dictionary_learning": "crossdiff.io.interop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module it lives in."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'crossdiff' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
