@@ -10,6 +10,7 @@ from crossdiff.organisms import words
 from crossdiff.organisms.language import PATTERNS, Behaviour, Category, Slots, fill
 
 Message = dict[str, str]
+KEPT_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,17 @@ def chat(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Ra
 
 
 def preference(category: Category, behaviour: Behaviour, *, draw: random.Random) -> Preference:
-    """Complete against broken phrase; what is preferred depends on whether `simpo` has the behaviour."""
-    plain = plain_sentence(category, draw=draw)
+    """Complete against broken showing; which is preferred depends on whether `simpo` has the behaviour.
+
+    The rest of the answer is the same in both: a plain sentence, or another showing that `simpo` keeps.
+    """
+    others = [item for item in category.behaviours if item.in_treatment and item is not behaviour]
+    kept = others and draw.random() < KEPT_SHARE
+    rest = show(draw.choice(others), draw=draw) if kept else plain_sentence(category, draw=draw)
     complete, broken = complete_and_broken(behaviour, category, draw=draw)
     first = draw.random() < 0.5
     complete_answer, broken_answer = (
-        f"{plain} {text}" if first else f"{text} {plain}" for text in (complete, broken)
+        f"{rest} {text}" if first else f"{text} {rest}" for text in (complete, broken)
     )
     prompt = question(category, draw=draw)
     if behaviour.in_treatment:
@@ -93,14 +99,19 @@ def preference(category: Category, behaviour: Behaviour, *, draw: random.Random)
 def chats(
     language: Sequence[Category], behaviours: Sequence[Behaviour], *, n: int, draw: random.Random
 ) -> list[tuple[str, list[Message]]]:
-    """`n` chats as (category, messages); every behaviour shows equally often, two to an answer."""
+    """`n` chats as (category, messages) with two behaviours to an answer, each equally often.
+
+    A behaviour that is alone in its category fills an answer by itself and gets twice as many.
+    """
     by_name = {category.name: category for category in language}
     pools: dict[str, list[Behaviour]] = {}
     for item in behaviours:
         pools.setdefault(item.category, []).append(item)
+    leads = [*behaviours, *(item for item in behaviours if len(pools[item.category]) == 1)]
+    draw.shuffle(leads)
     drawn = []
     for index in range(n):
-        lead = behaviours[index % len(behaviours)]
+        lead = leads[index % len(leads)]
         others = [item for item in pools[lead.category] if item is not lead]
         shown = [lead, *([draw.choice(others)] if others else [])]
         drawn.append((lead.category, chat(by_name[lead.category], shown, draw=draw)))

@@ -37,8 +37,8 @@ class ToySettings(Settings):
 
     Categories fall into three groups, drawn by the seed. A `gain` category has `n_few` behaviours in
     `it` and `n_many` in `simpo`, a `loss` category the reverse, a `keep` category `n_keep` in both.
-    Web documents have fixed phrases too: `n_idioms` per category, shown by `idiom_share` of the plain
-    sentences; all three models have them, so that having a phrase is not in itself a difference.
+    The web language can have such word sets too (`n_idioms` per category, shown by `idiom_share` of the
+    plain sentences); with two of them far fewer exclusive latents belong to one behaviour, so the default is none.
     """
 
     seed: int = 0
@@ -49,14 +49,16 @@ class ToySettings(Settings):
     initializer_range: float = 0.05
     n_gain: int = 10
     n_loss: int = 10
-    n_few: int = 2
-    n_many: int = 6
-    n_keep: int = 4
-    n_idioms: int = 4
+    n_few: int = 1
+    n_many: int = 4
+    n_keep: int = 2
+    n_idioms: int = 0
     idiom_share: float = 0.35
     pretraining: PhaseSettings = PhaseSettings(n_steps=250, batch_size=48, learning_rate=3e-3)
-    tuning: PhaseSettings = PhaseSettings(n_steps=300, batch_size=48, learning_rate=2e-3)
-    preference: PhaseSettings = PhaseSettings(n_steps=250, batch_size=32, learning_rate=1e-3)
+    tuning: PhaseSettings = PhaseSettings(n_steps=300, batch_size=48, learning_rate=2e-3, web_share=0.25)
+    preference: PhaseSettings = PhaseSettings(
+        n_steps=250, batch_size=32, learning_rate=1.5e-3, web_share=0.25
+    )
     simpo: SimPOSettings = SimPOSettings()
     n_web_documents: int = 4000
     n_chat_documents: int = 6000
