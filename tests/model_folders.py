@@ -75,7 +75,13 @@ def make_config(architecture: str, *, vocab_size: int, n_blocks: int = N_BLOCKS)
 
 
 def save_model(
-    folder: Path, architecture: str, *, seed: int = 0, tokenizer: Any = None, n_blocks: int = N_BLOCKS
+    folder: Path,
+    architecture: str,
+    *,
+    seed: int = 0,
+    tokenizer: Any = None,
+    n_blocks: int = N_BLOCKS,
+    max_shard_size: str = "1GB",
 ) -> Path:
     """A folder as `save_pretrained` leaves it: causal language model and tokenizer."""
     from transformers import AutoModelForCausalLM
@@ -88,6 +94,6 @@ def save_model(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(folder)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from crossdiff.models.load import check_device, load_truncated
 from crossdiff.models.pair import ModelSettings
+from crossdiff.models.weights import INDEX, needed_weights
 from tests.model_folders import ARCHITECTURES, N_BLOCKS, save_model
 
 
@@ -35,11 +37,16 @@ def test_hooked_outputs_are_the_full_models_hidden_states(tmp_path: Path, archit
     torch.testing.assert_close(outputs[2], hidden[3])
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "attention"),
+    [
+        *((name, "eager") for name in ARCHITECTURES),
+        ("llama", "sdpa"),
+        ("qwen2", "sdpa"),
+        ("gpt_neox", "sdpa"),
+    ],
+)
 def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: str, attention: str) -> None:
-    if architecture == "gemma2" and attention == "sdpa":
-        pytest.skip("Gemma-2's soft-capping has no sdpa")
     save_model(tmp_path, architecture)
     model = load_truncated(settings(tmp_path, attention=attention), str(tmp_path), layers=[2])
     documents = [
@@ -52,6 +59,56 @@ def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: st
     )[2][0]
     alone = torch.cat([model.outputs(d[None], None, layers=[2])[2][0] for d in documents])
     torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_files_of_later_blocks_are_never_opened(tmp_path: Path) -> None:
+    save_model(tmp_path / "whole", "llama")
+    save_model(tmp_path / "parts", "llama", max_shard_size="30KB")
+    weight_map = json.loads((tmp_path / "parts" / INDEX).read_text())["weight_map"]
+    needed = set(needed_weights(weight_map, 2).values())
+    unneeded = set(weight_map.values()) - needed
+    assert unneeded
+    for name in unneeded:
+        (tmp_path / "parts" / name).write_bytes(b"not a checkpoint")
+    ids = torch.arange(10, 30)[None]
+    found = [
+        load_truncated(settings(folder), str(folder), layers=[1]).outputs(ids, None, layers=[1])[1]
+        for folder in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert torch.equal(*found)
+
+
+def test_only_the_first_blocks_are_built(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama", n_blocks=8)
+    counts = [
+        sum(
+            p.numel()
+            for p in load_truncated(settings(tmp_path), str(tmp_path), layers=[n]).blocks.parameters()
+        )
+        for n in (1, 3)
+    ]
+    assert counts[1] == 2 * counts[0]
+
+
+def test_an_adapter_is_merged_into_the_blocks(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    save_model(tmp_path / "model", "llama")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(plain, config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(10, 30)[None]
+    with torch.inference_mode():
+        expected = adapted.eval()(input_ids=ids, output_hidden_states=True).hidden_states[2]
+    model = settings(tmp_path / "model", adapter=str(tmp_path / "adapter"))
+    found = load_truncated(model, model.path, layers=[1]).outputs(ids, None, layers=[1])[1]
+    torch.testing.assert_close(found, expected)
+    bare = load_truncated(settings(tmp_path / "model"), model.path, layers=[1]).outputs(
+        ids, None, layers=[1]
+    )[1]
+    assert not torch.allclose(found, bare)
 
 
 def test_a_layer_outside_the_model_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 from crossdiff.models.hooks import captured, decoder_blocks
 from crossdiff.models.pair import ModelSettings
 from crossdiff.models.reach import hub
+from crossdiff.models.weights import checkpoint_folder, link_needed
 
 _WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -81,11 +86,14 @@ def load_truncated(
     text = config.get_text_config(decoder=True)
     n_blocks_full = text.num_hidden_layers
     check_layers(model, layers, n_blocks_full)
-    _truncate(text, max(layers) + 1)
-    body = _load_body(model, path, config).to(target).eval().requires_grad_(requires_grad=False)
+    n_blocks = max(layers) + 1
+    _truncate(text, n_blocks)
+    body = _load_first_blocks(model, path, config, n_blocks)
+    if model.device_map is None:
+        body = body.to(target)
     return TruncatedModel(
-        body=body,
-        blocks=decoder_blocks(body, max(layers) + 1),
+        body=body.eval().requires_grad_(requires_grad=False),
+        blocks=decoder_blocks(body, n_blocks),
         n_blocks_full=n_blocks_full,
         d_model=text.hidden_size,
         vocab_size=text.vocab_size,
@@ -97,31 +105,66 @@ def _truncate(text: Any, n_blocks: int) -> None:
     """Shorten the configuration, with every per-layer list that it carries."""
     n_full = text.num_hidden_layers
     for name, value in list(vars(text).items()):
-        if (
-            isinstance(value, list)
-            and len(value) == n_full
-            and name.endswith(("layers", "layer_types", "types"))
-        ):
+        if isinstance(value, list) and len(value) == n_full and name.endswith(("layers", "types")):
             setattr(text, name, value[:n_blocks])
     text.num_hidden_layers = n_blocks
     text.use_cache = False
 
 
-def _load_body(model: ModelSettings, path: str, config: Any) -> nn.Module:
-    from transformers import AutoModel
+def _load_first_blocks(model: ModelSettings, path: str, config: Any, n_blocks: int) -> nn.Module:
+    checkpoint = checkpoint_folder(model, path, n_blocks=n_blocks, way_out=_WAY_OUT)
+    if checkpoint is None:
+        return _from_pretrained(model, path, config, revision=model.revision)
+    with TemporaryDirectory(prefix="crossdiff-checkpoint-") as view:
+        link_needed(checkpoint, Path(view), n_blocks=n_blocks)
+        return _from_pretrained(model, view, config, revision=None)
+
+
+def _from_pretrained(model: ModelSettings, path: str, config: Any, *, revision: str | None) -> nn.Module:
+    """Body of the model; with an adapter, the adapter is merged into the causal model first."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    kind = AutoModel if model.adapter is None else AutoModelForCausalLM
+    with _quiet(), hub(f"model {model.path}", way_out=_WAY_OUT):
+        loaded = kind.from_pretrained(
+            path,
+            config=config,
+            revision=revision,
+            dtype=DTYPES[model.dtype],
+            attn_implementation=model.attention,
+            device_map=model.device_map,
+            trust_remote_code=model.trust_remote_code,
+        )
+    return loaded if model.adapter is None else _with_adapter(loaded, model.adapter)
+
+
+def _with_adapter(causal: Any, adapter: str) -> nn.Module:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise ValueError(
+            f"adapter={adapter} needs the package peft; install it: pip install 'crossdiff[adapters]'"
+        ) from None
+    way_out = "pass the adapter's folder (with adapter_config.json)"
+    with hub(f"adapter {adapter}", way_out=way_out), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Found missing adapter keys|.*unexpected", category=UserWarning
+        )
+        merged: Any = PeftModel.from_pretrained(causal, adapter).merge_and_unload()
+    return getattr(merged, merged.base_model_prefix)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No report of the weights that are left out on purpose, and no bar per file."""
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        with hub(f"model {model.path}", way_out=_WAY_OUT):
-            return AutoModel.from_pretrained(
-                path,
-                config=config,
-                revision=model.revision,
-                dtype=DTYPES[model.dtype],
-                attn_implementation=model.attention,
-                trust_remote_code=model.trust_remote_code,
-            )
+        yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -23,7 +23,9 @@ _IGNORED_SUFFIXES = (".md", ".png", ".lock", ".part")
 class ModelSettings(Settings):
     """One model: where it lies and how its forward pass is computed."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"name", "path", "adapter", "trust_remote_code"})
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"name", "path", "adapter", "device_map", "trust_remote_code"}
+    )
 
     name: str
     """Short word for figures and messages, such as `pt`."""
@@ -37,6 +39,8 @@ class ModelSettings(Settings):
     """Attention implementation; Gemma-2's logit soft-capping needs eager or flash_attention_2."""
     adapter: str | None = None
     """Hub id or folder of a PEFT adapter that is merged into the model."""
+    device_map: str | None = None
+    """How `transformers` spreads the blocks over devices (`auto`; needs accelerate); None is `device`."""
     trust_remote_code: bool = False
     """Let the model's own Python code run; only for repositories that you have read."""
 

@@ -1,0 +1,71 @@
+"""Shard files: ordinary safetensors, the same bytes every time, damage noticed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from crossdiff.data.shard_files import ShardFile, write_shard
+
+TENSORS = {
+    "x": torch.arange(21).reshape(7, 3).bfloat16(),
+    "norm": torch.arange(7.0),
+    "moment": torch.ones(2, 3, dtype=torch.float64),
+    "small": torch.arange(7, dtype=torch.int8),
+}
+
+
+def test_safetensors_reads_what_was_written_and_the_hash_is_the_files(tmp_path: Path) -> None:
+    digest = write_shard(tmp_path / "a.safetensors", TENSORS, metadata={"layer": "3"})
+    assert digest == hashlib.sha256((tmp_path / "a.safetensors").read_bytes()).hexdigest()
+    for name, tensor in load_file(tmp_path / "a.safetensors").items():
+        assert torch.equal(tensor, TENSORS[name])
+    shard = ShardFile.open(tmp_path / "a.safetensors")
+    assert shard.metadata["layer"] == "3"
+    for name, tensor in TENSORS.items():
+        assert torch.equal(shard.tensor(name), tensor)
+        assert (shard.shape(name), shard.dtype(name)) == (tuple(tensor.shape), tensor.dtype)
+    raw = (tmp_path / "a.safetensors").read_bytes()[shard.byte_offset("x") :][: 21 * 2]
+    assert torch.equal(torch.frombuffer(bytearray(raw), dtype=torch.bfloat16).view(7, 3), TENSORS["x"])
+
+
+def test_the_same_tensors_give_the_same_bytes_and_no_leftover(tmp_path: Path) -> None:
+    digests = {write_shard(tmp_path / f"{n}.safetensors", TENSORS, metadata={}) for n in range(2)}
+    assert len(digests) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 4, 2000, -1])
+def test_a_cut_file_is_refused(tmp_path: Path, n_bytes: int) -> None:
+    path = tmp_path / "layer_1" / "a.safetensors"
+    path.parent.mkdir()
+    write_shard(path, TENSORS, metadata={})
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(ValueError, match=r"cut or altered.* run"):
+        ShardFile.open(path)
+
+
+def test_a_missing_file_and_a_foreign_one_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with pytest.raises(ValueError, match=r"is missing; remove .* run the same command again"):
+        ShardFile.open(tmp_path / "b.safetensors")
+    save_file({"x": torch.zeros(2)}, tmp_path / "c.safetensors")
+    with pytest.raises(ValueError, match=r"this crossdiff reads 'crossdiff.shard' version 1"):
+        ShardFile.open(tmp_path / "c.safetensors")
+
+
+def test_a_full_disk_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossdiff.data import shard_files
+
+    def full(_handle: object, _part: memoryview) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shard_files, "_write_all", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_shard(tmp_path / "a.safetensors", TENSORS, metadata={})
+    assert not list(tmp_path.iterdir())
