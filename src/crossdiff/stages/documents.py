@@ -49,7 +49,7 @@ def run(
 ) -> dict[str, Any]:
     """Write `examples.parquet`, `background.parquet` and `selection.json`."""
     settings = inputs.documents
-    activations = open_activations(parents, inputs.layer, inputs.mask)
+    activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
     table = read_table(parents["scale"] / "latents.parquet", kind="latents")
     chosen = choose_latents(

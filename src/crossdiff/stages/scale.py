@@ -37,7 +37,7 @@ class ScaleInputs(Settings):
 
 def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `latents.parquet` and `diagnostics.json`."""
-    activations = open_activations(parents, inputs.layer, inputs.mask)
+    activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = open_crosscoder(parents, activations).to(runtime.device)
     worker = in_dtype(crosscoder, getattr(torch, inputs.dtype))
     sums = accumulate(worker, activations, inputs.batch_size, progress=runtime.progress)
@@ -50,10 +50,12 @@ def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     return summary(found)
 
 
-def open_activations(parents: Mapping[str, Path], layer: int, mask: MaskSettings) -> PairedActivations:
-    """The pair's harvests on their shared tokens, base first."""
+def open_activations(
+    parents: Mapping[str, Path], layer: int, mask: MaskSettings, *, device: str = "cpu"
+) -> PairedActivations:
+    """The pair's harvests on their shared tokens, base first; `device` runs the models of a live source."""
     harvests = [parents["harvest_base"], parents["harvest_tuned"]]
-    return PairedActivations.open(parents["tokens"], harvests, layer=layer, mask=mask)
+    return PairedActivations.open(parents["tokens"], harvests, layer=layer, mask=mask, device=device)
 
 
 def open_crosscoder(parents: Mapping[str, Path], activations: PairedActivations) -> Crosscoder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,20 @@ class TrainInputs(Settings):
 def run(inputs: TrainInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `crosscoder/`, `metrics.csv` and `training.json`; a killed run continues where it was saved."""
     from crossdiff.data.shards import PairedActivations
+    from crossdiff.data.tokens import TokenSet
     from crossdiff.io.tables import write_json
-    from crossdiff.training.fit import RunFolder, TrainingRun, fit
+    from crossdiff.training.launch import fit_on_devices
+    from crossdiff.training.run import RunFolder, TrainingRun
 
     harvests = [parents["harvest_base"], parents["harvest_tuned"]]
-    source = PairedActivations.open(parents["tokens"], harvests, layer=inputs.layer, mask=inputs.mask)
+    open_source = partial(
+        PairedActivations.open,
+        parents["tokens"],
+        harvests,
+        layer=inputs.layer,
+        mask=inputs.mask,
+        device=runtime.device,
+    )
     training_run = TrainingRun(
         dictionary=inputs.dictionary,
         sparsity=within(inputs.sparsity, inputs.training.total_steps()),
@@ -44,11 +54,11 @@ def run(inputs: TrainInputs, parents: Mapping[str, Path], draft: Path, runtime: 
         progress=runtime.progress,
     )
     folder = RunFolder(draft)
-    crosscoder, figures = fit(training_run, source, folder)
+    crosscoder, figures = fit_on_devices(training_run, open_source, folder)
     crosscoder.metadata = {
         "inputs": inputs.identity(),
         "parents": {role: path.name for role, path in parents.items()},
-        "token_hash": source.token_set.token_hash,
+        "token_hash": TokenSet.open(parents["tokens"]).token_hash,
         "training": figures,
     }
     crosscoder.save(draft / "crosscoder")
