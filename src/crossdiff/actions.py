@@ -40,7 +40,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
             return 0
         case "cancel" | "retry":
             raise ValueError(
-                f"action={first.action} acts on SLURM jobs; give the command that submitted them: dispatch=slurm"
+                f"action={first.action} acts on SLURM jobs; repeat their command with dispatch=slurm"
             )
     raise ValueError(f"action={first.action} is not built yet; available: run, plan, status")
 
