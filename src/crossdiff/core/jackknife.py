@@ -1,4 +1,15 @@
-"""95 % intervals over documents: delete-a-group jackknife on the grouped scaling sums."""
+"""95 % intervals over documents: delete-a-group jackknife on the grouped scaling sums.
+
+Tokens of one document are alike, so documents are resampled, in at most 20 hash groups (O(latents) state).
+The ratio itself is used rather than its logarithm, because the ratios of exclusive latents lie around 0 and
+may be negative. Where a latent fires in few documents a few groups carry most of the variance, so the degrees
+of freedom are estimated from the groups' own deviations (Satterthwaite, as Bell and McCaffrey 2002 do for
+clustered regression): Student's t with G - 1 gave 1 point less coverage there, the normal quantile 2.
+
+Coverage on planted activations (trained crosscoder, 256 planted latents, 30,000 documents of 64 tokens, truth
+from all of them, latents with at least 30 active documents), nominal 95 %: samples of 300 documents nu_error
+94.9 % of 26,376 cases, nu_reconstruction 95.0 % of 24,305; samples of 100 documents 94.2 % and 94.6 %.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +29,17 @@ T_95 = (
 )  # fmt: skip  # two-sided 95 % quantile of Student's t for 1 to 19 degrees of freedom
 
 Ratios = Float64[Tensor, "target probe model latent"]
+Bounds = tuple[Float64[Tensor, "*shape latent"], Float64[Tensor, "*shape latent"]]
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """95 % bounds; NaN where a latent fired in fewer than `MIN_GROUPS` document groups or nothing is known.
+    """95 % bounds; NaN where a latent fired in fewer than `MIN_GROUPS` document groups.
 
-    `nu_*` : ratio beta_m / beta_p of model m to the probe's own model p  [target, probe, model, latent]
-    `own_*`: beta_p itself, the ratio's denominator                       [target, probe, latent]
+    `nu_*` : ratio beta_m / beta_p of model m to the probe's own model p [target, probe, model, latent]; also
+             NaN where beta_p is not clearly positive (its own interval reaches 0), since a ratio to nothing
+             has no interval
+    `own_*`: beta_p itself, the ratio's denominator [target, probe, latent]
     """
 
     nu_low: Ratios
@@ -34,33 +48,45 @@ class Intervals:
     own_high: Float64[Tensor, "target probe latent"]
 
 
+def own_betas(
+    beta: Float64[Tensor, "target probe model *group latent"],
+) -> Float64[Tensor, "target probe *group latent"]:
+    """Beta of the model whose own direction is the probe."""
+    return torch.stack([beta[:, probe, probe] for probe in range(beta.shape[1])], dim=1)
+
+
 def ratios(
     beta: Float64[Tensor, "target probe model *group latent"],
 ) -> Float64[Tensor, "target probe model *group latent"]:
     """nu: every model's beta over that of the model whose direction is the probe."""
-    own = torch.stack([beta[:, probe, probe] for probe in range(beta.shape[1])], dim=1)
-    return beta / own.unsqueeze(2)
+    return beta / own_betas(beta).unsqueeze(2)
 
 
 def intervals(sums: ScalingSums, products: Float64[Tensor, "probe model latent"]) -> Intervals:
     """Intervals of all nus and of the probes' own betas, in slices of latents."""
+    used = int((sums.energy.sum(dim=1) > 0).sum())
     parts = [
-        _slice_intervals(sums.energy[:, part], sums.overlap[..., part], products[..., part])
+        _slice_intervals(sums.energy[:, part], sums.overlap[..., part], products[..., part], used=used)
         for part in _slices(sums.n_latents)
     ]
     return Intervals(*(torch.cat(bounds, dim=-1) for bounds in zip(*parts, strict=True)))
 
 
 def _slice_intervals(
-    energy: Tensor, overlap: Tensor, products: Tensor
+    energy: Tensor, overlap: Tensor, products: Tensor, *, used: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    total = betas(energy.sum(0), overlap.sum(-2), products)
+    whole = betas(energy.sum(0), overlap.sum(-2), products)
     without = betas(energy.sum(0) - energy, overlap.sum(-2, keepdim=True) - overlap, products)
-    used, fired = _groups(energy)
-    nu_low, nu_high = jackknife(ratios(total), ratios(without), used=used, fired=fired)
-    own = torch.stack([total[:, p, p] for p in range(total.shape[1])], dim=1)
-    own_without = torch.stack([without[:, p, p] for p in range(total.shape[1])], dim=1)
-    return nu_low, nu_high, *jackknife(own, own_without, used=used, fired=fired)
+    fired = (energy > 0).sum(dim=0)
+    own_low, own_high = jackknife(own_betas(whole), own_betas(without), used=used, fired=fired)
+    nu_low, nu_high = jackknife(ratios(whole), ratios(without), used=used, fired=fired)
+    positive = (own_low > 0).unsqueeze(2)
+    return (
+        torch.where(positive, nu_low, torch.nan),
+        torch.where(positive, nu_high, torch.nan),
+        own_low,
+        own_high,
+    )
 
 
 def jackknife(
@@ -69,18 +95,27 @@ def jackknife(
     *,
     used: int,
     fired: Int[Tensor, " latent"],
-) -> tuple[Tensor, Tensor]:
-    """`estimate +- t se`, `se^2 = (G-1)/G sum_g (theta_(-g) - theta)^2`, over the G `used` groups."""
-    deviation = without - estimate.unsqueeze(-2)
-    variance = (used - 1) / max(used, 1) * deviation.square().sum(dim=-2)
-    half = T_95[min(max(used - 1, 1), len(T_95)) - 1] * variance.sqrt()
+) -> Bounds:
+    """`estimate +- t se`, `se^2 = (G-1)/G sum_g (theta_(-g) - theta)^2`, over the G `used` groups.
+
+    With u_g the squared deviations, t has `3 (sum u)^2 / sum u^2` degrees of freedom (E u^2 = 3 sigma^4 for
+    normal deviations), at most G - 1.
+    """
+    square = (without - estimate.unsqueeze(-2)).square()
+    total = square.sum(dim=-2)
+    freedom = 3 * total.square() / square.square().sum(dim=-2)
+    half = student(freedom.clamp(min=1, max=max(used - 1, 1))) * ((used - 1) / max(used, 1) * total).sqrt()
     half = torch.where(fired >= MIN_GROUPS, half, torch.nan)
     return estimate - half, estimate + half
 
 
-def _groups(energy: Float64[Tensor, "group latent"]) -> tuple[int, Int[Tensor, " latent"]]:
-    """Groups that hold any document at all, and per latent the groups in which it fired."""
-    return int((energy.sum(dim=1) > 0).sum()), (energy > 0).sum(dim=0)
+def student(freedom: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Two-sided 95 % quantile of Student's t for 1 to 19 degrees of freedom, linear in 1/freedom between."""
+    table = torch.tensor(T_95, dtype=torch.float64, device=freedom.device)
+    below = freedom.nan_to_num(1.0).floor().long().clamp(1, len(T_95) - 1)
+    left, right = table[below - 1], table[below]
+    weight = (1 / below - 1 / freedom) / (1 / below - 1 / (below + 1))
+    return left + weight * (right - left)
 
 
 def _slices(n_latents: int) -> list[slice]:
