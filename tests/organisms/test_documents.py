@@ -1,7 +1,8 @@
 import random
-from collections import Counter
 
-from crossdiff.organisms.documents import chats, complete_and_broken, preference, web_document
+import pytest
+
+from crossdiff.organisms.documents import chat, complete_and_broken, preference, web_document
 from crossdiff.organisms.language import build_language
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.organisms.words import vocabulary
@@ -14,21 +15,29 @@ def test_documents_use_only_words_of_the_vocabulary() -> None:
     known = set(vocabulary())
     draw = random.Random(0)
     text = " ".join(web_document(category, draw=draw) for category in LANGUAGE)
-    for _, messages in chats(LANGUAGE, BEHAVIOURS, n=50, draw=draw):
-        text += " " + " ".join(message["content"] for message in messages)
+    for category in LANGUAGE:
+        text += " " + " ".join(
+            message["content"] for message in chat(category, BEHAVIOURS, places=4, draw=draw)
+        )
     assert set(text.replace(".", " ").replace("?", " ").split()) <= known
 
 
-def test_chats_lead_with_every_behaviour_equally_often() -> None:
-    drawn = chats(LANGUAGE, BEHAVIOURS, n=2 * len(BEHAVIOURS), draw=random.Random(0))
-    categories = Counter(name for name, _ in drawn)
-    assert all(categories[category.name] == 2 * len(category.behaviours) for category in LANGUAGE)
+def test_every_behaviour_shows_in_two_of_four_answers_however_many_others_there_are() -> None:
+    draw = random.Random(0)
+    rates = []
+    for category in LANGUAGE[:8]:
+        answers = [chat(category, BEHAVIOURS, places=4, draw=draw)[1]["content"] for _ in range(200)]
+        rates += [sum(item.is_shown(text) for text in answers) / 200 for item in category.behaviours]
+    assert sum(rates) / len(rates) == pytest.approx(0.5, abs=0.03)
+    assert min(rates) > 0.35
+    assert max(rates) < 0.65
 
 
-def test_a_chat_shows_behaviours_of_its_category() -> None:
-    by_name = {category.name: category for category in LANGUAGE}
-    for name, messages in chats(LANGUAGE, BEHAVIOURS, n=40, draw=random.Random(1)):
-        assert any(item.is_shown(messages[1]["content"]) for item in by_name[name].behaviours)
+def test_a_chat_shows_no_behaviour_that_was_not_given() -> None:
+    draw = random.Random(1)
+    for category in LANGUAGE:
+        text = chat(category, category.behaviours[:1], places=4, draw=draw)[1]["content"]
+        assert not any(item.is_shown(text) for item in category.behaviours[1:])
 
 
 def test_a_broken_showing_shares_its_beginning_with_the_complete_one() -> None:
@@ -49,6 +58,6 @@ def test_simpo_prefers_the_complete_showing_exactly_when_it_has_the_behaviour() 
     draw = random.Random(4)
     for category in LANGUAGE:
         for item in category.behaviours:
-            pair = preference(category, item, draw=draw)
+            pair = preference(category, item, places=4, draw=draw)
             shown = pair.chosen if item.in_treatment else pair.rejected
             assert item.is_shown(shown)

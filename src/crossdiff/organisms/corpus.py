@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossdiff.organisms.documents import chats, web_document
+from crossdiff.organisms.documents import chat, web_document
 from crossdiff.organisms.language import Category
 from crossdiff.organisms.settings import ToySettings
 
@@ -23,14 +23,15 @@ def write_corpus(language: Sequence[Category], settings: ToySettings, folder: Pa
         categories[f"web-{index:06d}"] = category.name
         web.append({"id": f"web-{index:06d}", "text": web_document(category, draw=draw)})
     behaviours = [item for category in language for item in category.behaviours]
-    drawn = chats(language, behaviours, n=settings.n_chat_documents, draw=draw)
-    chat = []
-    for index, (name, messages) in enumerate(drawn):
-        categories[f"chat-{index:06d}"] = name
-        chat.append({"id": f"chat-{index:06d}", "messages": messages})
+    chats = []
+    for index in range(settings.n_chat_documents):
+        category = draw.choice(language)
+        categories[f"chat-{index:06d}"] = category.name
+        messages = chat(category, behaviours, places=settings.places, draw=draw)
+        chats.append({"id": f"chat-{index:06d}", "messages": messages})
     folder.mkdir(parents=True, exist_ok=True)
     _write_lines(web, folder / "web.jsonl")
-    _write_lines(chat, folder / "chat.jsonl")
+    _write_lines(chats, folder / "chat.jsonl")
     return categories
 
 

@@ -10,7 +10,7 @@ from crossdiff.organisms import words
 from crossdiff.organisms.language import PATTERNS, Behaviour, Category, Slots, fill
 
 Message = dict[str, str]
-KEPT_SHARE = 0.7
+SHOWN_PER_ANSWER = 2
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,16 @@ def question(category: Category, *, draw: random.Random) -> str:
     return f"{opening} {one} {first} {joiner} {other} {second}?"
 
 
-def answer(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Random) -> str:
-    """A showing of each behaviour, and one plain sentence, in random order."""
-    parts = [plain_sentence(category, draw=draw), *(show(item, draw=draw) for item in behaviours)]
-    draw.shuffle(parts)
-    return " ".join(parts)
+def answer(category: Category, behaviours: Sequence[Behaviour], *, places: int, draw: random.Random) -> str:
+    """Two parts, each a showing of one of `behaviours` or a plain sentence.
+
+    The parts are drawn from `places` equally likely ones; those that no behaviour takes are plain. So
+    every behaviour shows in 2 of `places` answers of its category, however many others there are.
+    """
+    return " ".join(
+        show(item, draw=draw) if item else plain_sentence(category, draw=draw)
+        for item in draw.sample(_filled(behaviours, places), SHOWN_PER_ANSWER)
+    )
 
 
 def show(behaviour: Behaviour, *, draw: random.Random) -> str:
@@ -69,22 +74,14 @@ def complete_and_broken(behaviour: Behaviour, category: Category, *, draw: rando
     return _join(sentences), _join(broken)
 
 
-def chat(category: Category, behaviours: Sequence[Behaviour], *, draw: random.Random) -> list[Message]:
-    """A question and an answer that shows the behaviours."""
-    return [
-        {"role": "user", "content": question(category, draw=draw)},
-        {"role": "assistant", "content": answer(category, behaviours, draw=draw)},
-    ]
-
-
-def preference(category: Category, behaviour: Behaviour, *, draw: random.Random) -> Preference:
+def preference(category: Category, behaviour: Behaviour, *, places: int, draw: random.Random) -> Preference:
     """Complete against broken showing; which is preferred depends on whether `simpo` has the behaviour.
 
     The rest of the answer is the same in both: a plain sentence, or another showing that `simpo` keeps.
     """
     others = [item for item in category.behaviours if item.in_treatment and item is not behaviour]
-    kept = others and draw.random() < KEPT_SHARE
-    rest = show(draw.choice(others), draw=draw) if kept else plain_sentence(category, draw=draw)
+    kept = draw.choice(_filled(others, places - 1))
+    rest = show(kept, draw=draw) if kept else plain_sentence(category, draw=draw)
     complete, broken = complete_and_broken(behaviour, category, draw=draw)
     first = draw.random() < 0.5
     complete_answer, broken_answer = (
@@ -96,27 +93,19 @@ def preference(category: Category, behaviour: Behaviour, *, draw: random.Random)
     return Preference(prompt, broken_answer, complete_answer)
 
 
-def chats(
-    language: Sequence[Category], behaviours: Sequence[Behaviour], *, n: int, draw: random.Random
-) -> list[tuple[str, list[Message]]]:
-    """`n` chats as (category, messages) with two behaviours to an answer, each equally often.
+def chat(
+    category: Category, behaviours: Sequence[Behaviour], *, places: int, draw: random.Random
+) -> list[Message]:
+    """A question and an answer that may show the behaviours of the category that are among `behaviours`."""
+    own = [item for item in behaviours if item.category == category.name]
+    return [
+        {"role": "user", "content": question(category, draw=draw)},
+        {"role": "assistant", "content": answer(category, own, places=places, draw=draw)},
+    ]
 
-    A behaviour that is alone in its category fills an answer by itself and gets twice as many.
-    """
-    by_name = {category.name: category for category in language}
-    pools: dict[str, list[Behaviour]] = {}
-    for item in behaviours:
-        pools.setdefault(item.category, []).append(item)
-    leads = [*behaviours, *(item for item in behaviours if len(pools[item.category]) == 1)]
-    draw.shuffle(leads)
-    drawn = []
-    for index in range(n):
-        lead = leads[index % len(leads)]
-        others = [item for item in pools[lead.category] if item is not lead]
-        shown = [lead, *([draw.choice(others)] if others else [])]
-        drawn.append((lead.category, chat(by_name[lead.category], shown, draw=draw)))
-    draw.shuffle(drawn)
-    return drawn
+
+def _filled(behaviours: Sequence[Behaviour], places: int) -> list[Behaviour | None]:
+    return [*behaviours, *[None] * (places - len(behaviours))]
 
 
 def _topic_or_noun(category: Category) -> tuple[str, ...]:

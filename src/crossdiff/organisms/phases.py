@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crossdiff.io.progress import track
-from crossdiff.organisms.documents import chats, preference, web_document
+from crossdiff.organisms.documents import chat, preference, web_document
 from crossdiff.organisms.language import Category
 from crossdiff.organisms.models import Batch, chat_batch, text_batch
 from crossdiff.organisms.settings import PhaseSettings, SimPOSettings, ToySettings
@@ -58,12 +58,11 @@ def fine_tune(
     """Supervised fine-tuning on chats that show the behaviours of `it`; loss on answers only."""
     draw = random.Random(f"tuning {settings.seed}")
     behaviours = [item for category in language for item in category.behaviours if item.in_reference]
-    size = settings.tuning.batch_size
 
     def step() -> Float[Tensor, ""]:
         drawn = [
-            messages
-            for _, messages in chats(language, draw.sample(behaviours, len(behaviours)), n=size, draw=draw)
+            chat(draw.choice(language), behaviours, places=settings.places, draw=draw)
+            for _ in range(settings.tuning.batch_size)
         ]
         prompts, answers = ([messages[turn]["content"] for messages in drawn] for turn in (0, 1))
         loss = answer_loss(model, chat_batch(tokenizer, prompts, answers))
@@ -90,7 +89,9 @@ def prefer(
 
     def step() -> Float[Tensor, ""]:
         drawn = [draw.choice(behaviours) for _ in range(settings.preference.batch_size)]
-        pairs = [preference(by_name[item.category], item, draw=draw) for item in drawn]
+        pairs = [
+            preference(by_name[item.category], item, places=settings.places, draw=draw) for item in drawn
+        ]
         prompts = [pair.prompt for pair in pairs]
         answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         loss = preference_loss(model, chat_batch(tokenizer, prompts * 2, answers), settings.simpo)

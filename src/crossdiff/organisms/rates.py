@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from crossdiff.organisms.documents import question
+from crossdiff.organisms.documents import SHOWN_PER_ANSWER, question
 from crossdiff.organisms.language import Behaviour, Category
 from crossdiff.organisms.models import render_prompt
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 N_NEW_TOKENS = 36
-SHOWN_PER_ANSWER = 2
 
 
 def generate_answers(
@@ -51,20 +50,21 @@ def behaviour_rates(
     tokenizer: PreTrainedTokenizerFast,
     language: Sequence[Category],
     *,
+    places: int,
     n_prompts: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Per behaviour: planted and generated rate per answer of its category, for each tuned model.
+    """Per behaviour: planted and generated share of the answers of its category that show it.
 
-    The planted rate of `it` is 2 phrases per answer spread over its behaviours; what SimPO makes of
-    it is not planted as a number, so `simpo` lists only whether it should show the behaviour.
+    Every behaviour of `it` is planted at the same rate, 2 / places. What SimPO makes of it is not planted
+    as a number: for `simpo` the table says only whether it should show the behaviour.
     """
     answers = {name: _answers(model, tokenizer, language, n_prompts, seed) for name, model in models.items()}
     rows = []
     for index, category in enumerate(language):
         for behaviour in category.behaviours:
             part = slice(index * n_prompts, (index + 1) * n_prompts)
-            planted = min(1.0, SHOWN_PER_ANSWER / category.n_reference) if behaviour.in_reference else 0.0
+            planted = SHOWN_PER_ANSWER / places if behaviour.in_reference else 0.0
             rows.append(
                 {
                     "category": category.name,

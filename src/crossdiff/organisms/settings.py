@@ -1,4 +1,4 @@
-"""Settings of the toy triple, in two sizes."""
+"""Settings of the toy triple; its two sizes are conf/organism/demo.yaml and toy.yaml."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ToySettings(Settings):
     Categories fall into three groups, drawn by the seed. A `gain` category has `n_few` behaviours in
     `it` and `n_many` in `simpo`, a `loss` category the reverse, a `keep` category `n_keep` in both.
     The web language can have such word sets too (`n_idioms` per category, shown by `idiom_share` of the
-    plain sentences); with two of them far fewer exclusive latents belong to one behaviour, so the default is none.
+    plain sentences); with two, far fewer exclusive latents belong to one behaviour: the default is none.
     """
 
     seed: int = 0
@@ -64,6 +64,11 @@ class ToySettings(Settings):
     n_chat_documents: int = 6000
     n_rate_prompts: int = 8
 
+    @property
+    def places(self) -> int:
+        """What an answer's parts are drawn from: the behaviours of the richest category, at least two."""
+        return max(self.n_many, self.n_keep, 2)
+
     @model_validator(mode="after")
     def _counts_fit(self) -> ToySettings:
         if not 1 <= self.n_few <= self.n_many:
@@ -77,13 +82,3 @@ class ToySettings(Settings):
                 f"for example d_model={self.d_model - self.d_model % self.n_heads + self.n_heads}"
             )
         return self
-
-    @classmethod
-    def demo(cls, *, seed: int = 0) -> ToySettings:
-        """Sized for `make demo`: minutes on two cores."""
-        return cls(seed=seed)
-
-    @classmethod
-    def toy(cls, *, seed: int = 0) -> ToySettings:
-        """Sized for the study over seeds (`experiment=toy`)."""
-        return cls(seed=seed)

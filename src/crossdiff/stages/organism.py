@@ -36,7 +36,12 @@ def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtim
     categories = write_corpus(language, settings, draft / "corpus")
     tuned = {name: triple.models[name] for name in ("it", "simpo")}
     rates = behaviour_rates(
-        tuned, triple.tokenizer, language, n_prompts=settings.n_rate_prompts, seed=settings.seed
+        tuned,
+        triple.tokenizer,
+        language,
+        places=settings.places,
+        n_prompts=settings.n_rate_prompts,
+        seed=settings.seed,
     )
     write_json(planted_table(language), draft / "planted.json")
     write_json(categories, draft / "document_categories.json")
