@@ -6,29 +6,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossdiff.core.collective import residual_variance
+from crossdiff.core.codes import SparseCode
 from crossdiff.core.objectives import auxiliary_code
-from crossdiff.core.sparse.kernels import RowGradients, Rows
+from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients
+from crossdiff.core.sparse.plain import suited
+from crossdiff.core.sparse.scratch import Scratch
 
 
 def auxiliary_step(
-    x: Rows, residual: Rows, rows: RowGradients, norm: Float[Tensor, " dead"], *, k: int, weight: float
+    batch: Backward,
+    rows: RowGradients,
+    norm: Float[Tensor, " dead"],
+    *,
+    k: int,
+    weight: float,
+    kernels: Kernels,
 ) -> tuple[Float[Tensor, ""], RowGradients]:
     """The AuxK loss (`objectives.auxiliary_loss`) and `weight` times its gradients at the dead latents.
 
-    `rows` carries the weights of the dead latents, gathered into compact matrices; `residual` is `x - x_hat`.
-    A residual that does not vary (a batch of one) gives loss 0 and no gradient.
+    `rows` carries the weights of the dead latents, gathered into compact matrices; `batch.gradient` is the
+    residual `x - x_hat`. A residual that does not vary (a batch of one) gives loss 0 and no gradient.
     """
-    variance = residual_variance(residual)
-    code = auxiliary_code((x @ rows.encoder.T + rows.encoder_bias).relu(), norm, k=k)
-    error = code @ rows.decoder - residual
-    loss = torch.where(variance > 0, error.square().sum(dim=1).mean() / variance, 0)
-    factor = torch.where(variance > 0, 2 * weight / (x.shape[0] * variance), 0)
-    gradient = error.mul_(factor)
-    code_gradient = (gradient @ rows.decoder.T).masked_fill_(code == 0, 0)
-    return loss, RowGradients(
-        rows.latent,
-        encoder=code_gradient.T @ x,
-        encoder_bias=code_gradient.sum(dim=0),
-        decoder=code.T @ gradient,
+    residual = batch.gradient
+    variance = (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
+    code = _sparse(auxiliary_code((batch.x @ rows.encoder.T + rows.encoder_bias).relu(), norm, k=k))
+    groups, work = (
+        ByLatent.of(code, latents=torch.arange(code.n_latents, device=norm.device)),
+        suited(kernels, code),
     )
+    error = work.decode(code, groups, rows.decoder).sub_(residual)
+    loss = torch.where(variance > 0, error.square().sum(dim=1).mean() / variance, 0)
+    factor = torch.where(variance > 0, 2 * weight / (residual.shape[0] * variance), 0)
+    gradients = work.backward(
+        code, groups, Backward(batch.x, error.mul_(factor)), rows.decoder, scratch=Scratch()
+    )
+    return loss, RowGradients(rows.latent, gradients.encoder, gradients.encoder_bias, gradients.decoder)
+
+
+def _sparse(code: Float[Tensor, "token dead"]) -> SparseCode:
+    token, latent = code.nonzero(as_tuple=True)
+    return SparseCode(token, latent, code[token, latent], *code.shape)

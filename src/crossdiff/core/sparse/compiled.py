@@ -34,6 +34,7 @@ class CompiledKernels:
     """float32 on a CPU; sums are in a fixed order, so equal inputs give equal bits for any thread count."""
 
     name = "compiled"
+    dense_density = 0.25
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library, self._scratch = library, Scratch()

@@ -67,6 +67,8 @@ class Kernels(Protocol):
     """The four operations whose cost is the sparse part of a step."""
 
     name: str
+    dense_density: float
+    """Share of kept entries above which dense products over chunks of latents are faster."""
 
     def above(
         self, product: Float[Tensor, "token chunk"], cut: Float[Tensor, " chunk"]

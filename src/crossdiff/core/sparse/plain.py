@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, starts
+from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients, Rows, starts
 from crossdiff.core.sparse.scratch import Scratch
 
 PACK = 8
@@ -23,6 +23,7 @@ class PlainKernels:
     """Exact in any floating type, on any device."""
 
     name = "torch"
+    dense_density = 0.12
 
     def above(self, product: Tensor, cut: Tensor) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
         """Candidates by one comparison and a search through packs of booleans."""
@@ -61,7 +62,7 @@ class DenseChunks(PlainKernels):
 
     name = "dense chunks"
 
-    def __init__(self, chunk: int) -> None:
+    def __init__(self, chunk: int = 4096) -> None:
         self.chunk = chunk
 
     def decode(self, code: SparseCode, groups: ByLatent, decoder: Tensor) -> Rows:
@@ -90,6 +91,11 @@ class DenseChunks(PlainKernels):
     def _rows(self, groups: ByLatent) -> list[slice]:
         n_rows = groups.latent.shape[0]
         return [slice(first, min(first + self.chunk, n_rows)) for first in range(0, n_rows, self.chunk)]
+
+
+def suited(kernels: Kernels, code: SparseCode) -> Kernels:
+    """The same kernels, or dense products where the code is too dense for them."""
+    return DenseChunks() if len(code) > kernels.dense_density * code.n_tokens * code.n_latents else kernels
 
 
 def _dense(code: SparseCode, groups: ByLatent, rows: slice) -> Tensor:

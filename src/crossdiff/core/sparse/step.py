@@ -16,14 +16,12 @@ from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
 from crossdiff.core.objectives import LossForm
 from crossdiff.core.sparse.auxiliary import auxiliary_step
 from crossdiff.core.sparse.kernels import Backend, Backward, ByLatent, Kernels, RowGradients, kernels
-from crossdiff.core.sparse.plain import DenseChunks
+from crossdiff.core.sparse.plain import suited
 from crossdiff.core.sparse.scratch import Scratch
 from crossdiff.core.sparse.selection import Encoder, Search, select
 from crossdiff.core.sparsity import BatchTopK
 
 Layout = Literal["auto", "dense", "rows"]
-DENSE_DENSITY = 0.12
-"""Share of kept entries above which dense products over chunks of latents beat sums over kept entries."""
 
 
 class BatchTopKStep(nn.Module):
@@ -64,7 +62,7 @@ class BatchTopKStep(nn.Module):
     def _gradients(self, crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
         x, decoder, norm = xn.flatten(1), crosscoder.decoder.flatten(1), crosscoder.code_norm()
         code, smallest = self._select(crosscoder, x, norm, plan)
-        work = self._kernels(code, x)
+        work = suited(self._sparse_kernels(x), code)
         with record_function("step/decode"):
             groups = self._groups(crosscoder, code, plan)
             x_hat = work.decode(code, groups, decoder).add_(crosscoder.decoder_bias.flatten())
@@ -77,7 +75,9 @@ class BatchTopKStep(nn.Module):
         terms = {"reconstruction": loss}
         if plan.dead.numel() and plan.auxiliary:
             with record_function("step/auxiliary"):
-                terms["auxiliary"], dead = _auxiliary(crosscoder, x, residual, norm, plan)
+                terms["auxiliary"], dead = _auxiliary(
+                    crosscoder, Backward(x, residual), norm, plan, self._sparse_kernels(x)
+                )
                 _add_rows(rows, dead)
         self._write(crosscoder, rows, gradient.sum(dim=0))
         fired = torch.zeros_like(norm, dtype=torch.bool)
@@ -103,11 +103,6 @@ class BatchTopKStep(nn.Module):
 
     def _sparse_kernels(self, x: Tensor) -> Kernels:
         return kernels(self.backend if x.dtype == torch.float32 else "torch", x.device.type)
-
-    def _kernels(self, code: SparseCode, x: Tensor) -> Kernels:
-        if len(code) > DENSE_DENSITY * code.n_tokens * code.n_latents:
-            return DenseChunks(self.chunk)
-        return self._sparse_kernels(x)
 
     def _gradient_memory(self, crosscoder: Crosscoder) -> Scratch:
         """The last step's, unless its gradients are still there to be added to."""
@@ -158,7 +153,7 @@ def _reconstruction(
 
 
 def _auxiliary(
-    crosscoder: Crosscoder, x: Tensor, residual: Tensor, norm: Tensor, plan: StepPlan
+    crosscoder: Crosscoder, batch: Backward, norm: Tensor, plan: StepPlan, work: Kernels
 ) -> tuple[Tensor, RowGradients]:
     dead = plan.dead
     weights = RowGradients(
@@ -167,7 +162,7 @@ def _auxiliary(
         crosscoder.encoder_bias[dead],
         crosscoder.decoder.flatten(1)[dead],
     )
-    return auxiliary_step(x, residual, weights, norm[dead], k=plan.auxiliary_k, weight=plan.auxiliary)
+    return auxiliary_step(batch, weights, norm[dead], k=plan.auxiliary_k, weight=plan.auxiliary, kernels=work)
 
 
 def _add_rows(total: RowGradients, part: RowGradients) -> None:
