@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -98,10 +99,18 @@ def test_a_training_batch_depends_on_its_address_alone(
     assert not torch.equal(forward.training_batch(0, seed=6, batch_size=64).row, ahead[0].row)
 
 
-def test_corpus_order_batches_hold_every_kept_row_once(folders: list[Path]) -> None:
+@pytest.mark.parametrize("pass_bytes", [1 << 28, 40_000])
+@pytest.mark.parametrize("split", ["validation", "all"])
+def test_corpus_order_batches_hold_every_kept_row_once(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch, pass_bytes: int, split: Literal["validation", "all"]
+) -> None:
+    monkeypatch.setattr(shards_module, "PASS_BYTES", pass_bytes)
     data = opened(folders)
-    rows = torch.cat([batch.row for batch in data.batches(split="validation", batch_size=7)])
-    assert rows.tolist() == data.rows("validation").tolist()
+    batches = list(data.batches(split=split, batch_size=7))
+    rows = torch.cat([batch.row for batch in batches])
+    assert rows.tolist() == data.rows(split).tolist()
+    assert torch.equal(torch.cat([batch.x for batch in batches])[:, 0, 0].long(), rows)
+    assert {len(batch.row) for batch in batches[:-1]} == {7}
 
 
 @pytest.mark.parametrize("mask", [{}, {"mask": "no_template"}, {"skip_first": 5}])

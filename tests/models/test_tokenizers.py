@@ -25,7 +25,7 @@ def test_a_special_token_with_another_id_is_refused() -> None:
     left, right = make_tokenizer(), make_tokenizer()
     left.add_tokens(["<x>", "<y>"])
     right.add_tokens(["<y>", "<x>"])
-    with pytest.raises(ValueError, match=r"token '<x>' is id \d+ for tuned and \d+ for base"):
+    with pytest.raises(ValueError, match=r"token '<[xy]>' is id \d+ for tuned and \d+ for base"):
         refuse_other_tokenizer(left, right, **NAMES)
 
 
@@ -48,5 +48,5 @@ def test_word_pieces_and_byte_pieces_keep_their_spaces() -> None:
 
 def test_a_folder_without_tokenizer_says_what_to_pass(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ValueError, match=r"tokenizer of .* cannot be reached or read .* pass a folder"):
+    with pytest.raises(ValueError, match=r"holds no tokenizer; save the model's tokenizer there"):
         load_tokenizer(str(tmp_path))

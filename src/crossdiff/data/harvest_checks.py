@@ -44,15 +44,14 @@ def check_model(job: HarvestJob, model: TruncatedModel) -> None:
 
 
 def _packing_error(job: HarvestJob, model: TruncatedModel) -> float:
-    """Relative change of a document's activations when another is packed before it."""
-    ids = job.token_set.ids[: min(48, job.token_set.n_tokens)].long()
-    first, second = ids, ids.flip(0)
-    packed = torch.cat([first, second])[None].to(job.device)
-    positions = torch.arange(len(ids)).repeat(2)[None].to(job.device)
+    """Relative change of documents' activations when others lie before them in their row, over two rows."""
+    ids = job.token_set.ids[: min(48, job.token_set.n_tokens)].long().to(job.device)
+    rows = torch.stack([torch.cat([ids, ids.flip(0)]), torch.cat([ids.flip(0), ids])])
+    positions = torch.arange(len(ids), device=job.device).repeat(2, 2)
     layer = job.layers[-1]
-    together = model.outputs(packed, positions, layers=[layer])[layer][0, len(ids) :].double()
-    alone = model.outputs(second[None].to(job.device), None, layers=[layer])[layer][0].double()
-    return float((together - alone).norm() / alone.norm())
+    together = model.outputs(rows, positions, layers=[layer])[layer][:, len(ids) :].double()
+    alone = torch.stack([model.outputs(x[None], None, layers=[layer])[layer][0] for x in (ids.flip(0), ids)])
+    return float((together - alone.double()).norm() / alone.double().norm())
 
 
 class NotFiniteError(Exception):

@@ -82,17 +82,18 @@ class EpochOrder:
         return found
 
     def spans(self, epoch: int, window: int) -> list[tuple[int, int]]:
-        """Row spans of one window's blocks, ascending (the order on disk)."""
+        """Row spans of one window's blocks that keep a row, ascending (the order on disk)."""
         return [
             (int(self.boundaries[block]), int(self.boundaries[block + 1]))
             for block in self._blocks(epoch, window)
+            if self.block_counts[block]
         ]
 
     def shuffle(self, epoch: int, window: int) -> Int[Tensor, " row"]:
         """Permutation of the window's kept rows, which are counted in ascending order."""
         return self._shuffle(epoch, window)
 
-    def next_window(self, epoch: int, window: int) -> tuple[int, int]:
+    def next_window(self, epoch: int, window: int) -> tuple[int, int] | None:
         """The window after this one, in the next epoch when this is the last."""
         return (epoch, window + 1) if window + 1 < self.n_windows else (epoch + 1, 0)
 
@@ -108,6 +109,30 @@ class EpochOrder:
     def _make_shuffle(self, epoch: int, window: int) -> Tensor:
         count = int(self.block_counts[self._blocks(epoch, window)].sum())
         return torch.from_numpy(_generator(self.seed, epoch, window).permutation(count))
+
+
+class CorpusOrder(EpochOrder):
+    """One pass over the kept rows in corpus order, window by window."""
+
+    def __init__(
+        self,
+        kept: Bool[Tensor, " row"],
+        blocks: Int[Tensor, " block_boundary"],
+        *,
+        window_blocks: int,
+    ) -> None:
+        super().__init__(kept, blocks, seed=0, window_blocks=window_blocks)
+
+    def next_window(self, epoch: int, window: int) -> tuple[int, int] | None:
+        """The window after this one; None after the last."""
+        return (epoch, window + 1) if window + 1 < self.n_windows else None
+
+    def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.arange(0, self.n_blocks, self.window_blocks)
+        return np.arange(self.n_blocks), np.add.reduceat(self.block_counts, starts).cumsum()
+
+    def _make_shuffle(self, epoch: int, window: int) -> Tensor:
+        return torch.arange(int(self.block_counts[self._blocks(epoch, window)].sum()))
 
 
 def _generator(*address: int) -> np.random.Generator:

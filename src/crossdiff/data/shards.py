@@ -14,7 +14,7 @@ from torch import Tensor
 from crossdiff.data.harvested import HarvestedLayer, read_record
 from crossdiff.data.layer_rows import LayerRows
 from crossdiff.data.live import LiveLayer
-from crossdiff.data.order import EpochOrder, document_blocks
+from crossdiff.data.order import CorpusOrder, EpochOrder, document_blocks
 from crossdiff.data.statistics import N_KINDS, Moments, row_groups
 from crossdiff.data.tokens import TokenKind, TokenSet
 from crossdiff.data.windows import WindowReader
@@ -23,6 +23,8 @@ from crossdiff.settings import Settings
 Split = Literal["train", "validation", "all"]
 WINDOW_BYTES = 1 << 30
 """Bytes of stored activations that are mixed at a time, all models together."""
+PASS_BYTES = 1 << 28
+"""Bytes of stored activations that a pass in corpus order holds at a time (two such windows)."""
 
 
 class MaskSettings(Settings):
@@ -105,9 +107,18 @@ class PairedActivations:
         return self._batch(x, rows)
 
     def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
-        """Kept rows in corpus order."""
-        for rows in self.rows(split).split(batch_size):
-            yield self.read(rows)
+        """Kept rows in corpus order, read ahead in the background."""
+        kept = self._split_mask(split)
+        if not kept.any():
+            return
+        blocks, window_blocks = self._windows(PASS_BYTES)
+        order = CorpusOrder(kept, blocks, window_blocks=window_blocks)
+        reader = WindowReader(self.layers, order)
+        try:
+            for start in range(0, order.n_rows, batch_size):
+                yield self._batch(*reader.read(start, min(start + batch_size, order.n_rows)))
+        finally:
+            reader.close()
 
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
         """Batch `number` of the endless shuffled stream of training rows; a pure function of its arguments.
@@ -128,17 +139,17 @@ class PairedActivations:
     def _window_reader(self, seed: int) -> WindowReader:
         if self._reader is None or self._reader.order.seed != seed:
             self.close()
-            blocks = document_blocks(self.token_set.offsets)
-            data_bytes = self.n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
-            n_windows = -(-data_bytes // WINDOW_BYTES)
-            order = EpochOrder(
-                self._split_mask("train"),
-                blocks,
-                seed=seed,
-                window_blocks=-(-(len(blocks) - 1) // n_windows),
-            )
+            blocks, window_blocks = self._windows(WINDOW_BYTES)
+            order = EpochOrder(self._split_mask("train"), blocks, seed=seed, window_blocks=window_blocks)
             self._reader = WindowReader(self.layers, order)
         return self._reader
+
+    def _windows(self, window_bytes: int) -> tuple[Int[Tensor, " block_boundary"], int]:
+        """Boundaries of the blocks, and how many blocks make windows of at most about `window_bytes`."""
+        blocks = document_blocks(self.token_set.offsets)
+        data_bytes = self.n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
+        n_windows = -(-data_bytes // window_bytes)
+        return blocks, -(-(len(blocks) - 1) // n_windows)
 
     def _batch(self, x: Float[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
         tokens = self.token_set

@@ -69,13 +69,14 @@ class WindowReader:
 
     def _window(self, epoch: int, window: int) -> Window:
         key = self._key(epoch, window)
-        following = self._key(*self.order.next_window(epoch, window))
+        after = self.order.next_window(epoch, window)
+        following = None if after is None else self._key(*after)
         for old in [k for k in self._windows if k not in (key, following)]:
             self._release(self._windows.pop(old))
         if key not in self._windows:
             self._windows[key] = self._pool.submit(self._load, *key)
         found = self._windows[key].result()
-        if following not in self._windows:
+        if following is not None and following not in self._windows:
             self._windows[following] = self._pool.submit(self._load, *following)
         return found
 

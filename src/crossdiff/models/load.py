@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crossdiff.models.hooks import captured, decoder_blocks
-from crossdiff.models.pair import ModelSettings
+from crossdiff.models.pair import Attention, ModelSettings
 from crossdiff.models.reach import hub
 from crossdiff.models.weights import checkpoint_folder, link_needed
 
@@ -28,6 +28,7 @@ class TruncatedModel:
     """Embedding and blocks 0 up to the deepest layer asked for."""
 
     body: nn.Module
+    attention: Attention
     blocks: nn.ModuleList
     n_blocks_full: int
     d_model: int
@@ -43,17 +44,23 @@ class TruncatedModel:
         *,
         layers: Sequence[int],
     ) -> dict[int, Float[Tensor, "row place d_model"]]:
-        """Block outputs; `positions` that restart inside a row separate packed documents."""
+        """Block outputs; `positions` that restart inside a row separate packed documents.
+
+        Flash attention separates documents inside a single row only, so there the rows become one.
+        """
+        shape = ids.shape
+        if positions is not None and self.attention == "flash_attention_2":
+            ids, positions = ids.reshape(1, -1), positions.reshape(1, -1)
         with captured(self.blocks, layers) as outputs:
             self.body(input_ids=ids, position_ids=positions, use_cache=False)
-        return dict(outputs)
+        return {layer: x.reshape(*shape, -1) for layer, x in outputs.items()}
 
 
 def load_config(model: ModelSettings, path: str) -> Any:
     """The model's configuration, with one clear message where it cannot be had."""
     from transformers import AutoConfig
 
-    with hub(f"model {model.path}", way_out=_WAY_OUT):
+    with hub(f"model {model.path}", way_out=_WAY_OUT, remote=not Path(path).is_dir()):
         return AutoConfig.from_pretrained(
             path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
@@ -93,6 +100,7 @@ def load_truncated(
         body = body.to(target)
     return TruncatedModel(
         body=body.eval().requires_grad_(requires_grad=False),
+        attention=model.attention,
         blocks=decoder_blocks(body, n_blocks),
         n_blocks_full=n_blocks_full,
         d_model=text.hidden_size,
@@ -125,7 +133,7 @@ def _from_pretrained(model: ModelSettings, path: str, config: Any, *, revision: 
     from transformers import AutoModel, AutoModelForCausalLM
 
     kind = AutoModel if model.adapter is None else AutoModelForCausalLM
-    with _quiet(), hub(f"model {model.path}", way_out=_WAY_OUT):
+    with _quiet(), hub(f"model {model.path}", way_out=_WAY_OUT, remote=not Path(path).is_dir()):
         loaded = kind.from_pretrained(
             path,
             config=config,
@@ -146,7 +154,10 @@ def _with_adapter(causal: Any, adapter: str) -> nn.Module:
             f"adapter={adapter} needs the package peft; install it: pip install 'crossdiff[adapters]'"
         ) from None
     way_out = "pass the adapter's folder (with adapter_config.json)"
-    with hub(f"adapter {adapter}", way_out=way_out), warnings.catch_warnings():
+    with (
+        hub(f"adapter {adapter}", way_out=way_out, remote=not Path(adapter).is_dir()),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings(
             "ignore", message="Found missing adapter keys|.*unexpected", category=UserWarning
         )

@@ -1,38 +1,33 @@
-"""Turning an unreachable hub into one clear message, quickly."""
+"""Turning an unreachable hub into one clear message, within seconds."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
-_TIMEOUT_S = "10"
+_PROBE_S = 5.0
 
 
 @contextmanager
-def hub(what: str, *, way_out: str) -> Iterator[None]:
-    """Run a hub or folder access; a failure to reach or read `what` becomes a ValueError with `way_out`."""
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", _TIMEOUT_S)
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", _TIMEOUT_S)
-    import httpx
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+def hub(what: str, *, way_out: str, remote: bool = True) -> Iterator[None]:
+    """Access the hub (or its cache, or a folder); a failure to read `what` is a ValueError with `way_out`.
 
-    unreachable = (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        HFValidationError,
-        httpx.HTTPError,
-        ConnectionError,
-        TimeoutError,
-    )
+    Where the hub does not answer a first knock, its clients are put into their offline mode: they then
+    use what is cached, or fail at once instead of trying again for minutes.
+    """
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    unreachable = (HfHubHTTPError, HFValidationError, httpx.HTTPError, ConnectionError, TimeoutError)
     try:
-        yield
+        with _offline_if_unreachable() if remote else nullcontext():
+            yield
     except unreachable as error:
         raise _message(what, way_out, error) from error
     except OSError as error:
@@ -41,6 +36,42 @@ def hub(what: str, *, way_out: str) -> Iterator[None]:
         raise _message(what, way_out, error) from error
 
 
+@cache
+def hub_answers() -> bool:
+    """Whether the hub accepts a connection; taken as given behind a proxy."""
+    from huggingface_hub import constants
+
+    endpoint = urlparse(constants.ENDPOINT)
+    if "https" in getproxies() or "all" in getproxies():
+        return True
+    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
+    try:
+        socket.create_connection((endpoint.hostname or "", port), timeout=_PROBE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or hub_answers():
+        yield
+        return
+    switched = [constants, *([sys.modules["datasets.config"]] if "datasets.config" in sys.modules else [])]
+    for module in switched:
+        module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in switched:
+            module.HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
+
+
 def _message(what: str, way_out: str, error: Exception) -> ValueError:
     reason = " ".join(str(error).split())[:300]
-    return ValueError(f"{what} cannot be reached or read ({type(error).__name__}: {reason}); {way_out}")
+    offline = " (offline mode)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return ValueError(
+        f"{what} cannot be reached or read{offline}: {type(error).__name__}: {reason}; {way_out}"
+    )

@@ -19,8 +19,13 @@ def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code:
     """The fast tokenizer of a hub model or folder."""
     from transformers import AutoTokenizer
 
+    local = Path(path).is_dir()
+    if local and not has_tokenizer(Path(path)):
+        raise ValueError(
+            f"{path} holds no tokenizer; save the model's tokenizer there too (tokenizer.save_pretrained)"
+        )
     way_out = "pass a folder that holds the model and its tokenizer (saved with save_pretrained) instead"
-    with hub(f"tokenizer of {path}", way_out=way_out):
+    with hub(f"tokenizer of {path}", way_out=way_out, remote=not local):
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
         )
