@@ -141,4 +141,6 @@ def _row(node: Node, graph: Sequence[Node]) -> tuple[str, ...]:
         parents = nearest(parent for parent in node.step.parents.values() if parent.key in others)
         entries = [(others[parent.key].entry, parent) for parent in parents]
         after = ",".join(sorted({entry.job if entry else parent.name for entry, parent in entries}))
+    if node.job and node.state == "waiting" and not after:
+        after = f"({node.job.reason})" if node.job.reason else ""
     return (node.step.name, node.step.key, node.state, job, after, log)
