@@ -6,7 +6,8 @@ import torch
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
-from crossdiff.training.fit import RunFolder, TrainingRun, fit
+from crossdiff.training.fit import fit
+from crossdiff.training.run import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
 

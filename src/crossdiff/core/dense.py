@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crossdiff.core import objectives
 from crossdiff.core.axes import Activations, Code
+from crossdiff.core.collective import largest_of_all, n_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import project_
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, largest, largest_per_token
@@ -93,7 +94,7 @@ def _forward_code(
         case BatchTopK():
             positive = pre.relu()
             scaled = (positive * norm).detach()
-            mask = largest(scaled, count=plan.k * xn.shape[0])
+            mask = _largest_of_the_batch(scaled, k=plan.k)
             return torch.where(mask, positive, 0), scaled * mask, {}
         case TopK():
             positive = pre.relu()
@@ -116,6 +117,15 @@ def _forward_code(
                     "revival": silent.sum(dim=1).mean(),
                 },
             )
+
+
+def _largest_of_the_batch(scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
+    """Mask of the k * n_tokens largest over all ranks."""
+    if n_ranks() == 1:
+        return largest(scaled, count=k * scaled.shape[0])
+    flat = scaled.reshape(-1)
+    mask, _ = largest_of_all(flat, count=k * scaled.shape[0] * n_ranks(), limit=flat.numel())
+    return mask.view_as(scaled)
 
 
 def _auxiliary(crosscoder: Crosscoder, xn: Activations, residual: Activations, plan: StepPlan) -> Tensor:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crossdiff.core.axes import Activations, Code, PerLatent
+from crossdiff.core.collective import residual_variance
 
 LossForm = Literal["norm", "squared"]
 
@@ -27,11 +28,12 @@ def auxiliary_loss(
 ) -> Float[Tensor, ""]:
     """AuxK: squared error of the dead latents' decoding to the residual, over the residual's variance.
 
-    `residual` must be detached; no decoder bias is added. 0 where the residual does not vary.
+    `residual` must be detached; no decoder bias is added. 0 where the residual does not vary. The variance is
+    that of the global batch, the error that of this rank's tokens.
     """
     target = residual.flatten(1)
     error = (target - code @ decoder.flatten(1)).square().sum(dim=1).mean()
-    variance = (target - target.mean(dim=0)).square().sum(dim=1).mean()
+    variance = residual_variance(target)
     return torch.where(variance > 0, error / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
 
 

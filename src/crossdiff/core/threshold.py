@@ -11,7 +11,6 @@ import torch
 from crossdiff.core.axes import Activations, ActiveValues
 from crossdiff.core.crosscoder import LATENT_CHUNK, Crosscoder
 
-
 POOL = 2
 """A batch may hold this many times its share of the codes above the common threshold."""
 

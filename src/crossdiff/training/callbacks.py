@@ -18,9 +18,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from crossdiff.core.collective import largest_over_ranks, n_ranks
 from crossdiff.io.progress import bar
 from crossdiff.training.evaluation import HeldOut
 from crossdiff.training.module import CrosscoderModule
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 class Progress(pl.Callback):
@@ -37,7 +40,7 @@ class Progress(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: CrosscoderModule, *_: Any) -> None:  # pyright: ignore
         """Advance by one step."""
         if trainer.global_step % 20 == 0:
-            self.bar.set_postfix(loss=f"{pl_module.figures['loss']:.4g}", refresh=False)
+            self.bar.set_postfix(loss=f"{pl_module.last_loss():.4g}", refresh=False)
         self.bar.update(1)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -82,7 +85,12 @@ class Metrics(pl.Callback):
             return
         now = time.perf_counter()
         rate = (step - self.since[1]) * settings.batch_size / (now - self.since[0])
-        row = {"step": step, "tokens": step * settings.batch_size, **pl_module.figures, "tokens_per_s": rate}
+        row = {
+            "step": step,
+            "tokens": step * settings.batch_size,
+            **pl_module.figures(),
+            "tokens_per_s": rate,
+        }
         norms = pl_module.crosscoder.decoder.detach().norm(dim=2).mean(dim=0).tolist()
         row |= {f"decoder_norm_{name}": norm for name, norm in zip(self.names, norms, strict=True)}
         if validates:
@@ -121,8 +129,6 @@ class Resume(pl.Callback):
     process goes on after TERM and a save: SLURM kills and requeues it (an exit would count as the end).
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-
     def __init__(self, path: Path, *, every: int) -> None:
         self.path, self.every = path, every
         self.pending: signal.Signals | None = None
@@ -143,8 +149,8 @@ class Resume(pl.Callback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.process, self.guarded = os.getpid(), self.SIGNALS
-        before = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self.process, self.guarded = os.getpid(), STOP_SIGNALS
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -157,7 +163,7 @@ class Resume(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Save when it is time or when a signal came."""
-        number, self.pending = self.pending, None
+        number = self._agreed(pl_module.device)
         if number is None and (trainer.global_step % self.every or trainer.global_step == trainer.max_steps):
             return
         self.save(trainer)
@@ -165,12 +171,20 @@ class Resume(pl.Callback):
             self.interrupted = number
             trainer.should_stop = True
 
+    def _agreed(self, device: torch.device) -> signal.Signals | None:
+        """A signal that any rank got; all ranks stop at the same step."""
+        own = torch.tensor(self.pending or 0, device=device)
+        self.pending = None
+        agreed = int(largest_over_ranks(own)) if n_ranks() > 1 else int(own)
+        return signal.Signals(agreed) if agreed else None
+
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint aside, then rename."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_suffix(".part")
         trainer.save_checkpoint(aside)
-        os.replace(aside, self.path)
+        if trainer.is_global_zero:
+            os.replace(aside, self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """Random states, which Lightning does not save."""

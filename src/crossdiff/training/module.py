@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +12,10 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader
 
+from crossdiff.core.axes import Activations
+from crossdiff.core.collective import own_part
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dense import StepResult
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.threshold import RunningThreshold
 from crossdiff.data.shards import PairedBatch
@@ -21,11 +25,18 @@ from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, AddressedBatches, check_finite
 
 
-class CrosscoderModule(pl.LightningModule):
-    """Fetches the addressed batch, lets `Stepper` do the step, keeps what a resumed run needs.
+@dataclass(frozen=True)
+class LastStep:
+    """What the metrics of the latest step are computed from, when they are asked for."""
 
-    figures holds the latest step's metrics; callbacks read them.
-    """
+    result: StepResult
+    x: Activations
+    learning_rate: float
+    gradient_norm: float
+
+
+class CrosscoderModule(pl.LightningModule):
+    """Fetches the addressed batch, lets `Stepper` do the step, keeps what a resumed run needs."""
 
     tokens_since_fired: torch.Tensor
 
@@ -48,7 +59,7 @@ class CrosscoderModule(pl.LightningModule):
         self.sparse_step = self.stepper.sparse
         self.start = 0
         self.identity: dict[str, Any] = {}
-        self.figures: dict[str, float] = {}
+        self.last: LastStep | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over all parameters; its rate is set at every step."""
@@ -80,21 +91,33 @@ class CrosscoderModule(pl.LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        result = self.stepper.gradients(batch.x, step=step, dead=dead)
+        x = own_part(batch.x)
+        result = self.stepper.gradients(x, step=step, dead=dead)
         norm = self.stepper.gradient_norm(optimizer.optimizer)
         check_step(result, norm, step=step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        self.tokens_since_fired += batch.x.shape[0]
+        self.tokens_since_fired += settings.batch_size
         self.tokens_since_fired[result.fired] = 0
         if step >= self.stepper.threshold_start:
             self.running_threshold.add(float(result.smallest_kept))
-        self.figures = {
-            **self.stepper.figures(result, batch.x, step=step),
-            "learning_rate": rate,
-            "gradient_norm": norm,
+        self.last = LastStep(result, x, rate, norm)
+
+    def last_loss(self) -> float:
+        """Loss of the latest step; NaN before the first."""
+        return math.nan if self.last is None else float(self.last.result.total)
+
+    def figures(self) -> dict[str, float]:
+        """Metrics of the latest step."""
+        assert self.last is not None, "no step was done yet"
+        k = self.stepper.k_at(self.global_step - 1)
+        return {
+            **self.stepper.figures(self.last.result, self.last.x),
+            "learning_rate": self.last.learning_rate,
+            "gradient_norm": self.last.gradient_norm,
             "dead_share": self.dead_share(),
-            "threshold": self.running_threshold.value() if self.stepper.has_k else math.nan,
+            "k": math.nan if k is None else k,
+            "threshold": math.nan if k is None else self.running_threshold.value(),
         }
 
     def dead_share(self) -> float:

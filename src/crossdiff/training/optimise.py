@@ -13,10 +13,12 @@ from torch import Tensor
 
 from crossdiff.core import dense
 from crossdiff.core.axes import Activations
+from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ranks, sum_over_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
-from crossdiff.core.sparsity import BatchTopK, Sparsity, TopK, check_fits
+from crossdiff.core.sparse.ranks import GlobalBatchTopKStep
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, check_fits
 from crossdiff.training.settings import TrainingSettings
 
 
@@ -66,26 +68,32 @@ class Stepper:
             return optimizer.measure()
         return float(torch.nn.utils.clip_grad_norm_(self.crosscoder.parameters(), self.training.clip_norm))
 
+    def k_at(self, step: int) -> int | None:
+        """Latents per token at a step; None for methods without k."""
+        if isinstance(self.sparsity, BatchTopK | TopK):
+            return self.sparsity.k_at(step, n_latents=self.crosscoder.n_latents)
+        return None
+
     def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
         """What optimizer step `step` optimises."""
-        k = self.sparsity.k_at(step, n_latents=self.crosscoder.n_latents) if self.has_k else 0  # type: ignore[union-attr]
-        penalty = 0.0 if self.has_k else self.sparsity.penalty_at(step)  # type: ignore[union-attr]
+        k = self.k_at(step)
+        penalty = self.sparsity.penalty_at(step) if isinstance(self.sparsity, L1 | JumpReLU) else 0.0
         return StepPlan(
-            sparsity=self.sparsity, k=k, penalty=penalty, loss=self.training.loss,
+            sparsity=self.sparsity, k=k or 0, penalty=penalty, loss=self.training.loss,
             auxiliary=self.training.auxiliary, auxiliary_k=self.auxiliary_k, dead=dead,
         )  # fmt: skip
 
     def gradients(self, x: Activations, *, step: int, dead: Int[Tensor, " dead"]) -> StepResult:
-        """Gradients of the mean loss over the batch's parts, in the parameters' `.grad`."""
+        """Gradients of the global batch's mean loss, in the parameters' `.grad`; `x` is this rank's part."""
         plan = self.plan(step, dead)
         xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(x))
         parts = xn.chunk(self.training.accumulate)
         results = [self._part(part, plan) for part in parts]
-        if len(parts) > 1:
+        if len(parts) * n_ranks() > 1:
             for parameter in self.crosscoder.parameters():
-                if parameter.grad is not None:
-                    parameter.grad /= len(parts)
-        return merge(results)
+                assert parameter.grad is not None
+                parameter.grad = sum_over_ranks(parameter.grad) / (len(parts) * n_ranks())
+        return over_ranks(merge(results))
 
     def _part(self, xn: Activations, plan: StepPlan) -> StepResult:
         if self.sparse is not None:
@@ -93,17 +101,16 @@ class Stepper:
         with torch.autocast(xn.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             return dense.gradients(self.crosscoder, xn, plan)
 
-    def figures(self, result: StepResult, x: Activations, *, step: int) -> dict[str, float]:
-        """Loss terms, batch FVE per model and batch L0 of a step; batch FVE is about the batch's own mean."""
+    def figures(self, result: StepResult, x: Activations) -> dict[str, float]:
+        """Loss terms, FVE per model and L0 of a step; its FVE is about the mean of this rank's tokens."""
         xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(x))
-        variance = (xn - xn.mean(dim=0)).square().sum(dim=(0, 2))
-        fve = 1 - result.squared_error / variance
+        variance = (xn - xn.mean(dim=0)).square().sum(dim=(0, 2)) * n_ranks()
+        fve = (1 - result.squared_error / variance).tolist()
         return {
             "loss": float(result.total),
             **{name: float(value) for name, value in result.terms.items()},
-            **{f"fve_{name}": float(v) for name, v in zip(model_names(self.crosscoder), fve, strict=True)},
-            "l0": result.n_active / x.shape[0],
-            "k": self.plan(step, x.new_zeros(0, dtype=torch.int64)).k if self.has_k else math.nan,
+            **{f"fve_{name}": value for name, value in zip(model_names(self.crosscoder), fve, strict=True)},
+            "l0": result.n_active / (x.shape[0] * n_ranks()),
         }
 
 
@@ -119,9 +126,11 @@ def _sparse_step(sparsity: Sparsity, training: TrainingSettings) -> BatchTopKSte
                 "training.optimizer=lazy_adam needs the sparse step of batch_topk; choose optimizer=adam"
             )
         return None
-    return BatchTopKStep(
+    alone = training.accumulate == 1 and training.devices == 1
+    step = BatchTopKStep if training.devices == 1 else GlobalBatchTopKStep
+    return step(
         encode="bfloat16" if training.precision == "bf16" else "float32",
-        layout="rows" if training.accumulate == 1 else "dense",
+        layout="auto" if alone else "dense",
     )
 
 
@@ -148,6 +157,27 @@ def merge(results: Iterable[StepResult]) -> StepResult:
         n_active=sum(part.n_active for part in parts),
         smallest_kept=smallest[~smallest.isnan()].mean(),
         squared_error=torch.stack([part.squared_error for part in parts]).sum(dim=0),
+    )
+
+
+def over_ranks(result: StepResult) -> StepResult:
+    """Result of the global batch from those of the ranks' equal parts, on all ranks."""
+    if n_ranks() == 1:
+        return result
+    names = list(result.terms)
+    means = mean_over_ranks(torch.stack([result.total, *(result.terms[name] for name in names)]))
+    smallest = -largest_over_ranks(
+        torch.where(result.smallest_kept.isnan(), -torch.inf, -result.smallest_kept)
+    )
+    n_active = sum_over_ranks(torch.tensor(result.n_active, device=result.fired.device))
+    return replace(
+        result,
+        total=means[0],
+        terms=dict(zip(names, means[1:], strict=True)),
+        fired=largest_over_ranks(result.fired.int()).bool(),
+        n_active=int(n_active),
+        smallest_kept=torch.where(smallest.isinf(), torch.nan, smallest),
+        squared_error=sum_over_ranks(result.squared_error),
     )
 
 

@@ -15,7 +15,7 @@ class TrainingSettings(Settings):
     Give either `n_tokens` (tokens seen, epochs included) or `n_steps`. Step counts are optimizer steps.
     """
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "devices"})
 
     n_tokens: int | None = Field(default=None, ge=1)
     n_steps: int | None = Field(default=None, ge=1)
@@ -55,6 +55,8 @@ class TrainingSettings(Settings):
     """Held-out tokens looked at during training; the final figures use all of them."""
     log_every: int = Field(default=50, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
+    devices: int = Field(default=1, ge=1)
+    """Processes on this machine that share every batch, one per GPU (or on CPU)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSettings:

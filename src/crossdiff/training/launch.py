@@ -1,0 +1,118 @@
+"""Training on several devices of this machine: one process per device, started here.
+
+Every rank reads the addressed batch and works on its own contiguous part; the batch top-k, the dead latents
+and the gradients are those of the global batch, so that the weights stay equal on all ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.io.tables import read_json, write_json
+from crossdiff.training.callbacks import STOP_SIGNALS
+from crossdiff.training.fit import fit
+from crossdiff.training.run import RunFolder, TrainingRun
+from crossdiff.training.source import ActivationSource
+from crossdiff.training.trainer import end_by
+
+FAILED = 3
+"""Exit code of a rank whose ValueError the parent raises again."""
+
+
+def fit_on_devices(
+    run: TrainingRun, open_source: Callable[[], ActivationSource], folder: RunFolder
+) -> tuple[Crosscoder, dict[str, Any]]:
+    """`fit` in one process per device; with one device in this process. Needs picklable arguments."""
+    check_devices(run)
+    if run.training.devices == 1:
+        return fit(run, open_source(), folder)
+    result = folder.checkpoint.parent / "result"
+    shutil.rmtree(result, ignore_errors=True)
+    result.mkdir(parents=True)
+    arguments = (run, open_source, folder, _free_port())
+    context = start_processes(_rank, arguments, nprocs=run.training.devices, join=False, start_method="spawn")
+    assert context is not None
+    with _forwarding(context.processes) as received:
+        try:
+            while not context.join(timeout=1):
+                pass
+        except ProcessExitedException:
+            if (result / "error.json").is_file():
+                raise ValueError(read_json(result / "error.json")) from None
+            if not received:
+                raise
+    if received:
+        end_by(received[0])
+    return Crosscoder.load(result), read_json(result / "figures.json")
+
+
+def check_devices(run: TrainingRun) -> None:
+    """ValueError when the machine or the batch has less than the number of devices asked for."""
+    if run.device.startswith("cuda") and run.training.devices > torch.cuda.device_count():
+        raise ValueError(
+            f"training.devices={run.training.devices}, this machine has {torch.cuda.device_count()} GPUs; "
+            "choose fewer devices"
+        )
+    parts = run.training.devices * run.training.accumulate
+    if run.training.batch_size % parts:
+        raise ValueError(
+            f"training.batch_size={run.training.batch_size} does not divide into "
+            f"devices={run.training.devices} x accumulate={run.training.accumulate} parts; "
+            f"choose a multiple of {parts}"
+        )
+
+
+def _rank(
+    rank: int, run: TrainingRun, open_source: Callable[[], ActivationSource], folder: RunFolder, port: int
+) -> None:
+    """One process: trains; rank 0 also measures and leaves the result."""
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(run.training.devices)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(max(1, torch.get_num_threads() // run.training.devices))
+    result = folder.checkpoint.parent / "result"
+    try:
+        crosscoder, figures = fit(replace(run, rank=rank), open_source(), folder)
+    except (SystemExit, KeyboardInterrupt):
+        return
+    except ValueError as error:
+        write_json(str(error), result / "error.json")
+        raise SystemExit(FAILED) from error
+    if rank == 0:
+        crosscoder.save(result)
+        write_json(figures, result / "figures.json")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def _forwarding(processes: list[Any]) -> Iterator[list[signal.Signals]]:
+    """Pass stop signals on to all ranks, which save and end; yields those received."""
+    received: list[signal.Signals] = []
+
+    def forward(number: int, frame: Any) -> None:
+        received.append(signal.Signals(number))
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    before = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

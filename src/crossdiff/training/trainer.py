@@ -1,0 +1,119 @@
+"""The Lightning trainer as crossdiff uses it: quiet, resumable, stopped by signals without a loss."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+from crossdiff.training.callbacks import Metrics, Progress, Resume
+from crossdiff.training.evaluation import HeldOut, evaluate, held_out_batches
+from crossdiff.training.module import CrosscoderModule
+from crossdiff.training.optimise import model_names
+from crossdiff.training.resume import check_checkpoint
+from crossdiff.training.run import RunFolder, TrainingRun
+
+
+class Ranks(DDPStrategy):
+    """Processes of `DDPStrategy` without its wrapper: core sums the gradients itself."""
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is; a wrapper would keep a second copy of all gradients."""
+
+
+def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None:
+    """Do all optimizer steps that are left, or end the process as a stop signal asks."""
+    settings = run.training
+    resume = Resume(folder.checkpoint, every=settings.checkpoint_every)
+    resumed = check_checkpoint(folder.checkpoint, run.identity(), n_devices=settings.devices)
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="gpu" if run.device.startswith("cuda") else "cpu",
+            devices=run.lightning_devices,
+            strategy=_strategy(run),
+            plugins=[LightningEnvironment()],
+            max_steps=settings.total_steps(),
+            max_epochs=-1,
+            logger=list(run.loggers) if run.leads and run.loggers else False,
+            callbacks=[*_reporting(run, module, folder), resume],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        with resume.guarding_signals():
+            trainer.fit(module, ckpt_path=folder.checkpoint if resumed else None, weights_only=True)
+    if resume.interrupted is not None:
+        if run.leads:
+            say_stopped(resume.interrupted, trainer.global_step)
+        end_by(resume.interrupted)
+
+
+def say_stopped(number: signal.Signals, step: int) -> None:
+    """Tell the user where the run stands and how to go on."""
+    message = f"training stopped by {number.name}; saved at step {step}: run the same command to continue"
+    print(message, file=sys.stderr, flush=True)
+
+
+def end_by(number: signal.Signals) -> NoReturn:
+    """End this process as the signal asks: by the handler that was there before, else by exit code."""
+    handler = signal.getsignal(number)
+    if callable(handler):
+        handler(number, None)
+    raise SystemExit(128 + number)
+
+
+def _strategy(run: TrainingRun) -> Strategy | str:
+    if run.training.devices == 1:
+        return "auto"
+    return Ranks(process_group_backend="nccl" if run.device.startswith("cuda") else "gloo")
+
+
+def _reporting(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> list[pl.Callback]:
+    """Metrics and progress, of the leading rank only."""
+    if not run.leads:
+        return []
+    settings = run.training
+
+    def validate() -> HeldOut:
+        batches = held_out_batches(
+            module.source,
+            batch_size=settings.batch_size,
+            n_tokens=settings.validate_tokens,
+            device=module.device,
+        )
+        k = module.stepper.k_at(module.global_step - 1)
+        threshold = 0.0 if k is None else module.running_threshold.value()
+        return evaluate(module.crosscoder, batches, threshold=threshold, k=k)
+
+    return [
+        Metrics(folder.metrics, validate=validate, names=model_names(module.crosscoder)),
+        Progress(n_steps=settings.total_steps(), enabled=run.progress),
+    ]
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's announcements and hints; its errors still travel."""
+    loggers = [
+        logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*num_workers.*|.*GPU available.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

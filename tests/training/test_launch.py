@@ -1,0 +1,93 @@
+"""Two processes train what one process trains."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import BatchTopK
+from crossdiff.training.launch import check_devices, fit_on_devices
+from crossdiff.training.run import RunFolder, TrainingRun
+from crossdiff.training.settings import TrainingSettings
+from tests.planted_source import PlantedSource
+
+
+def small_source() -> PlantedSource:
+    return PlantedSource(n_rows=2000)
+
+
+def broken_source() -> PlantedSource:
+    source = PlantedSource(n_rows=2000)
+    statistics = source.statistics()
+    source.statistics = lambda: statistics  # type: ignore[method-assign]
+    source.x[555, 0, 0] = float("nan")
+    return source
+
+
+def make_run(**training) -> TrainingRun:
+    settings = {
+        "n_steps": 24, "batch_size": 128, "learning_rate": 1e-3, "warmup_steps": 5, "dead_after_tokens": 100,
+        "validate_every": 12, "log_every": 6, "checkpoint_every": 10, **training,
+    }  # fmt: skip
+    return TrainingRun(
+        dictionary=DictionarySettings(n_latents=256),
+        sparsity=BatchTopK(k=4, k_initial=12, anneal_steps=8),
+        training=TrainingSettings(**settings),
+        seed=0,
+        progress=False,
+    )
+
+
+def fitted(folder: Path, **training) -> tuple[Crosscoder, dict]:
+    return fit_on_devices(make_run(**training), small_source, RunFolder(folder))
+
+
+@pytest.mark.parametrize("step", [pytest.param("dense", marks=pytest.mark.slow), "sparse"])
+def test_two_ranks_with_a_global_batch_top_k_train_the_weights_of_one(step: str, tmp_path: Path) -> None:
+    """With dead latents, so that AuxK and its global residual variance take part."""
+    one, figures = fitted(tmp_path / "one", step=step)
+    two, figures_of_two = fitted(tmp_path / "two", step=step, devices=2)
+    assert figures["dead_share"] > 0
+    assert figures_of_two["dead_share"] == pytest.approx(figures["dead_share"], abs=0.02)
+    torch.testing.assert_close(two.decoder, one.decoder, rtol=0, atol=3e-4)
+    torch.testing.assert_close(two.threshold, one.threshold, rtol=1e-3, atol=0)
+    rows = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("one", "two")]
+    first = [[float(value or "nan") for value in row[1].split(",")[:4]] for row in rows]
+    assert first[1] == pytest.approx(first[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_an_error_of_a_rank_reaches_the_user_as_one_message(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"token rows \[555\]"):
+        fit_on_devices(make_run(devices=2), broken_source, RunFolder(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_stop_signal_reaches_all_ranks_and_the_run_continues(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    whole, _ = fitted(tmp_path / "whole", devices=2, n_steps=60)
+
+    def stop_when_saved() -> None:
+        while not folder.checkpoint.is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop_when_saved)
+    thread.start()
+    with pytest.raises(SystemExit):
+        fitted(tmp_path, devices=2, n_steps=60)
+    thread.join()
+    assert folder.checkpoint.is_file()
+    again, _ = fitted(tmp_path, devices=2, n_steps=60)
+    assert torch.equal(again.decoder, whole.decoder)
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not divide into devices=3 x accumulate=1 parts"):
+        check_devices(make_run(devices=3))
