@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crossdiff.core.codes import SparseCode
+from crossdiff.core.collective import residual_variance
 from crossdiff.core.objectives import auxiliary_code
 from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients
 from crossdiff.core.sparse.plain import suited
@@ -28,7 +29,7 @@ def auxiliary_step(
     residual `x - x_hat`. A residual that does not vary (a batch of one) gives loss 0 and no gradient.
     """
     residual = batch.gradient
-    variance = (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
+    variance = residual_variance(residual)  # of the global batch, over all ranks
     code = _sparse(auxiliary_code((batch.x @ rows.encoder.T + rows.encoder_bias).relu(), norm, k=k))
     groups, work = (
         ByLatent.of(code, latents=torch.arange(code.n_latents, device=norm.device)),
