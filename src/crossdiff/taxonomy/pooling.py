@@ -1,0 +1,137 @@
+"""Several runs whose truth is planted, pooled: how well the recovered changes follow the planted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+GROUPS = ("gain", "keep", "loss")
+
+
+@dataclass(frozen=True)
+class PlantedRun:
+    """One run: per category its planted change and group, and the counts of both pairs.
+
+    `rest_reference` and `rest_treatment` are the labelled latents outside the categories (other).
+    """
+
+    planted: np.ndarray
+    group: np.ndarray
+    reference: np.ndarray
+    treatment: np.ndarray
+    rest_reference: int
+    rest_treatment: int
+
+    def resampled(self, generator: np.random.Generator) -> PlantedRun:
+        """Latents drawn anew with replacement, each pair for itself."""
+        reference = _redraw(self.reference, self.rest_reference, generator)
+        treatment = _redraw(self.treatment, self.rest_treatment, generator)
+        return PlantedRun(
+            self.planted, self.group, reference[:-1], treatment[:-1], int(reference[-1]), int(treatment[-1])
+        )
+
+    def log_changes(self) -> np.ndarray:
+        """Log ratio of shares per category; 1/2 is added to every count, so that empty ones have a place."""
+        n_reference = self.reference.sum() + self.rest_reference
+        n_treatment = self.treatment.sum() + self.rest_treatment
+        ratio = (self.treatment + 0.5) / (n_treatment + 0.5) * (n_reference + 0.5) / (self.reference + 0.5)
+        return np.log(ratio)
+
+
+def read_run(deltas: pd.DataFrame, planted: Sequence[dict[str, Any]]) -> PlantedRun:
+    """A run from its delta table and the `planted` list of its summary.json."""
+    rows = deltas[deltas.level == "category"].set_index("name")
+    truth = pd.DataFrame(planted).set_index("name")
+    own = rows.loc[truth.index]
+    return PlantedRun(
+        planted=truth["change"].to_numpy(float),
+        group=truth["group"].to_numpy(str),
+        reference=own.count_reference.to_numpy(int),
+        treatment=own.count_treatment.to_numpy(int),
+        rest_reference=int(rows.total_reference.iloc[0] - own.count_reference.sum()),
+        rest_treatment=int(rows.total_treatment.iloc[0] - own.count_treatment.sum()),
+    )
+
+
+def pooled_recovery(runs: Sequence[PlantedRun], *, seed: int = 0, draws: int = 2000) -> dict[str, Any]:
+    """Spearman correlation and group changes over all runs, with 95 % intervals.
+
+    The correlation is over (run, category) points and its interval from resampling those points. A
+    group's change is its share over all runs, treatment over reference, - 1; intervals of the changes
+    and of their log-ratio differences to `keep` resample latents within every run and pair.
+    """
+    generator = np.random.default_rng(seed)
+    planted = np.concatenate([run.planted for run in runs])
+    recovered = np.concatenate([run.log_changes() for run in runs])
+    points = generator.integers(len(planted), size=(draws, len(planted)))
+    correlations = [spearman(planted[chosen], recovered[chosen]) for chosen in points]
+    logs = np.array([_group_logs([run.resampled(generator) for run in runs]) for _ in range(draws)])
+    own = _group_logs(runs)
+    keep = GROUPS.index("keep")
+    return {
+        "n_runs": len(runs),
+        "n_points": len(planted),
+        "spearman": {"rho": spearman(planted, recovered), **_interval(correlations)},
+        "groups": {
+            name: {
+                "counts": [
+                    int(sum(values[run.group == name].sum() for run, values in side)) for side in _sides(runs)
+                ],
+                "change": float(np.expm1(own[index])),
+                **{key: float(np.expm1(value)) for key, value in _interval(logs[:, index]).items()},
+                "minus_keep": None
+                if index == keep
+                else {
+                    "log_ratio": float(own[index] - own[keep]),
+                    **_interval(logs[:, index] - logs[:, keep]),
+                },
+            }
+            for index, name in enumerate(GROUPS)
+        },
+    }
+
+
+def spearman(left: np.ndarray, right: np.ndarray) -> float:
+    """Rank correlation with average ranks for ties."""
+    ranks = pd.DataFrame({"left": left, "right": right}).rank()
+    return float(ranks.left.corr(ranks.right))
+
+
+def _sides(runs: Sequence[PlantedRun]) -> tuple[list, list]:
+    return [(run, run.reference) for run in runs], [(run, run.treatment) for run in runs]
+
+
+def _group_logs(runs: Sequence[PlantedRun]) -> np.ndarray:
+    """Log ratio of pooled shares per group, 1/2 added to the counts."""
+    totals = [
+        sum(values.sum() for _, values in side) + rest
+        for side, rest in zip(
+            _sides(runs),
+            (sum(run.rest_reference for run in runs), sum(run.rest_treatment for run in runs)),
+            strict=True,
+        )
+    ]
+    logs = []
+    for name in GROUPS:
+        reference, treatment = (
+            sum(values[run.group == name].sum() for run, values in side) for side in _sides(runs)
+        )
+        logs.append(np.log((treatment + 0.5) / totals[1] * totals[0] / (reference + 0.5)))
+    return np.array(logs)
+
+
+def _redraw(counts: np.ndarray, rest: int, generator: np.random.Generator) -> np.ndarray:
+    cells = np.append(counts, rest).astype(float)
+    total = int(cells.sum())
+    return generator.multinomial(total, cells / total) if total else cells.astype(int)
+
+
+def _interval(values: Any) -> dict[str, float]:
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return {"ci_low": float(low), "ci_high": float(high)}
