@@ -35,7 +35,12 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: None) -> Path:
 
 
 @pytest.fixture
-def cluster(fakes: None) -> None:
+def cluster(fakes: None, cluster_only: None) -> None:
+    """The one-machine SLURM and fake stages."""
+
+
+@pytest.fixture
+def cluster_only() -> None:
     """The one-machine SLURM; skips where it is not up."""
     if not shutil.which("sinfo"):
         pytest.skip("no SLURM on this machine; slurm/local_cluster.sh up installs one")

@@ -10,70 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cluster_jobs import running, settle, worker
 from fake_plan import FOLDER, chain, submission
 
 from crossdiff.dispatch import queue, status
-from crossdiff.dispatch.graph import graph_table, read_graph
-from crossdiff.dispatch.slurm import Submission, submit
+from crossdiff.dispatch.graph import read_graph
+from crossdiff.dispatch.slurm import submit
 from crossdiff.pipeline.steps import Step
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
-
-
-def settle(asked: Submission, *, seconds: float = 300) -> dict[str, str]:
-    """State of every step by name and layer once nothing is queued; requeued jobs start at once."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        graph = read_graph(asked.steps, asked.runtime.store)
-        if not any(node.is_queued for node in graph):
-            return {node.step.inputs.text: node.state for node in graph}  # type: ignore[attr-defined]
-        release()
-        time.sleep(1)
-    pytest.fail(f"still queued after {seconds} s:\n{graph_table(graph)}")
-
-
-def release() -> None:
-    """SLURM holds requeued jobs for 120 s."""
-    waiting = subprocess.run(
-        ["squeue", "-h", "-t", "PD", "-o", "%i %r"], capture_output=True, text=True, check=True
-    )
-    for line in waiting.stdout.splitlines():
-        job, reason = line.split(maxsplit=1)
-        if reason == "BeginTime":
-            subprocess.run(["scontrol", "update", f"job={job}", "StartTime=now"], check=False)
-
-
-def running(asked: Submission, step: Step, *, units: int, seconds: float = 90) -> str:
-    """Job id of the step, once it runs and has written that many units."""
-    draft = step.folder(asked.runtime.store).with_name(f".{step.key}.draft")
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        (node,) = [node for node in read_graph(asked.steps, asked.runtime.store) if node.step.key == step.key]
-        if node.state == "running" and len(list(draft.glob("unit_*"))) >= units:
-            assert node.entry is not None
-            return node.entry.job
-        assert node.state in ("running", "waiting"), node
-        release()
-        time.sleep(0.3)
-    pytest.fail(f"{step.name} did not reach {units} units within {seconds} s")
-
-
-def worker(job: str, *, but: int = 0, seconds: float = 60) -> int:
-    """Process id of the Python that works for the job, other than `but`, which is on its way out."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (folder / "cmdline").read_bytes().split(b"\0")
-                environment = (folder / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            ours = command[0].endswith(b"python") and b"submitit.core._submit" in command
-            if ours and f"SLURM_JOB_ID={job}".encode() in environment and int(folder.name) != but:
-                return int(folder.name)
-        release()
-        time.sleep(0.2)
-    pytest.fail(f"job {job} has no worker after {seconds} s")
 
 
 def content(step: Step, store: Path) -> str:
@@ -128,12 +73,12 @@ def test_a_failing_job_cancels_its_own_dependants_and_retry_finishes_it(
     asked = submission(store, *plans, wait=True, poll_seconds=1)
     assert status.perform("run", asked) == 1
     states = settle(asked)
-    assert [states[f"{stage} pt_it 1"] for stage in ("train", "scale", "report")] == [
+    assert [states[f"{stage} pt_it"] for stage in ("train", "scale", "report")] == [
         "failed",
         "cancelled",
         "cancelled",
     ]
-    assert states["report pt_simpo 1"] == "finished"
+    assert states["report pt_simpo"] == "finished"
     told = capfd.readouterr().err
     assert f"RuntimeError: {switch} is there" in told
     assert "report pt_it: cancelled, because train pt_it failed" in told
@@ -160,7 +105,7 @@ def test_interrupted_three_ways_the_result_is_that_of_an_undisturbed_run(
     time.sleep(2)
     assert running(asked, train, units=9) == job
     os.kill(worker(job, but=before), signal.SIGKILL)
-    assert settle(asked)["train pt_it 1"] == "failed"  # kill -9 is a failure, so it is not requeued
+    assert settle(asked)["train pt_it"] == "failed"  # kill -9 is a failure, so it is not requeued
     status.perform("retry", asked)
     assert set(settle(asked).values()) == {"finished"}
     settle(undisturbed)
