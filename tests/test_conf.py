@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from crossdiff import config
-from crossdiff.__main__ import conf_dir
+from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.plan import plan
 
 PAIR = ["model_pair=pt_simpo", "layer=20"]
@@ -48,7 +48,7 @@ def test_every_experiment_can_be_planned(option: str) -> None:
 def message(*overrides: str) -> str | None:
     try:
         build(*overrides)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  explain() sees every failure
         return config.explain(error)
     return None
 

@@ -13,7 +13,7 @@ SMALL = (
     "dictionary=toy", "dictionary.n_latents=128", "sparsity=toy", "sparsity.k=8", "training=toy",
     "training.n_steps=40", "training.batch_size=128", "device=cpu", "layer=1", "progress=false",
 )  # fmt: skip
-WORDS = "the model said that a small answer is often better than a long one and we agree with it today".split()
+WORDS = "the model said that a small answer is often better than a long one and we agree".split()
 
 
 def write_chats(path: Path, *, n: int = 80) -> Path:
@@ -53,7 +53,8 @@ def test_two_model_folders_and_chats_end_in_a_report(tmp_path: Path, architectur
     assert summary["comparison"] is None
     assert {step["state"] for step in summary["steps"]} == {"done"}
     again = run(tmp_path, *pair(tmp_path, architecture), f"corpus.paths=[{chats}]")
-    assert {step["state"] for step in json.loads((results / "summary.json").read_text())["steps"]} == {"reused"}
+    summary = json.loads((results / "summary.json").read_text())
+    assert {step["state"] for step in summary["steps"]} == {"reused"}
     assert "finished earlier" in again.stdout
 
 

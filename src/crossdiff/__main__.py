@@ -12,14 +12,6 @@ PACKAGE = Path(__file__).resolve().parent
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
 
-def conf_dir() -> Path:
-    """The configuration folder: of the checkout when there is one, else the copy inside the package."""
-    for folder in (PACKAGE.parents[1] / "conf", PACKAGE / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"no conf/config.yaml beside or inside {PACKAGE}; install crossdiff again")
-
-
 def main() -> None:
     """Run the command line and exit: 0 done, 2 for what the user can put right, 1 for a bug of ours."""
     sys.exit(guarded(_run))
@@ -76,6 +68,7 @@ def _run() -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from crossdiff import config
+    from crossdiff.io.environment import conf_dir
 
     collected: list[config.Experiment] = []
 
@@ -89,6 +82,7 @@ def _run() -> int:
         else:
             collected.append(experiment)
 
+    config.compose_once()
     compose()
     return _act(collected) if collected else 0
 

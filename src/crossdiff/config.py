@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -26,6 +28,7 @@ from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK, check_fits
 from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.shards import MaskSettings
+from crossdiff.io.environment import conf_dir
 from crossdiff.io.resources import LocalDispatch, SlurmDispatch
 from crossdiff.io.tracking import LoggerSettings
 from crossdiff.models.pair import ModelPair
@@ -155,6 +158,17 @@ def runs_alone(hydra: Any) -> bool:
     return sweeping and not hydra.launcher["_target_"].endswith("BasicLauncher")
 
 
+def compose_once() -> None:
+    """Keep Hydra's sweeper from composing every grid point twice: our own loop reports the same errors."""
+    validate = BasicSweeper.validate_batch_is_legal
+
+    def only_for_other_launchers(self: BasicSweeper, batch: Any) -> None:
+        if not isinstance(self.launcher, BasicLauncher):
+            validate(self, batch)
+
+    BasicSweeper.validate_batch_is_legal = only_for_other_launchers
+
+
 def explain(error: BaseException) -> str | None:
     """The message for a configuration error: what was given, the rule, the near options; else None."""
     cause = _root(error)
@@ -208,8 +222,6 @@ def _choices(given: str, options: list[str]) -> str:
 
 
 def _all_keys() -> list[str]:
-    from crossdiff.__main__ import conf_dir
-
     folder = conf_dir()
     groups = [path.name for path in folder.iterdir() if path.is_dir() and path.name != "hydra"]
     keys = [key for key in OmegaConf.load(folder / "config.yaml") if key not in ("defaults", "hydra")]

@@ -3,7 +3,7 @@
 from hydra import compose, initialize_config_dir
 
 from crossdiff import config
-from crossdiff.__main__ import conf_dir
+from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.jobs import group
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step, merge
@@ -72,7 +72,8 @@ def test_the_layer_does_not_touch_the_tokens() -> None:
 
 
 def test_where_it_runs_changes_no_key() -> None:
-    elsewhere = steps(*PAIR, "device=cpu", "store=/elsewhere", "results_dir=/r", "progress=false", "logger=none")
+    machine = ("device=cpu", "store=/elsewhere", "results_dir=/r", "progress=false", "logger=none")
+    elsewhere = steps(*PAIR, *machine)
     assert changed(steps(*PAIR), elsewhere) == set()
 
 

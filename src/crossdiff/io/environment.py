@@ -24,6 +24,15 @@ def software() -> dict[str, str]:
     return found
 
 
+def conf_dir() -> Path:
+    """The configuration folder: of the checkout when there is one, else the copy inside the package."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parents[1] / "conf", package / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no conf/config.yaml beside or inside {package}; install crossdiff again")
+
+
 @cache
 def git_commit() -> str | None:
     """Commit of the checkout this package runs from, with `+changes` when dirty; None outside one."""

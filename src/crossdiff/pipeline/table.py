@@ -36,7 +36,8 @@ def remaining_cost(steps: Sequence[Step], store: Path) -> Cost:
 def describe(cost: Cost) -> str:
     """One phrase for people."""
     return (
-        f"{_amount(cost.gpu_hours)} GPU-hours (one H200, estimated) or {_amount(cost.cpu_hours)} hours of 2 cores, "
+        f"{_amount(cost.gpu_hours)} GPU-hours (one H200, estimated) or "
+        f"{_amount(cost.cpu_hours)} hours of 2 cores, "
         f"{_amount(cost.disk_gb)} GB of disk, {_amount(cost.api_usd)} $ of API calls"
     )
 
