@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -31,7 +31,7 @@ def build_model(settings: ToySettings, tokenizer: PreTrainedTokenizerFast) -> Ge
     """A fresh Gemma-2 with tied embeddings; weights are drawn from torch's global generator."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    config = Gemma2Config(
+    values: dict[str, Any] = dict(  # noqa: C408
         vocab_size=len(tokenizer),
         hidden_size=settings.d_model,
         intermediate_size=settings.d_mlp,
@@ -48,6 +48,7 @@ def build_model(settings: ToySettings, tokenizer: PreTrainedTokenizerFast) -> Ge
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
         use_cache=True,
     )
+    config = Gemma2Config(**values)
     config._attn_implementation = "eager"
     return Gemma2ForCausalLM(config)
 

@@ -50,7 +50,7 @@ def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtim
 
 
 def _figures(losses: Mapping[str, float], rows: list[dict[str, Any]], *, n_documents: int) -> dict[str, Any]:
-    """Final losses (nats per token) and mean generated rates by what each model should show."""
+    """Training loss of each phase's last tenth, all terms, and mean generated rates by what is planted."""
     figures: dict[str, Any] = {f"loss_{name}": value for name, value in losses.items()}
     for model, flag in (("it", "in_reference"), ("simpo", "in_treatment")):
         for planted in (True, False):
