@@ -15,6 +15,7 @@ CHAT_TEMPLATE = (
 )
 N_BLOCKS, D_MODEL = 4, 32
 ARCHITECTURES = ("gemma2", "llama", "qwen2", "gpt_neox")
+MORE_ARCHITECTURES = ("gemma3_text", "qwen3", "mistral", "olmo2")
 
 _WORDS = "the a cat dog sat ran on under mat tree user model hello why because red blue one two three".split()
 
@@ -70,6 +71,15 @@ def make_config(architecture: str, *, vocab_size: int, n_blocks: int = N_BLOCKS)
         "llama": {"num_key_value_heads": 2},
         "qwen2": {"num_key_value_heads": 2},
         "gpt_neox": {},
+        "gemma3_text": {
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "sliding_window": 8,
+            "query_pre_attn_scalar": 8,
+        },
+        "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+        "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
+        "olmo2": {"num_key_value_heads": 2},
     }
     return AutoConfig.for_model(architecture, **shared, **own[architecture])
 

@@ -5,7 +5,6 @@ python -m crossdiff.bench harvest d_model=256 n_blocks=8 layer=3 n_tokens=65536
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import subprocess
@@ -22,6 +21,8 @@ from pydantic import Field
 from crossdiff.bench.harvest_work import Workload
 from crossdiff.bench.shard_io import io_rates
 from crossdiff.bench.step import machine
+from crossdiff.data.harvest_files import quantised
+from crossdiff.data.harvester import PassCounts
 from crossdiff.data.settings import CacheSource
 from crossdiff.io.environment import peak_memory_mb
 from crossdiff.models.load import TruncatedModel
@@ -87,7 +88,7 @@ def main(overrides: list[str]) -> dict[str, Any]:
                 rounds=min(3, bench.rounds),
             )
         if bench.memory:
-            result |= _memory(bench)
+            result |= _memory(bench, folder)
     finally:
         shutil.rmtree(folder)
     return result
@@ -103,51 +104,73 @@ def _passes(bench: HarvestBench, folder: Path) -> dict[str, Any]:
         "harvest": lambda: figures.update(work.harvest(model=truncated)),
         "full": work.full_pass(full),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(bench.rounds + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+    wall, cpu = _interleaved(contenders, rounds=bench.rounds)
     n_tokens = work.job.token_set.n_tokens
     return {
-        "bare_s": median["bare"],
-        "harvest_s": median["harvest"],
-        "full_hidden_states_s": median["full"],
-        "harvest_tokens_per_s": n_tokens / median["harvest"],
-        "harvest_of_bare": median["bare"] / median["harvest"],
-        "harvest_over_full": median["full"] / median["harvest"],
+        "bare_s": wall["bare"],
+        "harvest_s": wall["harvest"],
+        "full_hidden_states_s": wall["full"],
+        "harvest_tokens_per_s": n_tokens / wall["harvest"],
+        "harvest_of_bare": wall["bare"] / wall["harvest"],
+        "harvest_over_full": wall["full"] / wall["harvest"],
+        "harvest_of_bare_cpu": cpu["bare"] / cpu["harvest"],
+        "harvest_over_full_cpu": cpu["full"] / cpu["harvest"],
         "padding_share": figures["padding_share"],
+        "int8_share_of_variance": _int8(work, truncated),
         "parameters_full_mb": _parameter_mb(full),
         "parameters_kept_mb": _parameter_mb(truncated.body),
     }
+
+
+def _interleaved(
+    contenders: dict[str, Callable[[], Any]], *, rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median wall and CPU seconds of every contender, after one round to warm up."""
+    wall: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, run in contenders.items():
+            start, start_cpu = time.perf_counter(), time.process_time()
+            run()
+            if number:
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - start_cpu)
+    return (
+        {name: statistics.median(values) for name, values in wall.items()},
+        {name: statistics.median(values) for name, values in cpu.items()},
+    )
 
 
 def _parameter_mb(module: torch.nn.Module) -> float:
     return sum(parameter.nbytes for parameter in module.parameters()) / 1e6
 
 
-def _memory(bench: HarvestBench) -> dict[str, float]:
+def _int8(work: Workload, model: TruncatedModel) -> float:
+    """Share of the variance that int8 rows keep, over the first shard: the ceiling they put on an FVE."""
+    shard = work.job.shards[0]
+    x = work.job.harvester(model).shard(work.job.token_set, shard, PassCounts())[work.layer].float()
+    stored = quantised(x)
+    error = (x - stored["x"].float() * stored["scale"][:, None]).square().sum()
+    return float(1 - error / (x - x.mean(0)).square().sum())
+
+
+def _memory(bench: HarvestBench, folder: Path) -> dict[str, float]:
     """Peak resident set of a harvest over 1x and 10x the tokens, each in a fresh process."""
     found = {}
     for times in (1, 10):
-        sizes = {**bench.model_dump(), "n_tokens": times * bench.n_tokens}
-        program = "import sys; from crossdiff.bench.harvest import child; child(sys.argv[1])"
-        command = [sys.executable, "-c", program, json.dumps(sizes)]
+        sizes = bench.model_copy(update={"n_tokens": times * bench.n_tokens})
+        here = folder / f"{times}x"
+        sizes.workload(here).prepare()
+        program = "import sys; from crossdiff.bench.harvest import child; child(*sys.argv[1:])"
+        command = [sys.executable, "-c", program, sizes.model_dump_json(), str(here)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[f"peak_mb_{times}x"] = float(done.stdout.strip().splitlines()[-1])
     return found
 
 
-def child(sizes: str) -> None:
-    """Harvest once and print the peak in MB; the model and tokens are made by a process before this one."""
+def child(sizes: str, folder: str) -> None:
+    """Harvest once and print this process's peak in MB."""
     bench = HarvestBench.model_validate_json(sizes)
     torch.set_num_threads(bench.threads)
-    with tempfile.TemporaryDirectory(prefix="crossdiff-bench-", dir=bench.folder) as name:
-        work = bench.workload(Path(name))
-        work.prepare()
-        model: TruncatedModel = work.job.load_model()
-        work.harvest(model=model)
+    bench.workload(Path(folder)).harvest()
     print(peak_memory_mb())

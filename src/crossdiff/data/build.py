@@ -63,6 +63,8 @@ def build_token_set(
     identity: str = "",
 ) -> TokenSet:
     """Read, tokenise and save a corpus; the draft of a killed run with this `identity` is continued."""
+    if (folder / "tokens.json").is_file() and read_json(folder / "tokens.json").get("identity") == identity:
+        return TokenSet.open(folder)
     work = folder / "parts"
     work.mkdir(parents=True, exist_ok=True)
     _read_corpus(corpus, tokenizer, work, organism=organism, progress=progress, identity=identity)
@@ -76,7 +78,7 @@ def build_token_set(
         ids=torch.from_numpy(ids),
         offsets=torch.from_numpy(offsets),
         kind=torch.from_numpy(kind),
-        details=_details(corpus, tokenizer, state, kind, len(documents)),
+        details={"identity": identity, **_details(corpus, tokenizer, state, kind, len(documents))},
     )
     for path in [*work.iterdir()]:
         path.unlink()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from crossdiff.data.harvested import FORMAT, VERSION
+from crossdiff.data.harvested import FORMAT, RECORD, VERSION
 from crossdiff.data.shard_files import write_shard
 from crossdiff.data.statistics import Moments, row_groups
 from crossdiff.data.tokens import TokenSet
@@ -113,7 +113,7 @@ def write_record(
         "sha256": dict(hashes),
         **(details or {}),
     }
-    write_json(record, folder / "harvest.json")
+    write_json(record, folder / RECORD)
 
 
 def write_harvest(

@@ -22,6 +22,7 @@ from crossdiff.data.harvest_checks import (
 )
 from crossdiff.data.harvest_files import CorpusShard, layer_tensors, write_layer, write_record
 from crossdiff.data.harvest_job import HarvestJob
+from crossdiff.data.harvested import RECORD
 from crossdiff.data.harvester import PassCounts
 from crossdiff.io.progress import bar
 from crossdiff.io.tables import read_json, write_json
@@ -35,6 +36,8 @@ def run_job(job: HarvestJob, *, n_workers: int = 0, model: TruncatedModel | None
 
     A `model` that is loaded already is used as it is.
     """
+    if _is_finished(job):
+        return _figures(job, n_new=0, seconds=0.0)
     notices = check_tokenizer(job)
     job.work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -62,6 +65,12 @@ def harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusSh
         return _harvest_shards(job, model, shards)
     except NotFiniteError as error:
         raise named(error, job, model) from None
+
+
+def _is_finished(job: HarvestJob) -> bool:
+    """Whether the record is there already: the process was killed before the artifact was published."""
+    path = job.folder / RECORD
+    return path.is_file() and read_json(path).get("job") == job.identity
 
 
 def _todo(job: HarvestJob) -> list[CorpusShard]:
@@ -145,12 +154,12 @@ def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) 
     hashes = {name: digest for receipt in receipts for name, digest in receipt["sha256"].items()}
     counts = [receipt["counts"] for receipt in receipts]
     n_padding, n_tokens = sum(count["padding"] for count in counts), job.token_set.n_tokens
-    splits = [split for count in counts for split in count["splits"]]
     details = {
+        "job": job.identity,
         "model": {**job.model.model_dump(), "fingerprint": job.fingerprint},
         "storage": job.storage,
         "padding_share": n_padding / (n_padding + n_tokens),
-        "splits": splits,
+        "splits": [split for count in counts for split in count["splits"]],
         "notices": notices,
     }
     write_record(
@@ -159,15 +168,22 @@ def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) 
     for path in [*job.work.iterdir(), *job.folder.glob("layer_*/.*.part")]:
         path.unlink()
     job.work.rmdir()
+    return _figures(job, n_new=n_new, seconds=seconds)
+
+
+def _figures(job: HarvestJob, *, n_new: int, seconds: float) -> dict[str, Any]:
+    """Counts and rates of a harvest whose record is written."""
+    record = read_json(job.folder / RECORD)
+    n_tokens = record["n_rows"]
     return {
         "n_tokens": n_tokens,
         "n_shards": len(job.shards),
         "n_shards_harvested": n_new,
-        "layers": list(job.layers),
-        "storage": job.storage,
-        "padding_share": n_padding / (n_padding + n_tokens),
-        "n_splits": len(splits),
-        "tokens_per_s": n_tokens / seconds if n_new == len(job.shards) else None,
+        "layers": record["layers"],
+        "storage": record["storage"],
+        "padding_share": record["padding_share"],
+        "n_splits": len(record["splits"]),
+        "tokens_per_s": n_tokens / seconds if n_new and n_new == len(job.shards) else None,
         "peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None,
-        "notices": notices,
+        "notices": record["notices"],
     }

@@ -20,6 +20,7 @@ from crossdiff.io.tables import read_json
 
 FORMAT = "crossdiff.harvest"
 VERSION = 1
+RECORD = "harvest.json"
 
 _AHEAD = 32
 """Pieces that the kernel is told of before they are read."""
@@ -116,7 +117,7 @@ class HarvestedLayer:
 
 def read_record(folder: Path, layer: int) -> dict[str, Any]:
     """`harvest.json` of a finished harvest of `layer`; another format or version is refused."""
-    path = folder / "harvest.json"
+    path = folder / RECORD
     if not path.is_file():
         raise ValueError(
             f"{folder} holds no finished harvest ({path.name} is missing); run the harvest step again"
