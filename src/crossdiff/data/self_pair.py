@@ -1,0 +1,68 @@
+"""A null pair: one model's activations against themselves with independent noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdiff.core.streaming import mix
+from crossdiff.data.shards import PairedActivations, PairedBatch, Split
+
+
+class SelfPair:
+    """Offers what `PairedActivations` offers: base and tuned are the same model, each with its own noise.
+
+    The noise of a component is `noise` times that component's standard deviation, normal, and a fixed
+    function of (seed, model, row, component), so that every pass over the rows sees the same activations.
+    """
+
+    def __init__(
+        self, activations: PairedActivations, *, model: int = 0, noise: float = 0.01, seed: int = 0
+    ) -> None:
+        self.activations, self.model, self.noise, self.seed = activations, model, noise, seed
+        self.n_models, self.d_model, self.n_rows = 2, activations.d_model, activations.n_rows
+        self.token_set, self.kept = activations.token_set, activations.kept
+        mean, variance = activations.statistics()
+        self.mean, self.deviation = mean[model], variance[model].sqrt()
+
+    def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
+        """Those of the model, with the variance that the noise adds."""
+        variance = self.deviation.square() * (1 + self.noise**2)
+        return self.mean.expand(2, -1), variance.expand(2, -1)
+
+    def rows(self, split: Split = "all") -> Int[Tensor, " row"]:
+        """Rows kept by the mask."""
+        return self.activations.rows(split)
+
+    def n_kept(self, split: Split = "all") -> int:
+        """How many rows `rows(split)` has."""
+        return self.activations.n_kept(split)
+
+    def read(self, rows: Int[Tensor, " row"]) -> PairedBatch:
+        """Activations of arbitrary rows."""
+        return self._noisy(self.activations.read(rows))
+
+    def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
+        """Kept rows in corpus order."""
+        for batch in self.activations.batches(split=split, batch_size=batch_size):
+            yield self._noisy(batch)
+
+    def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
+        """Batch `number` of the shuffled stream."""
+        return self._noisy(self.activations.training_batch(number, seed=seed, batch_size=batch_size))
+
+    def _noisy(self, batch: PairedBatch) -> PairedBatch:
+        x = batch.x[:, self.model, None].expand(-1, 2, -1)
+        noise = torch.stack([self._normal(batch.row, salt=2 * m) for m in (1, 2)], dim=1)
+        batch.x = x + self.noise * self.deviation.float() * noise
+        return batch
+
+    def _normal(self, row: Int[Tensor, " token"], *, salt: int) -> Float[Tensor, "token d_model"]:
+        """Standard normal values by Box and Muller from hashed counters."""
+        counter = row[:, None].long() * self.d_model + torch.arange(self.d_model)
+        salt += 1000 * (self.seed + 1)
+        first, second = (((mix(counter, salt=salt + i) >> 10).double() + 0.5) / 2**53 for i in (0, 1))
+        return ((-2 * first.log()).sqrt() * (2 * torch.pi * second).cos()).float()

@@ -1,0 +1,138 @@
+"""Study: crosscoders of several kinds on planted activations, and what their exclusive calls recover."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.diagnostics import shrinkage_and_decoupling
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.latent_scaling import latent_scaling
+from crossdiff.core.selection import SelectionSettings
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK
+from crossdiff.organisms.planted import Planted, PlantedSettings
+from crossdiff.organisms.planted_score import score
+from crossdiff.organisms.planted_source import PlantedSource
+from crossdiff.settings import Runtime, Settings
+from crossdiff.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+
+
+class Contender(Settings):
+    """One kind of crosscoder in the study."""
+
+    name: str
+    dictionary: DictionarySettings
+    sparsity: BatchTopK | TopK | L1 | JumpReLU
+
+
+def contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
+    """L1, TopK, BatchTopK, designated-shared, dedicated-feature and JumpReLU at one size."""
+    anneal = {"k": k, "k_initial": 4 * k, "anneal_steps": 500}
+    batch_topk, plain = BatchTopK(**anneal), DictionarySettings(n_latents=n_latents)
+    small = DictionarySettings(n_latents=n_latents, initial_norm=0.1)
+    shared = DictionarySettings(n_latents=n_latents, architecture="designated_shared")
+    dedicated = DictionarySettings(n_latents=n_latents, architecture="dedicated", dedicated_share=0.1)
+    made: tuple[tuple[str, DictionarySettings, Sparsity], ...] = (
+        ("l1", small, L1(penalty=0.1, warmup_steps=500)),
+        ("topk", plain, TopK(**anneal)),
+        ("batch_topk", plain, batch_topk),
+        ("designated_shared", shared, batch_topk),
+        ("dedicated", dedicated, batch_topk),
+        ("jumprelu", plain, JumpReLU(penalty=0.1, warmup_steps=500)),
+    )
+    return tuple(Contender(name=name, dictionary=d, sparsity=s) for name, d, s in made)
+
+
+class PlantedInputs(Settings):
+    """Which contenders on how much of which planted activations, for which seeds."""
+
+    planted: PlantedSettings = PlantedSettings()
+    contenders: tuple[Contender, ...] = Field(default_factory=contenders)
+    training: TrainingSettings = TrainingSettings(
+        n_steps=3000, learning_rate=1e-3, warmup_steps=100, dead_after_tokens=100_000
+    )
+    selection: SelectionSettings = SelectionSettings()
+    n_documents: int = Field(default=6000, ge=40)
+    n_scaling_documents: int = Field(default=3000, ge=40)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+def run(inputs: PlantedInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `planted.csv` (one row per contender and seed) and `planted.json` (means over seeds)."""
+    import pandas as pd
+
+    from crossdiff.io.tables import write_json
+
+    rows = []
+    for seed in inputs.seeds:
+        planted = Planted(inputs.planted, seed)
+        source = PlantedSource(planted, n_documents=inputs.n_documents)
+        for contender in inputs.contenders:
+            folder = draft / f"{contender.name}_{seed}"
+            rows.append(
+                {
+                    "contender": contender.name,
+                    "seed": seed,
+                    **_one(inputs, contender, source, folder, runtime),
+                }
+            )
+            pd.DataFrame(rows).to_csv(draft / "planted.csv", index=False)
+    means = summary(rows)
+    write_json({"version": 1, "contenders": means}, draft / "planted.json")
+    return {f"{name}_f1": figures["scaling_f1_all"] for name, figures in means.items()}
+
+
+def _one(
+    inputs: PlantedInputs, contender: Contender, source: PlantedSource, folder: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Train, scale and score one crosscoder."""
+    from crossdiff.training.fit import RunFolder, TrainingRun, fit
+
+    folder.mkdir(parents=True, exist_ok=True)
+    run_ = TrainingRun(
+        dictionary=contender.dictionary,
+        sparsity=contender.sparsity,
+        training=inputs.training,
+        seed=source.planted.seed,
+        device=runtime.device,
+        progress=runtime.progress,
+    )
+    crosscoder, figures = fit(run_, source, RunFolder(folder))
+    crosscoder.save(folder / "crosscoder")
+    table = scaled(crosscoder, source.planted, inputs)
+    kept = {name: figures[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share")}
+    counts = shrinkage_and_decoupling(table, inputs.selection)
+    found = {name: counts[name]["tuned"] for name in ("shrinkage", "decoupling", "by_norm")}
+    return {**kept, **found, **score(table, crosscoder, source.planted)}
+
+
+def scaled(crosscoder: Crosscoder, planted: Planted, inputs: PlantedInputs) -> pd.DataFrame:
+    """The latent table on documents that training has not seen."""
+    fresh = planted.batches(first=inputs.n_documents, n_documents=inputs.n_scaling_documents)
+    batches = ((batch.x, batch.document) for batch in fresh)
+    return latent_scaling(crosscoder, batches, dtype=torch.float32, selection=inputs.selection)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean over seeds per contender; null where no seed had a value."""
+    found: dict[str, dict[str, float | None]] = {}
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        mine = [row for row in rows if row["contender"] == name]
+        columns = [column for column in mine[0] if column not in ("contender", "seed")]
+        found[name] = {column: _mean([row[column] for row in mine]) for column in columns}
+    return found
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
