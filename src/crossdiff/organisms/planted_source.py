@@ -21,8 +21,12 @@ class PlantedSource:
     def __init__(self, planted: Planted, *, n_documents: int) -> None:
         self.planted, self.n_documents = planted, n_documents
         self.n_models, self.d_model = 2, planted.settings.d_model
-        drawn = planted.tokens(first=0, n_documents=n_documents)
-        self.x, self.document = drawn.x, drawn.document
+        self.document = torch.arange(n_documents).repeat_interleave(planted.settings.document_length)
+        self.x = torch.empty(len(self.document), 2, self.d_model)
+        place = 0
+        for batch in planted.batches(first=0, n_documents=n_documents):
+            self.x[place : place + len(batch.x)] = batch.x
+            place += len(batch.x)
 
     @cached_property
     def held_out(self) -> Tensor:
