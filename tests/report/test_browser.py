@@ -103,7 +103,7 @@ TIMED_OPEN = """async (links) => {
     const from = performance.now();
     link.click();
     const number = link.hash.split("-").at(-1);
-    while (!document.querySelector("#detail .detail-top")?.textContent.includes(`latent ${number} `)) await new Promise(requestAnimationFrame);
+    while (!document.querySelector("#detail .detail-top")?.textContent.includes(`latent ${number} `)) await new Promise(requestAnimationFrame);  # noqa: E501
     times.push(performance.now() - from);
   }
   return times;

@@ -61,7 +61,7 @@ def estimate_threshold(crosscoder: Crosscoder, batches: Iterable[Activations], *
 
 @torch.no_grad()
 def smallest_kept(crosscoder: Crosscoder, x: Activations, *, k: int) -> float:
-    """The k * n_tokens-th largest scaled code of one batch (raw units), at least the smallest positive one."""
+    """The k * n_tokens-th largest scaled code of one batch (raw units), or the smallest positive one."""
     count = k * x.shape[0]
     return _smallest_of_largest(largest_scaled(crosscoder, x, count=count), count)
 
