@@ -120,7 +120,9 @@ def examples(latents: list[int], size: Size, rng: np.random.Generator, *, hostil
                     "codes": codes.astype("float32").tolist(), "kinds": [2] + [0] * (size.n_tokens - 1),
                 }
             )  # fmt: skip
-    columns = "latent subset source quantile rank document_id document start peak peak_code tokens codes kinds"
+    columns = (
+        "latent subset source quantile rank document_id document start peak peak_code tokens codes kinds"
+    )
     return pd.DataFrame(rows, columns=columns.split())
 
 

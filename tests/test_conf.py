@@ -13,6 +13,9 @@ PAIR = ["model_pair=pt_simpo", "layer=20"]
 REQUIRED = {
     ("model_pair", "custom"): ["model_pair.base=org/base", "model_pair.tuned=org/tuned"],
     ("corpus", "files"): ["corpus.paths=[README.md.txt]"],
+    ("annotator", "anthropic_compatible"): ["annotator.base_url=http://localhost:1", "annotator.model=m"],
+    ("annotator", "replay"): ["annotator.ledger=ledger.sqlite"],
+    ("annotator", "transformers"): ["annotator.path=folder"],
     ("taxonomy", "file"): ["taxonomy.path=taxonomy.yaml"],
 }
 

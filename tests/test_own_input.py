@@ -76,7 +76,7 @@ def test_mistakes_in_own_input_are_one_message(tmp_path: Path) -> None:
     chats = write_chats(tmp_path / "chats.jsonl", n=20)
     cases = [
         ((*models, f"corpus.paths=[{tmp_path}/none.jsonl]"), ["none.jsonl", "does not exist"]),
-        ((*models, f"corpus.paths=[{broken}]"), ["broken.jsonl", "line 2"]),
+        ((*models, f"corpus.paths=[{broken}]"), ["broken.jsonl:2", "skip_bad"]),
         ((*models, f"corpus.paths=[{chats}]", "layer=9"), ["layer", "9"]),
     ]
     for arguments, parts in cases:

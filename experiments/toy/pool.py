@@ -1,4 +1,4 @@
-"""Pool toy runs: python experiments/toy/pool.py results/toy_seed0 results/toy_seed1 ...; a table, then JSON."""
+"""Pool toy runs: python experiments/toy/pool.py results/toy_seed* (prints a table and JSON)."""
 
 import json
 import sys

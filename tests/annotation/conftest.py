@@ -8,7 +8,7 @@ import pytest
 from crossdiff.annotation.subjects import Document, Example, Subject
 from crossdiff.taxonomy.scheme import Category, PaperTaxonomy
 
-FILLER = "river stone lamp window paper cloud garden bottle mirror copper silver basket".split()  # noqa: SIM905
+FILLER = "river stone lamp window paper cloud garden bottle mirror copper silver basket".split()
 
 
 def tokens_of(words: list[str]) -> list[str]:

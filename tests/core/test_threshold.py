@@ -31,12 +31,12 @@ def test_the_running_average_continues_from_its_state() -> None:
 def test_the_estimate_gives_the_wanted_l0_on_such_batches() -> None:
     crosscoder = Crosscoder(DictionarySettings(n_latents=LATENT_CHUNK + 500), n_models=2, d_model=32)
     crosscoder.initialise_(torch.Generator().manual_seed(0))
-    batches = [torch.randn(400, 2, 32, generator=torch.Generator().manual_seed(100 + n)) for n in range(8)]
-    threshold = estimate_threshold(crosscoder, batches[:6], k=20)
-    n_active = sum(len(crosscoder.encode_sparse(x, threshold=threshold)) for x in batches[:6])
-    assert n_active == pytest.approx(20 * 2400, abs=1)
-    held_out = [len(crosscoder.encode_sparse(x, threshold=threshold)) / 400 for x in batches[6:]]
-    assert held_out == pytest.approx([20, 20], rel=0.2)
+    batches = [torch.randn(200, 2, 8, generator=torch.Generator().manual_seed(100 + n)) for n in range(80)]
+    threshold = estimate_threshold(crosscoder, batches[:40], k=20)
+    n_active = sum(len(crosscoder.encode_sparse(x, threshold=threshold)) for x in batches[:40])
+    assert n_active == pytest.approx(20 * 8000, abs=1)
+    held_out = sum(len(crosscoder.encode_sparse(x, threshold=threshold)) for x in batches[40:]) / 8000
+    assert held_out == pytest.approx(20, rel=0.2)
 
 
 def test_the_smallest_kept_code_is_the_count_th_largest_of_the_whole_matrix() -> None:

@@ -103,7 +103,8 @@ TIMED_OPEN = """async (links) => {
     const from = performance.now();
     link.click();
     const number = link.hash.split("-").at(-1);
-    while (!document.querySelector("#detail .detail-top")?.textContent.includes(`latent ${number} `)) await new Promise(requestAnimationFrame);
+    const shown = () => document.querySelector("#detail .detail-top")?.textContent;
+    while (!shown()?.includes(`latent ${number} `)) await new Promise(requestAnimationFrame);
     times.push(performance.now() - from);
   }
   return times;

@@ -16,7 +16,7 @@ from tests.report_artifacts import Size
 
 def test_the_page_asks_for_nothing_outside_itself(page: str) -> None:
     assert not re.findall(r"(?:src|href)=[\"'](?!#)", page)
-    assert "default-src 'none'" in text.unescape(page)
+    assert "default-src 'none'" in html.unescape(page)
     assert "@import" not in page
     assert "url(" not in page.split("</style>", maxsplit=1)[0]
 

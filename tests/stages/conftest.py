@@ -12,7 +12,7 @@ import pytest
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.taxonomy.scheme import Category, PaperTaxonomy
 
-FILLER = "river stone lamp window paper cloud garden bottle mirror copper silver basket".split()  # noqa: SIM905
+FILLER = "river stone lamp window paper cloud garden bottle mirror copper silver basket".split()
 
 
 def _words(category: Category, generator: np.random.Generator) -> list[str]:

@@ -99,11 +99,11 @@ def jackknife(
     """`estimate +- t se`, `se^2 = (G-1)/G sum_g (theta_(-g) - theta)^2`, over the G `used` groups.
 
     With u_g the squared deviations, t has `3 (sum u)^2 / sum u^2` degrees of freedom (E u^2 = 3 sigma^4 for
-    normal deviations), at most G - 1.
+    normal deviations), at most G - 1; groups that all agree give an interval of width 0.
     """
     square = (without - estimate.unsqueeze(-2)).square()
     total = square.sum(dim=-2)
-    freedom = 3 * total.square() / square.square().sum(dim=-2)
+    freedom = torch.where(total > 0, 3 * total.square() / square.square().sum(dim=-2), float(used))
     half = student(freedom.clamp(min=1, max=max(used - 1, 1))) * ((used - 1) / max(used, 1) * total).sqrt()
     half = torch.where(fired >= MIN_GROUPS, half, torch.nan)
     return estimate - half, estimate + half

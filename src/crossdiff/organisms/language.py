@@ -108,7 +108,7 @@ def build_language(settings: ToySettings) -> list[Category]:
             "lower one of them"
         )
     sizes: dict[Group, int] = {"gain": settings.n_gain, "loss": settings.n_loss, "keep": n_keep}
-    groups = [group for group, size in sizes.items() for _ in range(size)]
+    groups: list[Group] = [group for group, size in sizes.items() for _ in range(size)]
     draw.shuffle(groups)
     return [_category(name, group, settings, draw) for name, group in zip(names, groups, strict=True)]
 

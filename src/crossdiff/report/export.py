@@ -46,7 +46,7 @@ def write_figures(figures: dict[str, Any], folder: Path, *, image_format: str) -
     wide = [name.startswith(("changes", "training", "multiverse")) for name in figures]
     write_images(
         fig=list(figures.values()),
-        file=paths,
+        file=list[str | Path](paths),
         format=image_format,
         width=[WIDE if each else COLUMN for each in wide],
         scale=PNG_SCALE if image_format == "png" else 1,

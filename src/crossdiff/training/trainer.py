@@ -59,7 +59,9 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
 
 def say_stopped(number: signal.Signals, step: int) -> None:
     """Tell the user where the run stands and how to go on."""
-    message = f"training stopped by {number.name}; saved at step {step}: run the same command to continue"
+    message = (
+        f"training stopped by {number.name}; saved at step {step}: run the same command again to continue"
+    )
     print(message, file=sys.stderr, flush=True)
 
 
