@@ -29,7 +29,7 @@ def test_the_running_average_continues_from_its_state() -> None:
 
 
 def test_the_estimate_gives_the_wanted_l0_on_such_batches() -> None:
-    crosscoder = Crosscoder(DictionarySettings(n_latents=LATENT_CHUNK + 500), n_models=2, d_model=32)
+    crosscoder = Crosscoder(DictionarySettings(n_latents=LATENT_CHUNK + 500), n_models=2, d_model=8)
     crosscoder.initialise_(torch.Generator().manual_seed(0))
     batches = [torch.randn(200, 2, 8, generator=torch.Generator().manual_seed(100 + n)) for n in range(80)]
     threshold = estimate_threshold(crosscoder, batches[:40], k=20)
@@ -40,9 +40,9 @@ def test_the_estimate_gives_the_wanted_l0_on_such_batches() -> None:
 
 
 def test_the_smallest_kept_code_is_the_count_th_largest_of_the_whole_matrix() -> None:
-    crosscoder = Crosscoder(DictionarySettings(n_latents=LATENT_CHUNK + 500), n_models=2, d_model=32)
+    crosscoder = Crosscoder(DictionarySettings(n_latents=LATENT_CHUNK + 500), n_models=2, d_model=8)
     crosscoder.initialise_(torch.Generator().manual_seed(0))
-    x = torch.randn(30, 2, 32, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(30, 2, 8, generator=torch.Generator().manual_seed(1))
     scaled = crosscoder.scaled(crosscoder.encode(x, threshold=0.0)).flatten()
     assert smallest_kept(crosscoder, x, k=5) == pytest.approx(
         float(scaled.detach().sort(descending=True).values[149])
