@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch.profiler import ProfilerActivity, profile
 
 from crossdiff.bench.contenders import Encode, Workload, dense_step, encoder_product, sparse_step
 from crossdiff.bench.memory import peak_mb
 from crossdiff.core.sparse.kernels import Backend, kernels
+from crossdiff.core.sparse.parts import collect
 from crossdiff.settings import Settings
 
 ENCODE: dict[str, Encode] = {"fp32": "float32", "bf16": "bfloat16"}
@@ -110,15 +110,11 @@ def _ratios(samples: dict[str, list[tuple[float, float]]], *, pick: int) -> dict
 
 
 def breakdown(run: Callable[[], None], *, repeats: int = 3) -> dict[str, float]:
-    """Milliseconds per step in each named part (`step/...` scopes)."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    """Milliseconds per step in each named part."""
+    with collect() as parts:
         for _ in range(repeats):
             run()
-    return {
-        event.key.removeprefix("step/"): event.cpu_time_total / repeats / 1000
-        for event in profiler.key_averages()
-        if event.key.startswith("step/")
-    }
+    return {name: seconds / repeats * 1000 for name, seconds in parts.items()}
 
 
 def _memory(bench: StepBench) -> dict[str, float]:

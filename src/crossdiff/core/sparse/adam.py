@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim.adam import adam
-from torch.profiler import record_function
 
 from crossdiff.core.sparse.compiled import AdamFactors, CompiledKernels
 from crossdiff.core.sparse.kernels import Backend, kernels
+from crossdiff.core.sparse.parts import part
 
 
 class SparseRowAdam(torch.optim.Optimizer):
@@ -43,7 +43,7 @@ class SparseRowAdam(torch.optim.Optimizer):
 
     def measure(self) -> float:
         """Norm over all gradients before clipping; the coming `step` uses it without looking again."""
-        with record_function("step/gradient norm"):
+        with part("gradient norm"):
             self._norm = gradient_norm(p for group in self.param_groups for p in group["params"])
         return self._norm
 
@@ -59,7 +59,7 @@ class SparseRowAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    with record_function("step/adam"):
+                    with part("adam"):
                         self._update(parameter, group, clip)
 
     def _update(self, parameter: Tensor, group: dict[str, Any], clip: float) -> None:

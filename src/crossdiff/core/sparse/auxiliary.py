@@ -8,7 +8,6 @@ from torch import Tensor
 
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.collective import residual_variance
-from crossdiff.core.objectives import auxiliary_code
 from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients
 from crossdiff.core.sparse.plain import suited
 from crossdiff.core.sparse.scratch import Scratch
@@ -30,20 +29,13 @@ def auxiliary_step(
     """
     residual = batch.gradient
     variance = residual_variance(residual)  # of the global batch, over all ranks
-    code = _sparse(auxiliary_code((batch.x @ rows.encoder.T + rows.encoder_bias).relu(), norm, k=k))
-    groups, work = (
-        ByLatent.of(code, latents=torch.arange(code.n_latents, device=norm.device)),
-        suited(kernels, code),
-    )
+    pre = torch.addmm(rows.encoder_bias, batch.x, rows.encoder.T)
+    code = SparseCode(*kernels.largest_per_token(pre, norm, k), *pre.shape)
+    groups = ByLatent.of(code, latents=torch.arange(code.n_latents, device=norm.device))
+    work = suited(kernels, code)
     error = work.decode(code, groups, rows.decoder).sub_(residual)
     loss = torch.where(variance > 0, error.square().sum(dim=1).mean() / variance, 0)
     factor = torch.where(variance > 0, 2 * weight / (residual.shape[0] * variance), 0)
-    gradients = work.backward(
-        code, groups, Backward(batch.x, error.mul_(factor)), rows.decoder, scratch=Scratch()
-    )
+    down = Backward(batch.x, error.mul_(factor))
+    gradients = work.backward(code, groups, down, rows.decoder, scratch=Scratch())
     return loss, RowGradients(rows.latent, gradients.encoder, gradients.encoder_bias, gradients.decoder)
-
-
-def _sparse(code: Float[Tensor, "token dead"]) -> SparseCode:
-    token, latent = code.nonzero(as_tuple=True)
-    return SparseCode(token, latent, code[token, latent], *code.shape)

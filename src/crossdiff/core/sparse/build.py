@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("marks.cpp", "rows.cpp")]
 FLAGS = (
     "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math",
     "-fopenmp", "-std=c++17", "-shared", "-fPIC", "-Wno-psabi",
@@ -27,9 +27,8 @@ def build() -> Path:
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if compiler is None:
         raise CompilerMissing("no C++ compiler found")
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), *FLAGS, compiler, _machine())).encode()).hexdigest()[
-        :16
-    ]
+    parts = [*(source.read_text() for source in SOURCES), *FLAGS, compiler, _machine()]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crossdiff" / "kernels"
     library = folder / f"{key}.so"
     if not library.exists():
@@ -44,7 +43,7 @@ def _compile(compiler: str, library: Path) -> None:
     os.close(handle)
     for flags in (FLAGS, PORTABLE_FLAGS):
         done = subprocess.run(
-            [compiler, *flags, str(SOURCE), "-o", draft], capture_output=True, text=True, check=False
+            [compiler, *flags, *map(str, SOURCES), "-o", draft], capture_output=True, text=True, check=False
         )
         if done.returncode == 0:
             os.replace(draft, library)

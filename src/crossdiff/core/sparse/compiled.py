@@ -1,4 +1,4 @@
-"""The sparse step's operations in C++ (`kernels.cpp`)."""
+"""The sparse step's operations in C++ (`marks.cpp`, `rows.cpp`)."""
 
 from __future__ import annotations
 
@@ -47,15 +47,25 @@ class CompiledKernels:
 
     def above(self, product: Tensor, cut: Tensor) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
         """Marks as bit masks, then the marked entries."""
-        kind = "bfloat16" if product.dtype == torch.bfloat16 else "float32"
-        n_rows, n_columns = product.shape
+        return self._marked(f"mark_{_kind(product)}", product, cut.float())
+
+    def largest_per_token(
+        self, pre: Tensor, norm: Tensor, k: int
+    ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
+        """Marks by partial sorting of every token's positive scaled codes."""
+        return self._marked("mark_largest", pre, norm, k)
+
+    def _marked(
+        self, kernel: str, matrix: Tensor, *arguments: Tensor | int
+    ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
+        n_rows, n_columns = matrix.shape
         bits = torch.empty(n_rows, (n_columns + 63) // 64, dtype=torch.int64)
         counts = torch.empty(n_rows, dtype=torch.int64)
-        self._call(f"mark_{kind}", product, cut.float(), n_rows, n_columns, bits, counts)
+        self._call(kernel, matrix, *arguments, n_rows, n_columns, bits, counts)
         start = starts(counts)
         row, column = torch.empty(2, int(start[-1]), dtype=torch.int64)
         value = torch.empty(row.shape[0])
-        self._call(f"gather_{kind}", product, bits, start, n_rows, n_columns, row, column, value)
+        self._call(f"gather_{_kind(matrix)}", matrix, bits, start, n_rows, n_columns, row, column, value)
         return row, column, value
 
     def scores(self, x: Rows, encoder: Tensor, code: SparseCode) -> ActiveValues:
@@ -120,6 +130,10 @@ class CompiledKernels:
         kernel = getattr(self._library, name)
         kernel.restype = None
         kernel(*map(_argument, arguments), ctypes.c_int(torch.get_num_threads()))
+
+
+def _kind(matrix: Tensor) -> str:
+    return "bfloat16" if matrix.dtype == torch.bfloat16 else "float32"
 
 
 def _groups(groups: ByLatent) -> tuple[Tensor, Tensor, Tensor, int]:

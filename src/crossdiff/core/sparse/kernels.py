@@ -64,7 +64,7 @@ class Backward:
 
 @runtime_checkable
 class Kernels(Protocol):
-    """The four operations whose cost is the sparse part of a step."""
+    """The operations whose cost is the sparse part of a step."""
 
     name: str
     dense_density: float
@@ -74,6 +74,12 @@ class Kernels(Protocol):
         self, product: Float[Tensor, "token chunk"], cut: Float[Tensor, " chunk"]
     ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
         """Rows, columns and float32 (or float64) values of the entries with `product > cut`, row-major."""
+        ...
+
+    def largest_per_token(
+        self, pre: Float[Tensor, "token dead"], norm: Float[Tensor, " dead"], k: int
+    ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
+        """Rows, columns and values of the k largest positive `pre * norm` of every row, row-major."""
         ...
 
     def scores(self, x: Rows, encoder: Float[Tensor, "latent width"], code: SparseCode) -> ActiveValues:

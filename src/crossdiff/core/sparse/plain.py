@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
+from crossdiff.core.objectives import auxiliary_code
 from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients, Rows, starts
 from crossdiff.core.sparse.scratch import Scratch
 
@@ -33,6 +34,14 @@ class PlainKernels:
         value = product.flatten()[flat]
         row = torch.div(flat, width, rounding_mode="floor")
         return row, flat - row * width, value if value.dtype == torch.float64 else value.float()
+
+    def largest_per_token(
+        self, pre: Tensor, norm: Tensor, k: int
+    ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
+        """`objectives.auxiliary_code` and its non-zero entries."""
+        code = auxiliary_code(pre.relu(), norm, k=k)
+        token, latent = code.nonzero(as_tuple=True)
+        return token, latent, code[token, latent]
 
     def scores(self, x: Rows, encoder: Tensor, code: SparseCode) -> ActiveValues:
         """A sampled dense-dense product."""

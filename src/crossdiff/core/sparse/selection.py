@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.profiler import record_function
 
 from crossdiff.core.axes import ActiveValues, PerLatent
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse.kernels import Kernels, Rows
+from crossdiff.core.sparse.parts import part
 from crossdiff.core.sparse.scratch import Scratch
 
 MARGIN = 0.07
@@ -77,11 +77,11 @@ def _attempt(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Searc
     code, reached = _candidates(x, encoder, count=count, cut=cut, search=search)
     error = 0.0
     if search.dtype != x.dtype and len(code):
-        with record_function("step/re-scoring"):
+        with part("re-scoring"):
             exact = search.kernels.scores(x, encoder.weight, code) + encoder.bias[code.latent]
         error = float(((exact - code.value).abs() * encoder.norm[code.latent]).max())
         code = replace(code, value=exact)
-    with record_function("step/top k"):
+    with part("top k"):
         kept, threshold = _largest(code, encoder.norm, count)
     if len(kept) < count:
         return None if cut > 0 else Selection(kept, threshold, next_cut=0.0)
@@ -101,12 +101,12 @@ def _candidates(
     rows = x.to(search.dtype)
     pool: list[SparseCode] = []
     for first in range(0, n_latents, search.chunk):
-        part = slice(first, min(first + search.chunk, n_latents))
-        product = search.scratch.take("product", (n_tokens, part.stop - first), rows)
-        with record_function("step/encoder product"):
-            torch.mm(rows, encoder.weight[part].to(search.dtype).T, out=product)
-        with record_function("step/candidates"):
-            bound = _rounded_down(cut / encoder.norm[part] - encoder.bias[part], search.dtype)
+        chunk = slice(first, min(first + search.chunk, n_latents))
+        product = search.scratch.take("product", (n_tokens, chunk.stop - first), rows)
+        with part("encoder product"):
+            torch.mm(rows, encoder.weight[chunk].to(search.dtype).T, out=product)
+        with part("candidates"):
+            bound = _rounded_down(cut / encoder.norm[chunk] - encoder.bias[chunk], search.dtype)
             token, latent, value = search.kernels.above(product, bound)
         latent = latent + first
         pool.append(SparseCode(token, latent, value + encoder.bias[latent], n_tokens, n_latents))
@@ -115,7 +115,7 @@ def _candidates(
             scaled = _scaled(merged, encoder.norm)
             cut = max(cut, (1 - MARGIN) * float(scaled.topk(count, sorted=False).values.min()))
             pool = [_filter(merged, scaled > cut)]
-    with record_function("step/top k"):
+    with part("top k"):
         return _sorted(_merge(pool)), cut
 
 

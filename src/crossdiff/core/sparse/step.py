@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.profiler import record_function
 
 from crossdiff.core.axes import Activations
 from crossdiff.core.codes import SparseCode
@@ -16,6 +15,7 @@ from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
 from crossdiff.core.objectives import LossForm
 from crossdiff.core.sparse.auxiliary import auxiliary_step
 from crossdiff.core.sparse.kernels import Backend, Backward, ByLatent, Kernels, RowGradients, kernels
+from crossdiff.core.sparse.parts import part
 from crossdiff.core.sparse.plain import suited
 from crossdiff.core.sparse.scratch import Scratch
 from crossdiff.core.sparse.selection import Encoder, Search, select
@@ -63,18 +63,18 @@ class BatchTopKStep(nn.Module):
         x, decoder, norm = xn.flatten(1), crosscoder.decoder.flatten(1), crosscoder.code_norm()
         code, smallest = self._select(crosscoder, x, norm, plan)
         work = suited(self._sparse_kernels(x), code)
-        with record_function("step/decode"):
+        with part("decode"):
             groups = self._groups(crosscoder, code, plan)
             x_hat = work.decode(code, groups, decoder).add_(crosscoder.decoder_bias.flatten())
         residual = torch.sub(x, x_hat, out=x_hat)
         squared = residual.view_as(xn).norm(dim=2).square()
         loss, gradient = _reconstruction(residual.view_as(xn), squared, form=plan.loss)
-        with record_function("step/backward"):
+        with part("backward"):
             batch = Backward(x, gradient.flatten(1))
             rows = work.backward(code, groups, batch, decoder, scratch=self._gradient_memory(crosscoder))
         terms = {"reconstruction": loss}
         if plan.dead.numel() and plan.auxiliary:
-            with record_function("step/auxiliary"):
+            with part("auxiliary"):
                 terms["auxiliary"], dead = _auxiliary(
                     crosscoder, Backward(x, residual), norm, plan, self._sparse_kernels(x)
                 )

@@ -1,4 +1,4 @@
-// The sparse part of a training step. Plain C interface, no PyTorch headers; matrices are row-major, contiguous.
+// Sums over the kept entries and Adam. Plain C interface, no PyTorch headers; matrices are row-major, contiguous.
 //
 // Matrices over tokens are used in packed form: [slab][token][SLAB], the columns cut into slabs and the last one
 // padded with zeros. One slab of a batch fits a second-level cache, which rows of a power-of-two width would not
@@ -9,9 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -64,6 +61,14 @@ inline float dot(const Slab& a, const Slab& b) {
     return (q[0] + q[1]) + (q[2] + q[3]);
 }
 
+constexpr int64_t AHEAD = 8;
+
+// ask for the columns that the group after the next few will need: strided rows escape the hardware prefetcher
+template <int WRITE = 0>
+inline void prefetch(const float* matrix, int64_t row, int64_t width, int64_t slab) {
+    for (int64_t u = 0; u < PARTS; u++) __builtin_prefetch(matrix + row * width + slab * SLAB + u * LANES, WRITE);
+}
+
 inline int64_t n_slabs(int64_t width) { return (width + SLAB - 1) / SLAB; }
 
 // bounds of the `part`-th of `parts` runs of groups with about equally many entries
@@ -71,105 +76,9 @@ int64_t cut_groups(const int64_t* start, int64_t n_groups, int64_t part, int64_t
     return std::lower_bound(start, start + n_groups, start[n_groups] * part / parts) - start;
 }
 
-inline float widen(float value) { return value; }
-inline float widen(uint16_t bfloat16) {
-    const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-// bit j of the result: z[j] > cut[j]
-template <class T>
-inline uint64_t compare(const T* z, const float* cut, int64_t n) {
-    uint64_t found = 0;
-    for (int64_t j = 0; j < n; j++) found |= static_cast<uint64_t>(widen(z[j]) > cut[j]) << j;
-    return found;
-}
-
-#ifdef __AVX512F__
-inline __m512 load_lanes(const float* z) { return _mm512_loadu_ps(z); }
-inline __m512 load_lanes(const uint16_t* z) {
-    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
-}
-#endif
-
-template <class T>
-inline uint64_t compare_word(const T* z, const float* cut) {
-#ifdef __AVX512F__
-    uint64_t found = 0;
-    for (int64_t j = 0; j < 64; j += LANES)
-        found |= static_cast<uint64_t>(
-                     _mm512_cmp_ps_mask(load_lanes(z + j), _mm512_loadu_ps(cut + j), _CMP_GT_OQ)) << j;
-    return found;
-#else
-    int any = 0;
-    for (int64_t j = 0; j < 64; j++) any |= widen(z[j]) > cut[j];
-    return any ? compare(z, cut, 64) : 0;
-#endif
-}
-
-template <class T>
-void mark(const T* z, const float* cut, int64_t n_rows, int64_t n_columns, uint64_t* bits, int64_t* counts,
-          int threads) {
-    const int64_t words = (n_columns + 63) / 64, whole = n_columns / 64;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < n_rows; r++) {
-        const T* zr = z + r * n_columns;
-        uint64_t* out = bits + r * words;
-        int64_t count = 0;
-        for (int64_t w = 0; w < whole; w++) count += __builtin_popcountll(out[w] = compare_word(zr + 64 * w, cut + 64 * w));
-        if (whole < words) {
-            out[whole] = compare(zr + 64 * whole, cut + 64 * whole, n_columns - 64 * whole);
-            count += __builtin_popcountll(out[whole]);
-        }
-        counts[r] = count;
-    }
-}
-
-template <class T>
-void gather(const T* z, const uint64_t* bits, const int64_t* start, int64_t n_rows, int64_t n_columns,
-            int64_t* row, int64_t* column, float* value, int threads) {
-    const int64_t words = (n_columns + 63) / 64;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < n_rows; r++) {
-        int64_t q = start[r];
-        for (int64_t word = 0; word < words; word++)
-            for (uint64_t left = bits[r * words + word]; left; left &= left - 1, q++) {
-                const int64_t j = word * 64 + __builtin_ctzll(left);
-                row[q] = r;
-                column[q] = j;
-                value[q] = widen(z[r * n_columns + j]);
-            }
-    }
-}
-
 }  // namespace
 
 extern "C" {
-
-// bits[row] has bit j set where z[row, j] > cut[j]; counts[row] is their number
-void mark_float32(const float* z, const float* cut, int64_t n_rows, int64_t n_columns, uint64_t* bits,
-                  int64_t* counts, int threads) {
-    mark(z, cut, n_rows, n_columns, bits, counts, threads);
-}
-
-void mark_bfloat16(const uint16_t* z, const float* cut, int64_t n_rows, int64_t n_columns, uint64_t* bits,
-                   int64_t* counts, int threads) {
-    mark(z, cut, n_rows, n_columns, bits, counts, threads);
-}
-
-// the marked entries in row-major order; start[row] is where a row's entries go
-void gather_float32(const float* z, const uint64_t* bits, const int64_t* start, int64_t n_rows, int64_t n_columns,
-                    int64_t* row, int64_t* column, float* value, int threads) {
-    gather(z, bits, start, n_rows, n_columns, row, column, value, threads);
-}
-
-void gather_bfloat16(const uint16_t* z, const uint64_t* bits, const int64_t* start, int64_t n_rows,
-                     int64_t n_columns, int64_t* row, int64_t* column, float* value, int threads) {
-    gather(z, bits, start, n_rows, n_columns, row, column, value, threads);
-}
 
 void pack(const float* matrix, int64_t n_rows, int64_t width, float* packed, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -190,6 +99,7 @@ void scores(const int64_t* latent, const int64_t* start, const int64_t* token, i
         std::fill(out + start[from], out + start[to], 0.f);
         for (int64_t slab = 0; slab < n_slabs(width); slab++)
             for (int64_t r = from; r < to; r++) {
+                if (r + AHEAD < to) prefetch(encoder, latent[r + AHEAD], width, slab);
                 const Slab row = load_columns(encoder + latent[r] * width, slab * SLAB, width);
                 for (int64_t q = start[r]; q < start[r + 1]; q++)
                     out[q] += dot(row, load(x + (slab * n_tokens + token[q]) * SLAB));
@@ -207,6 +117,7 @@ void decode(const int64_t* latent, const int64_t* start, const int64_t* token, i
         for (int64_t slab = 0; slab < n_slabs(width); slab++) {
             std::fill(sums.begin(), sums.end(), 0.f);
             for (int64_t r = 0; r < n_groups; r++) {
+                if (r + AHEAD < n_groups) prefetch(decoder, latent[r + AHEAD], width, slab);
                 if (start[r] == start[r + 1]) continue;
                 const Slab direction = load_columns(decoder + latent[r] * width, slab * SLAB, width);
                 for (int64_t q = start[r]; q < start[r + 1]; q++) {
@@ -235,6 +146,10 @@ void backward(const int64_t* latent, const int64_t* start, const int64_t* token,
         std::fill(df + start[from], df + start[to], 0.f);
         for (int64_t slab = 0; slab < n_slabs(width); slab++)
             for (int64_t r = from; r < to; r++) {
+                if (r + AHEAD < to) {
+                    prefetch(decoder, latent[r + AHEAD], width, slab);
+                    prefetch<1>(decoder_gradient, r + AHEAD, width, slab);
+                }
                 const Slab direction = load_columns(decoder + latent[r] * width, slab * SLAB, width);
                 Slab sum{};
                 for (int64_t q = start[r]; q < start[r + 1]; q++) {
@@ -246,6 +161,7 @@ void backward(const int64_t* latent, const int64_t* start, const int64_t* token,
             }
         for (int64_t slab = 0; slab < n_slabs(width); slab++)
             for (int64_t r = from; r < to; r++) {
+                if (r + AHEAD < to) prefetch<1>(encoder_gradient, r + AHEAD, width, slab);
                 Slab sum{};
                 for (int64_t q = start[r]; q < start[r + 1]; q++)
                     add_scaled(sum, df[q], load(x + (slab * n_tokens + token[q]) * SLAB));

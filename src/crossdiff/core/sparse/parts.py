@@ -1,0 +1,29 @@
+"""Seconds spent in the named parts of a step, collected only inside `collect`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_collected: ContextVar[dict[str, float] | None] = ContextVar("parts", default=None)
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Time the block under `name`, where somebody collects."""
+    found = _collected.get()
+    start = time.perf_counter()
+    yield
+    if found is not None:
+        found[name] = found.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def collect() -> Iterator[dict[str, float]]:
+    """Collect the parts of all steps in the block."""
+    found: dict[str, float] = {}
+    token = _collected.set(found)
+    yield found
+    _collected.reset(token)
