@@ -120,10 +120,8 @@ def examples(latents: list[int], size: Size, rng: np.random.Generator, *, hostil
                     "codes": codes.astype("float32").tolist(), "kinds": [2] + [0] * (size.n_tokens - 1),
                 }
             )  # fmt: skip
-    columns = (
-        "latent subset source quantile rank document_id document start peak peak_code tokens codes kinds"
-    )
-    return pd.DataFrame(rows, columns=columns.split())
+    names = "latent subset source quantile rank document_id document start peak peak_code tokens codes kinds"
+    return pd.DataFrame(rows, columns=names.split())
 
 
 def annotation(pair: str, latent: int, role: str, *, state: str, number: int) -> dict:
@@ -242,7 +240,8 @@ class Store:
         table = latent_table(self.size, self.rng)
         write_table(table, scale / "latents.parquet", version=1, kind="latents")
         write_json(
-            {"version": 1, "rejected": {"nu_error": 7, "too few tokens": 3}}, scale / "diagnostics.json"
+            {"version": 1, "rejected": {"tuned": {"nu_error": 7, "min_tokens": 3, "exclusive": 12}}},
+            scale / "diagnostics.json",
         )
         selection = {"selection": {"nu_error": 0.2, "nu_reconstruction": 0.5}}
         self.finish(f"scale_{name}", parents=(f"train_{name}",), inputs=selection)

@@ -26,6 +26,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+ALL_DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))"
 FULL = Size(n_latents=114_688, n_exclusive=202, n_examples=20, n_tokens=128)
 
 
@@ -45,24 +46,35 @@ def opened(
     browser: Any, path: Path, *, width: int = 1400, scheme: str = "light", anchor: str = ""
 ) -> Iterator[Any]:
     """The page in an offline context; any console error, page error or request outside the file fails."""
+    size = {"width": width, "height": 900}
     context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,
-        offline=True,
-        permissions=["clipboard-write"],
+        viewport=size, color_scheme=scheme, offline=True, permissions=["clipboard-write"]
     )
     page, wrong = context.new_page(), []
-    page.on(
-        "console",
-        lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
-    )
+
+    def said(message: Any) -> None:
+        wrong.extend([message.text] if message.type in ("error", "warning") else [])
+
+    def asked(request: Any) -> None:
+        wrong.extend([] if request.url.startswith("file:") else [request.url])
+
+    page.on("console", said)
+    page.on("request", asked)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith("file:") else wrong.append(request.url))
     page.goto(f"file://{path}{anchor}")
     page.wait_for_selector("h1")
     yield page
     assert wrong == []
     context.close()
+
+
+def wait_until_drawn(page: Any) -> None:
+    """Until every chart is there; the page's own policy forbids Playwright's `wait_for_function`."""
+    for _ in range(600):
+        if page.evaluate(ALL_DRAWN):
+            return
+        page.wait_for_timeout(200)
+    raise AssertionError("a chart was not drawn within two minutes")
 
 
 def written(store: Store, folder: Path) -> Path:
@@ -103,8 +115,8 @@ TIMED_OPEN = """async (links) => {
     const from = performance.now();
     link.click();
     const number = link.hash.split("-").at(-1);
-    const shown = () => document.querySelector("#detail .detail-top")?.textContent;
-    while (!shown()?.includes(`latent ${number} `)) await new Promise(requestAnimationFrame);
+    const top = () => document.querySelector("#detail .detail-top")?.textContent ?? "";
+    while (!top().includes(`latent ${number} `)) await new Promise(requestAnimationFrame);
     times.push(performance.now() - from);
   }
   return times;
@@ -121,7 +133,7 @@ TIMED_SEARCH = """(word) => {
 def test_opening_a_latent_and_searching_are_quick(browser: Any, large: Path) -> None:
     with opened(browser, large) as page:
         page.wait_for_selector(".plot .main-svg", state="attached")
-        page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 7")
+        wait_until_drawn(page)
         page.wait_for_timeout(1000)
         links = page.evaluate_handle("[...document.querySelectorAll('#list a')].slice(0, 15)")
         assert statistics.median(page.evaluate(TIMED_OPEN, links)) <= 50
@@ -182,7 +194,7 @@ def test_keys_move_search_and_close(browser: Any, small: Path) -> None:
         page.keyboard.press("/")
         assert page.evaluate("document.activeElement.id") == "search"
         page.keyboard.type("mathematics")
-        texts = page.locator("#list .under").all_inner_texts()
+        texts = page.locator("#list .under").all_text_contents()
         assert texts
         assert all("Mathematics" in text for text in texts)
         assert page.inner_text("#shown") == f"{len(texts)} of 32 latents"
@@ -194,7 +206,7 @@ def test_filters_and_order_hold_together(browser: Any, small: Path) -> None:
         page.select_option("#filter-role", "exclusive_tuned")
         page.select_option("#filter-state", "ok")
         page.select_option("#sort", "latent")
-        numbers = [int(text.split()[-1]) for text in page.locator("#list .where").all_inner_texts()]
+        numbers = [int(text.split()[-1]) for text in page.locator("#list .where").all_text_contents()]
         assert numbers == [number for number in range(12) if number != 3]
 
 
@@ -221,7 +233,7 @@ def test_tables_sort_by_number(browser: Any, small: Path) -> None:
         page.locator("#changes details.twin summary").first.click()
         page.locator("#changes table.sortable th button", has_text="Treatment").first.click()
         cells = (
-            page.locator("#changes table.sortable").first.locator("tbody td:nth-child(5)").all_inner_texts()
+            page.locator("#changes table.sortable").first.locator("tbody td:nth-child(5)").all_text_contents()
         )
         counts = [int(text.split()[0]) for text in cells]
         assert counts == sorted(counts, reverse=True)
@@ -246,7 +258,7 @@ def test_axe_finds_nothing_serious(browser: Any, small: Path, scheme: str) -> No
     page = context.new_page()
     page.goto(f"file://{small}#latent-pt_it-2")
     page.wait_for_selector("#detail .example")
-    page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 13")
+    wait_until_drawn(page)
     for summary in page.locator("details.twin summary").all():
         summary.click()
     page.add_script_tag(content=AXE.read_text())
@@ -262,7 +274,7 @@ def test_axe_finds_nothing_serious(browser: Any, small: Path, scheme: str) -> No
 
 def test_it_prints_in_light_colours_without_controls(browser: Any, small: Path) -> None:
     with opened(browser, small, scheme="dark") as page:
-        page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 13", timeout=60_000)
+        wait_until_drawn(page)
         printed = page.pdf(format="A4")
         assert printed[:4] == b"%PDF"
         page.emulate_media(media="print")

@@ -1,4 +1,5 @@
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,11 @@ def test_lazy_adam_is_another_optimiser_and_only_for_the_sparse_step(
     assert float((lazy.decoder - exact.decoder).detach().abs().max()) > 3e-4
     with pytest.raises(ValueError, match="choose optimizer=adam"):
         fit(make_run(optimizer="lazy_adam", step="dense"), planted, RunFolder(tmp_path / "dense"))
+
+
+def test_eight_bit_moments_without_their_package_say_what_to_install(
+    planted: PlantedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ValueError, match="pip install bitsandbytes, or choose optimizer=adam"):
+        fit(make_run(optimizer="adam_8bit"), planted, RunFolder(tmp_path))

@@ -180,8 +180,11 @@ def rejected_by_side(pair: PairSource) -> dict[str, dict[str, int]]:
     """Clause -> latents it stopped first, per side; an older flat table counts as the tuned side."""
     rejected = pair.diagnostics.get("rejected") or {}
     if any(not isinstance(value, dict) for value in rejected.values()):
-        return {"tuned": rejected}
-    return rejected
+        rejected = {"tuned": rejected}
+    return {
+        side: {clause: each for clause, each in clauses.items() if clause != "exclusive"}
+        for side, clauses in rejected.items()
+    }
 
 
 def counts_in(value: Any) -> list[tuple[str, int]]:

@@ -19,8 +19,9 @@ import pytorch_lightning as pl
 import torch
 
 from crossdiff.core.collective import largest_over_ranks, n_ranks
+from crossdiff.core.decoder_norms import KINDS
 from crossdiff.io.progress import bar
-from crossdiff.training.evaluation import HeldOut
+from crossdiff.training.evaluation import HeldOut, kind_shares
 from crossdiff.training.module import CrosscoderModule
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -39,8 +40,8 @@ class Progress(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: CrosscoderModule, *_: Any) -> None:  # pyright: ignore
         """Advance by one step."""
-        if trainer.global_step % 20 == 0:
-            self.bar.set_postfix(loss=f"{pl_module.last_loss():.4g}", refresh=False)
+        if trainer.global_step % 20 == 0 and pl_module.last is not None:
+            self.bar.set_postfix(loss=f"{pl_module.last.loss():.4g}", refresh=False)
         self.bar.update(1)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -63,6 +64,7 @@ class Metrics(pl.Callback):
             "gradient_norm", "tokens_per_s", *(f"val_fve_{name}" for name in names), "val_l0",
             *(f"val_fve_batch_{name}" for name in names), "val_l0_batch", "val_never_fired",
             *(f"decoder_norm_{name}" for name in names),
+            *(f"share_{kind}" for kind in KINDS if kind != "dead"),
         ]  # fmt: skip
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,7 +96,7 @@ class Metrics(pl.Callback):
         norms = pl_module.crosscoder.decoder.detach().norm(dim=2).mean(dim=0).tolist()
         row |= {f"decoder_norm_{name}": norm for name, norm in zip(self.names, norms, strict=True)}
         if validates:
-            row |= self._held_out(self.validate())
+            row |= self._held_out(self.validate()) | kind_shares(pl_module.crosscoder)
         self._write(row)
         for logger in trainer.loggers:
             logger.log_metrics({f"train/{name}": v for name, v in row.items() if v == v}, step=step)

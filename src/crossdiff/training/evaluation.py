@@ -13,6 +13,7 @@ from torch import Tensor
 from crossdiff.core.axes import Activations
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.decoder_norms import KINDS, decoder_norms, kinds
 from crossdiff.core.threshold import smallest_kept
 from crossdiff.training.source import ActivationSource, check_finite
 
@@ -92,6 +93,22 @@ def evaluate(
         never_fired=1 - float(fired.double().mean()) if known else math.nan,
         n_tokens=n_tokens,
     )
+
+
+def kind_shares(crosscoder: Crosscoder) -> dict[str, float]:
+    """Share of all latents per kind of decoder norm (method.md section 3), for pairs; dead ones included."""
+    if crosscoder.n_models != 2:
+        return {}
+    alive = torch.ones(crosscoder.n_latents, dtype=torch.bool)
+    found = kinds(decoder_norms(crosscoder).delta_norm, alive=alive)
+    return {f"share_{kind}": found.count(kind) / len(found) for kind in KINDS if kind != "dead"}
+
+
+def delta_norm_histogram(crosscoder: Crosscoder, *, n_bins: int = 20) -> list[int] | None:
+    """Counts of `delta_norm` over equal bins from 0 to 1, all latents of a pair; None without a pair."""
+    if crosscoder.n_models != 2:
+        return None
+    return decoder_norms(crosscoder).delta_norm.cpu().histc(n_bins, 0, 1).long().tolist()
 
 
 def held_out_batches(

@@ -9,7 +9,7 @@ from typing import Any
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.sparsity import BatchTopK, TopK
 from crossdiff.core.threshold import estimate_threshold
-from crossdiff.training.evaluation import evaluate, held_out_batches
+from crossdiff.training.evaluation import delta_norm_histogram, evaluate, held_out_batches, kind_shares
 from crossdiff.training.initialise import initial_crosscoder
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
@@ -78,6 +78,8 @@ def final_figures(module: CrosscoderModule) -> dict[str, Any]:
         "l0_threshold": found.l0,
         "l0_batch": found.l0_batch,
         "dead_share": module.dead_share(),
+        **kind_shares(crosscoder),
+        "delta_norm_histogram": delta_norm_histogram(crosscoder),
         "never_fired_held_out": found.never_fired,
         "n_held_out_tokens": found.n_tokens,
         "k": k,

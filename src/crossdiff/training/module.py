@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,27 +11,16 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader
 
-from crossdiff.core.axes import Activations
 from crossdiff.core.collective import own_part
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dense import StepResult
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.threshold import RunningThreshold
 from crossdiff.data.shards import PairedBatch
-from crossdiff.training.optimise import Stepper, check_step
+from crossdiff.training.optimise import LastStep, Stepper, check_step
+from crossdiff.training.optimizers import clip_
 from crossdiff.training.schedules import learning_rate
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, AddressedBatches, check_finite
-
-
-@dataclass(frozen=True)
-class LastStep:
-    """What the metrics of the latest step are computed from, when they are asked for."""
-
-    result: StepResult
-    x: Activations
-    learning_rate: float
-    gradient_norm: float
 
 
 class CrosscoderModule(pl.LightningModule):
@@ -93,7 +81,7 @@ class CrosscoderModule(pl.LightningModule):
             group["lr"] = rate
         x = own_part(batch.x)
         result = self.stepper.gradients(x, step=step, dead=dead)
-        norm = self.stepper.gradient_norm(optimizer.optimizer)
+        norm = clip_(optimizer.optimizer, self.crosscoder, max_norm=settings.clip_norm)
         check_step(result, norm, step=step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -101,24 +89,13 @@ class CrosscoderModule(pl.LightningModule):
         self.tokens_since_fired[result.fired] = 0
         if step >= self.stepper.threshold_start:
             self.running_threshold.add(float(result.smallest_kept))
-        self.last = LastStep(result, x, rate, norm)
-
-    def last_loss(self) -> float:
-        """Loss of the latest step; NaN before the first."""
-        return math.nan if self.last is None else float(self.last.result.total)
+        self.last = LastStep(step, result, x, rate, norm)
 
     def figures(self) -> dict[str, float]:
         """Metrics of the latest step."""
         assert self.last is not None, "no step was done yet"
-        k = self.stepper.k_at(self.global_step - 1)
-        return {
-            **self.stepper.figures(self.last.result, self.last.x),
-            "learning_rate": self.last.learning_rate,
-            "gradient_norm": self.last.gradient_norm,
-            "dead_share": self.dead_share(),
-            "k": math.nan if k is None else k,
-            "threshold": math.nan if k is None else self.running_threshold.value(),
-        }
+        threshold = self.running_threshold.value() if self.stepper.has_k else math.nan
+        return {**self.stepper.figures(self.last), "dead_share": self.dead_share(), "threshold": threshold}
 
     def dead_share(self) -> float:
         """Share of latents that have not fired for `dead_after_tokens` training tokens."""

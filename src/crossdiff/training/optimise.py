@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -16,20 +15,26 @@ from crossdiff.core.axes import Activations
 from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ranks, sum_over_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
-from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
+from crossdiff.core.sparse import BatchTopKStep
 from crossdiff.core.sparse.ranks import GlobalBatchTopKStep
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, check_fits
+from crossdiff.training import optimizers
 from crossdiff.training.settings import TrainingSettings
 
 
-class RowAdam(SparseRowAdam):
-    """`SparseRowAdam` as Lightning calls it: with a closure, which does nothing in manual optimisation."""
+@dataclass(frozen=True)
+class LastStep:
+    """What the metrics of the latest step are computed from, when they are asked for."""
 
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient."""
-        if closure is not None:
-            closure()
-        super().step()
+    step: int
+    result: StepResult
+    x: Activations
+    learning_rate: float
+    gradient_norm: float
+
+    def loss(self) -> float:
+        """Loss over the global batch."""
+        return float(self.result.total)
 
 
 class Stepper:
@@ -41,32 +46,11 @@ class Stepper:
         self.has_k = isinstance(sparsity, BatchTopK | TopK)
         self.threshold_start = sparsity.threshold_start if isinstance(sparsity, BatchTopK | TopK) else 0
         self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
-
         self.sparse = _sparse_step(sparsity, training)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam as torch has it, or for row-sparse gradients one with equal updates."""
-        parameters, rate, betas = (
-            self.crosscoder.parameters(),
-            self.training.learning_rate,
-            self.training.betas,
-        )
-        if self.sparse is None:
-            return torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
-        lazy = self.training.optimizer == "lazy_adam"
-        return RowAdam(
-            parameters,
-            lr=rate,
-            betas=betas,
-            max_norm=self.training.clip_norm,
-            inactive="skip" if lazy else "decay",
-        )
-
-    def gradient_norm(self, optimizer: torch.optim.Optimizer) -> float:
-        """Norm over all gradients before clipping; they are clipped here or in the coming optimizer step."""
-        if isinstance(optimizer, RowAdam):
-            return optimizer.measure()
-        return float(torch.nn.utils.clip_grad_norm_(self.crosscoder.parameters(), self.training.clip_norm))
+        """The optimizer of the settings."""
+        return optimizers.build(self.crosscoder, self.training, sparse=self.sparse is not None)
 
     def k_at(self, step: int) -> int | None:
         """Latents per token at a step; None for methods without k."""
@@ -101,16 +85,21 @@ class Stepper:
         with torch.autocast(xn.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             return dense.gradients(self.crosscoder, xn, plan)
 
-    def figures(self, result: StepResult, x: Activations) -> dict[str, float]:
+    def figures(self, last: LastStep) -> dict[str, float]:
         """Loss terms, FVE per model and L0 of a step; its FVE is about the mean of this rank's tokens."""
-        xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(x))
+        result, names = last.result, model_names(self.crosscoder)
+        xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(last.x))
         variance = (xn - xn.mean(dim=0)).square().sum(dim=(0, 2)) * n_ranks()
         fve = (1 - result.squared_error / variance).tolist()
+        k = self.k_at(last.step)
         return {
-            "loss": float(result.total),
+            "loss": last.loss(),
             **{name: float(value) for name, value in result.terms.items()},
-            **{f"fve_{name}": value for name, value in zip(model_names(self.crosscoder), fve, strict=True)},
-            "l0": result.n_active / (x.shape[0] * n_ranks()),
+            **{f"fve_{name}": value for name, value in zip(names, fve, strict=True)},
+            "l0": result.n_active / (xn.shape[0] * n_ranks()),
+            "k": math.nan if k is None else k,
+            "learning_rate": last.learning_rate,
+            "gradient_norm": last.gradient_norm,
         }
 
 
@@ -121,16 +110,12 @@ def _sparse_step(sparsity: Sparsity, training: TrainingSettings) -> BatchTopKSte
             "choose training.step=auto"
         )
     if training.step == "dense" or not isinstance(sparsity, BatchTopK):
-        if training.optimizer == "lazy_adam":
-            raise ValueError(
-                "training.optimizer=lazy_adam needs the sparse step of batch_topk; choose optimizer=adam"
-            )
         return None
-    alone = training.accumulate == 1 and training.devices == 1
+    rows = training.accumulate == 1 and training.devices == 1 and training.optimizer != "adam_8bit"
     step = BatchTopKStep if training.devices == 1 else GlobalBatchTopKStep
     return step(
         encode="bfloat16" if training.precision == "bf16" else "float32",
-        layout="auto" if alone else "dense",
+        layout="auto" if rows else "dense",
     )
 
 

@@ -48,8 +48,9 @@ class TrainingSettings(Settings):
     """auto is sparse for batch_topk and dense for the rest; dense is the slow oracle."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the encoder product (sparse, re-scored exactly) or the forward pass (dense); state is float32."""
-    optimizer: Literal["adam", "lazy_adam"] = "adam"
-    """lazy_adam leaves latents without gradient alone; it trains differently and is never the default."""
+    optimizer: Literal["adam", "lazy_adam", "adam_8bit"] = "adam"
+    """adam_8bit keeps moments in 8 bits (bitsandbytes, GPU); lazy_adam leaves latents without gradient alone:
+    it trains differently and is never the default."""
     validate_every: int = Field(default=500, ge=1)
     validate_tokens: int = Field(default=50_000, ge=1)
     """Held-out tokens looked at during training; the final figures use all of them."""

@@ -10,7 +10,7 @@ const SORTS = {
   latent: ["Latent number", (row) => [row.pair, row.latent]],
 };
 const byPlace = new Map(rows.map((row) => [`${row.pair}-${row.latent}`, row]));
-let shownRows = [], current = null;
+let shownRows = [], current = null, opening = null;
 
 function scoreOf(row) {
   const values = Object.values(row.scores).filter((value) => typeof value === "number");
@@ -82,7 +82,9 @@ async function copyText(target, text) {
 }
 
 async function open(row) {
+  opening = row;
   const detail = await chunk(row.pair, row.latent);
+  if (opening !== row) return;
   current?.link.removeAttribute("aria-current");
   current = row;
   row.link.setAttribute("aria-current", "true");
@@ -94,21 +96,22 @@ async function open(row) {
 
 function close() {
   byId("explorer").classList.remove("reading");
+  if (current) history.replaceState(null, "", "#latents");
   current?.link.focus();
 }
 
 async function follow() {
-  const found = /^#latent-(.+)-(\d+)$/.exec(decodeURIComponent(location.hash));
-  const row = found && rows.find((each) => each.pair === found[1] && each.latent === Number(found[2]));
+  const row = rows.find((each) => each.link.hash === location.hash);
   if (!row) return;
   await open(row);
+  byId("detail").focus({ preventScroll: true });
   byId("latents").scrollIntoView({ block: "start" });
   reveal(row);
 }
 
 // Scrolls the list alone, so that the page stays where the reader is.
 function reveal(row) {
-  const list = byId("list"), top = row.entry.offsetTop - list.offsetTop;
+  const list = byId("list"), top = row.entry.offsetTop;
   if (top < list.scrollTop || top + row.entry.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
 }
 
