@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
 
+from crossdiff.action_settings import CompareRuns, ExportSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.selection import SelectionSettings
@@ -58,28 +59,6 @@ class Comparison(Settings):
 
     reference: ModelPair
     treatment: ModelPair
-
-
-class ExportSettings(Settings):
-    """What `action=export` writes, and how."""
-
-    what: Literal["figures", "tables", "annotations", "checkpoint"] = "figures"
-    format: Literal["png", "svg", "csv", "jsonl", "dictionary_learning"] = "svg"
-    folder: Path = Path("export")
-
-
-class ValidateSettings(Settings):
-    """The human check: `mode=export` writes a blind rating sheet, `mode=import` reads it back."""
-
-    mode: Literal["export", "import"] = "export"
-    n: int = Field(default=100, ge=1)
-    file: Path | None = None
-
-
-class CompareRuns(Settings):
-    """Results folders that `action=compare` lays side by side (a glob)."""
-
-    runs: str = "results/*"
 
 
 class Experiment(Settings):

@@ -1,4 +1,4 @@
-"""What the command line can do: one function per value of `action`."""
+"""Running: plan, run, status, and SLURM's cancel and retry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU_HOURS_ALLOWED = 3.0
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
-    """Carry out the action that the experiments (grid points of one command) share; returns the exit code."""
+    """Plan the grid points together, then show, run, submit or follow their steps; returns the exit code."""
     first = experiments[0]
     plans = [plan(experiment) for experiment in experiments]
     steps = merge(plans)
@@ -42,7 +42,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
             raise ValueError(
                 f"action={first.action} acts on SLURM jobs; repeat their command with dispatch=slurm"
             )
-    raise ValueError(f"action={first.action} is not built yet; available: run, plan, status")
+    raise AssertionError(f"{first.action} is no action on steps")
 
 
 def _submission(

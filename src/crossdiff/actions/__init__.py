@@ -1,0 +1,27 @@
+"""What the command line can do: one module per value of `action`, each with `perform(experiments)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crossdiff.config import Experiment
+
+
+def perform(experiments: Sequence[Experiment]) -> int:
+    """Carry out the action that the experiments (grid points of one command) share; returns the exit code."""
+    match experiments[0].action:
+        case "run" | "plan" | "status" | "cancel" | "retry":
+            from crossdiff.actions import run as verb
+        case "render":
+            from crossdiff.actions import render as verb
+        case "export":
+            from crossdiff.actions import export as verb
+        case "validate":
+            from crossdiff.actions import validate as verb
+        case "compare":
+            from crossdiff.actions import compare as verb
+        case "studies":
+            from crossdiff.actions import studies as verb
+        case "taxonomy":
+            from crossdiff.actions import taxonomy as verb
+    return verb.perform(experiments)

@@ -1,0 +1,12 @@
+"""The human check: a blind rating sheet out, agreement in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crossdiff.config import Experiment
+
+
+def perform(experiments: Sequence[Experiment]) -> int:
+    """Not built yet."""
+    raise ValueError("action=validate is not built yet; available: run, plan, status")
