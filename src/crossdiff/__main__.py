@@ -66,15 +66,21 @@ def _raised_by_us(error: BaseException) -> bool:
 def _run() -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
 
     from crossdiff import config
     from crossdiff.io.environment import conf_dir
 
     collected: list[config.Experiment] = []
+    mistakes: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def compose(cfg) -> None:
-        experiment = config.load(cfg)
+        try:
+            experiment = config.load(cfg)
+        except HydraException as error:  # kept from Hydra, which would print a line of its own before ours
+            mistakes.append(error)
+            return
         if config.runs_alone(HydraConfig.get()):
             code = _act([experiment])
             if code:
@@ -84,6 +90,8 @@ def _run() -> int:
 
     config.compose_once()
     compose()
+    if mistakes:
+        raise mistakes[0]
     return _act(collected) if collected else 0
 
 

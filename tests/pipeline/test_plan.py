@@ -1,5 +1,6 @@
 """The plan shares what can be shared, and every input changes exactly the keys that stand on it."""
 
+import pytest
 from hydra import compose, initialize_config_dir
 
 from crossdiff import config
@@ -83,3 +84,25 @@ def test_harvest_cost_of_several_layers_is_that_of_the_deepest() -> None:
     deepest = next(step for step in plans[1] if step.stage == "harvest")
     assert shared.cost.gpu_hours == deepest.cost.gpu_hours
     assert shared.cost.disk_gb == 2 * deepest.cost.disk_gb
+
+
+def test_the_minder_preset_harvests_half_of_the_tokens_that_it_trains_on() -> None:
+    harvest = next(step for step in steps("experiment=minder") if step.stage == "harvest")
+    whole = next(step for step in steps("model_pair=pt_it", "layer=20") if step.stage == "harvest")
+    assert harvest.cost.disk_gb == whole.cost.disk_gb / 2
+    train = [step.cost.gpu_hours for step in steps("experiment=minder") if step.stage == "train"]
+    assert (
+        train
+        == [step.cost.gpu_hours for step in steps("model_pair=pt_it", "layer=20") if step.stage == "train"]
+        * 2
+    )
+
+
+@pytest.mark.parametrize("overrides", [("model_pair=pt_it", "layer=42"), (*PAIR[:2], "layer=4")])
+def test_a_layer_outside_a_known_model_is_refused_before_anything_runs(overrides: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="blocks have indices 0 to"):
+        steps(*overrides)
+
+
+def test_the_toy_has_a_cost() -> None:
+    assert None not in [step.cost.cpu_hours for step in steps("experiment=demo")]

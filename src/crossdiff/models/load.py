@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crossdiff.models.hooks import captured, decoder_blocks
-from crossdiff.models.pair import Attention, ModelSettings
+from crossdiff.models.pair import Attention, ModelSettings, check_layers
 from crossdiff.models.reach import hub
 from crossdiff.models.weights import checkpoint_folder, link_needed
 
@@ -63,16 +63,6 @@ def load_config(model: ModelSettings, path: str) -> Any:
     with hub(f"model {model.path}", way_out=_WAY_OUT, remote=not Path(path).is_dir()):
         return AutoConfig.from_pretrained(
             path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
-
-
-def check_layers(model: ModelSettings, layers: Sequence[int], n_blocks: int) -> None:
-    """Refuse block indices that the model does not have."""
-    outside = [layer for layer in layers if not 0 <= layer < n_blocks]
-    if outside:
-        raise ValueError(
-            f"layer={outside[0]} is outside {model.path}, whose {n_blocks} blocks have indices 0 to "
-            f"{n_blocks - 1}; choose one of those"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -97,6 +98,16 @@ def custom_pair(
             name="tuned", path=tuned, revision=tuned_revision, adapter=tuned_adapter, **shared
         ),
     )
+
+
+def check_layers(model: ModelSettings, layers: Sequence[int], n_blocks: int) -> None:
+    """Refuse block indices that the model does not have."""
+    outside = [layer for layer in layers if not 0 <= layer < n_blocks]
+    if outside:
+        raise ValueError(
+            f"layer={outside[0]} is outside {model.path}, whose {n_blocks} blocks have indices 0 to "
+            f"{n_blocks - 1}; choose one of those"
+        )
 
 
 def fingerprint(model: ModelSettings) -> str:

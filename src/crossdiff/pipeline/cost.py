@@ -66,6 +66,11 @@ def model_shape(model: ModelSettings, toy: ToySettings) -> ModelShape | None:
     return ModelShape(d_model, n_blocks, 4 * d_model**2 + 3 * d_model * hidden)
 
 
+def toy_tokens(toy: ToySettings) -> int:
+    """About how many tokens the toy corpus holds."""
+    return (toy.n_web_documents + toy.n_chat_documents) * TOY_DOCUMENT_TOKENS
+
+
 def harvest_cost(shape: ModelShape | None, *, layer: int, n_tokens: int | None, bytes_per_value: int) -> Cost:
     """One forward pass up to the block, and one row of `d_model` values per token on disk."""
     if shape is None or n_tokens is None:

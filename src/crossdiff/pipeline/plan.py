@@ -8,7 +8,7 @@ from functools import cached_property
 from crossdiff.config import Experiment
 from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
-from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, fingerprint
+from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.steps import Step
 from crossdiff.stages.annotate import AnnotateInputs
@@ -73,13 +73,19 @@ class _Planner:
 
     @property
     def n_tokens(self) -> int | None:
-        """Tokens that the corpus setting asks for; None when it takes all there are."""
-        return as_mixture(self.experiment.corpus).n_tokens
+        """Tokens that the corpus asks for, or about what the toy's holds; None when files are read whole."""
+        mixture = as_mixture(self.experiment.corpus)
+        if mixture.n_tokens is None and all(isinstance(each, OrganismSource) for each in mixture.sources):
+            return cost.toy_tokens(self.experiment.organism)
+        return mixture.n_tokens
 
     def harvest(self, model: ModelSettings) -> Step:
         """One model's activations at the experiment's layer."""
         identity = fingerprint(model)
         if identity not in self.harvests:
+            shape = cost.model_shape(model, self.experiment.organism)
+            if shape is not None:
+                check_layers(model, (self.experiment.layer,), shape.n_blocks)
             inputs = HarvestInputs(
                 model=model,
                 fingerprint=identity,
@@ -87,7 +93,7 @@ class _Planner:
                 source=self.experiment.source,
             )
             size = cost.harvest_cost(
-                cost.model_shape(model, self.experiment.organism),
+                shape,
                 layer=self.experiment.layer,
                 n_tokens=self.n_tokens,
                 bytes_per_value=4 if model.dtype == "float32" else 2,
