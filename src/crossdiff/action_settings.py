@@ -5,17 +5,52 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crossdiff.settings import Settings
 
+ExportFormat = Literal["png", "svg", "csv", "jsonl", "dictionary_learning", "crossdiff"]
+
+FORMATS: dict[str, tuple[ExportFormat, ...]] = {
+    "figures": ("svg", "png"),
+    "tables": ("csv",),
+    "annotations": ("jsonl", "csv"),
+    "checkpoint": ("dictionary_learning", "crossdiff"),
+}
+"""Formats of everything that can be exported, the default first."""
+
 
 class ExportSettings(Settings):
-    """What `action=export` writes, and how."""
+    """What `action=export` writes, and how.
+
+    format: one of `FORMATS[what]`, the first unless given.
+    hub_id: also upload the crosscoder to this (private) Hugging Face repository, for `Crosscoder.load`.
+    """
 
     what: Literal["figures", "tables", "annotations", "checkpoint"] = "figures"
-    format: Literal["png", "svg", "csv", "jsonl", "dictionary_learning"] = "svg"
+    format: ExportFormat | None = None
     folder: Path = Path("export")
+    hub_id: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExportSettings:
+        formats = FORMATS[self.what]
+        if self.format is not None and self.format not in formats:
+            raise ValueError(
+                f"export.what={self.what} cannot be written as export.format={self.format}; "
+                f"choose {' or '.join(formats)}"
+            )
+        if self.hub_id is not None and self.chosen_format != "crossdiff":
+            raise ValueError(
+                f"export.hub_id uploads our own format, not {self.what} as {self.chosen_format}; "
+                "use export.what=checkpoint export.format=crossdiff"
+            )
+        return self
+
+    @property
+    def chosen_format(self) -> ExportFormat:
+        """The format asked for, or the default of what is exported."""
+        return self.format or FORMATS[self.what][0]
 
 
 class ValidateSettings(Settings):

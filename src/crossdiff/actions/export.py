@@ -8,5 +8,12 @@ from crossdiff.config import Experiment
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
-    """Not built yet."""
-    raise ValueError("action=export is not built yet; available: run, plan, status")
+    """Export what `export.what` asks for from finished steps; returns the exit code."""
+    what = experiments[0].export.what
+    match what:
+        case "checkpoint":
+            from crossdiff.actions.export_checkpoint import export_checkpoints
+
+            return export_checkpoints(experiments)
+        case _:
+            raise ValueError(f"export.what={what} is not built yet; available: checkpoint")
