@@ -49,5 +49,6 @@ class Runtime(Settings):
 
     store: Path = Path("store")
     device: str = "cpu"
-    n_workers: int = 0
+    n_workers: int = 1
+    """Processes that share the shards of a harvest."""
     progress: bool = True

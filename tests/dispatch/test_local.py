@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff.dispatch.local import run_steps
+from crossdiff.io import artifacts
 from crossdiff.io.artifacts import DamagedArtifact
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.steps import Step
@@ -129,3 +130,26 @@ def test_two_processes_with_one_key_compute_it_once(tmp_path: Path) -> None:
     states = sorted(process.communicate(timeout=60)[0].split()[-1] for process in both)
     assert states == ["done", "reused"]
     assert (tmp_path / "log").read_text() == "ran\n"
+
+
+def test_a_kill_amid_publishing_loses_no_layer(
+    tmp_path: Path, calls: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renames = []
+    plain = artifacts.publish
+
+    def killed(final: Path, **keywords: Path):
+        renames.append(final)
+        if len(renames) == 3:  # the tokens, the first of two layers, and then the kill
+            raise KeyboardInterrupt
+        return plain(final, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_steps(steps(), runtime(tmp_path))
+    assert [step.is_finished(tmp_path / "store") for step in steps()] == [True, True, False]
+    assert {outcome.state for outcome in run_steps(steps(), runtime(tmp_path))} == {"reused"}
+    assert len(calls) == 2
+    for step in steps():
+        artifacts.verify(step.folder(tmp_path / "store"))

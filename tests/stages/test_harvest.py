@@ -141,7 +141,7 @@ def test_a_continued_harvest_has_the_bytes_of_an_undisturbed_one(tmp_path: Path)
         patch.setattr("crossdiff.data.harvest_run.write_layer", failing_after(2))
         with pytest.raises(OSError, match="No space left"):
             make_harvest(stopped, model, token_folder)
-    assert not (stopped / "harvest.json").exists()
+    assert not (stopped / "layer_1" / "harvest.json").exists()
     figures = make_harvest(stopped, model, token_folder)
     assert figures["n_shards_harvested"] == figures["n_shards"] - 2
     assert harvest_files(stopped) == original
@@ -251,7 +251,7 @@ def test_an_array_task_leaves_the_record_to_the_last_run(tmp_path: Path) -> None
     )
     (tmp_path / "parts").mkdir()
     n_written = harvest.run_shards(inputs, {"tokens": token_folder}, tmp_path / "parts", RUNTIME)
-    assert not (tmp_path / "parts" / "harvest.json").exists()
+    assert not (tmp_path / "parts" / "layer_1" / "harvest.json").exists()
     figures = make_harvest(tmp_path / "parts", model, token_folder)
     assert (figures["n_shards"], figures["n_shards_harvested"]) == (n_written, 0)
 
@@ -361,6 +361,6 @@ def test_ten_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_p
         time.sleep(moments.uniform(0, 0.3))
         process.kill()
         process.join()
-    assert not (draft / "harvest.json").exists(), "the harvest ended before the tenth kill"
+    assert not (draft / "layer_1" / "harvest.json").exists(), "the harvest ended before the tenth kill"
     harvest.run(inputs, {"tokens": token_folder}, draft, RUNTIME)
     assert harvest_files(draft) == harvest_files(tmp_path / "whole")

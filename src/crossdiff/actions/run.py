@@ -12,7 +12,7 @@ from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.dispatch.track import tracker
 from crossdiff.io.device import choose_device
-from crossdiff.io.resources import SlurmDispatch
+from crossdiff.io.resources import LocalDispatch, SlurmDispatch
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.results import publish_results
 from crossdiff.pipeline.steps import Step, merge
@@ -72,7 +72,8 @@ def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], ste
     device = choose_device(first.device)
     if device == "cpu" and first.device == "auto" and not _bearable(steps, first):
         return 2
-    runtime = Runtime(store=first.store, device=device, progress=first.progress)
+    n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1
+    runtime = Runtime(store=first.store, device=device, n_workers=n_workers, progress=first.progress)
     with tracker(first.logger, group=sweep(experiments)) as log:
         made = local.run_steps(steps, runtime, finished=partial(log.step_finished, store=first.store))
     outcomes = {outcome.step.key: outcome for outcome in made}

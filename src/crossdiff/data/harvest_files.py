@@ -1,4 +1,4 @@
-"""Writing a harvest: one file per corpus shard and layer, one record at the end."""
+"""Writing a harvest: one file per corpus shard and layer, one record per layer at the end."""
 
 from __future__ import annotations
 
@@ -102,18 +102,23 @@ def write_record(
     hashes: Mapping[str, str],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write harvest.json; a folder that has it is a whole harvest."""
-    record = {
-        "format": FORMAT,
-        "version": VERSION,
-        "token_hash": token_set.token_hash,
-        "n_rows": token_set.n_tokens,
-        "layers": list(layers),
-        "shards": [shard.as_record() for shard in shards],
-        "sha256": dict(hashes),
-        **(details or {}),
-    }
-    write_json(record, folder / RECORD)
+    """Write every layer's harvest.json; a layer's folder that has it is whole, and says nothing of others.
+
+    `hashes` are sha256 by file name below `folder`.
+    """
+    for layer in layers:
+        own = {name: digest for name, digest in hashes.items() if name.startswith(f"layer_{layer}/")}
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "token_hash": token_set.token_hash,
+            "n_rows": token_set.n_tokens,
+            "layer": layer,
+            "shards": [shard.as_record() for shard in shards],
+            "sha256": own,
+            **(details or {}),
+        }
+        write_json(record, folder / f"layer_{layer}" / RECORD)
 
 
 def write_harvest(

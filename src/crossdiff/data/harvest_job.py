@@ -88,15 +88,19 @@ class HarvestJob:
         return handle
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What a draft has to agree on to be continued."""
+    def origin(self) -> dict[str, Any]:
+        """What decides the rows of a layer; other layers of the same pass do not."""
         return {
             "token_hash": self.token_set.token_hash,
             "fingerprint": self.fingerprint,
             "model": self.model.identity(),
-            "layers": list(self.layers),
             "source": self.source.identity(),
         }
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a draft has to agree on to be continued."""
+        return {**self.origin, "layers": list(self.layers)}
 
     def load_model(self) -> TruncatedModel:
         """The model's first blocks, on the job's device."""

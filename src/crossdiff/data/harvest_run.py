@@ -31,8 +31,8 @@ from crossdiff.models.load import TruncatedModel
 _POLL_S = 0.5
 
 
-def run_job(job: HarvestJob, *, n_workers: int = 0, model: TruncatedModel | None = None) -> dict[str, Any]:
-    """Harvest the shards that are not done yet, then write the record; returns counts and rates.
+def run_job(job: HarvestJob, *, n_workers: int = 1, model: TruncatedModel | None = None) -> dict[str, Any]:
+    """Harvest the shards that are not done yet, then write the records; returns counts and rates.
 
     A `model` that is loaded already is used as it is.
     """
@@ -52,7 +52,7 @@ def run_job(job: HarvestJob, *, n_workers: int = 0, model: TruncatedModel | None
 
 
 def run_part(job: HarvestJob) -> int:
-    """Harvest what no other process has claimed and leave the record to `run_job`; returns shards written."""
+    """Harvest what no other process has claimed and leave the records to `run_job`; returns shards made."""
     check_tokenizer(job)
     job.work.mkdir(parents=True, exist_ok=True)
     todo = _todo(job)
@@ -68,9 +68,9 @@ def harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusSh
 
 
 def _is_finished(job: HarvestJob) -> bool:
-    """Whether the record is there already: the process was killed before the artifact was published."""
-    path = job.folder / RECORD
-    return path.is_file() and read_json(path).get("job") == job.identity
+    """Whether the records are there already: the process was killed before the artifact was published."""
+    paths = [job.folder / f"layer_{layer}" / RECORD for layer in job.layers]
+    return all(path.is_file() and read_json(path).get("job") == job.origin for path in paths)
 
 
 def _todo(job: HarvestJob) -> list[CorpusShard]:
@@ -155,7 +155,7 @@ def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) 
     counts = [receipt["counts"] for receipt in receipts]
     n_padding, n_tokens = sum(count["padding"] for count in counts), job.token_set.n_tokens
     details = {
-        "job": job.identity,
+        "job": job.origin,
         "model": {**job.model.model_dump(), "fingerprint": job.fingerprint},
         "storage": job.storage,
         "padding_share": n_padding / (n_padding + n_tokens),
@@ -172,14 +172,14 @@ def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) 
 
 
 def _figures(job: HarvestJob, *, n_new: int, seconds: float) -> dict[str, Any]:
-    """Counts and rates of a harvest whose record is written."""
-    record = read_json(job.folder / RECORD)
+    """Counts and rates of a harvest whose records are written."""
+    record = read_json(job.folder / f"layer_{job.layers[0]}" / RECORD)
     n_tokens = record["n_rows"]
     return {
         "n_tokens": n_tokens,
         "n_shards": len(job.shards),
         "n_shards_harvested": n_new,
-        "layers": record["layers"],
+        "layers": list(job.layers),
         "storage": record["storage"],
         "padding_share": record["padding_share"],
         "n_splits": len(record["splits"]),

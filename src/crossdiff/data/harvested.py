@@ -19,7 +19,7 @@ from crossdiff.data.statistics import Moments
 from crossdiff.io.tables import read_json
 
 FORMAT = "crossdiff.harvest"
-VERSION = 1
+VERSION = 2
 RECORD = "harvest.json"
 
 _AHEAD = 32
@@ -116,22 +116,19 @@ class HarvestedLayer:
 
 
 def read_record(folder: Path, layer: int) -> dict[str, Any]:
-    """`harvest.json` of a finished harvest of `layer`; another format or version is refused."""
-    path = folder / RECORD
+    """harvest.json of a finished harvest of `layer`; another format or version is refused."""
+    path = folder / f"layer_{layer}" / RECORD
     if not path.is_file():
+        others = sorted(int(p.parent.name.removeprefix("layer_")) for p in folder.glob(f"layer_*/{RECORD}"))
         raise ValueError(
-            f"{folder} holds no finished harvest ({path.name} is missing); run the harvest step again"
+            f"layer={layer} is not in {folder}, which holds layers {others}; "
+            "harvest that layer (run with layer=...)"
         )
     record = read_json(path)
     if record.get("format") != FORMAT or record.get("version") != VERSION:
         raise ValueError(
             f"{path} is {record.get('format')!r} version {record.get('version')!r}, this crossdiff reads "
             f"{FORMAT!r} version {VERSION}; run the harvest step again"
-        )
-    if layer not in record["layers"] or not (folder / f"layer_{layer}").is_dir():
-        raise ValueError(
-            f"layer={layer} is not in {folder}, which holds layers {record['layers']}; "
-            "harvest that layer first (run with layer=...)"
         )
     return record
 

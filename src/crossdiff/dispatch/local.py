@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from crossdiff.dispatch.publish import missing_steps, publish_job
 from crossdiff.dispatch.store import prepare_store
 from crossdiff.io import artifacts
 from crossdiff.io.environment import peak_memory_mb
@@ -38,7 +38,7 @@ def run_steps(
     prepare_store(runtime.store)
     outcomes = []
     for job in group(steps):
-        missing = tuple(step for step in job.steps if not step.is_finished(runtime.store))
+        missing = missing_steps(job, runtime.store)
         made = [_reuse(step, runtime) for step in job.steps if step not in missing]
         if missing:
             made += run_job(Job(missing), runtime)
@@ -57,15 +57,14 @@ def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
     home = runtime.store / job.stage
     home.mkdir(parents=True, exist_ok=True)
     with _sole_writer(home / f".{job.key}.lock", job.name):
-        if all(step.is_finished(runtime.store) for step in job.steps):
-            return [_reuse(step, runtime) for step in job.steps]
+        if not missing_steps(job, runtime.store):
+            return [_reuse(each, runtime) for each in job.steps]
         print(f"{job.name} ...", flush=True)
         started, draft = time.time(), draft_folder(job, runtime.store)
-        shutil.rmtree(draft.with_suffix(".publishing"), ignore_errors=True)
         draft.mkdir(exist_ok=True)
         counts = step.module.run(job.inputs, parents, draft, runtime)
         seconds = time.time() - started
-        _publish(job, draft, _measured(counts, seconds), runtime.store)
+        publish_job(job, draft, _measured(counts, seconds), runtime.store)
     print(f"{job.name}: {_line(counts)} ({_duration(seconds)})", flush=True)
     return [Outcome(each, "done", seconds, counts) for each in job.steps]
 
@@ -90,49 +89,12 @@ def _reuse(step: Step, runtime: Runtime) -> Outcome:
     return Outcome(step, "reused", manifest["seconds"], manifest["counts"])
 
 
-def _publish(job: Job, draft: Path, manifest: dict[str, Any], store: Path) -> None:
-    """Turn the draft into the job's artifacts; a kill in between leaves nothing that looks finished."""
-    for hidden in draft.glob(".*"):
-        shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
-    if len(job.steps) == 1:
-        _publish_whole(job.steps[0], draft, manifest, store)
-        return
-    leaving = draft.rename(draft.with_suffix(".publishing"))
-    shared = [child for child in sorted(leaving.iterdir()) if not child.name.startswith("layer_")]
-    for step in job.steps:
-        with artifacts.publish(step.folder(store)) as folder:
-            name = f"layer_{step.inputs.layers[0]}"  # type: ignore[attr-defined]
-            (leaving / name).rename(folder / name)
-            for child in shared:
-                copy = shutil.copytree if child.is_dir() else shutil.copy2
-                copy(child, folder / child.name)
-            artifacts.write_manifest(folder, _describe(step) | manifest)
-    shutil.rmtree(leaving)
-
-
-def _publish_whole(step: Step, draft: Path, manifest: dict[str, Any], store: Path) -> None:
-    artifacts.write_manifest(draft, _describe(step) | manifest)
-    with artifacts.publish(step.folder(store), draft=draft):
-        pass
-
-
 def _measured(counts: dict[str, Any], seconds: float) -> dict[str, Any]:
     return {
         "counts": counts,
         "seconds": round(seconds, 3),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "peak_memory_mb": round(peak_memory_mb(), 1),
-    }
-
-
-def _describe(step: Step) -> dict[str, Any]:
-    return {
-        "stage": step.stage,
-        "label": step.label,
-        "key": step.key,
-        "stage_version": step.module.VERSION,
-        "inputs": step.inputs.model_dump(mode="json"),
-        "parents": {role: parent.key for role, parent in step.parents.items()},
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.dispatch import local
+from crossdiff.dispatch.publish import missing_steps
 from crossdiff.dispatch.store import prepare_store
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.artifacts import artifact_key, read_manifest
@@ -74,8 +75,7 @@ class RemoteJob:
         return DelayedSubmission(self)
 
     def _missing(self) -> Job:
-        missing = tuple(step for step in self.job.steps if not step.is_finished(self.runtime.store))
-        return Job(missing or self.job.steps)
+        return Job(missing_steps(self.job, self.runtime.store) or self.job.steps)
 
 
 @dataclass(frozen=True)

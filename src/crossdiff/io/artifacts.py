@@ -57,11 +57,18 @@ def publish(final: Path, *, draft: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    """Record `content`, the software that ran, and size and sha256 of every file below `folder`."""
+def write_manifest(
+    folder: Path, content: Mapping[str, Any], *, hashes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Record `content`, the software that ran, and size and sha256 of every file below `folder`.
+
+    `hashes` are known already, by path below `folder`; those files are not read. Returns what was written.
+    """
+    known = hashes or {}
+    names = {str(path.relative_to(folder)): path for path in _files(folder)}
     files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in _files(folder)
+        name: {"bytes": path.stat().st_size, "sha256": known.get(name) or file_sha256(path)}
+        for name, path in names.items()
     }
     record = {
         "version": MANIFEST_VERSION,
@@ -71,6 +78,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
         "files": files,
     }
     write_json(record, folder / MANIFEST)
+    return record
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -35,7 +35,13 @@ class Resources(Settings):
 
 
 class LocalDispatch(Settings):
-    """Steps run here, one after another."""
+    """Steps run here, one after another.
+
+    `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
+    where there are several.
+    """
+
+    harvest_workers: int = Field(default=1, ge=1)
 
 
 class SlurmDispatch(Resources):

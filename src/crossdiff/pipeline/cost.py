@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.models.pair import ORGANISM, ModelSettings
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.pipeline.steps import Cost
@@ -69,6 +70,14 @@ def model_shape(model: ModelSettings, toy: ToySettings) -> ModelShape | None:
 def toy_tokens(toy: ToySettings) -> int:
     """About how many tokens the toy corpus holds."""
     return (toy.n_web_documents + toy.n_chat_documents) * TOY_DOCUMENT_TOKENS
+
+
+def bytes_per_value(model: ModelSettings, source: CacheSource | LiveSource) -> int:
+    """Bytes of one stored activation value; a live source stores none."""
+    if isinstance(source, LiveSource):
+        return 0
+    storage = model.dtype if source.storage == "model" else source.storage
+    return {"float32": 4, "int8": 1}.get(storage, 2)
 
 
 def harvest_cost(shape: ModelShape | None, *, layer: int, n_tokens: int | None, bytes_per_value: int) -> Cost:

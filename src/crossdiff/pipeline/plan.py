@@ -81,26 +81,23 @@ class _Planner:
 
     def harvest(self, model: ModelSettings) -> Step:
         """One model's activations at the experiment's layer."""
-        identity = fingerprint(model)
-        if identity not in self.harvests:
-            shape = cost.model_shape(model, self.experiment.organism)
-            if shape is not None:
-                check_layers(model, (self.experiment.layer,), shape.n_blocks)
-            inputs = HarvestInputs(
-                model=model,
-                fingerprint=identity,
-                layers=(self.experiment.layer,),
-                source=self.experiment.source,
-            )
-            size = cost.harvest_cost(
-                shape,
-                layer=self.experiment.layer,
-                n_tokens=self.n_tokens,
-                bytes_per_value=4 if model.dtype == "float32" else 2,
-            )
-            parents = {"tokens": self.tokens, **self.organism}
-            self.harvests[identity] = Step("harvest", model.name, inputs, parents, size)
-        return self.harvests[identity]
+        shape = cost.model_shape(model, self.experiment.organism)
+        if shape is not None:
+            check_layers(model, (self.experiment.layer,), shape.n_blocks)
+        inputs = HarvestInputs(
+            model=model,
+            fingerprint=fingerprint(model),
+            layers=(self.experiment.layer,),
+            source=self.experiment.source,
+        )
+        size = cost.harvest_cost(
+            shape,
+            layer=self.experiment.layer,
+            n_tokens=self.n_tokens,
+            bytes_per_value=cost.bytes_per_value(model, self.experiment.source),
+        )
+        step = Step("harvest", model.name, inputs, {"tokens": self.tokens, **self.organism}, size)
+        return self.harvests.setdefault(step.key, step)
 
     def activations(self, pair: ModelPair) -> dict[str, Step]:
         return {

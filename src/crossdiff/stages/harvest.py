@@ -10,12 +10,14 @@ from pydantic import Field
 
 from crossdiff.data.harvest_job import HarvestJob
 from crossdiff.data.harvest_run import run_job, run_part
+from crossdiff.data.harvested import RECORD
 from crossdiff.data.live import run_live_job
 from crossdiff.data.settings import CacheSource, LiveSource
+from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
 
-VERSION = 1
+VERSION = 2
 
 
 class HarvestInputs(Settings):
@@ -32,7 +34,7 @@ class HarvestInputs(Settings):
 
 
 def run(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write `layer_<L>/shard_*.safetensors` and harvest.json; finished shards of a killed run are kept."""
+    """Write shards and harvest.json into `layer_<L>/`; finished shards of a killed run are kept."""
     job = _job(inputs, parents, draft, runtime)
     match inputs.source:
         case CacheSource():
@@ -47,6 +49,12 @@ def run_shards(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, 
     Any number of processes may do this in one draft folder; `run` then finishes it. Returns shards written.
     """
     return run_part(_job(inputs, parents, draft, runtime))
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every shard below a finished harvest, known since it was written: no file is read again."""
+    records = [read_json(path) for path in folder.glob(f"layer_*/{RECORD}")]
+    return {name: digest for record in records for name, digest in record["sha256"].items()}
 
 
 def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> HarvestJob:
