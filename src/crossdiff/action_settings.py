@@ -62,6 +62,12 @@ class ValidateSettings(Settings):
 
 
 class CompareRuns(Settings):
-    """Results folders that `action=compare` lays side by side (a glob)."""
+    """Results folders (a glob) that `action=compare` lays side by side on one page.
+
+    `wandb` also saves a report or a workspace of the same figures in the project of `logger=wandb`; that
+    needs an account.
+    """
 
     runs: str = "results/*"
+    page: Path = Path("results/runs.html")
+    wandb: Literal["report", "workspace"] | None = None

@@ -54,6 +54,10 @@ Action = Literal[
 ]
 
 
+NEEDS_NO_PAIR = ("compare", "studies")
+"""Actions on what lies in results folders, whatever it was made from."""
+
+
 class Comparison(Settings):
     """Two pairs that share their base; the reference pair's tuned model gives the chat template."""
 
@@ -95,6 +99,8 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Experiment:
+        if self.action in NEEDS_NO_PAIR:
+            return self
         if (self.model_pair is None) == (self.comparison is None):
             given = "neither" if self.model_pair is None else "both"
             raise ValueError(
@@ -125,6 +131,8 @@ class Experiment(Settings):
 
 def load(cfg: DictConfig) -> Experiment:
     """Build the typed experiment; the only call of `instantiate` and the end of every `DictConfig`."""
+    if cfg.action in NEEDS_NO_PAIR and OmegaConf.is_missing(cfg, "layer"):
+        cfg.layer = 0
     return instantiate(cfg, _convert_="all")
 
 

@@ -1,5 +1,6 @@
 """Two processes train what one process trains."""
 
+import csv
 import os
 import signal
 import threading
@@ -8,11 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed, multiprocessing
 
+from crossdiff.core.collective import own_part
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
+from crossdiff.training.initialise import initial_crosscoder
 from crossdiff.training.launch import check_devices, fit_on_devices
+from crossdiff.training.optimise import Stepper
+from crossdiff.training.optimizers import clip_
 from crossdiff.training.run import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
@@ -60,6 +66,60 @@ def test_two_ranks_with_a_global_batch_top_k_train_the_weights_of_one(step: str,
     rows = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("one", "two")]
     first = [[float(value or "nan") for value in row[1].split(",")[:4]] for row in rows]
     assert first[1] == pytest.approx(first[0], rel=1e-4)
+
+
+def logged_losses(folder: Path) -> torch.Tensor:
+    with (folder / "metrics.csv").open() as handle:
+        return torch.tensor([float(row["loss"]) for row in csv.DictReader(handle)], dtype=torch.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["dense", "sparse"])
+def test_sixty_float32_losses_of_two_ranks_are_those_of_one(step: str, tmp_path: Path) -> None:
+    every = {"step": step, "n_steps": 60, "log_every": 1, "validate_every": 60}
+    fitted(tmp_path / "one", **every)
+    fitted(tmp_path / "two", **every, devices=2)
+    one, two = logged_losses(tmp_path / "one"), logged_losses(tmp_path / "two")
+    assert len(one) == 60
+    assert ((two - one).abs() / one).max() <= 1e-5
+    assert one[-1] < 0.8 * one[0]
+
+
+def double_losses(step: str, *, devices: int) -> torch.Tensor:
+    """Losses of 200 steps in float64, every other latent of the first sixteenth dead from step 100 on."""
+    run = make_run(step=step, devices=devices)
+    source = small_source()
+    crosscoder = initial_crosscoder(
+        source, run.dictionary, sparsity=run.sparsity, training=run.training, seed=0
+    ).double()
+    stepper = Stepper(crosscoder, run.sparsity, run.training)
+    optimizer, losses = stepper.optimizer(), []
+    for number in range(200):
+        x = source.training_batch(number, seed=0, batch_size=run.training.batch_size).x.double()
+        dead = torch.arange(0, 16, 2) if number >= 100 else torch.zeros(0, dtype=torch.long)
+        losses.append(stepper.gradients(own_part(x), step=number, dead=dead).total)
+        clip_(optimizer, crosscoder, max_norm=run.training.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    return torch.stack(losses)
+
+
+def rank(number: int, folder: str, step: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
+    torch.set_num_threads(1)
+    torch.save(double_losses(step, devices=2), f"{folder}/losses_{number}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["dense", "sparse"])
+def test_two_hundred_float64_losses_of_two_ranks_are_those_of_one(step: str, tmp_path: Path) -> None:
+    multiprocessing.spawn(rank, args=(str(tmp_path), step), nprocs=2)
+    one = double_losses(step, devices=1)
+    for number in range(2):
+        two = torch.load(tmp_path / f"losses_{number}.pt", weights_only=True)
+        assert ((two - one).abs() / one).max() <= 1e-9
+    assert one[-1] < 0.6 * one[0]
 
 
 @pytest.mark.slow

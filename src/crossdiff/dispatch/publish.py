@@ -58,6 +58,7 @@ def describe(step: Step) -> dict[str, Any]:
         "key": step.key,
         "stage_version": step.module.VERSION,
         "inputs": step.inputs.model_dump(mode="json"),
+        "identity": step.inputs.identity(),
         "parents": {role: parent.key for role, parent in step.parents.items()},
     }
 

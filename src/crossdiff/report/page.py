@@ -34,23 +34,32 @@ def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
         rows, packed = explorer.pack(pair, n_examples=n_examples, near=near[name])
         index += rows
         chunks |= {f"{name}-{latent}": chunk for latent, chunk in packed.items()}
+    return fill(
+        "report.html.j2",
+        drawn,
+        **context,
+        title=title,
+        index=_raw(as_json(index)),
+        chunks={key: _raw(chunk) for key, chunk in chunks.items()},
+        n_listed=len(index),
+    )
+
+
+def fill(template: str, figures: dict[str, Any], **context: Any) -> str:
+    """A page of the shell (`shell.html.j2`): its styles, scripts, `figures` by name, its policy."""
     css, script = _static("report.css"), _script()
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template(template)
         .render(
             **context,
-            title=title,
             version=version("crossdiff"),
             csp=content_security_policy(css=css, scripts=(script, plotly_source())),
             css=_raw(css),
             script=_raw(script),
             plotly=_raw(packed_plotly()),
-            figures={name: _raw(as_json(figure)) for name, figure in drawn.items()},
-            index=_raw(as_json(index)),
-            chunks={key: _raw(chunk) for key, chunk in chunks.items()},
+            figures={name: _raw(as_json(figure)) for name, figure in figures.items()},
             dark=_raw(as_json(style.DARK)),
-            n_listed=len(index),
         )
     )
 

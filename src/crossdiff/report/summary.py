@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from crossdiff.report.frames import where
@@ -9,13 +11,54 @@ from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.report.words import finite
 
 VERSION = 1
+SETTING_STAGES = ("organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare")
+NO_SETTING = frozenset(
+    {"corpus_fingerprint", "tokenizer_fingerprint", "fingerprint", "layers", "model", "pair", "pairs",
+     "reference", "treatment", "tokenizer"}
+)  # fmt: skip
+"""Inputs of a stage that repeat another setting, or name the models."""
 
 
 def summary(sources: Sources) -> dict[str, Any]:
-    """`version`, `pairs` and `comparison`; the pipeline adds `steps` when it publishes the results."""
+    """`version`, `settings`, `pairs` and `comparison`; the pipeline adds `steps` when it publishes."""
     pairs = {name: pair_summary(pair) for name, pair in sources.pairs.items()}
     comparison = None if sources.comparison is None else comparison_summary(sources.comparison)
-    return finite({"version": VERSION, "pairs": pairs, "comparison": comparison})
+    settings = settings_of(sources.provenance)
+    return finite({"version": VERSION, "settings": settings, "pairs": pairs, "comparison": comparison})
+
+
+def settings_of(provenance: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Every setting that decides the results, by its name on the command line (`dictionary.n_latents`).
+
+    Read from the manifests of the steps; a group's own name holds the class of the chosen option
+    (`sparsity: BatchTopK`), and `models.<name>` where each model came from.
+    """
+    found: dict[str, Any] = {}
+    manifests = [entry for entry in provenance if entry.get("stage") in SETTING_STAGES]
+    for entry in sorted(manifests, key=lambda entry: SETTING_STAGES.index(entry["stage"])):
+        identity = dict(entry.get("identity") or {})
+        if entry["stage"] == "harvest" and "model" in identity:
+            model = identity["model"]
+            found[f"models.{model['name']}"] = "@".join(filter(None, (model["path"], model["revision"])))
+        own = {"organism" if name == "toy" else name: value for name, value in identity.items()}
+        found |= dict(_flat({name: value for name, value in own.items() if name not in NO_SETTING}))
+    found.pop("settings", None)
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names; lists as JSON text."""
+    for name, value in values.items():
+        match value:
+            case dict():
+                if "settings" in value:
+                    yield f"{prefix}{name}", value["settings"]
+                inner = {key: item for key, item in value.items() if key != "settings"}
+                yield from _flat(inner, f"{prefix}{name}.")
+            case list():
+                yield f"{prefix}{name}", json.dumps(value, sort_keys=True)
+            case _:
+                yield f"{prefix}{name}", value
 
 
 def comparison_summary(comparison: ComparisonSource) -> dict[str, Any]:

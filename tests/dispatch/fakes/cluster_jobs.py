@@ -62,7 +62,8 @@ def worker(job: str, *, but: int = 0, seconds: float = 200) -> int:
                 environment = (folder / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            ours = command[0].endswith(b"python") and b"submitit.core._submit" in command
+            python = command[0].rpartition(b"/")[2].startswith(b"python")
+            ours = python and b"submitit.core._submit" in command
             if ours and f"SLURM_JOB_ID={job}".encode() in environment and int(folder.name) != but:
                 return int(folder.name)
         release()

@@ -1,0 +1,106 @@
+"""Results folders of several runs, read for a page that lays them side by side."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossdiff.report.figures.rows import DeltaRow, delta_rows
+from crossdiff.report.summary import VERSION
+
+Setting = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results folder: what was set, the figures of each pair and, of a comparison, its deltas."""
+
+    name: str
+    folder: Path
+    settings: dict[str, Setting]
+    pairs: dict[str, dict[str, Any]]
+    compared: tuple[str, str] | None = None
+    """Names of the reference and the treatment."""
+    deltas: tuple[DeltaRow, ...] = ()
+
+    def delta(self, name: str, level: str) -> DeltaRow | None:
+        """The row of a class or category; None when this run does not have it."""
+        return next((row for row in self.deltas if (row.name, row.level) == (name, level)), None)
+
+
+def read_runs(pattern: str) -> list[Run]:
+    """The results folders that the glob matches, ordered by the settings in which they differ."""
+    matches = sorted(Path(path) for path in glob.glob(str(Path(pattern).expanduser()), recursive=True))
+    folders = [path for path in matches if (path / "summary.json").is_file()]
+    if len(folders) < 2:
+        found = f"only {folders[0]}" if folders else f"none among {len(matches)} matches"
+        raise ValueError(
+            f"compare.runs={pattern} gives {found} with a summary.json, and it takes two to compare; "
+            "give a glob of results folders in quotes: compare.runs='results/toy_seed*'"
+        )
+    names = _names(folders)
+    runs = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    varying = varying_settings(runs)
+    return sorted(runs, key=lambda run: [sortable(run.settings.get(name)) for name in varying])
+
+
+def varying_settings(runs: Sequence[Run]) -> list[str]:
+    """Names of the settings that are not the same in all runs."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    return [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1]
+
+
+def sortable(value: Setting) -> tuple[int, float, str]:
+    """Numbers by size, then texts, a missing value first."""
+    match value:
+        case None:
+            return (0, 0.0, "")
+        case bool() | str():
+            return (2, 0.0, str(value))
+    return (1, float(value), "")
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Folder names; with as many parents as it takes to tell them apart."""
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _read(folder: Path, name: str) -> Run:
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        version = summary["version"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no summary of a run ({error}); run that command again, or leave the folder out"
+        ) from None
+    if version != VERSION:
+        raise ValueError(
+            f"{path} has version {version}, this crossdiff reads version {VERSION}; run that command again"
+        )
+    facts = summary.get("comparison")
+    compared = None if facts is None else (str(facts["reference"]), str(facts["treatment"]))
+    return Run(
+        name=name,
+        folder=folder,
+        settings=summary.get("settings") or {},
+        pairs=summary.get("pairs") or {},
+        compared=compared,
+        deltas=() if compared is None else _deltas(folder / "deltas.csv"),
+    )
+
+
+def _deltas(path: Path) -> tuple[DeltaRow, ...]:
+    import pandas as pd
+
+    if not path.is_file():
+        raise ValueError(f"{path} is missing though the run compared two pairs; run that command again")
+    return tuple(delta_rows(pd.read_csv(path)))
