@@ -9,7 +9,11 @@ for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
     del os.environ[name]
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 
 install_import_hook("crossdiff.core", "beartype.beartype")
 

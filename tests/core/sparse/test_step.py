@@ -39,10 +39,11 @@ def activations(n_tokens: int, like: Crosscoder, *, seed: int = 1) -> torch.Tens
     return on_grid(torch.randn(n_tokens, like.n_models, like.d_model, generator=generator))
 
 
-def plan(k: int, *, loss: str = "norm", dead: list[int] | None = None, auxiliary_k: int = 4) -> StepPlan:
-    return StepPlan(
-        BatchTopK(k=k), k, 0.0, loss, 1 / 32, auxiliary_k, torch.tensor(dead or [], dtype=torch.long)
-    )
+def plan(
+    k: int, *, loss: str = "norm", dead: list[int] | None = None, auxiliary_k: int = 4, device: str = "cpu"
+) -> StepPlan:
+    latents = torch.tensor(dead or [], dtype=torch.long, device=device)
+    return StepPlan(BatchTopK(k=k), k, 0.0, loss, 1 / 32, auxiliary_k, latents)
 
 
 def both(step: BatchTopKStep, made: Crosscoder, xn: torch.Tensor, what: StepPlan):

@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim.adam import adam
 
-from crossdiff.core.sparse.compiled import AdamFactors, CompiledKernels
-from crossdiff.core.sparse.kernels import Backend, kernels
+from crossdiff.core.sparse.kernels import AdamFactors, Backend, FusedAdam, kernels
 from crossdiff.core.sparse.parts import part
 
 
@@ -71,7 +70,7 @@ class SparseRowAdam(torch.optim.Optimizer):
         gradient, skip = cast(Tensor, parameter.grad), self.inactive == "skip"
         work = kernels(self.backend if parameter.dtype == torch.float32 else "torch", parameter.device.type)
         moments = state["exp_avg"], state["exp_avg_sq"]
-        if isinstance(work, CompiledKernels):
+        if isinstance(work, FusedAdam):
             state["step"] += 1
             rows, values = _rows(gradient)
             work.adam(

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from crossdiff.core.sparse.kernels import KernelsMissing
+
 SOURCES = [Path(__file__).with_name(name) for name in ("marks.cpp", "rows.cpp")]
 FLAGS = (
     "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math",
@@ -18,15 +20,11 @@ FLAGS = (
 PORTABLE_FLAGS = tuple(flag for flag in FLAGS if not flag.startswith("-m"))
 
 
-class CompilerMissing(RuntimeError):
-    """No compiled operations on this machine, and why."""
-
-
 def build() -> Path:
     """The compiled library, from the cache where it is there; the key holds source, flags and machine."""
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if compiler is None:
-        raise CompilerMissing("no C++ compiler found")
+        raise KernelsMissing("no C++ compiler found")
     parts = [*(source.read_text() for source in SOURCES), *FLAGS, compiler, _machine()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crossdiff" / "kernels"
@@ -49,7 +47,7 @@ def _compile(compiler: str, library: Path) -> None:
             os.replace(draft, library)
             return
     os.unlink(draft)
-    raise CompilerMissing(f"{compiler} failed: {done.stderr.strip().splitlines()[-1]}")
+    raise KernelsMissing(f"{compiler} failed: {done.stderr.strip().splitlines()[-1]}")
 
 
 def _machine() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,22 +11,11 @@ from torch import Tensor
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse.build import build
-from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, starts
+from crossdiff.core.sparse.kernels import AdamFactors, Backward, ByLatent, RowGradients, Rows, starts
 from crossdiff.core.sparse.scratch import Scratch
 
 SLAB = 64
 """Columns that the kernels work on at a time."""
-
-
-class AdamFactors(NamedTuple):
-    """`m = beta1 m + (1 - beta1) clip g`, `v` alike, `w -= rate m / (sqrt(v) / root_correction + eps)`."""
-
-    clip: float
-    beta1: float
-    beta2: float
-    rate: float
-    root_correction: float
-    eps: float
 
 
 class CompiledKernels:
@@ -42,7 +30,7 @@ class CompiledKernels:
     @classmethod
     @cache
     def load(cls) -> CompiledKernels:
-        """Build the library if this machine has not yet, and open it; CompilerMissing where that fails."""
+        """Build the library if this machine has not yet, and open it; KernelsMissing where that fails."""
         return cls(ctypes.CDLL(str(build())))
 
     def above(self, product: Tensor, cut: Tensor) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,9 +15,13 @@ from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse.scratch import Scratch
 
-Backend = Literal["auto", "torch", "compiled"]
+Backend = Literal["auto", "torch", "compiled", "triton"]
 Rows = Float[Tensor, "token width"]
 """Activations of all models side by side; `width = model * d_model`."""
+
+
+class KernelsMissing(RuntimeError):
+    """A backend that this machine cannot offer, and why."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +110,70 @@ class Kernels(Protocol):
         ...
 
 
+class AdamFactors(NamedTuple):
+    """`m = beta1 m + (1 - beta1) clip g`, `v` alike, `w -= rate m / (sqrt(v) / root_correction + eps)`."""
+
+    clip: float
+    beta1: float
+    beta2: float
+    rate: float
+    root_correction: float
+    eps: float
+
+
+@runtime_checkable
+class FusedAdam(Protocol):
+    """Kernels with an Adam of their own, which reads gradients of a few rows as they are."""
+
+    def adam(
+        self,
+        tensors: tuple[Tensor, Tensor, Tensor],
+        rows: Int[Tensor, " row"],
+        values: Float[Tensor, "row *rest"],
+        factors: AdamFactors,
+        *,
+        skip: bool,
+    ) -> None:
+        """Adam on (parameter, first, second moment) in place; `rows` have gradients, the others 0 or none."""
+        ...
+
+
 def starts(counts: Int[Tensor, " group"]) -> Int[Tensor, " group_plus_1"]:
     """Offsets of consecutive groups of the given sizes, the total last."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-@functools.cache
 def kernels(backend: Backend, device: str = "cpu") -> Kernels:
-    """The operations of a backend; `auto` is the compiled one on a CPU with a compiler, else PyTorch's."""
-    from crossdiff.core.sparse.plain import PlainKernels
+    """The operations of a backend; `auto` is Triton's on a CUDA GPU, compiled C++ on a CPU, else PyTorch's.
 
-    if backend == "torch" or device != "cpu":
-        return PlainKernels()
-    from crossdiff.core.sparse.build import CompilerMissing
-    from crossdiff.core.sparse.compiled import CompiledKernels
+    Where the automatic choice is missing (no Triton, no compiler) one notice says so and PyTorch's serve.
+    """
+    if backend != "auto":
+        return _load(backend)
+    return _load_or_plain({"cuda": "triton", "cpu": "compiled"}.get(device, "torch"))
 
+
+@functools.cache
+def _load_or_plain(backend: str) -> Kernels:
     try:
-        return CompiledKernels.load()
-    except CompilerMissing as reason:
-        if backend == "compiled":
-            raise
-        warnings.warn(f"sparse step: {reason}; using PyTorch operations", stacklevel=2)
-        return PlainKernels()
+        return _load(backend)
+    except (KernelsMissing, ModuleNotFoundError) as reason:
+        warnings.warn(f"sparse step: {reason}; using PyTorch operations", stacklevel=3)
+        return _load("torch")
+
+
+@functools.cache
+def _load(backend: str) -> Kernels:
+    match backend:
+        case "compiled":
+            from crossdiff.core.sparse.compiled import CompiledKernels
+
+            return CompiledKernels.load()
+        case "triton":
+            from crossdiff.core.sparse.triton_kernels import TritonKernels
+
+            return TritonKernels()
+        case _:
+            from crossdiff.core.sparse.plain import PlainKernels
+
+            return PlainKernels()

@@ -14,7 +14,15 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
 from crossdiff.core.objectives import LossForm
 from crossdiff.core.sparse.auxiliary import auxiliary_step
-from crossdiff.core.sparse.kernels import Backend, Backward, ByLatent, Kernels, RowGradients, kernels
+from crossdiff.core.sparse.kernels import (
+    Backend,
+    Backward,
+    ByLatent,
+    FusedAdam,
+    Kernels,
+    RowGradients,
+    kernels,
+)
 from crossdiff.core.sparse.parts import part
 from crossdiff.core.sparse.plain import suited
 from crossdiff.core.sparse.scratch import Scratch
@@ -111,7 +119,7 @@ class BatchTopKStep(nn.Module):
 
     def _rows_layout(self, crosscoder: Crosscoder) -> bool:
         if self.layout == "auto":
-            rows = self._sparse_kernels(crosscoder.encoder).name == "compiled"
+            rows = isinstance(self._sparse_kernels(crosscoder.encoder), FusedAdam)
         else:
             rows = self.layout == "rows"
         return rows and crosscoder.settings.architecture in ("standard", "diff_sae")
