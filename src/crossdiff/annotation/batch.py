@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation.client import MAX_ATTEMPTS, backoff, client_of, patient, preflight, wait_after
+from crossdiff.annotation.client import (
+    MAX_ATTEMPTS,
+    backoff,
+    bytes_per_token,
+    check,
+    client_of,
+    patient,
+    refusal,
+    wait_after,
+)
 from crossdiff.annotation.ledger import Ledger
 from crossdiff.annotation.prices import Meter
 from crossdiff.annotation.requests import Request
@@ -18,7 +28,7 @@ from crossdiff.io.progress import bar
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
-MAX_REQUESTS = 10_000
+MAX_REQUESTS, MAX_BYTES = 10_000, 64_000_000
 """Per batch; the API takes 100,000 requests or 256 MB."""
 CLOCK_SKEW_S = 300.0
 ROUNDS = 2
@@ -41,27 +51,36 @@ class BatchTransport:
         if missing:
             asyncio.run(self._fill(missing, description))
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Check key and models, and count the tokens of a few prompts, before anything is paid."""
+        asyncio.run(self._prepare(requests))
+
+    async def _prepare(self, requests: Sequence[Request]) -> None:
+        async with client_of(self.settings) as client:
+            await check(self.settings, client, requests, self.checked)
+            self.meter.counted_bytes_per_token = await bytes_per_token(client, requests)
+
     async def _fill(self, missing: Sequence[Request], description: str) -> None:
         submissions = Submissions(self.ledger)
         async with client_of(self.settings) as client:
-            models = sorted({request.model for request in missing} - self.checked)
-            await preflight(client, models)
-            self.checked |= set(models)
+            await check(self.settings, client, missing, self.checked)
             for submission in submissions.open_with([request.key for request in missing]):
                 await _Collector(self, client, submissions, description).run(submission)
             for _ in range(ROUNDS):
-                waiting = self._affordable(self.ledger.missing(missing))
-                for part in _parts(waiting):
+                for part in _parts(self._affordable(self.ledger.missing(missing))):
                     submission = submissions.record(part, self.meter)
                     await _Collector(self, client, submissions, description).run(submission)
 
     def _affordable(self, requests: Sequence[Request]) -> list[Request]:
-        """Requests that fit under the limit; the rest is settled as skipped_budget."""
+        """Requests that fit under the limit; the rest is settled as skipped_budget.
+
+        A batch is possibly paid as soon as it is recorded, so its requests count as spent from here on;
+        every result then replaces the reserve by the bill.
+        """
         chosen: list[Request] = []
-        self.meter.reserved.clear()
-        for place, request in enumerate(requests):
+        for request in requests:
             if self.meter.affords(request):
-                self.meter.reserved[place] = self.meter.estimate(request)
+                self.meter.spent += self.meter.dearest(request)
                 chosen.append(request)
             else:
                 self.ledger.settle(request.key, "skipped_budget", f"limit ${self.meter.max_usd}")
@@ -84,7 +103,6 @@ class _Collector:
             await self._wait(submission)
             if await self._collect(submission):
                 self.submissions.collected(submission)
-                self.transport.meter.reserved.clear()
                 return
             submission = self.submissions.disown(submission)
 
@@ -106,11 +124,11 @@ class _Collector:
             except anthropic.APIStatusError as error:
                 wait = wait_after(error)
                 if wait < 0:
-                    raise ValueError(f"the server refused the batch: {error.api_message}") from None
+                    raise refusal(error) from None
             except (anthropic.APIConnectionError, httpx2.HTTPError):
                 wait = 0.0  # it may exist: the next round looks before it creates
             await asyncio.sleep(wait or backoff(number))
-        raise ConnectionError(f"no batch could be created in {MAX_ATTEMPTS} attempts; run again to go on")
+        raise ValueError(f"no batch could be created in {MAX_ATTEMPTS} attempts; run again to go on")
 
     async def _adopt(self, submission: Submission) -> str | None:
         """A batch of this size, made after the submission was recorded, that no submission owns."""
@@ -142,35 +160,38 @@ class _Collector:
         import httpx2
 
         for number in range(MAX_ATTEMPTS):
-            matched = 0
+            matched = n_rows = 0
+            stream = await patient(lambda: self.client.messages.batches.results(str(submission.batch)))
             try:
-                async for row in await self.client.messages.batches.results(str(submission.batch)):
+                async for row in stream:
                     matched += self._keep(submission, row.custom_id, row.result)
-            except (
-                anthropic.APIConnectionError,
-                anthropic.InternalServerError,
-                httpx2.HTTPError,
-                ValueError,
-            ):
+                    n_rows += 1
+            except (anthropic.APIConnectionError, httpx2.HTTPError, json.JSONDecodeError):
                 await asyncio.sleep(backoff(number))
                 continue
-            if matched:
-                self._settle_rest(submission)
-            return matched > 0
-        raise ConnectionError(f"the results of batch {submission.batch} stay cut; run again to go on")
+            if n_rows and not matched:
+                return False
+            if matched == submission.n_requests:
+                return True
+            await asyncio.sleep(backoff(number))  # fewer lines than requests: a stream that ended early
+        if matched:
+            self._settle_rest(submission)
+            return True
+        raise ValueError(f"the results of batch {submission.batch} stay cut; run again to go on")
 
     def _keep(self, submission: Submission, key: str, result: Any) -> bool:
         """Store one result once; False where it is not of this submission."""
         attempt = self.submissions.attempt(submission, key)
         if attempt is None:
             return False
-        ledger = self.transport.ledger
+        ledger, meter = self.transport.ledger, self.transport.meter
         if ledger.reply(key) is not None:
             return True
+        meter.spent -= ledger.attempt_cost(attempt)
         if result.type == "succeeded":
             message = result.message.to_dict(mode="json")
-            cost = self.transport.meter.billed(self.submissions.model(key), message)
-            self.transport.meter.spent += cost
+            cost = meter.billed(self.submissions.model(key), message)
+            meter.spent += cost
             ledger.store(attempt, key, message, cost_usd=cost)
         else:
             state = "expired" if result.type == "expired" else "errored"
@@ -188,5 +209,13 @@ class _Collector:
 
 
 def _parts(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    for start in range(0, len(requests), MAX_REQUESTS):
-        yield requests[start : start + MAX_REQUESTS]
+    part: list[Request] = []
+    size = 0
+    for request in requests:
+        if part and (len(part) == MAX_REQUESTS or size + request.n_bytes > MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(request)
+        size += request.n_bytes
+    if part:
+        yield part

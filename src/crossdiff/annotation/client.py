@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crossdiff.annotation.requests import Request
@@ -51,15 +52,7 @@ def client_of(settings: Claude | AnthropicCompatible) -> AsyncAnthropic:
 
 async def preflight(client: AsyncAnthropic, models: Sequence[str]) -> None:
     """Refuse an invalid key, and models that are unknown or retired, before the first paid request."""
-    import anthropic
-
-    try:
-        page = await patient(lambda: client.models.list(limit=1000))
-    except (anthropic.AuthenticationError, anthropic.PermissionDeniedError) as error:
-        raise ValueError(
-            f"the API refused the key in {KEY_VARIABLE} ({error.status_code}); set a valid one, or use "
-            "annotator=lexical, which needs none"
-        ) from None
+    page = await patient(lambda: client.models.list(limit=1000))
     listed = {model.id: model for model in page.data}
     for name in models:
         found = listed.get(name)
@@ -71,17 +64,29 @@ async def preflight(client: AsyncAnthropic, models: Sequence[str]) -> None:
             )
 
 
-async def characters_per_token(client: AsyncAnthropic, requests: Sequence[Request]) -> float | None:
+async def check(
+    settings: Claude | AnthropicCompatible,
+    client: AsyncAnthropic,
+    requests: Sequence[Request],
+    known: set[str],
+) -> None:
+    """Preflight of the models that are not yet in `known`, which is updated; other servers list none."""
+    models = sorted({request.model for request in requests} - known)
+    if models and isinstance(settings, Claude):
+        await preflight(client, models)
+    known.update(models)
+
+
+async def bytes_per_token(client: AsyncAnthropic, requests: Sequence[Request]) -> float | None:
     """From exact token counts of the first few prompts (a free call); None without prompts."""
-    characters = tokens = 0
+    n_bytes = tokens = 0
     for request in requests[:N_COUNTED]:
         messages: Any = [{"role": role, "content": content} for role, content in request.messages]
-        counted = await client.messages.count_tokens(
-            model=request.model, system=request.system, messages=messages
-        )
-        characters += request.n_characters()
+        count = partial(client.messages.count_tokens, system=request.system, messages=messages)
+        counted = await patient(partial(count, model=request.model))
+        n_bytes += request.n_bytes
         tokens += counted.input_tokens
-    return characters / tokens if tokens else None
+    return n_bytes / tokens if tokens else None
 
 
 async def patient(call: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -94,12 +99,27 @@ async def patient(call: Callable[[], Awaitable[Answer]]) -> Answer:
         except anthropic.APIStatusError as error:
             wait = wait_after(error)
             if wait < 0:
-                raise
+                raise refusal(error) from None
         except anthropic.APIConnectionError:
             wait = 0.0
         await asyncio.sleep(wait or backoff(number))
-    raise ConnectionError(
-        f"the server did not answer {MAX_ATTEMPTS} times; run again to go on, answers are in the ledger"
+    raise ValueError(
+        f"the server did not answer {MAX_ATTEMPTS} times; run again to go on: what was answered is kept in "
+        "the ledger"
+    )
+
+
+def refusal(error: APIStatusError) -> ValueError:
+    """The message for a status that no repetition can mend."""
+    if error.status_code in (401, 403):
+        return ValueError(
+            f"the server refused the key (HTTP {error.status_code}); set {KEY_VARIABLE} (for a compatible "
+            "server the variable that annotator.api_key_env names) to a valid one, or use annotator=lexical, "
+            "which needs none"
+        )
+    return ValueError(
+        f"the server refused the request (HTTP {error.status_code}: {error.api_message}); check credit, "
+        "model and base_url, or use annotator=lexical, which needs none of them"
     )
 
 

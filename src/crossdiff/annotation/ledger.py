@@ -131,9 +131,16 @@ class Ledger:
 
     def spent(self, keys: Sequence[str] | None = None) -> float:
         """US dollars of all attempts (of these keys): paid as billed, possibly paid as estimated."""
-        rows = self.connection.execute("SELECT key, cost_usd FROM attempts WHERE state != 'unpaid'")
-        wanted = None if keys is None else set(keys)
-        return sum(cost or 0.0 for key, cost in rows if wanted is None or key in wanted)
+        question = "SELECT COALESCE(SUM(cost_usd), 0) FROM attempts WHERE state != 'unpaid'"
+        if keys is None:
+            return float(self.connection.execute(question).fetchone()[0])
+        asked = f"{question} AND key = ?"
+        return sum(float(self.connection.execute(asked, (key,)).fetchone()[0]) for key in keys)
+
+    def attempt_cost(self, attempt: int) -> float:
+        """What one attempt counts for at the moment: the reserve while possibly paid, then the bill."""
+        row = self.connection.execute("SELECT cost_usd FROM attempts WHERE id = ?", (attempt,)).fetchone()
+        return float(row[0] or 0.0)
 
     def counts(self) -> dict[str, int]:
         """Attempts by state."""

@@ -1,7 +1,8 @@
 """The annotator that needs no model: activation-weighted class TF-IDF and cue words.
 
-Every document votes once. Keywords are words near the activity that are rare in background documents; the
-category is the one whose cue words most documents hold, beyond what background documents hold of it.
+Every document votes once, and counts by the square of its peak code. Keywords are words near the activity
+that are rare in background documents; the category is the one whose cue words most documents hold, beyond
+what background documents hold of it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ Votes = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Reading:
-    """One document: words near the activity, and its vote (category shares; all 0 = abstains)."""
+    """One document: words near the activity, its vote (category shares; all 0 = abstains), its peak code."""
 
     words: dict[str, float]
     signals: list[str]
     vote: Votes
+    peak: float
 
 
 class LexicalAnnotator:
@@ -58,13 +60,13 @@ class LexicalAnnotator:
         readings = [self._read(example) for example in subject.explain]
         keywords = self._keywords(readings)
         votes = np.array([reading.vote for reading in readings]).reshape(len(readings), len(self.cues.names))
-        winner = int(self._decide(votes[None])[0])
+        weights = _energies(readings)
+        winner = int(self._decide(votes[None], weights[None])[0])
         if winner < 0 and not keywords:
             return Annotation(
                 subject.key, "uninterpretable", NAME, category=UNINTERPRETABLE, votes={UNINTERPRETABLE: 1.0}
             )
-        share = _share(votes)
-        top = float(share[winner]) if winner >= 0 else 0.0
+        top = float(_shares(votes, weights)[winner]) if winner >= 0 else 0.0
         evidence = np.flatnonzero(votes.argmax(1) == winner) if winner >= 0 else np.array([], dtype=int)
         evidence = [int(i) for i in evidence if votes[i].any()]
         return Annotation(
@@ -74,7 +76,7 @@ class LexicalAnnotator:
             label=", ".join(keywords[:3]) or self.cues.names[winner],
             description=_describe(readings, keywords),
             category=self.cues.names[winner] if winner >= 0 else OTHER,
-            votes=self._resampled(votes, generator),
+            votes=self._resampled(votes, weights, generator),
             confidence=cast(Literal[1, 2, 3, 4, 5], int(np.clip(np.ceil(5 * top), 1, 5))),
             keywords=tuple(keywords),
             evidence=tuple(evidence),
@@ -87,7 +89,9 @@ class LexicalAnnotator:
         floor = self.settings.floor
         terms = {term: floor + (1 - floor) * weight for term, weight in stems(near).items()}
         terms |= {signal_term(name): 1.0 for name in on}
-        return _Reading(words=near, signals=on, vote=self._vote(terms))
+        return _Reading(
+            words=near, signals=on, vote=self._vote(terms), peak=float(example.codes.max(initial=0.0))
+        )
 
     def _vote(self, terms: dict[str, float]) -> Votes:
         """A document's evidence as shares over categories; zeros when it holds none."""
@@ -111,26 +115,32 @@ class LexicalAnnotator:
         }
         return sorted(scored, key=lambda word: (-scored[word], word))[: self.settings.n_keywords]
 
-    def _decide(self, votes: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Winning category per stack of document votes [stack document category]; -1 where none is clear."""
+    def _decide(self, votes: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Winning category per stack of votes [stack document category] and weights [stack document].
+
+        The category with the largest gain over background documents; -1 where none is clear.
+        """
         if 0 in votes.shape[1:]:
             return np.full(len(votes), -1)
-        gain = votes.sum(1) - votes.shape[1] * self.expected
+        weighted = np.einsum("sdc,sd->sc", votes, weights)
+        gain = weighted - weights.sum(1, keepdims=True) * self.expected
         winner = gain.argmax(-1)
-        total = votes.sum((1, 2))
-        share = np.take_along_axis(votes.sum(1), winner[:, None], 1)[:, 0] / np.maximum(total, 1e-12)
+        total = weighted.sum(-1)
+        share = np.take_along_axis(weighted, winner[:, None], 1)[:, 0] / np.maximum(total, 1e-12)
         speaks = votes.any(-1) & (votes.argmax(-1) == winner[:, None])
         clear = (share >= self.settings.min_share) & (speaks.sum(1) >= self.settings.min_documents)
         return np.where(clear & (gain.max(-1) > 0), winner, -1)
 
-    def _resampled(self, votes: Votes, generator: np.random.Generator) -> dict[str, float]:
+    def _resampled(
+        self, votes: Votes, weights: NDArray[np.float64], generator: np.random.Generator
+    ) -> dict[str, float]:
         """Share of each answer when the documents are drawn again with replacement."""
         n_documents, n_resamples = len(votes), self.settings.n_resamples
         if n_documents == 0 or n_resamples == 0:
             return {}
         drawn = generator.integers(n_documents, size=(n_resamples, n_documents))
         names = (*self.cues.names, OTHER)
-        counts = Counter(names[winner] for winner in self._decide(votes[drawn]).tolist())
+        counts = Counter(names[winner] for winner in self._decide(votes[drawn], weights[drawn]).tolist())
         return {name: count / n_resamples for name, count in sorted(counts.items())}
 
 
@@ -144,9 +154,16 @@ def _flat_words(document: Document) -> dict[str, float]:
     return words | {signal_term(name): 1.0 for name in signals(document, text)}
 
 
-def _share(votes: Votes) -> Votes:
-    total = votes.sum()
-    return votes.sum(0) / total if total > 0 else votes.sum(0)
+def _energies(readings: Sequence[_Reading]) -> NDArray[np.float64]:
+    """The square of each peak code over the largest: documents that fire it hardest say most about it."""
+    peaks = np.array([reading.peak for reading in readings])
+    largest = float(peaks.max(initial=0.0))
+    return (peaks / largest) ** 2 if largest > 0 else np.ones(len(peaks))
+
+
+def _shares(votes: Votes, weights: NDArray[np.float64]) -> Votes:
+    weighted = weights @ votes
+    return weighted / max(float(weighted.sum()), 1e-12)
 
 
 def _describe(readings: Sequence[_Reading], keywords: Sequence[str]) -> str:

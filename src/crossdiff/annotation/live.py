@@ -6,9 +6,17 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation.client import MAX_ATTEMPTS, backoff, client_of, preflight, wait_after
+from crossdiff.annotation.client import (
+    MAX_ATTEMPTS,
+    backoff,
+    bytes_per_token,
+    check,
+    client_of,
+    refusal,
+    wait_after,
+)
 from crossdiff.annotation.ledger import Ledger
 from crossdiff.annotation.prices import Meter
 from crossdiff.annotation.requests import Request
@@ -45,9 +53,19 @@ class LiveTransport:
         if missing:
             asyncio.run(self._fill(missing, description))
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Check key and models, and count the tokens of a few prompts, before anything is paid."""
+        asyncio.run(self._prepare(requests))
+
+    async def _prepare(self, requests: Sequence[Request]) -> None:
+        async with client_of(self.settings) as client:
+            await check(self.settings, client, requests, self.checked)
+            if isinstance(self.settings, Claude):
+                self.meter.counted_bytes_per_token = await bytes_per_token(client, requests)
+
     async def _fill(self, requests: Sequence[Request], description: str) -> None:
         async with client_of(self.settings) as client:
-            await self._check(client, requests)
+            await check(self.settings, client, requests, self.checked)
             slots = asyncio.Semaphore(self.settings.concurrency)
             total, enabled = len(requests), self.progress
             with bar(total=total, description=description, unit="call", enabled=enabled) as progress:
@@ -63,12 +81,6 @@ class LiveTransport:
                             group.create_task(one(request))
                 except BaseExceptionGroup as failures:
                     raise failures.exceptions[0] from None
-
-    async def _check(self, client: AsyncAnthropic, requests: Sequence[Request]) -> None:
-        models = sorted({request.model for request in requests} - self.checked)
-        if models and isinstance(self.settings, Claude):
-            await preflight(client, models)
-        self.checked |= set(models)
 
     async def _answer(self, client: AsyncAnthropic, request: Request, slots: asyncio.Semaphore) -> None:
         """Attempt until answered; a wait holds no slot."""
@@ -91,12 +103,12 @@ class LiveTransport:
         import anthropic
         import httpx2
 
-        estimate = self.meter.estimate(request)
+        estimate = self.meter.dearest(request)
         number = self.ledger.begin(request, estimate_usd=estimate)
         self.meter.reserved[number] = estimate
         try:
             raw = await client.messages.with_raw_response.create(**request.body())
-            message = json.loads(raw.http_response.text)
+            message = _message(raw.http_response.text)
         except anthropic.APIStatusError as error:
             del self.meter.reserved[number]
             self.ledger.end(number, state="unpaid", cost_usd=0.0, detail=f"HTTP {error.status_code}")
@@ -111,12 +123,17 @@ class LiveTransport:
         return _Attempt(answered=True)
 
 
+def _message(text: str) -> dict[str, Any]:
+    """The raw message of a 200; a body that is none (a gateway's page) counts as a lost answer."""
+    message = json.loads(text)
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+        raise json.JSONDecodeError("no message", text[:80], 0)
+    return message
+
+
 def _after_status(error: APIStatusError) -> _Attempt:
     detail = f"HTTP {error.status_code}: {error.api_message}"
     if error.status_code in (401, 402, 403, 404):
-        raise ValueError(
-            f"the server refused the request ({detail}); check key, credit, model and base_url, or use "
-            "annotator=lexical, which needs none"
-        ) from None
+        raise refusal(error) from None
     wait = wait_after(error)
     return _Attempt(given_up=wait < 0, wait=wait, detail=detail)

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossdiff.annotation import prompts, schema, scoring
 from crossdiff.annotation.lexical import LexicalAnnotator
-from crossdiff.annotation.prices import Meter, estimated_cost
+from crossdiff.annotation.prices import Meter
 from crossdiff.annotation.requests import Request, sha256
 from crossdiff.annotation.results import Annotation
 from crossdiff.annotation.rounds import LEXICAL, Answer, Question, Rounds
@@ -58,7 +58,8 @@ class MessagesAnnotator:
         missing = self.rounds.ledger.missing(requests)
         meter: Meter = self.rounds.meter
         if missing and meter.prices is not None:
-            cost = estimated_cost(meter, missing)
+            self.rounds.transport.prepare(missing)
+            cost = meter.expected(missing)
             sys.stderr.write(
                 f"annotate: {len(missing):,} of {len(requests):,} descriptions to ask for, about "
                 f"${cost:.2f} (prices of {meter.prices.as_of}; scores come on top; hard stop at "

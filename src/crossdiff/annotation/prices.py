@@ -10,8 +10,8 @@ from typing import Any
 from crossdiff.annotation.requests import Request
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
-CHARACTERS_PER_TOKEN = 3.0
-"""Deliberately low for English text, so that estimates err on the dear side; `count_tokens` corrects it."""
+BYTES_PER_TOKEN = 2.5
+"""Deliberately low (English has about 4), so that what is reserved errs on the dear side."""
 TYPICAL_OUTPUT = 250
 """Output tokens of a typical answer, for the estimate before the run; the budget reserves `max_tokens`."""
 
@@ -61,17 +61,25 @@ class Meter:
     batch: bool = False
     spent: float = 0.0
     reserved: dict[int, float] = field(default_factory=dict)
+    counted_bytes_per_token: float | None = None
 
-    def estimate(self, request: Request, *, n_output: int | None = None) -> float:
-        """Dollars if the answer takes `n_output` tokens (None: as many as allowed)."""
-        n_input = request.n_characters() / CHARACTERS_PER_TOKEN
-        return self._dollars(request.model, n_input, request.max_tokens if n_output is None else n_output)
+    def dearest(self, request: Request) -> float:
+        """Dollars if the prompt has few bytes per token and the answer takes all the room it has."""
+        return self._dollars(request.model, request.n_bytes / BYTES_PER_TOKEN, request.max_tokens)
+
+    def expected(self, requests: Sequence[Request]) -> float:
+        """Dollars for these requests with answers of typical length; prompts as `count_tokens` measured."""
+        per_token = self.counted_bytes_per_token or BYTES_PER_TOKEN
+        return sum(
+            self._dollars(request.model, request.n_bytes / per_token, min(TYPICAL_OUTPUT, request.max_tokens))
+            for request in requests
+        )
 
     def affords(self, request: Request) -> bool:
         """Whether the dearest outcome of this request still fits under the limit."""
         if self.prices is None:
             return True
-        return self.spent + sum(self.reserved.values()) + self.estimate(request) <= self.max_usd
+        return self.spent + sum(self.reserved.values()) + self.dearest(request) <= self.max_usd
 
     def billed(self, model: str, message: Mapping[str, Any]) -> float:
         """Dollars for a reply, from its own usage (cache writes 1.25x, reads 0.1x of an input token)."""
@@ -87,10 +95,3 @@ class Meter:
         dollars_in, dollars_out = self.prices.rate(model)
         factor = self.prices.batch_factor if self.batch else 1.0
         return factor * (n_input * dollars_in + n_output * dollars_out)
-
-
-def estimated_cost(meter: Meter, requests: Sequence[Request]) -> float:
-    """Dollars expected for these requests, with answers of typical length."""
-    return sum(
-        meter.estimate(request, n_output=min(TYPICAL_OUTPUT, request.max_tokens)) for request in requests
-    )

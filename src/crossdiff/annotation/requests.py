@@ -54,6 +54,8 @@ class Request:
             output["format"] = {"type": "json_schema", "schema": self.schema}
         return body | ({"output_config": output} if output else {})
 
-    def n_characters(self) -> int:
-        """Length of everything the model reads, for estimates of its tokens."""
-        return len(self.system) + sum(len(content) for _, content in self.messages)
+    @cached_property
+    def n_bytes(self) -> int:
+        """UTF-8 length of everything the model reads: nearer to its tokens than characters in any script."""
+        texts = (self.system, *(content for _, content in self.messages))
+        return sum(len(text.encode("utf-8", "replace")) for text in texts)

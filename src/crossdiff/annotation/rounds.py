@@ -22,6 +22,10 @@ QUOTED = 2000
 class Transport(Protocol):
     """Anything that brings replies into the ledger."""
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Refuse what cannot work, and measure what the estimate needs, before anything is paid."""
+        ...
+
     def fill(self, requests: Sequence[Request], *, description: str) -> None:
         """Return when every request has a reply or an outcome in the ledger."""
         ...
@@ -29,6 +33,9 @@ class Transport(Protocol):
 
 class ReplayTransport:
     """Sends nothing: what the ledger does not hold stays unanswered."""
+
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Nothing to do."""
 
     def fill(self, requests: Sequence[Request], *, description: str) -> None:
         """Nothing to do."""

@@ -17,14 +17,14 @@ class Lexical(Settings):
     """Keywords around the activity, and the category whose cue words the documents hold. Needs nothing.
 
     `decay` per token of distance; `floor` is the weight of a word far from any activity when documents
-    vote for a category; a keyword or category needs `min_documents` documents; a category needs
-    `min_share` of the votes, beyond what background documents give it.
+    vote for a category; a document's vote counts by its peak code squared; a keyword or category needs
+    `min_documents` documents; a category needs `min_share` of the votes, beyond what background gives it.
     """
 
     decay: float = Field(default=0.8, gt=0, lt=1)
     floor: float = Field(default=0.3, ge=0, le=1)
     min_documents: int = Field(default=3, ge=1)
-    min_share: float = Field(default=0.4, gt=0, le=1)
+    min_share: float = Field(default=0.3, gt=0, le=1)
     definition_weight: float = Field(default=0.5, ge=0)
     n_keywords: int = Field(default=8, ge=1)
     n_resamples: int = Field(default=25, ge=0)

@@ -45,7 +45,7 @@ class Submissions:
             (found.name, found.n_requests, found.started),
         )
         for request in requests:
-            self.ledger.begin(request, estimate_usd=meter.estimate(request), batch=found.name)
+            self.ledger.begin(request, estimate_usd=meter.dearest(request), batch=found.name)
         self.connection.execute("COMMIT")
         return found
 

@@ -18,7 +18,7 @@ from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.settings import Runtime, Settings
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
-VERSION = 1
+VERSION = 2
 N_SWAPPED = 10
 OTHER_LIMIT = 0.10
 """Share of `other` above which the taxonomy is said not to fit."""
