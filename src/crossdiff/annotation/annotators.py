@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +51,12 @@ class Job:
     store: Path
     device: str = "cpu"
     progress: bool = True
+    opened: dict[str, tuple[MessagesSettings, Rounds]] = field(default_factory=dict)
+    """The job's one conversation, so that induction, votes, scores and variants share one budget."""
+
+    def spent(self) -> float:
+        """US dollars of this job's requests, those of earlier runs of it included."""
+        return sum(rounds.meter.spent for _, rounds in self.opened.values())
 
 
 def build(settings: AnnotatorSettings, scheme: Sequence[CategoryLike], job: Job) -> Annotator:
@@ -90,6 +97,15 @@ def conversation(
     settings: Claude | ClaudeBatch | AnthropicCompatible | Replay, job: Job
 ) -> tuple[MessagesSettings, Rounds]:
     """The settings of the run (those recorded in the ledger for a replay) and its rounds of questions."""
+    identity = json.dumps(settings.identity(), sort_keys=True)
+    if identity not in job.opened:
+        job.opened[identity] = _open(settings, job)
+    return job.opened[identity]
+
+
+def _open(
+    settings: Claude | ClaudeBatch | AnthropicCompatible | Replay, job: Job
+) -> tuple[MessagesSettings, Rounds]:
     if isinstance(settings, Replay):
         ledger = Ledger(settings.ledger, read_only=True)
         recorded = _recorded(ledger, settings.run, job)

@@ -33,6 +33,7 @@ class MessagesAnnotator:
     background: Sequence[Document]
     rounds: Rounds
     seed: int
+    masked: bool = False
 
     def annotate(self, subjects: Sequence[Subject]) -> list[Annotation]:
         """Votes first, then scores of the described, then the lexical fallback for the refused."""
@@ -78,7 +79,7 @@ class MessagesAnnotator:
                 subject,
                 model=model,
                 system=prompts.describe_system(self.scheme),
-                user=prompts.describe_user(shuffled, masked=masked),
+                user=prompts.describe_user(shuffled, masked=masked or self.masked),
                 schema=schema.describe_schema(names),
                 vote=vote,
             )

@@ -35,6 +35,8 @@ class MessagesSettings(Settings):
 
     `n_votes` independent calls per latent with shuffled examples; `scores` are taken on held-out examples;
     a refusal goes down `fallback`: a model id, `masked` (only the words near the activity), or `lexical`.
+    `variants` label everything once more for the multiverse table, with one vote each: another model's id,
+    or `masked` for the same model and the masked prompt.
     `max_usd` stops before it would be passed; `attempt` is raised to send failed requests again (answered
     ones come from the ledger).
     """
@@ -48,6 +50,7 @@ class MessagesSettings(Settings):
     max_tokens: int = Field(default=1024, ge=64)
     scores: tuple[Score, ...] = ("detection", "fuzz", "intruder")
     fallback: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     max_usd: float = Field(default=5.0, ge=0)
     prices: Path | None = None
     attempt: int = 0

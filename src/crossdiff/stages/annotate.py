@@ -12,7 +12,8 @@ from crossdiff.annotation import annotators
 from crossdiff.annotation.blinding import Candidate, blind_job
 from crossdiff.annotation.results import ANSWERED, OTHER, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
-from crossdiff.annotation.subjects import Document, background_documents, examples_by_latent
+from crossdiff.annotation.subjects import Document, Subject, background_documents, examples_by_latent
+from crossdiff.annotation.variants import variant_row, variants
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.settings import Runtime, Settings
@@ -20,6 +21,7 @@ from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySetting
 
 VERSION = 2
 N_SWAPPED = 10
+EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
 OTHER_LIMIT = 0.10
 """Share of `other` above which the taxonomy is said not to fit."""
 
@@ -34,7 +36,7 @@ class AnnotateInputs(Settings):
 
 
 def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Annotate every selected latent and write annotations.jsonl, taxonomy.yaml and annotate.json."""
+    """Annotate every selected latent; write annotations, variants, taxonomy and the summary of states."""
     folders = {pair: parents[f"documents_{pair}"] for pair in inputs.pairs}
     candidates = [
         candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
@@ -59,8 +61,9 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         )
         for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
-    rows.sort(key=lambda row: (row["pair"], row["role"], row["latent"]))
+    rows.sort(key=_place)
     _write_lines(rows, draft / "annotations.jsonl")
+    _write_lines(variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl")
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
     summary = summarise(rows, taxonomy)
     write_json(summary, draft / "annotate.json")
@@ -68,6 +71,7 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         "n_subjects": len(rows),
         "n_answered": summary["n_answered"],
         "share_other": summary["share_other"],
+        "cost_usd": round(job.spent(), 6),
     }
 
 
@@ -114,6 +118,27 @@ def _annotations(inputs: AnnotateInputs, taxonomy: Taxonomy, job: annotators.Job
     answers = annotator.annotate(job.subjects)
     total = len(job.subjects)
     return list(track(answers, total=total, description="annotate", unit="latent", enabled=job.progress))
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return row["pair"], row["role"], row["latent"]
+
+
+def variant_rows(
+    settings: AnnotatorSettings,
+    taxonomy: Taxonomy,
+    job: annotators.Job,
+    blind: Sequence[tuple[Subject, Candidate]],
+) -> list[dict[str, Any]]:
+    """The answers of every other way to label, without the controls."""
+    rows = []
+    chosen = [(subject, candidate) for subject, candidate in blind if candidate.role in EXCLUSIVE]
+    for name, annotator in variants(settings, taxonomy.categories, job).items():
+        answers = annotator.annotate([subject for subject, _ in chosen])
+        for answer, (_, candidate) in zip(answers, chosen, strict=True):
+            known = {"pair": candidate.pair, "latent": candidate.latent, "role": candidate.role}
+            rows.append(variant_row(answer, {"variant": name, **known}))
+    return sorted(rows, key=lambda row: (row["variant"], *_place(row)))
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:

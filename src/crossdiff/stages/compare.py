@@ -13,8 +13,10 @@ from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.settings import Runtime, Settings
 from crossdiff.taxonomy.deltas import category_deltas
+from crossdiff.taxonomy.multiverse import Choice, multiverse
 from crossdiff.taxonomy.power import power_line
 from crossdiff.taxonomy.recovery import recovery
+from crossdiff.taxonomy.refusals import refusal_bounds
 from crossdiff.taxonomy.scheme import load_taxonomy
 from crossdiff.taxonomy.sides import Side
 from crossdiff.taxonomy.verdict import verdict
@@ -22,9 +24,15 @@ from crossdiff.taxonomy.verdict import verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
+THRESHOLDS: dict[str, tuple[float, float] | None] = {
+    "nu as selected": None,
+    "nu 0.15/0.375": (0.15, 0.375),
+    "nu 0.1/0.25": (0.1, 0.25),
+}
+"""Bounds of |nu_error| and |nu_reconstruction|: those of the selection, three quarters and half of Minder's."""
 
 
 class CompareInputs(Settings):
@@ -65,6 +73,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     )
     deltas.to_csv(draft / "deltas.csv", index=False)
     comparison = _comparison(inputs, reference, treatment, deltas)
+    comparison["multiverse"] = multiverse(choices(inputs, parents, rows), taxonomy)
     comparison |= _against_truth(inputs, reference, treatment, parents.get("organism"))
     write_json(comparison, draft / "comparison.json")
     return {
@@ -72,6 +81,43 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
         "n_labelled_reference": reference.side.total,
         "n_labelled_treatment": treatment.side.total,
         "spearman": (comparison["spearman"] or {}).get("rho"),
+    }
+
+
+def choices(
+    inputs: CompareInputs, parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
+) -> list[Choice]:
+    """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first."""
+    path = parents["annotate"] / "variants.jsonl"
+    labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
+    for row in read_annotations(path) if path.is_file() else ():
+        labelled.setdefault(row["variant"], []).append(row)  # type: ignore[attr-defined]
+    pairs = (inputs.reference, inputs.treatment)
+    kept = {pair: latents_below(parents.get(f"scale_{pair}")) for pair in pairs}
+    return [
+        Choice(f"{name}, {threshold}", *(_labels(mine, pair, kept[pair].get(threshold)) for pair in pairs))
+        for threshold in THRESHOLDS
+        if all(threshold in kept[pair] or THRESHOLDS[threshold] is None for pair in pairs)
+        for name, mine in labelled.items()
+    ]
+
+
+def _labels(rows: Sequence[Mapping[str, Any]], pair: str, latents: set[int] | None) -> list[str]:
+    mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE and row["state"] in ANSWERED]
+    return [row["category"] for row in mine if latents is None or row["latent"] in latents]
+
+
+def latents_below(scale: Path | None) -> dict[str, set[int]]:
+    """Per stricter threshold the latents with |nu_error| and |nu_reconstruction| below it."""
+    if scale is None or not (scale / "latents.parquet").is_file():
+        return {}
+    table = read_table(scale / "latents.parquet", kind="latents")
+    return {
+        name: set(
+            table["latent"][table.nu_error.abs().lt(most[0]) & table.nu_reconstruction.abs().lt(most[1])]
+        )
+        for name, most in THRESHOLDS.items()
+        if most is not None
     }
 
 
@@ -114,6 +160,11 @@ def _comparison(
         "n_exclusive": {answers.pair: answers.n_exclusive for answers in both},
         "n_labelled": {answers.pair: answers.side.total for answers in both},
         "unanswered": {answers.pair: answers.unanswered for answers in both},
+        "refusal_bounds": refusal_bounds(
+            deltas,
+            reference=reference.unanswered.get("refused", 0),
+            treatment=treatment.unanswered.get("refused", 0),
+        ),
         "power": power_line(n_reference=reference.side.total, n_treatment=treatment.side.total),
         "verdict": verdict(deltas),
         "notes": notes,
