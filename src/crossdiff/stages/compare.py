@@ -32,7 +32,7 @@ THRESHOLDS: dict[str, tuple[float, float] | None] = {
     "nu 0.15/0.375": (0.15, 0.375),
     "nu 0.1/0.25": (0.1, 0.25),
 }
-"""Bounds of |nu_error| and |nu_reconstruction|: those of the selection, three quarters and half of Minder's."""
+"""Bounds of |nu_error| and |nu_reconstruction|: as selected, three quarters and half of Minder's."""
 
 
 class CompareInputs(Settings):
