@@ -154,7 +154,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_after_a_kill_and_a_resume_the_ledger_is_the_same(tmp_path: Path) -> None:
-    assert_resumed("claude", tmp_path, 12, [17])
+    assert_resumed("claude", tmp_path, 6, [9])
 
 
 @pytest.mark.slow
