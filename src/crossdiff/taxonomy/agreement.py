@@ -157,9 +157,10 @@ def precision_recall(table: pd.DataFrame) -> list[dict[str, Any]]:
     Each with its counts and 95 % Wilson interval (Wilson 1927); None where nothing was said.
     """
     rows = []
-    for name in table.index:
-        agreed = int(table.loc[name, name])
-        said, meant = int(table[name].sum()), int(table.loc[name].sum())
+    counts = table.to_numpy(dtype=int)
+    for index, name in enumerate(table.index):
+        agreed, said = int(counts[index, index]), int(counts[:, index].sum())
+        meant = int(counts[index].sum())
         if said or meant:
             rows.append(
                 {"name": name, "agreed": agreed, "annotator": said, "people": meant}
