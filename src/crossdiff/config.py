@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from crossdiff.action_settings import CompareRuns, ExportSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
@@ -36,6 +36,7 @@ from crossdiff.models.pair import ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
 from crossdiff.stages.documents import DocumentsSettings
+from crossdiff.stages.study import Study
 from crossdiff.taxonomy.scheme import TaxonomySettings
 from crossdiff.training.settings import TrainingSettings
 
@@ -84,6 +85,7 @@ class Experiment(Settings):
     source: CacheSource | LiveSource
     logger: LoggerSettings
     dispatch: LocalDispatch | SlurmDispatch
+    study: SerializeAsAny[Study] | None = None
     name: str | None = None
     seed: int = Field(default=0, ge=0)
     draws: int = Field(default=5000, ge=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
@@ -13,9 +14,10 @@ from crossdiff.dispatch.slurm import Submission
 from crossdiff.dispatch.track import tracker
 from crossdiff.io.device import choose_device
 from crossdiff.io.resources import LocalDispatch, SlurmDispatch
-from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.plan import ordered, plan
 from crossdiff.pipeline.results import publish_results
 from crossdiff.pipeline.steps import Step, merge
+from crossdiff.pipeline.study import results_of_runs
 from crossdiff.pipeline.table import describe, plan_table, remaining_cost
 from crossdiff.settings import Runtime
 
@@ -54,8 +56,9 @@ def _submission(
     """The merged plan for SLURM: the device is chosen on the node, the report job fills results_dir."""
     first = experiments[0]
     publications = [
-        Publication(own[-1], experiment.results, tuple(own))
+        Publication(report, results, tuple(ordered(report)))
         for experiment, own in zip(experiments, plans, strict=True)
+        for results, report in products(experiment, own[-1])
     ]
     runtime = Runtime(store=first.store, device=first.device, progress=first.progress)
     return Submission(steps, publications, runtime, dispatch, tracker(first.logger, group=sweep(experiments)))
@@ -78,15 +81,21 @@ def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], ste
         made = local.run_steps(steps, runtime, finished=partial(log.step_finished, store=first.store))
     outcomes = {outcome.step.key: outcome for outcome in made}
     for experiment, own in zip(experiments, plans, strict=True):
-        rows = [
-            {"name": step.name, "key": step.key, "state": found.state, "seconds": round(found.seconds, 3)}
-            for step in own
-            for found in [outcomes[step.key]]
-        ]
-        page = publish_results(own[-1].folder(first.store), experiment.results, rows)
-        log.published(experiment.results, rows, first.store)
-        print(f"report: {page}", flush=True)
+        for results, report in products(experiment, own[-1]):
+            rows = [
+                {"name": step.name, "key": step.key, "state": found.state, "seconds": round(found.seconds, 3)}
+                for step in ordered(report)
+                for found in [outcomes[step.key]]
+            ]
+            page = publish_results(report.folder(first.store), results, rows)
+            log.published(results, rows, first.store)
+            print(f"report: {page}", flush=True)
     return 0
+
+
+def products(experiment: Experiment, last: Step) -> list[tuple[Path, Step]]:
+    """Results folders and the steps that fill them: the runs of a study, then the experiment's own."""
+    return [*results_of_runs(last, experiment.results).items(), (experiment.results, last)]
 
 
 def _bearable(steps: Sequence[Step], experiment: Experiment) -> bool:

@@ -9,7 +9,20 @@ from pydantic import Field
 from crossdiff.settings import Settings
 
 StageName = Literal[
-    "organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare", "report"
+    "organism",
+    "blend",
+    "tokens",
+    "harvest",
+    "train",
+    "planted",
+    "scale",
+    "documents",
+    "annotate",
+    "generate",
+    "steer",
+    "compare",
+    "report",
+    "study",
 ]
 
 
@@ -77,14 +90,19 @@ def _needs(*, gpus: int = 0, cpus: int = 2, memory_gb: float = 8, hours: float =
 
 BUILT_IN: dict[StageName, Resources] = {
     "organism": _needs(cpus=4, memory_gb=16, hours=4),
+    "blend": _needs(cpus=4, memory_gb=64, hours=2),
     "tokens": _needs(cpus=8, memory_gb=32, hours=6),
     "harvest": _needs(gpus=1, cpus=8, memory_gb=96, hours=24),
     "train": _needs(gpus=1, cpus=8, memory_gb=96, hours=48),
+    "planted": _needs(gpus=1, cpus=4, memory_gb=16, hours=8),
     "scale": _needs(gpus=1, cpus=8, memory_gb=96, hours=8),
     "documents": _needs(gpus=1, cpus=8, memory_gb=64, hours=4),
     "annotate": _needs(cpus=4, memory_gb=16, hours=24),
+    "generate": _needs(gpus=1, cpus=4, memory_gb=64, hours=12),
+    "steer": _needs(gpus=1, cpus=4, memory_gb=64, hours=24),
     "compare": _needs(memory_gb=16, hours=1),
     "report": _needs(memory_gb=16, hours=1),
+    "study": _needs(memory_gb=16, hours=1),
 }
 """Resources per stage at paper scale (114,688 latents, 200 M tokens, gemma-2-9b; docs/performance.md)."""
 

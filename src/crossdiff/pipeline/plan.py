@@ -23,27 +23,35 @@ from crossdiff.stages.train import TrainInputs
 
 
 def plan(experiment: Experiment) -> list[Step]:
-    """Every step that the experiment's report stands on; the report is the last."""
-    return _Planner(experiment).steps()
+    """Every step that the experiment's report stands on; the report (of a study, the study) is the last."""
+    if experiment.study is None:
+        return ordered(Planner(experiment).report)
+    from crossdiff.pipeline.study import study_step
+
+    return ordered(study_step(experiment, experiment.study))
 
 
-class _Planner:
+def ordered(last: Step) -> list[Step]:
+    """`last` and all it stands on, parents first, one step per key."""
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.key in found:
+            return
+        for parent in step.parents.values():
+            visit(parent)
+        found[step.key] = step
+
+    visit(last)
+    return list(found.values())
+
+
+class Planner:
     """Builds steps on demand, so that pairs share what they have in common."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.harvests: dict[str, Step] = {}
-
-    def steps(self) -> list[Step]:
-        ordered: dict[str, Step] = {}
-
-        def visit(step: Step) -> None:
-            for parent in step.parents.values():
-                visit(parent)
-            ordered.setdefault(step.key, step)
-
-        visit(self.report)
-        return list(ordered.values())
 
     @cached_property
     def organism(self) -> dict[str, Step]:

@@ -14,14 +14,19 @@ from crossdiff.settings import Settings
 
 STAGES = (
     "organism",
+    "blend",
     "tokens",
     "harvest",
     "train",
+    "planted",
     "scale",
     "documents",
     "annotate",
+    "generate",
+    "steer",
     "compare",
     "report",
+    "study",
 )
 
 

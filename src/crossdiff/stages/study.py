@@ -1,0 +1,152 @@
+"""The last step of a study: reads the reports of its runs, answers its question, draws its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import SerializeAsAny
+
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import Sparsity
+from crossdiff.data.corpus import CorpusSettings
+from crossdiff.io.tables import write_json
+from crossdiff.models.pair import ModelPair, ModelSettings
+from crossdiff.organisms.settings import ToySettings
+from crossdiff.report.findings import Findings
+from crossdiff.report.products import RunProducts
+from crossdiff.settings import Runtime, Settings
+from crossdiff.training.settings import TrainingSettings
+
+VERSION = 1
+Changes = Mapping[str, Any]
+"""Fields of the experiment that a run of the study sets anew."""
+
+
+class AskedComparison(Protocol):
+    """Two pairs that share their base."""
+
+    @property
+    def reference(self) -> ModelPair: ...  # noqa: D102
+    @property
+    def treatment(self) -> ModelPair: ...  # noqa: D102
+
+
+class Asked(Protocol):
+    """What a study may look at in the experiment that asks for it (`crossdiff.config.Experiment`)."""
+
+    @property
+    def layer(self) -> int: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def draws(self) -> int: ...  # noqa: D102
+    @property
+    def pairs(self) -> tuple[ModelPair, ...]: ...  # noqa: D102
+    @property
+    def comparison(self) -> AskedComparison | None: ...  # noqa: D102
+    @property
+    def organism(self) -> ToySettings: ...  # noqa: D102
+    @property
+    def corpus(self) -> CorpusSettings: ...  # noqa: D102
+    @property
+    def dictionary(self) -> DictionarySettings: ...  # noqa: D102
+    @property
+    def sparsity(self) -> Sparsity: ...  # noqa: D102
+    @property
+    def training(self) -> TrainingSettings: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class From:
+    """A step of one of the study's runs, by stage and label (the label of a harvest is its model's name,
+    of train, scale and documents the pair's); an `optional` one may be missing (a run without organism)."""
+
+    run: str
+    stage: str
+    label: str | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class ExtraStep:
+    """A step that only this study needs; `parents` are steps of its runs, `models` those it loads."""
+
+    stage: str
+    label: str
+    inputs: Settings
+    parents: Mapping[str, From] = field(default_factory=dict)
+    models: tuple[ModelSettings, ...] = ()
+    n_tokens: int = 0
+    """Tokens that each of the models reads and writes, for the estimate of the cost."""
+
+
+class Study(Settings):
+    """A question, the runs that answer it, and how they do. One subclass per study (crossdiff.studies).
+
+    The planner makes an experiment of every entry of `runs` (a typed copy with the named fields set
+    anew), merges their steps, adds `extras` and ends with this stage.
+    """
+
+    QUESTION: ClassVar[str]
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """Name of each run -> what it changes; the experiment as it stands, unless a study says more."""
+        return {"run": {}}
+
+    def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
+        """Steps beyond those of the runs' reports."""
+        return {}
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """The answer, from finished reports and the artifacts of `extras`."""
+        raise NotImplementedError(f"{type(self).__name__} has no analysis")
+
+
+class StudyInputs(Settings):
+    """The study's settings, and the names of its runs and extra steps (roles `run_<name>`, `extra_<name>`)."""
+
+    title: str
+    study: SerializeAsAny[Study]
+    runs: tuple[str, ...]
+    extras: tuple[str, ...] = ()
+
+
+def run(inputs: StudyInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `report.html`, `summary.json` and one CSV file per table."""
+    from crossdiff.report.export import write_csv
+    from crossdiff.report.study_page import render
+
+    runs = {name: RunProducts(name, parents[f"run_{name}"]) for name in inputs.runs}
+    extras = {name: parents[f"extra_{name}"] for name in inputs.extras}
+    findings = inputs.study.analyse(runs, extras)
+    question = inputs.study.QUESTION
+    page = render(findings, title=inputs.title, question=question, artifacts=_ordered(parents))
+    (draft / "report.html").write_text(page, encoding="utf-8")
+    for name, table in findings.tables():
+        write_csv(table, draft / f"{name}.csv")
+    write_json(summary(inputs, findings, runs), draft / "summary.json")
+    return {"n_runs": len(runs), "n_charts": len(findings.charts), "answer": findings.answer}
+
+
+def summary(inputs: StudyInputs, findings: Findings, runs: Mapping[str, RunProducts]) -> dict[str, Any]:
+    """What other programs read: question, answer, the study's numbers, and every run's own pairs."""
+    from crossdiff.report.words import finite
+
+    return finite(
+        {
+            "version": 1,
+            "study": type(inputs.study).__name__,
+            "question": inputs.study.QUESTION,
+            "answer": findings.answer,
+            "notes": list(findings.notes),
+            "numbers": findings.numbers,
+            "runs": {name: run.summary["pairs"] for name, run in runs.items()},
+        }
+    )
+
+
+def _ordered(parents: Mapping[str, Path]) -> Sequence[tuple[str, Path]]:
+    return [(role.split("_", 1)[1], folder) for role, folder in parents.items()]

@@ -1,0 +1,1 @@
+"""The studies: one module each, with its settings, its runs and its analysis (docs/add_a_study.md)."""
