@@ -108,6 +108,7 @@ class Planner:
         return self.harvests.setdefault(step.key, step)
 
     def activations(self, pair: ModelPair) -> dict[str, Step]:
+        """Tokens and the harvests of both models."""
         return {
             "tokens": self.tokens,
             "harvest_base": self.harvest(pair.base),
@@ -146,6 +147,7 @@ class Planner:
         return {"train": train, "scale": scale, "documents": documents}
 
     def crosscoder_cost(self, pair: ModelPair, *, products: float, training: bool) -> cost.Cost:
+        """Training, or a pass over all tokens."""
         steps = self.experiment.training.total_steps() * self.experiment.training.batch_size
         return cost.crosscoder_cost(
             cost.model_shape(pair.base, self.experiment.organism),
@@ -157,6 +159,7 @@ class Planner:
 
     @cached_property
     def chains(self) -> dict[str, Mapping[str, Step]]:
+        """Pair -> its train, scale and documents steps."""
         return {pair.name: self.chain(pair) for pair in self.experiment.pairs}
 
     @cached_property
@@ -195,6 +198,7 @@ class Planner:
 
     @cached_property
     def report(self) -> Step:
+        """The page, which stands on everything else."""
         comparison = self.experiment.comparison
         inputs = ReportInputs(
             title=self.experiment.title,

@@ -58,8 +58,8 @@ def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> St
     if wanted.optional:
         return None
     raise ValueError(
-        f"{asked.stage} {asked.label} needs the {wanted.stage} step {wanted.label or ''} of run {wanted.run!r}, "
-        "which that run does not have"
+        f"{asked.stage} {asked.label} needs the step {wanted.stage} {wanted.label or ''} of run "
+        f"{wanted.run!r}, which that run does not have; choose pairs and models that give it"
     )
 
 

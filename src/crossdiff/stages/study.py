@@ -106,7 +106,7 @@ class Study(Settings):
 
 
 class StudyInputs(Settings):
-    """The study's settings, and the names of its runs and extra steps (roles `run_<name>`, `extra_<name>`)."""
+    """The study, and the names of its runs and extra steps (roles `run_<name>`, `extra_<name>`)."""
 
     title: str
     study: SerializeAsAny[Study]

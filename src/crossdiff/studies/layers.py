@@ -1,0 +1,123 @@
+"""Are the counts, the categories and the signs of the changes the same at other layers?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.studies.changes import CategoryCounts, stability
+from crossdiff.studies.counts import counts_chart, tile
+
+if TYPE_CHECKING:
+    from crossdiff.report.tables import Table
+
+
+class Layers(Study):
+    """The same comparison at every one of `layers` (0-based block indices)."""
+
+    QUESTION: ClassVar[str] = "Do exclusive counts, categories and signs depend on the layer?"
+
+    layers: tuple[int, ...] = Field(min_length=2)
+
+    @field_validator("layers")
+    @classmethod
+    def _distinct(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(layers)) != len(layers) or min(layers) < 0:
+            raise ValueError(
+                f"study.layers={list(layers)}: name every layer once, 0-based, for example [10,20,30]"
+            )
+        return layers
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """One run per layer; one forward pass of a model serves all of them."""
+        return {f"layer_{layer}": {"layer": layer} for layer in self.layers}
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Sign stability over the layers, with intervals and chance."""
+        charts = [counts_chart(runs, x_title="layer (0-based block)", places=list(self.layers))]
+        if any(run.comparison is None for run in runs.values()):
+            found = {name: run.figures(run.pairs[0])["n_exclusive"] for name, run in runs.items()}
+            listed = ", ".join(f"{count} at {name.replace('_', ' ')}" for name, count in found.items())
+            answer = f"On this pair the tuned-exclusive latents number {listed}."
+            return Findings(answer, charts=tuple(charts), numbers={"n_exclusive": found})
+        counts = CategoryCounts.of(list(runs.values()))
+        stable = stability(counts)
+        names = [name.replace("_", " ") for name in runs]
+        charts.append(changes_chart(counts, names))
+        return Findings(
+            _answer(stable, self.layers),
+            notes=(_note(stable),),
+            tiles=_tiles(stable),
+            charts=tuple(charts),
+            numbers={**stable, "layers": list(self.layers), "categories": list(counts.names)},
+        )
+
+
+def changes_chart(counts: CategoryCounts, names: list[str]) -> Chart:
+    """Heat map and table of the changes of every category in every run."""
+    from crossdiff.report.figures import multiverse
+
+    values = counts.changes().T
+    return Chart(
+        "changes",
+        "Change of every category, run by run",
+        "Relative change of the share of labelled exclusive latents, treatment against reference, on a log "
+        "scale (1/2 added to every count); empty squares: neither pair has a latent of the category.",
+        multiverse(counts.names, names, values.tolist()),
+        changes_table(counts, names),
+    )
+
+
+def changes_table(counts: CategoryCounts, names: list[str]) -> Table:
+    """Counts of both pairs and the change, per category and run."""
+    from crossdiff.report import tables
+    from crossdiff.report.words import change_text, readable
+
+    rows = []
+    changes = counts.changes()
+    for index, name in enumerate(counts.names):
+        cells: list[Any] = [readable(name)]
+        for run in range(len(names)):
+            reference, treatment = counts.counts[run, :, index]
+            value = float(changes[run, index])
+            cells.append(
+                tables.Cell(f"{change_text(value)} ({treatment} vs {reference})", sort=_known(value))
+            )
+        rows.append(cells)
+    return tables.plain(["Category", *names], rows, numeric=range(1, len(names) + 1))
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _answer(stable: Mapping[str, Any], layers: tuple[int, ...]) -> str:
+    listed = ", ".join(map(str, layers))
+    if not stable["judged"]:
+        return f"Layers {listed} share no category that could be judged: stability of signs is unknown."
+    verdict = "more than" if stable["share_low"] * stable["judged"] > stable["chance"] else "no more than"
+    return (
+        f"On this comparison, {stable['kept']} of {stable['judged']} categories keep their sign across "
+        f"layers {listed}; chance alone would keep {stable['chance']:.1f}, so this is {verdict} chance explains."
+    )
+
+
+def _note(stable: Mapping[str, Any]) -> str:
+    return (
+        f"95 % interval of the share that keeps its sign: {stable['share_low']:.0%} to "
+        f"{stable['share_high']:.0%} (latents resampled); chance: every run's changes shuffled over its categories."
+    )
+
+
+def _tiles(stable: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
+    return (
+        tile("Categories that keep their sign", f"{stable['kept']} of {stable['judged']}", "in every run"),
+        tile("By chance", f"{stable['chance']:.1f}", "mean over shuffles"),
+        tile("Rank correlation of two runs", f"{stable['spearman']:+.2f}", "mean over all two runs"),
+    )
