@@ -104,14 +104,16 @@ def _answer(stable: Mapping[str, Any], layers: tuple[int, ...]) -> str:
     verdict = "more than" if stable["share_low"] * stable["judged"] > stable["chance"] else "no more than"
     return (
         f"On this comparison, {stable['kept']} of {stable['judged']} categories keep their sign across "
-        f"layers {listed}; chance alone would keep {stable['chance']:.1f}, so this is {verdict} chance explains."
+        f"layers {listed}; chance alone would keep {stable['chance']:.1f}, "
+        f"so this is {verdict} chance explains."
     )
 
 
 def _note(stable: Mapping[str, Any]) -> str:
     return (
         f"95 % interval of the share that keeps its sign: {stable['share_low']:.0%} to "
-        f"{stable['share_high']:.0%} (latents resampled); chance: every run's changes shuffled over its categories."
+        f"{stable['share_high']:.0%} (latents resampled); chance: every run's changes shuffled over "
+        "its categories."
     )
 
 
