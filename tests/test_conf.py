@@ -53,6 +53,25 @@ def test_every_experiment_can_be_planned(option: str) -> None:
     assert len({step.key for step in steps}) == len(steps)
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "architecture", "norm", "loss"),
+    [
+        ("batch_topk", "dedicated", "none", "squared"),
+        ("topk", "diff_sae", "mixed", "norm"),
+        ("l1", "standard", "concat", "squared"),
+        ("jumprelu", "designated_shared", "sum", "norm"),
+    ],
+)
+def test_every_variant_of_a_crosscoder_has_its_name(sparsity, architecture, norm, loss) -> None:
+    asked = build(
+        *PAIR, f"sparsity={sparsity}", f"dictionary.architecture={architecture}", "action=train",
+        f"dictionary.code_norm={norm}", f"training.loss={loss}",
+    )  # fmt: skip
+    assert type(asked.sparsity).__name__.lower() == sparsity.replace("_", "")
+    assert (asked.dictionary.architecture, asked.dictionary.code_norm) == (architecture, norm)
+    assert asked.training.loss == loss
+
+
 def message(*overrides: str) -> str | None:
     try:
         build(*overrides)

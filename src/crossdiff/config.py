@@ -42,6 +42,7 @@ from crossdiff.training.settings import TrainingSettings
 
 Action = Literal[
     "run",
+    "train",
     "plan",
     "status",
     "cancel",
@@ -110,6 +111,12 @@ class Experiment(Settings):
                 "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy"
             )
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
+        if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
+            raise ValueError(
+                "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "
+                "model only and there is nothing to report; give action=train (the crosscoder alone), or "
+                "another architecture"
+            )
         return self
 
     @property

@@ -73,7 +73,7 @@ def sweep(experiments: Sequence[Experiment]) -> str:
 def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], steps: Sequence[Step]) -> int:
     first = experiments[0]
     device = choose_device(first.device)
-    if device == "cpu" and first.device == "auto" and not _bearable(steps, first):
+    if device == "cpu" and first.device == "auto" and not is_bearable(steps, first):
         return 2
     n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1
     runtime = Runtime(store=first.store, device=device, n_workers=n_workers, progress=first.progress)
@@ -98,7 +98,7 @@ def products(experiment: Experiment, last: Step) -> list[tuple[Path, Step]]:
     return [*results_of_runs(last, experiment.results).items(), (experiment.results, last)]
 
 
-def _bearable(steps: Sequence[Step], experiment: Experiment) -> bool:
+def is_bearable(steps: Sequence[Step], experiment: Experiment) -> bool:
     """False, with the estimate and the way out on stderr, when the plan is too much for a CPU."""
     left = remaining_cost(steps, experiment.store)
     if left.cpu_hours is not None and left.cpu_hours <= CPU_HOURS_ALLOWED:
