@@ -30,7 +30,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: None) -> Path:
     folder.mkdir()
     (folder / "next").write_text("1\n")
     monkeypatch.setenv("STUB_SLURM", str(folder))
-    monkeypatch.setenv("PATH", f"{HERE / 'stub'}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", f"{HERE.parents[1] / 'slurm' / 'stub'}:/usr/bin:/bin")
     return folder
 
 

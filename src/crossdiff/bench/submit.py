@@ -1,0 +1,99 @@
+"""A sweep planned, merged and submitted by the command line, with a stub in place of SLURM or with SLURM.
+
+python -m crossdiff.bench submit grid_points=200
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from crossdiff.bench.step import machine
+from crossdiff.settings import Settings
+
+STUB = Path(__file__).resolve().parents[3] / "slurm" / "stub"
+PAIRS, LAYERS = ("pt_it", "pt_simpo"), (10, 20)
+
+
+class SubmitBench(Settings):
+    """`grid_points` runs: two pairs, two layers, and as many seeds as that takes.
+
+    scheduler: `stub` takes jobs and never starts them, `real` is the sbatch on the PATH; its jobs are held
+    by an impossible begin time and cancelled afterwards.
+    """
+
+    grid_points: int = Field(default=200, ge=4, multiple_of=4)
+    scheduler: Literal["stub", "real"] = "stub"
+
+
+def main(overrides: list[str]) -> dict:
+    """Wall seconds of `action=plan`, of the submission (plan and merge included) and of a second one."""
+    bench = SubmitBench.model_validate(dict(item.split("=", 1) for item in overrides))
+    with tempfile.TemporaryDirectory() as folder:
+        environment = _environment(bench, Path(folder))
+        grid = _grid(bench, Path(folder))
+        planned, plan_s = _timed([*grid, "action=plan"], environment)
+        submitted, submit_s = _timed(grid, environment)
+        again, again_s = _timed(grid, environment)
+        _timed([*grid, "action=cancel"], environment)
+    n_jobs, n_steps = _counts(submitted)
+    return {
+        "sizes": bench.model_dump(),
+        "machine": machine(),
+        "n_steps": n_steps,
+        "n_jobs": n_jobs,
+        "n_steps_planned": int(re.findall(r"of (\d+) steps finished", planned)[-1]),
+        "n_jobs_again": _counts(again)[0],
+        "plan_s": plan_s,
+        "plan_and_submit_s": submit_s,
+        "submit_again_s": again_s,
+        "jobs_per_s": n_jobs / submit_s,
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _grid(bench: SubmitBench, folder: Path) -> list[str]:
+    seeds = bench.grid_points // (len(PAIRS) * len(LAYERS))
+    return [
+        "-m", f"model_pair={','.join(PAIRS)}", f"layer={','.join(map(str, LAYERS))}",
+        f"seed=range({seeds})", "dispatch=slurm", f"store={folder}/store",
+    ]  # fmt: skip
+
+
+def _environment(bench: SubmitBench, folder: Path) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    if bench.scheduler == "real":
+        return environment | {"SBATCH_BEGIN": "now+7days"}
+    if not STUB.is_dir():
+        raise ValueError(f"{STUB} is missing; run this benchmark in a checkout, or give scheduler=real")
+    state = folder / "stub"
+    state.mkdir()
+    (state / "next").write_text("1\n")
+    return environment | {"STUB_SLURM": str(state), "PATH": f"{STUB}:{os.environ['PATH']}"}
+
+
+def _timed(arguments: list[str], environment: dict[str, str]) -> tuple[str, float]:
+    """What the command printed, and its wall seconds from start to end of the process."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "crossdiff", *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise ValueError(f"crossdiff {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout, time.perf_counter() - started
+
+
+def _counts(told: str) -> tuple[int, int]:
+    """Jobs and steps that a submission reports."""
+    found = re.search(r"(\d+) jobs submitted for (\d+) steps", told)
+    assert found is not None, told[-2000:]
+    return int(found.group(1)), int(found.group(2))
