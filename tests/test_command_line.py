@@ -90,3 +90,17 @@ def _raised(function) -> BaseException:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         function()
     return caught.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])
+def test_hydras_own_launchers_run_whole_grid_points(launcher: str, tmp_path: Path) -> None:
+    plugin = {"submitit_local": "hydra_submitit_launcher", "joblib": "hydra_joblib_launcher"}[launcher]
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason="pip install 'crossdiff[launchers]'")
+    grid = ("model_pair=toy_pt_it,toy_pt_simpo", "layer=1", "organism=demo", "corpus=toy", "dictionary=toy")
+    rest = ("sparsity=toy", "training=demo", f"store={tmp_path}/store", "action=plan")
+    done = crossdiff("-m", f"hydra/launcher={launcher}", *grid, *rest)
+    assert done.returncode == 0, done.stderr
+    logs = [path.read_text() for path in (tmp_path / "store" / "sweeps").rglob("*_log.out")]
+    told = done.stdout + "".join(logs)
+    assert told.count("0 of 9 steps finished") == 2

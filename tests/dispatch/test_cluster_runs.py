@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 TOY = (
-    "organism=demo", "organism.pretraining.n_steps=20", "organism.tuning.n_steps=20",
+    "organism=demo", "organism.d_model=32", "organism.d_mlp=64", "organism.n_layers=3", "organism.n_many=2",
+    "organism.n_keep=1", "organism.pretraining.n_steps=20", "organism.tuning.n_steps=20",
     "organism.preference.n_steps=10", "organism.n_web_documents=150", "organism.n_chat_documents=150",
     "organism.n_rate_prompts=1", "corpus=toy", "dictionary=toy", "dictionary.n_latents=128",
     "sparsity=toy", "sparsity.k=8", "training=demo", "training.n_steps=300", "training.batch_size=256",
@@ -41,9 +43,20 @@ def manifests(store: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")}
 
 
-def test_a_two_by_two_toy_grid_ends_in_four_reports(tmp_path: Path, cluster_only: None) -> None:
-    grid = ("-m", "model_pair=toy_pt_it,toy_pt_simpo", "layer=1,2", *SLURM)
-    done = crossdiff(tmp_path, *grid, "dispatch.wait=true", "dispatch.poll_seconds=1")
+def documented_grid() -> list[str]:
+    """Arguments of the command that docs/cluster.md offers for one machine."""
+    page = (
+        (ROOT / "src" / "crossdiff" / "docs" / "cluster.md").read_text().partition("Try it on one machine")[2]
+    )
+    block = page.split("```")[1].replace("\\\n", " ")
+    (command,) = [line for line in block.splitlines() if line.startswith("python run.py")]
+    return shlex.split(command)[2:]
+
+
+def test_the_documented_two_by_two_grid_ends_in_four_reports(tmp_path: Path, cluster_only: None) -> None:
+    grid = documented_grid()
+    assert {"dispatch=slurm", "dispatch.wait=true"} < set(grid)
+    done = crossdiff(tmp_path, *grid, "dispatch.poll_seconds=1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("report: ") == 4
     for name in ("toy_pt_it_1", "toy_pt_it_2", "toy_pt_simpo_1", "toy_pt_simpo_2"):

@@ -18,7 +18,10 @@ from crossdiff.io.tracking import CsvLogger, NoLogger, WandbLogger
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
+from crossdiff.training.callbacks import Metrics
 from tests import report_artifacts
+
+CURVES = Metrics(Path("metrics.csv"), validate=lambda: None, names=["base", "tuned"]).columns  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,12 @@ def finished_train(store: Path) -> Outcome:
     step = chain("pt_it", layer=1)[3]
     folder = step.folder(store)
     folder.mkdir(parents=True)
-    (folder / "metrics.csv").write_text("step,loss,val_l0\n10,2.5,\n20,1.5,30\n")
+    first = {name: f"{number + 0.5}" for number, name in enumerate(CURVES)}
+    rows = [first | {"step": "10", "val_l0": ""}, first | {"step": "20", "loss": "1.25"}]
+    with (folder / "metrics.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, CURVES)
+        writer.writeheader()
+        writer.writerows(rows)
     return Outcome(step, "done", 3.0, {"fve_base": 0.9, "kept": {"n": 4}, "missing": float("nan")})
 
 
@@ -61,11 +69,17 @@ def test_one_process_writes_one_ended_run_per_step_that_holds_everything(
     assert train["config"]["inputs"]["text"] == "train pt_it 1"
     assert train["config"]["units"]["train/tokens_per_s"] == "tokens/s"
     assert train["config"]["parents"]["tokens"].startswith("tokens-")
-    curve = [
-        (row["trainer/global_step"], row["train/loss"]) for row in train["history"] if "train/loss" in row
-    ]
-    assert curve == [(10, 2.5), (20, 1.5)]
-    assert "train/val_l0" not in train["history"][0]
+    with (finished_folder(tmp_path, "train") / "metrics.csv").open() as handle:
+        written = [
+            {f"train/{name}": float(cell) for name, cell in row.items() if cell}
+            for row in csv.DictReader(handle)
+        ]
+    curves = [row for row in train["history"] if "train/loss" in row]
+    assert [row["trainer/global_step"] for row in curves] == [10, 20]
+    found = [{name: row[name] for name in row if name.startswith("train/")} for row in curves]
+    assert found == written
+    assert "train/val_l0" not in found[0]
+    assert len(found[1]) == len(CURVES)
     assert (train["summary"]["fve_base"], train["summary"]["kept.n"]) == (0.9, 4)
     assert "missing" not in train["summary"]
     (artifact,) = [entry for entry in train["artifacts"] if entry["type"] == "train"]
@@ -95,7 +109,15 @@ def test_a_report_is_recorded_with_figures_tables_and_page(tmp_path: Path, fakes
     run = read_runs(tmp_path, n=1)["report"]
     logged = {name.partition(".")[0] for row in run["history"] for name in row}
     assert {"figures/changes", "tables/deltas"} <= logged
-    assert len([name for name in logged if name.startswith("figures/")]) > 5
+    drawn = {name for name in logged if name.startswith("figures/")}
+    assert len(drawn) > 5
+    assert {path.name.split("_")[0] for path in media(tmp_path, "plotly/figures")} == {
+        name.removeprefix("figures/").split("_")[0] for name in drawn
+    }
+    (table,) = media(tmp_path, "table/tables")
+    content = json.loads(table.read_text())
+    assert content["columns"][:3] == ["level", "name", "parent"]
+    assert len(content["data"]) == 12
     (html,) = [artifact for artifact in run["artifacts"] if artifact["type"] == "page"]
     assert len(html["entries"]) == 1
 
@@ -105,6 +127,11 @@ def test_a_latent_table_is_recorded_whole_with_its_gaps(tmp_path: Path) -> None:
     (table,) = tables(store.parents["scale_pt_it"]).values()
     assert len(table.data) == 600
     assert "beta_error_tuned" in table.columns
+
+
+def media(folder: Path, kind: str) -> list[Path]:
+    """Files that the offline run holds beside its records."""
+    return sorted(folder.glob(f"wandb/offline-run-*/files/media/{kind}/*.json"))
 
 
 def finished_key(stage: str) -> str:
