@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from crossdiff.report.sources import Sources
-from crossdiff.report.summary import summary
+from crossdiff.report.summary import settings_of, summary
 
 
 def test_a_missing_figure_is_null_and_never_zero(sources: Sources) -> None:
@@ -25,3 +25,29 @@ def test_without_a_truth_the_recovered_changes_have_no_group(sources: Sources) -
     assert found["planted"] is None
     assert len(found["recovered"]) == 9
     assert {row["group"] for row in found["recovered"]} == {None}
+
+
+def test_settings_have_their_names_on_the_command_line() -> None:
+    """As manifests record them: `identity` leaves out a model's path, `inputs` has it."""
+    model = {"name": "pt", "path": "organism:pt", "revision": None}
+    found = settings_of(
+        [
+            {
+                "stage": "harvest", "inputs": {"model": model},
+                "identity": {"settings": "HarvestInputs", "model": {"name": "pt"}, "layers": [2]},
+            },
+            {
+                "stage": "train", "inputs": {},
+                "identity": {
+                    "settings": "TrainInputs", "layer": 2, "seed": 1,
+                    "sparsity": {"settings": "BatchTopK", "k": 24}, "training": {"betas": [0.9, 0.999]},
+                },
+            },
+            {"stage": "compare", "inputs": {}},
+            {"stage": "report"},
+        ]
+    )  # fmt: skip
+    assert found == {
+        "models.pt": "organism:pt", "layer": 2, "seed": 1, "sparsity": "BatchTopK", "sparsity.k": 24,
+        "training.betas": "[0.9, 0.999]",
+    }  # fmt: skip

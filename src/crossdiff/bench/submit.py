@@ -88,7 +88,9 @@ def _timed(arguments: list[str], environment: dict[str, str]) -> tuple[str, floa
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise ValueError(f"crossdiff {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise ValueError(
+            f"crossdiff {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
+        )
     return done.stdout, time.perf_counter() - started
 
 

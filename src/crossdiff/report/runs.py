@@ -26,6 +26,8 @@ class Run:
     compared: tuple[str, str] | None = None
     """Names of the reference and the treatment."""
     deltas: tuple[DeltaRow, ...] = ()
+    steps: tuple[tuple[str, str], ...] = ()
+    """Name and key of every step behind the results."""
 
     def delta(self, name: str, level: str) -> DeltaRow | None:
         """The row of a class or category; None when this run does not have it."""
@@ -95,6 +97,7 @@ def _read(folder: Path, name: str) -> Run:
         pairs=summary.get("pairs") or {},
         compared=compared,
         deltas=() if compared is None else _deltas(folder / "deltas.csv"),
+        steps=tuple((step["name"], step["key"]) for step in summary.get("steps") or []),
     )
 
 

@@ -37,8 +37,8 @@ def settings_of(provenance: Sequence[dict[str, Any]]) -> dict[str, Any]:
     manifests = [entry for entry in provenance if entry.get("stage") in SETTING_STAGES]
     for entry in sorted(manifests, key=lambda entry: SETTING_STAGES.index(entry["stage"])):
         identity = dict(entry.get("identity") or {})
-        if entry["stage"] == "harvest" and "model" in identity:
-            model = identity["model"]
+        if entry["stage"] == "harvest" and "model" in (entry.get("inputs") or {}):
+            model = entry["inputs"]["model"]
             found[f"models.{model['name']}"] = "@".join(filter(None, (model["path"], model["revision"])))
         own = {"organism" if name == "toy" else name: value for name, value in identity.items()}
         found |= dict(_flat({name: value for name, value in own.items() if name not in NO_SETTING}))

@@ -1,0 +1,123 @@
+"""Runs side by side in Weights & Biases: a saved report or workspace, through its programmatic API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from crossdiff.dispatch.track import wandb_mode
+from crossdiff.dispatch.wandb_run import STEP
+from crossdiff.io.tracking import WandbLogger
+from crossdiff.report.runs import Run
+
+CURVES = {
+    "FVE": ("train/fve_base", "train/fve_tuned"),
+    "L0": ("train/l0",),
+    "Dead share": ("train/dead_share",),
+}
+MERITS = {
+    "train": ("fve_base", "fve_tuned", "l0", "dead_share"),
+    "scale": ("n_exclusive_tuned", "n_exclusive_base"),
+}
+"""Stage -> figures in the summaries of its W&B runs."""
+AXES = {"layer": "inputs.layer", "dictionary size": "inputs.dictionary.n_latents", "seed": "inputs.seed"}
+"""Axes of the comparison, and where the configuration of a training run holds them."""
+
+
+def save_board(
+    runs: Sequence[Run], logger: WandbLogger, *, kind: Literal["report", "workspace"], title: str
+) -> str:
+    """Save a report or a workspace about the W&B runs behind these results; returns its address.
+
+    Runs are found by their ids, which are step keys: they must have been recorded with `logger=wandb`.
+    """
+    try:
+        import wandb_workspaces  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ValueError(
+            f"compare.wandb={kind} needs the package wandb-workspaces; pip install "
+            "'crossdiff[workspaces]', or leave it out: the page holds the same"
+        ) from None
+    mode, notice = wandb_mode(logger)
+    if mode != "online":
+        raise ValueError(
+            f"compare.wandb={kind} needs W&B online, and it is {mode} ({notice or 'as asked for'}); "
+            "log in with wandb login, or leave it out: the page holds the same"
+        )
+    return _saved(_report(runs, logger, title) if kind == "report" else _workspace(runs, logger, title))
+
+
+def _saved(board: Any) -> str:
+    import wandb
+
+    try:
+        board.save()
+    except (wandb.errors.Error, OSError, ValueError) as error:
+        raise ValueError(
+            f"W&B did not take the board ({error}); the page is written, try compare.wandb again later"
+        ) from None
+    return str(board.url)
+
+
+def keys(runs: Sequence[Run], stage: str) -> list[str]:
+    """Ids of the W&B runs of one stage."""
+    found = [key for run in runs for name, key in run.steps if name.partition(" ")[0] == stage]
+    return list(dict.fromkeys(found))
+
+
+def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
+    import wandb_workspaces.reports.v2 as api  # pyright: ignore[reportMissingImports]
+    from wandb_workspaces import expr  # pyright: ignore[reportMissingImports]
+
+    def grid(stage: str, panels: list[Any]) -> Any:
+        own = expr.Metric("ID").isin(keys(runs, stage))
+        runset = api.Runset(
+            project=logger.project, entity=logger.entity or "", name=stage, filters=expr.And(own)
+        )
+        return api.PanelGrid(runsets=[runset], panels=panels)
+
+    blocks = [api.P(f"{len(runs)} runs side by side: {', '.join(run.name for run in runs)}.")]
+    blocks += [api.H2("Training"), grid("train", _training_panels(api))]
+    blocks += [api.H2("Exclusive latents"), grid("scale", [_bars(api, "scale")])]
+    if any(run.compared for run in runs):
+        blocks += [
+            api.H2("Deltas"),
+            grid("compare", [api.WeavePanelSummaryTable(table_name="tables/deltas")]),
+        ]
+    return api.Report(
+        project=logger.project, entity=logger.entity or "", title=title, width="fluid", blocks=blocks,
+        description="Written by crossdiff action=compare.",
+    )  # fmt: skip
+
+
+def _workspace(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
+    import wandb_workspaces.reports.v2 as api  # pyright: ignore[reportMissingImports]
+    import wandb_workspaces.workspaces as workspaces  # pyright: ignore[reportMissingImports]
+
+    own = [key for stage in ("train", "scale", "compare") for key in keys(runs, stage)]
+    return workspaces.Workspace(
+        name=title,
+        project=logger.project,
+        entity=logger.entity or "",
+        sections=[
+            workspaces.Section(name="Training", panels=_training_panels(api), is_open=True),
+            workspaces.Section(name="Exclusive latents", panels=[_bars(api, "scale")], is_open=True),
+        ],
+        runset_settings=workspaces.RunsetSettings(filters=workspaces.And(workspaces.Metric("ID").isin(own))),
+    )
+
+
+def _training_panels(api: Any) -> list[Any]:
+    curves = [api.LinePlot(title=title, x=STEP, y=list(names)) for title, names in CURVES.items()]
+    over = [
+        api.ScatterPlot(
+            title=f"{merit} over {axis}", x=api.Config(where), y=api.SummaryMetric(merit), running_ymean=True
+        )
+        for axis, where in AXES.items()
+        for merit in ("fve_tuned", "l0")
+    ]
+    return [*curves, _bars(api, "train"), *over]
+
+
+def _bars(api: Any, stage: str) -> Any:
+    return api.BarPlot(title=stage, metrics=[api.SummaryMetric(name) for name in MERITS[stage]])
