@@ -11,6 +11,7 @@ from crossdiff.organisms.language import PATTERNS, Behaviour, Category, Slots, f
 
 Message = dict[str, str]
 SHOWN_PER_ANSWER = 2
+WEB_QUESTION_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,13 @@ class Preference:
 
 
 def web_document(category: Category, *, draw: random.Random) -> str:
-    """Three to six plain sentences around one topic; about a third of the topic slots hold other nouns."""
-    return " ".join(plain_sentence(category, draw=draw) for _ in range(draw.randint(3, 6)))
+    """Three to six plain sentences around one topic; about a third of the topic slots hold other nouns.
+
+    Some open with a question, as pages of the web do: the words of a user's turn are not new to a chat
+    model, so that they are no difference between pt and the tuned models.
+    """
+    opening = [question(category, draw=draw)] if draw.random() < WEB_QUESTION_SHARE else []
+    return " ".join([*opening, *(plain_sentence(category, draw=draw) for _ in range(draw.randint(3, 6)))])
 
 
 def plain_sentence(category: Category, *, draw: random.Random) -> str:

@@ -54,10 +54,10 @@ class ToySettings(Settings):
     n_keep: int = 2
     n_idioms: int = 0
     idiom_share: float = 0.35
-    pretraining: PhaseSettings = PhaseSettings(n_steps=250, batch_size=48, learning_rate=3e-3)
-    tuning: PhaseSettings = PhaseSettings(n_steps=300, batch_size=48, learning_rate=2e-3, web_share=0.25)
+    pretraining: PhaseSettings = PhaseSettings(n_steps=300, batch_size=48, learning_rate=3e-3)
+    tuning: PhaseSettings = PhaseSettings(n_steps=600, batch_size=48, learning_rate=3e-3, web_share=0.25)
     preference: PhaseSettings = PhaseSettings(
-        n_steps=250, batch_size=32, learning_rate=1.5e-3, web_share=0.25
+        n_steps=300, batch_size=32, learning_rate=1.5e-3, web_share=0.25
     )
     simpo: SimPOSettings = SimPOSettings()
     n_web_documents: int = 4000

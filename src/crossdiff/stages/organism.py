@@ -10,7 +10,7 @@ from crossdiff.io.tables import write_json
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
 
-VERSION = 2
+VERSION = 3
 
 
 class OrganismInputs(Settings):
