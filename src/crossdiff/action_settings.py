@@ -54,11 +54,28 @@ class ExportSettings(Settings):
 
 
 class ValidateSettings(Settings):
-    """The human check: `mode=export` writes a blind rating sheet, `mode=import` reads it back."""
+    """The human check: `mode=export` writes a blind rating sheet, `mode=import` reads it back.
+
+    n: items on the sheet, balanced over categories.
+    unit: what one item shows: one document, or the documents of one latent.
+    file: the filled sheet; a list where several people rated, one file each.
+    """
 
     mode: Literal["export", "import"] = "export"
     n: int = Field(default=100, ge=1)
-    file: Path | None = None
+    unit: Literal["document", "latent"] = "document"
+    file: Path | tuple[Path, ...] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The filled sheets, one per person."""
+        match self.file:
+            case None:
+                return ()
+            case Path():
+                return (self.file,)
+            case _:
+                return self.file
 
 
 class CompareRuns(Settings):

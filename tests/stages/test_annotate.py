@@ -54,7 +54,7 @@ def test_swapped_controls_do_not_come_out_as_a_category(documents_folder, tmp_pa
 
 def test_an_empty_exclusive_set_still_gives_files(documents_folder, tmp_path: Path) -> None:
     summary = annotated(documents_folder, tmp_path / "annotate", it=[], simpo=[])
-    assert summary == {"n_subjects": 0, "n_answered": 0, "share_other": None}
+    assert summary == {"n_subjects": 0, "n_answered": 0, "share_other": None, "cost_usd": 0}
     assert (tmp_path / "annotate" / "annotations.jsonl").read_text(encoding="utf-8") == ""
 
 

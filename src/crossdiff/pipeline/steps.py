@@ -89,6 +89,14 @@ class Step:
         """Artifacts are published by one rename, so a folder with its manifest is complete."""
         return (self.folder(store) / MANIFEST).is_file()
 
+    def finished_folder(self, store: Path) -> Path:
+        """The artifact's folder; a ValueError that says how to make it where it is not there yet."""
+        if not self.is_finished(store):
+            raise ValueError(
+                f"{self.name} is not finished in store={store}; give the same command with action=run first"
+            )
+        return self.folder(store)
+
 
 def merge(plans: Iterable[Iterable[Step]]) -> list[Step]:
     """All steps of several plans, parents first, one step per key."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crossdiff.report import sentences, tables
+from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.comparison_section import comparison_section
 from crossdiff.report.pair_section import pair_section
 from crossdiff.report.sources import Sources
@@ -28,6 +28,7 @@ def page_context(sources: Sources) -> dict[str, Any]:
         "explorer_note": sentences.explorer_note(sources),
         "set_aside": _set_aside(sources),
         "annotation": annotation_table(sources),
+        "human_check": human_check.block(sources.human_check),
         "steps": _steps(sources),
         "software": _software(sources),
         "settings": [

@@ -84,6 +84,7 @@ class Sources:
     annotate: dict[str, Any]
     taxonomy: dict[str, Any]
     provenance: list[dict[str, Any]]
+    human_check: dict[str, Any] | None = None
 
 
 def read_sources(
