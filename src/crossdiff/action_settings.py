@@ -78,6 +78,18 @@ class ValidateSettings(Settings):
                 return self.file
 
 
+class FreezeSettings(Settings):
+    """`action=taxonomy`: look at a run's taxonomy, induce one, or extend it by what came out as `other`.
+
+    file: where an induced or extended taxonomy is written; use it with taxonomy=file taxonomy.path=<file>.
+    n_new: the most categories that an extension adds.
+    """
+
+    mode: Literal["show", "induce", "extend"] = "show"
+    file: Path = Path("taxonomy.yaml")
+    n_new: int = Field(default=8, ge=1)
+
+
 class CompareRuns(Settings):
     """Results folders (a glob) that `action=compare` lays side by side on one page.
 

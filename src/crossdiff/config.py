@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from crossdiff.action_settings import CompareRuns, ExportSettings, ValidateSettings
+from crossdiff.action_settings import CompareRuns, ExportSettings, FreezeSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.selection import SelectionSettings
@@ -98,6 +98,7 @@ class Experiment(Settings):
     plan: bool = False
     export: ExportSettings = ExportSettings()
     validate_: ValidateSettings = Field(default=ValidateSettings(), alias="validate")
+    freeze: FreezeSettings = FreezeSettings()
     compare: CompareRuns = CompareRuns()
 
     @model_validator(mode="after")

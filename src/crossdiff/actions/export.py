@@ -15,5 +15,9 @@ def perform(experiments: Sequence[Experiment]) -> int:
             from crossdiff.actions.export_checkpoint import export_checkpoints
 
             return export_checkpoints(experiments)
+        case "annotations":
+            from crossdiff.actions.export_annotations import export_annotations
+
+            return export_annotations(experiments)
         case _:
-            raise ValueError(f"export.what={what} is not built yet; available: checkpoint")
+            raise ValueError(f"export.what={what} is not built yet; available: annotations, checkpoint")

@@ -38,18 +38,7 @@ class AnnotateInputs(Settings):
 def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Annotate every selected latent; write annotations, variants, taxonomy and the summary of states."""
     folders = {pair: parents[f"documents_{pair}"] for pair in inputs.pairs}
-    candidates = [
-        candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
-    ]
-    blind = blind_job(candidates, n_swapped=N_SWAPPED, seed=inputs.seed)
-    job = annotators.Job(
-        subjects=[subject for subject, _ in blind],
-        background=_background(folders.values()),
-        seed=inputs.seed,
-        store=runtime.store,
-        device=runtime.device,
-        progress=runtime.progress,
-    )
+    blind, job = open_job(folders, inputs.seed, runtime)
     taxonomy = _frozen(inputs, job)
     annotations = _annotations(inputs, taxonomy, job)
     rows = [
@@ -73,6 +62,25 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         "share_other": summary["share_other"],
         "cost_usd": round(job.spent(), 6),
     }
+
+
+def open_job(
+    folders: Mapping[str, Path], seed: int, runtime: Runtime
+) -> tuple[list[tuple[Subject, Candidate]], annotators.Job]:
+    """The blind, shuffled job over all pairs' `documents` folders, and what every subject stands for."""
+    candidates = [
+        candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
+    ]
+    blind = blind_job(candidates, n_swapped=N_SWAPPED, seed=seed)
+    job = annotators.Job(
+        subjects=[subject for subject, _ in blind],
+        background=_background(folders.values()),
+        seed=seed,
+        store=runtime.store,
+        device=runtime.device,
+        progress=runtime.progress,
+    )
+    return blind, job
 
 
 def read_candidates(folder: Path, pair: str) -> list[Candidate]:
@@ -101,16 +109,18 @@ def _frozen(inputs: AnnotateInputs, job: annotators.Job) -> Taxonomy:
     """The taxonomy that all latents of both pairs are assigned to; an induced one is made here, once."""
     match inputs.taxonomy:
         case InducedTaxonomy() as sizes:
-            content = annotators.induce(
-                inputs.annotator, job, sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories)
-            )
-            provenance = "induced from the blind, shuffled descriptions of all pairs' latents"
-            return parse_taxonomy(
-                {"version": 1, "name": "induced", "provenance": provenance, **content},
-                where="induced taxonomy",
-            )
+            return induced(inputs.annotator, sizes, job)
         case _:
             return inputs.taxonomy.load()
+
+
+def induced(annotator: AnnotatorSettings, sizes: InducedTaxonomy, job: annotators.Job) -> Taxonomy:
+    """A checked taxonomy out of the job's own descriptions or keywords."""
+    content = annotators.induce(annotator, job, sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories))
+    provenance = "induced from the blind, shuffled descriptions of all pairs' latents"
+    return parse_taxonomy(
+        {"version": 1, "name": "induced", "provenance": provenance, **content}, where="induced taxonomy"
+    )
 
 
 def _annotations(inputs: AnnotateInputs, taxonomy: Taxonomy, job: annotators.Job) -> list[Annotation]:
