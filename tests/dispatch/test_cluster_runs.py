@@ -16,7 +16,7 @@ import pytest
 from cluster_jobs import release, worker
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
 TOY = (
     "organism=demo", "organism.d_model=32", "organism.d_mlp=64", "organism.n_layers=3", "organism.n_many=2",
@@ -35,7 +35,7 @@ def crossdiff(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     folder.mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments, *TOY],
-        cwd=folder, capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=folder, capture_output=True, text=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def disturb(interrupt: Callable[[str], None], *, draw: random.Random, seconds: f
     pytest.fail(f"nothing ran for {seconds} s")
 
 
-def wait_until_idle(*, seconds: float = 300) -> None:
+def wait_until_idle(*, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         release()

@@ -204,7 +204,7 @@ def test_csv_lays_steps_and_curves_beside_the_report(tmp_path: Path, fakes: None
         assert list(csv.DictReader(handle)) == [
             {"name": "train pt_it", "key": outcome.step.key, "state": "done", "seconds": "3.0"}
         ]
-    assert (results / "metrics.pt_it.csv").read_text().startswith("step,loss")
+    assert (results / "metrics.pt_it.csv").read_text().startswith("step,tokens,loss")
 
 
 def test_none_leaves_nothing(tmp_path: Path, fakes: None) -> None:
