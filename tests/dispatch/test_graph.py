@@ -62,6 +62,14 @@ def test_a_job_whose_log_could_not_be_opened_points_at_the_store(
     assert "the compute node does not see the store" in line
 
 
+def test_a_failed_job_without_a_log_points_at_the_store(failed: list[Node]) -> None:
+    assert failed[3].entry is not None
+    failed[3].entry.log.unlink()
+    (line,) = why(failed[3], failed)
+    assert "left no log at" in line
+    assert "store=/shared" in line
+
+
 def test_waiting_for_the_nearest_is_waiting_for_all() -> None:
     tokens, pt, it, train, scale, report = chain("pt_it", layer=1)
     assert nearest([tokens, pt, train, scale]) == [scale]

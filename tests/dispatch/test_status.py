@@ -6,6 +6,7 @@ import pytest
 from fake_plan import chain, submission
 
 from crossdiff.dispatch import status
+from crossdiff.dispatch.graph import read_graph
 from crossdiff.dispatch.register import Register
 from crossdiff.dispatch.slurm import submit
 
@@ -72,13 +73,31 @@ def test_waiting_ends_with_the_reason_of_each_failure(
     for step in plan:
         set_state(stub, store, step, "CANCELLED|None")
     set_state(stub, store, plan[0], "FAILED|NonZeroExitCode")
+    log = Register(store).read([plan[0].key])[plan[0].key].log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("OSError: the disk\n")
     assert status.follow(plan, store, poll_seconds=0.01) == 1
     told = capsys.readouterr()
     assert "tokens toy: failed (job 1)" in told.out
     assert "tokens toy: job 1 failed" in told.err
+    assert "  | OSError: the disk" in told.err
     assert "report pt_it: cancelled, because tokens toy failed" in told.err
 
 
 def test_another_action_is_refused(tmp_path: Path, stub: Path) -> None:
     with pytest.raises(ValueError, match="action=export has no meaning with dispatch=slurm"):
         status.perform("export", submission(tmp_path / "store", chain("pt_it", layer=1)))
+
+
+def test_a_table_is_cut_to_the_terminal(tmp_path: Path, stub: Path) -> None:
+    store = tmp_path / "store"
+    plans = [chain(f"pt_m{number}", layer=1) for number in range(12)]
+    asked = submission(store, *plans)
+    submit(asked)
+    set_state(stub, store, plans[0][0], "RUNNING|None")
+    graph = read_graph(asked.steps, store)
+    whole = status.screenful(graph, columns=500, rows=200)
+    assert len(whole) == len(asked.steps) + 3
+    small = status.screenful(graph, columns=40, rows=10)
+    assert [line.split()[0] for line in small] == ["step", "-" * 10, "tokens", "50"]
+    assert max(map(len, small)) <= 39

@@ -69,9 +69,9 @@ def why(node: Node, graph: Sequence[Node]) -> list[str]:
             return [f"cancelled, because {', '.join(other.step.name for other in broken)} failed"]
         return ["cancelled"]
     code = queue.exit_code(entry.job)
-    if code == CANNOT_SEE_STORE:
+    if code == CANNOT_SEE_STORE or (job.state == "FAILED" and not entry.log.is_file()):
         return [
-            f"job {entry.job} could not open {entry.log}: the compute node does not see the store, or may "
+            f"job {entry.job} left no log at {entry.log}: the compute node does not see the store, or may "
             "not write there; put the store on a file system that all nodes share: store=/shared/..."
         ]
     if job.phase == "gone":

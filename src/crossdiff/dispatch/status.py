@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -120,9 +121,19 @@ def follow(steps: Sequence[Step], store: Path, *, poll_seconds: float) -> int:
     return EXIT_FAILED if broken else 0
 
 
+def screenful(graph: Sequence[Node], *, columns: int, rows: int) -> list[str]:
+    """The table cut to the terminal; when it is too high only what runs or failed, and the totals."""
+    lines = graph_table(graph).splitlines()
+    if len(lines) >= rows:
+        busy = graph_table([node for node in graph if node.state in ("running", "failed")]).splitlines()
+        lines = [*busy[:-1][: rows - 2], totals(graph)]
+    return [line[: columns - 1] for line in lines]
+
+
 def _redraw(graph: Sequence[Node], drawn: int) -> int:
     """Draw the table over the last one; returns its height."""
-    lines = graph_table(graph).splitlines()
+    size = shutil.get_terminal_size()
+    lines = screenful(graph, columns=size.columns, rows=size.lines)
     up = f"\x1b[{drawn}F\x1b[J" if drawn else ""
     print(up + "\n".join(lines), flush=True)
     return len(lines)
