@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-LIMITS = {"fve_base": 0.9, "fve_tuned": 0.9, "n_labelled": 60}
+LIMITS = {"fve_base": 0.9, "fve_tuned": 0.9, "n_in_categories": 60}
 
 
 def main() -> None:

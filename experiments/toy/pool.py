@@ -12,8 +12,8 @@ from crossdiff.taxonomy.pooling import pooled_recovery, read_run
 def main(folders: list[str]) -> None:
     """Print the table of the runs and the pooled figures."""
     runs = []
-    print("| run | labelled | Spearman | gain | keep | loss | FVE base / tuned (worst) | L0 | dead |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| run | labelled | in categories | Spearman | gain | keep | loss | FVE base / tuned | L0 | dead |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for folder in map(Path, folders):
         summary = json.loads((folder / "summary.json").read_text())
         runs.append(read_run(pd.read_csv(folder / "deltas.csv"), summary["comparison"]["planted"]))
@@ -24,11 +24,15 @@ def main(folders: list[str]) -> None:
             for group in (alone["groups"][name] for name in ("gain", "keep", "loss"))
         )
         labelled = " / ".join(str(pair["n_labelled"]) for pair in pairs)
+        in_categories = " / ".join(str(pair["n_in_categories"]) for pair in pairs)
         fve = " / ".join(f"{min(pair[key] for pair in pairs):.3f}" for key in ("fve_base", "fve_tuned"))
         l0 = " / ".join(f"{pair['l0']:.1f}" for pair in pairs)
         dead = max(pair["dead_share"] for pair in pairs)
         rho = alone["spearman"]["rho"]
-        print(f"| {folder.name} | {labelled} | {rho:.2f} | {changes} | {fve} | {l0} | {dead:.1%} |")
+        print(
+            f"| {folder.name} | {labelled} | {in_categories} | {rho:.2f} | {changes} | {fve} | {l0} "
+            f"| {dead:.1%} |"
+        )
     print(json.dumps(pooled_recovery(runs), indent=1))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation.results import ANSWERED
+from crossdiff.annotation.results import ANSWERED, OTHER, UNINTERPRETABLE
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.report.figures.rows import DeltaRow, delta_rows
@@ -50,6 +50,15 @@ class PairSource:
     def n_labelled(self) -> int:
         """Tuned-exclusive latents with an answer, `uninterpretable` included: the total of the shares."""
         return sum(count for state, count in self.states().items() if state in ANSWERED)
+
+    def n_in_categories(self) -> int:
+        """Those of `n_labelled` with a category of the taxonomy, not `other` or `uninterpretable`."""
+        return sum(
+            row["role"] == "exclusive_tuned"
+            and row["state"] in ANSWERED
+            and row["category"] not in (OTHER, UNINTERPRETABLE)
+            for row in self.annotations
+        )
 
     def states(self) -> dict[str, int]:
         """Count of tuned-exclusive annotation rows per state."""

@@ -76,7 +76,7 @@ def comparison_summary(comparison: ComparisonSource) -> dict[str, Any]:
 
 
 def pair_summary(pair: PairSource) -> dict[str, Any]:
-    """Figures of one pair; `n_exclusive` and `n_labelled` count latents of the tuned model."""
+    """Figures of one pair; counts of exclusive and labelled latents are those of the tuned model."""
     latents, training = pair.latents, pair.training
     dead = len(where(latents, kind="dead"))
     n_latents = len(latents)
@@ -93,6 +93,7 @@ def pair_summary(pair: PairSource) -> dict[str, Any]:
             "n_undecided": len(where(latents, call="undecided")),
             "n_dead": dead,
             "n_labelled": pair.n_labelled() if pair.annotated else None,
+            "n_in_categories": pair.n_in_categories() if pair.annotated else None,
             "annotation_states": pair.states() if pair.annotated else None,
             "threshold": training.get("threshold"),
             "n_steps": training.get("n_steps"),
