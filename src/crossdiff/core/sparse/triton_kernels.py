@@ -20,7 +20,7 @@ from crossdiff.core.sparse.plain import PlainKernels
 from crossdiff.core.sparse.scratch import Scratch
 
 BLOCK = 1024
-"""Columns that one program works on at a time."""
+"""Columns that one program works on at a time, where it does not need a whole row."""
 
 
 class TritonKernels(PlainKernels):
@@ -42,24 +42,35 @@ class TritonKernels(PlainKernels):
 
     def scores(self, x: Rows, encoder: Tensor, code: SparseCode) -> ActiveValues:
         """One dot product per program."""
-        return _dots(x, encoder, code)
+        out = torch.empty_like(code.value)
+        if len(code):
+            _dot[(len(code),)](x, encoder, code.token, code.latent, out, x.shape[1], BLOCK)
+        return out
 
     def decode(self, code: SparseCode, groups: ByLatent, decoder: Tensor) -> Rows:
         """One token's columns per program."""
         start = starts(torch.bincount(code.token, minlength=code.n_tokens))
-        return _bags(decoder, code.latent, start, code.value)
+        width = decoder.shape[1]
+        out = torch.empty(code.n_tokens, width, device=decoder.device)
+        grid = (code.n_tokens, triton.cdiv(width, BLOCK))
+        _bag[grid](decoder, code.latent, start, code.value, out, width, BLOCK)
+        return out
 
     def backward(
         self, code: SparseCode, groups: ByLatent, batch: Backward, decoder: Tensor, *, scratch: Scratch
     ) -> RowGradients:
-        """Dot products for the codes' gradient, then one latent's columns per program."""
-        x, gradient = batch.x, batch.gradient
-        code_gradient = _dots(gradient, decoder, code)[groups.order]
-        shape = groups.latent.shape[0], x.shape[1]
-        encoder, directions = (scratch.take(name, shape, x) for name in ("encoder", "decoder"))
-        _bags(x, groups.token, groups.start, code_gradient, out=encoder)
-        _bags(gradient, groups.token, groups.start, code.value[groups.order], out=directions)
-        bias = torch.segment_reduce(code_gradient, "sum", offsets=groups.start, initial=0)
+        """One latent per program, with its whole rows in registers, so that every row is read once."""
+        n_rows, width = groups.latent.shape[0], batch.x.shape[1]
+        encoder, directions = (
+            scratch.take(name, (n_rows, width), batch.x) for name in ("encoder", "decoder")
+        )
+        bias = torch.empty(n_rows, device=batch.x.device)
+        whole = triton.next_power_of_2(width)
+        _latent[(n_rows,)](
+            batch.x, batch.gradient, decoder, groups.latent, groups.start, groups.token,
+            code.value[groups.order], encoder, directions, bias, width, whole,
+            num_warps=min(16, max(1, whole // 512)),
+        )  # fmt: skip
         return RowGradients(groups.latent, encoder, bias, directions)
 
     def adam(
@@ -82,24 +93,6 @@ class TritonKernels(PlainKernels):
             *tensors, row_of, values, width, beta1, (1 - beta1) * clip, beta2, (1 - beta2) * clip**2,
             rate, 1 / root, eps, skip, BLOCK,
         )  # fmt: skip
-
-
-def _dots(left: Rows, right: Tensor, code: SparseCode) -> ActiveValues:
-    out = torch.empty_like(code.value)
-    if len(code):
-        _dot[(len(code),)](left, right, code.token, code.latent, out, left.shape[1], BLOCK)
-    return out
-
-
-def _bags(
-    rows: Tensor, index: ActiveIndices, start: Tensor, weight: ActiveValues, out: Tensor | None = None
-) -> Tensor:
-    """`out_b = sum over i in [start_b, start_b+1) of weight_i rows[index_i]`; an empty bag is 0."""
-    n_bags, width = start.shape[0] - 1, rows.shape[1]
-    found = torch.empty(n_bags, width, device=rows.device) if out is None else out
-    if n_bags:
-        _bag[(n_bags, triton.cdiv(width, BLOCK))](rows, index, start, weight, found, width, BLOCK)
-    return found
 
 
 @triton.jit
@@ -156,6 +149,31 @@ def _bag(rows, index, start, weight, out, width, BLOCK: tl.constexpr):
         row = tl.load(rows + tl.load(index + entry) * width + column, mask=inside, other=0)
         total += tl.load(weight + entry) * row.to(tl.float32)
     tl.store(out + bag * width + column, total, mask=inside)
+
+
+@triton.jit
+@no_type_check
+def _latent(
+    x, gradient, decoder, latent, start, token, value, encoder_out, decoder_out, bias_out, width,
+    WHOLE: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, WHOLE)
+    inside = column < width
+    at = decoder + tl.load(latent + group) * width + column
+    direction = tl.load(at, mask=inside, other=0).to(tl.float32)
+    to_encoder, to_decoder = tl.zeros((WHOLE,), tl.float32), tl.zeros((WHOLE,), tl.float32)
+    to_bias = 0.0
+    for entry in range(tl.load(start + group), tl.load(start + group + 1)):
+        row = tl.load(token + entry) * width + column
+        pull = tl.load(gradient + row, mask=inside, other=0).to(tl.float32)
+        code_gradient = tl.sum(pull * direction)
+        to_decoder += tl.load(value + entry) * pull
+        to_encoder += code_gradient * tl.load(x + row, mask=inside, other=0).to(tl.float32)
+        to_bias += code_gradient
+    tl.store(encoder_out + group * width + column, to_encoder, mask=inside)
+    tl.store(decoder_out + group * width + column, to_decoder, mask=inside)
+    tl.store(bias_out + group, to_bias)
 
 
 @triton.jit
