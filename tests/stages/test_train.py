@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
+from crossdiff.data.harvest_files import write_harvest
 from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.data.tokens import TokenSet
 from crossdiff.io.tables import read_json
 from crossdiff.settings import Runtime
 from crossdiff.stages import train
 from crossdiff.training.settings import TrainingSettings
+from crossdiff.training.source import check_finite
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 QUIET = Runtime(progress=False)
@@ -88,6 +92,23 @@ def test_a_batch_larger_than_the_corpus_is_refused(artifacts: Artifacts, tmp_pat
     training = TrainingSettings(n_steps=5, batch_size=100_000)
     with pytest.raises(ValueError, match=r"fewer than one batch of 100,000; give more text"):
         train.run(inputs(training=training), parents(artifacts), tmp_path, QUIET)
+
+
+def test_a_bad_activation_is_named_by_its_shard(tmp_path: Path) -> None:
+    own = build(tmp_path)
+    bad = own.x[:, 1].contiguous().clone()
+    bad[1234, 5] = float("nan")
+    tokens = TokenSet.open(own.parents["tokens"])
+    shutil.rmtree(own.parents["harvest_tuned"])
+    write_harvest(own.parents["harvest_tuned"], tokens, {LAYER: bad}, shard_tokens=500)
+    source = PairedActivations.open(
+        own.parents["tokens"], [own.parents["harvest_base"], own.parents["harvest_tuned"]],
+        layer=LAYER, mask=MaskSettings(),
+    )  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r"token rows \[1234\].*harvest_tuned/layer_3/shard_.*2.safetensors row 194"
+    ):
+        check_finite(source.read(torch.arange(1200, 1300)), source)
 
 
 def test_settings_of_other_groups_are_no_part_of_the_identity() -> None:

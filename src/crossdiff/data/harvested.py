@@ -65,6 +65,11 @@ class HarvestedLayer:
         """Rows over all shards."""
         return int(self.starts[-1])
 
+    def place(self, row: int) -> str:
+        """Shard file and row inside it, for messages."""
+        index = int(np.searchsorted(self.starts, row, side="right") - 1)
+        return f"{self.shards[index].path} row {row - int(self.starts[index])}"
+
     def norms(self) -> Float[Tensor, " row"]:
         """Euclidean norm of every row, raw units, float32."""
         return torch.cat([shard.tensor("norm") for shard in self.shards])

@@ -41,6 +41,10 @@ class LayerRows(Protocol):
         """Number format in which rows are kept."""
         ...
 
+    def place(self, row: int) -> str:
+        """Where a row comes from, for messages."""
+        ...
+
     def moments(self) -> Moments:
         """Float64 moments per group of rows."""
         ...

@@ -59,6 +59,10 @@ class LiveLayer:
         """Number of tokens of the token set."""
         return self.record["n_rows"]
 
+    def place(self, row: int) -> str:
+        """The artifact that names the running model, for messages."""
+        return f"the model of {self.folder} (source=live) at token row {row}"
+
     @property
     def dtype(self) -> torch.dtype:
         """The model's own dtype."""

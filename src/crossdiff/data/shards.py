@@ -130,6 +130,10 @@ class PairedActivations:
         x, rows = reader.read(start, start + batch_size)
         return self._batch(x, rows)
 
+    def place(self, row: int, model: int) -> str:
+        """Shard file of a model's row and the row's number inside it, for messages."""
+        return self.layers[model].place(row)
+
     def close(self) -> None:
         """Stop reading ahead and free the windows."""
         if self._reader is not None:

@@ -1,7 +1,7 @@
 """What a step costs before it runs: GPU-hours, CPU-hours, disk and API dollars, by arithmetic.
 
 Rates are those of docs/performance.md: 790 TFLOP/s (bf16) for one H200, of which a forward pass reaches
-60 %; two CPU cores do about 0.2 TFLOP/s in float32. A training step costs 22/8.5 encoder products.
+60 %; two CPU cores do about 0.2 TFLOP/s in float32. A training step costs 36.2/8.5 encoder products.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crossdiff.pipeline.steps import Cost
 
 GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
 CPU_FLOPS = 0.2e12
-STEP_PER_ENCODER_PRODUCT = 22 / 8.5
+STEP_PER_ENCODER_PRODUCT = 36.2 / 8.5
 USD_PER_LATENT = 0.0035
 TOY_DOCUMENT_TOKENS = 64
 

@@ -52,7 +52,7 @@ class AddressedBatches(IterableDataset):
 
 
 def check_finite(batch: PairedBatch, source: ActivationSource) -> None:
-    """ValueError that names the first rows and documents with NaN or infinite activations."""
+    """ValueError that names the first rows, documents and shard with NaN or infinite activations."""
     finite = torch.isfinite(batch.x).all(dim=2)
     if bool(finite.all()):
         return
@@ -61,9 +61,11 @@ def check_finite(batch: PairedBatch, source: ActivationSource) -> None:
     token_set = getattr(source, "token_set", None)
     documents = batch.document[token].unique()[:5].tolist()
     names = [token_set.document_ids[d] for d in documents] if token_set is not None else documents
+    place = getattr(source, "place", None)
+    first = f"; the first is {place(rows[0], int(model[0]))}" if place is not None else ""
     raise ValueError(
         f"{len(token)} rows of activations are NaN or infinite: token rows {rows}, documents {names}, "
-        f"model(s) {model.unique().tolist()} (0 is base); "
+        f"model(s) {model.unique().tolist()} (0 is base){first}; "
         "harvest again with dtype=float32, or drop these documents"
     )
 
