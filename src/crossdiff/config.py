@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -144,6 +146,21 @@ def load(cfg: DictConfig) -> Experiment:
     if cfg.action in NEEDS_NO_PAIR and OmegaConf.is_missing(cfg, "layer"):
         cfg.layer = 0
     return instantiate(cfg, _convert_="all")
+
+
+def study_presets() -> list[tuple[str, str, Experiment]]:
+    """(study, size, experiment) of every `conf/experiment/<study>.yaml` that asks for a study."""
+    folder = conf_dir()
+    sizes = ("ci", "toy", "paper")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        found = []
+        for name in sorted(path.stem for path in (folder / "experiment").glob("*.yaml")):
+            if compose("config", overrides=[f"experiment={name}"]).study is None:
+                continue
+            for size in sizes:
+                found.append((name, size, load(compose("config", [f"experiment={name}", f"size={size}"]))))
+    return found
 
 
 def runs_alone(hydra: Any) -> bool:

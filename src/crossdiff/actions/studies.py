@@ -1,12 +1,56 @@
-"""The studies, their cost and their state."""
+"""action=studies: every study with its question, its sizes, what each costs and how far it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from crossdiff.config import Experiment
+from crossdiff.config import Experiment, study_presets
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.steps import Cost
+from crossdiff.pipeline.table import amount, columns, remaining_cost
+
+HEADER = ("study", "size", "steps", "finished", "GPU h", "CPU h", "disk GB", "API $", "question")
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """A study at one size: what is left to do in this store."""
+
+    name: str
+    size: str
+    question: str
+    n_steps: int
+    n_finished: int
+    left: Cost
+
+    def row(self) -> tuple[str, ...]:
+        """Cells in the order of `HEADER`."""
+        left = self.left
+        amounts = (left.gpu_hours, left.cpu_hours, left.disk_gb, left.api_usd)
+        done = "all" if self.n_finished == self.n_steps else str(self.n_finished)
+        return (self.name, self.size, str(self.n_steps), done, *map(amount, amounts), self.question)
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
-    """Not built yet."""
-    raise ValueError("action=studies is not built yet; available: run, plan, status")
+    """Print the table; runs nothing."""
+    store = experiments[0].store
+    print(columns([HEADER, *(state.row() for state in states(store))]))
+    print(
+        "costs are what is still to do in this store (GPU hours of one H200, CPU hours of 2 cores, estimated);\n"
+        "run one with: python run.py experiment=<study> size=<size>, look closer with action=plan"
+    )
+    return 0
+
+
+def states(store: Path) -> list[StudyState]:
+    """All studies at all sizes."""
+    found = []
+    for name, size, experiment in study_presets():
+        assert experiment.study is not None
+        steps = plan(experiment)
+        finished = sum(step.is_finished(store) for step in steps)
+        left = remaining_cost(steps, store)
+        found.append(StudyState(name, size, experiment.study.QUESTION, len(steps), finished, left))
+    return found

@@ -14,14 +14,19 @@ HEADER = ("step", "key", "state", "GPU h", "CPU h", "disk GB", "API $")
 def plan_table(steps: Sequence[Step], store: Path) -> str:
     """Aligned columns, one row per step, and the total of what is still to do."""
     rows = [HEADER, *(_row(step, store) for step in steps)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    left = remaining_cost(steps, store)
+    finished = sum(step.is_finished(store) for step in steps)
+    total = f"{finished} of {len(steps)} steps finished; still to do: {describe(left)}"
+    return f"{columns(rows)}\n{total}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned text; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    left = remaining_cost(steps, store)
-    finished = sum(step.is_finished(store) for step in steps)
-    lines.append(f"{finished} of {len(steps)} steps finished; still to do: {describe(left)}")
     return "\n".join(lines)
 
 
@@ -36,9 +41,9 @@ def remaining_cost(steps: Sequence[Step], store: Path) -> Cost:
 def describe(cost: Cost) -> str:
     """One phrase for people."""
     return (
-        f"{_amount(cost.gpu_hours)} GPU-hours (one H200, estimated) or "
-        f"{_amount(cost.cpu_hours)} hours of 2 cores, "
-        f"{_amount(cost.disk_gb)} GB of disk, {_amount(cost.api_usd)} $ of API calls"
+        f"{amount(cost.gpu_hours)} GPU-hours (one H200, estimated) or "
+        f"{amount(cost.cpu_hours)} hours of 2 cores, "
+        f"{amount(cost.disk_gb)} GB of disk, {amount(cost.api_usd)} $ of API calls"
     )
 
 
@@ -46,10 +51,11 @@ def _row(step: Step, store: Path) -> tuple[str, ...]:
     state = "finished" if step.is_finished(store) else "to do"
     cost = step.cost
     amounts = (cost.gpu_hours, cost.cpu_hours, cost.disk_gb, cost.api_usd)
-    return (step.name, step.key, state, *(_amount(amount) for amount in amounts))
+    return (step.name, step.key, state, *(amount(amount) for amount in amounts))
 
 
-def _amount(value: float | None) -> str:
+def amount(value: float | None) -> str:
+    """A cost for a table cell."""
     if value is None:
         return "unknown"
     if value == 0:

@@ -1,0 +1,129 @@
+"""Dictionary size, sparsity and loss form: what each choice costs and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK
+from crossdiff.report import tables
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.studies.counts import count_interval
+
+Kind = Literal["batch_topk", "topk", "l1", "jumprelu"]
+FIGURES = ("fve_base", "fve_tuned", "l0", "dead_share", "n_exclusive", "n_exclusive_base", "n_undecided")
+
+
+class Ablation(Study):
+    """Every combination of `n_latents`, `k`, `sparsities` and `losses` on the reference pair.
+
+    `k` says nothing for l1 and jumprelu, whose penalties are given here; they run once per size and loss.
+    """
+
+    QUESTION: ClassVar[str] = "What do dictionary size, k, sparsity and loss form change?"
+
+    n_latents: tuple[int, ...] = Field(min_length=1)
+    k: tuple[int, ...] = Field(min_length=1)
+    sparsities: tuple[Kind, ...] = Field(min_length=1)
+    losses: tuple[Literal["norm", "squared"], ...] = Field(min_length=1)
+    l1: L1
+    l1_initial_norm: float = Field(default=0.005, gt=0)
+    jumprelu: JumpReLU
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """One run per combination, on the reference pair alone."""
+        pair = {"comparison": None, "model_pair": experiment.pairs[0]}
+        found: dict[str, Changes] = {}
+        for n_latents, kind, loss in product(self.n_latents, self.sparsities, self.losses):
+            for sparsity in self._settings(kind, experiment.sparsity):
+                k = f"_k{sparsity.k}" if isinstance(sparsity, BatchTopK | TopK) else ""
+                sizes: dict[str, Any] = {"n_latents": n_latents}
+                if kind == "l1":
+                    sizes["initial_norm"] = self.l1_initial_norm
+                found[f"{kind}{k}_{n_latents}_{loss}"] = {
+                    **pair,
+                    "dictionary": experiment.dictionary.model_copy(update=sizes),
+                    "sparsity": sparsity,
+                    "training": experiment.training.model_copy(update={"loss": loss}),
+                }
+        return found
+
+    def _settings(self, kind: Kind, asked: Sparsity) -> list[Sparsity]:
+        """The experiment's own annealing, with every `k` in turn; four times as many latents at the start."""
+        anneal = asked.anneal_steps if isinstance(asked, BatchTopK | TopK) else 0
+        match kind:
+            case "l1":
+                return [self.l1]
+            case "jumprelu":
+                return [self.jumprelu]
+            case "batch_topk":
+                return [BatchTopK(k=k, k_initial=4 * k, anneal_steps=anneal) for k in self.k]
+            case "topk":
+                return [TopK(k=k, k_initial=4 * k, anneal_steps=anneal) for k in self.k]
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Quality against exclusive counts, run by run."""
+        found = {name: run.figures(run.pairs[0]) for name, run in runs.items()}
+        rows = [
+            [name.replace("_", " "), *(each[column] for column in FIGURES)] for name, each in found.items()
+        ]
+        titles = ["Run", *(column.replace("_", " ") for column in FIGURES)]
+        table = tables.plain(titles, rows, numeric=range(1, len(titles)))
+        return Findings(
+            _answer(found),
+            notes=(
+                "L0 is that of the inference threshold on held-out tokens; FVE is per model, in raw units.",
+            ),
+            charts=(_counts(found), _quality(found, table)),
+            numbers={name: {column: each[column] for column in FIGURES} for name, each in found.items()},
+        )
+
+
+def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
+    from crossdiff.report.figures.curves import Point, rows
+
+    points = [
+        Point(name.replace("_", " "), each["n_exclusive"], *count_interval(each["n_exclusive"]))
+        for name, each in found.items()
+    ]
+    return Chart(
+        "exclusive",
+        "Tuned-exclusive latents of every choice",
+        "Latents that pass latent scaling; bars are 95 % intervals of a Poisson count.",
+        rows({"tuned-exclusive": points}, x_title="latents"),
+    )
+
+
+def _quality(found: Mapping[str, Mapping[str, Any]], table: tables.Table) -> Chart:
+    from crossdiff.report.figures.curves import Point, rows
+
+    def points(column: str) -> list[Point]:
+        return [Point(name.replace("_", " "), each[column]) for name, each in found.items()]
+
+    figure = rows({"base": points("fve_base"), "tuned": points("fve_tuned")}, x_title="FVE", zero=False)
+    caption = "Fraction of variance explained on held-out tokens, per model; all figures in the table."
+    return Chart("quality", "Reconstruction of every choice", caption, figure, table)
+
+
+def _answer(found: Mapping[str, Mapping[str, Any]]) -> str:
+    counts = {name: each["n_exclusive"] for name, each in found.items()}
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    low = count_interval(counts[most])[0] > count_interval(counts[least])[1]
+    clear = "more than counting noise" if low else "within counting noise"
+    worst = {name: min(each["fve_base"], each["fve_tuned"]) for name, each in found.items()}
+    best = max(worst, key=worst.__getitem__)
+    return (
+        f"Over {len(found)} choices the tuned-exclusive latents number {counts[least]} ({_plain(least)}) to "
+        f"{counts[most]} ({_plain(most)}), {clear}; the worse model's FVE is best with {_plain(best)} "
+        f"({worst[best]:.3f}) and lowest at {min(worst.values()):.3f}."
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,118 @@
+"""Corpora of different composition: which categories appear, which vanish?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from crossdiff.data.corpus import CorpusSettings, MixtureCorpus, Source, as_mixture
+from crossdiff.report import tables
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.frames import where
+from crossdiff.report.products import RunProducts
+from crossdiff.report.words import readable
+from crossdiff.settings import Settings
+from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.studies.changes import CategoryCounts
+from crossdiff.studies.counts import counts_chart
+from crossdiff.studies.layers import changes_chart
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+MOVED = ("name", "count_reference", "count_treatment", "p_value", "q_value")
+
+
+class Composition(Settings):
+    """A corpus by the weights of its sources; sources that are not named are left out."""
+
+    name: str
+    weights: dict[str, float] = Field(min_length=1)
+
+    def corpus(self, sources: Mapping[str, Source], asked: CorpusSettings) -> MixtureCorpus:
+        """The asked corpus with these weights."""
+        unknown = sorted(set(self.weights) - set(sources))
+        if unknown:
+            raise ValueError(
+                f"study.compositions: {self.name} weighs the source {unknown[0]!r}, and there are "
+                f"{', '.join(sources)}; name one of those or add it to study.sources"
+            )
+        chosen = [sources[n].model_copy(update={"weight": weight}) for n, weight in self.weights.items()]
+        own = {"name": f"{asked.name}_{self.name}", "sources": tuple(chosen)}
+        return as_mixture(asked).model_copy(update=own)
+
+
+class Corpus(Study):
+    """The same comparison on every composition; the first is what the others are held against."""
+
+    QUESTION: ClassVar[str] = "Which categories appear and vanish with the composition of the corpus?"
+
+    compositions: tuple[Composition, ...] = Field(min_length=2)
+    sources: tuple[Source, ...] = ()
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """One run per composition."""
+        known = {source.name: source for source in (*as_mixture(experiment.corpus).sources, *self.sources)}
+        return {
+            composition.name: {"corpus": composition.corpus(known, experiment.corpus)}
+            for composition in self.compositions
+        }
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Labels of all exclusive latents of a run against those of the first run."""
+        first, *others = list(runs.values())
+        found = {run.name: moved(first, run) for run in others}
+        charts = [counts_chart(runs, x_title="corpus"), _table(first.name, found)]
+        if first.comparison is not None:
+            counts = CategoryCounts.of(list(runs.values()))
+            charts.append(changes_chart(counts, [name.replace("_", " ") for name in runs]))
+        numbers = {name: rows.to_dict("records") for name, rows in found.items()}
+        return Findings(_answer(first.name, found), charts=tuple(charts), numbers=numbers)
+
+
+def labels_of(run: RunProducts) -> list[str]:
+    """Categories of the answered tuned-exclusive latents of all pairs of a run."""
+    return [label for pair in run.pairs for label in run.labels(pair).values()]
+
+
+def moved(first: RunProducts, other: RunProducts) -> pd.DataFrame:
+    """Per category: counts in both corpora, p (Fisher) and q (Benjamini-Hochberg)."""
+    from crossdiff.taxonomy.deltas import category_deltas
+    from crossdiff.taxonomy.scheme import RESERVED, load_taxonomy
+
+    taxonomy = load_taxonomy(first.folder / "taxonomy.yaml")
+    deltas = category_deltas(labels_of(first), labels_of(other), taxonomy=taxonomy, draws=1000)
+    own = where(deltas, level="category")
+    return own.loc[~own["name"].isin(RESERVED), list(MOVED)]
+
+
+def _table(first: str, found: Mapping[str, pd.DataFrame]) -> Chart:
+    rows: list[list[Any]] = []
+    for name, frame in found.items():
+        for row in frame.to_dict("records"):
+            before, after = int(row["count_reference"]), int(row["count_treatment"])
+            fate = "appears" if not before and after else "vanishes" if before and not after else ""
+            if before or after:
+                rows.append(
+                    [name, readable(row["name"]), before, after, fate, row["p_value"], row["q_value"]]
+                )
+    titles = ["Corpus", "Category", f"Latents, {first}", "Latents here", "Fate", "p", "q"]
+    caption = "Labelled exclusive latents of all pairs; p: Fisher's exact test, q: Benjamini-Hochberg."
+    table = tables.plain(titles, rows, numeric=[2, 3, 5, 6])
+    return Chart("fates", f"Categories against corpus {first}", caption, table=table)
+
+
+def _answer(first: str, found: Mapping[str, pd.DataFrame]) -> str:
+    parts = []
+    for name, frame in found.items():
+        appear = int(((frame.count_reference == 0) & (frame.count_treatment > 0)).sum())
+        vanish = int(((frame.count_reference > 0) & (frame.count_treatment == 0)).sum())
+        clear = int((frame.q_value < 0.05).sum())
+        parts.append(
+            f"on {name} {appear} categories appear and {vanish} vanish ({clear} change beyond chance)"
+        )
+    return f"Against corpus {first}, {'; '.join(parts)}."

@@ -1,0 +1,121 @@
+"""Two tuned models against each other: is the pair too similar for a crosscoder to tell them apart?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crossdiff.report import tables
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.studies.counts import count_interval, tile
+from crossdiff.studies.pairs import direct_pair, three_models
+from crossdiff.studies.spread import norm_chart, spread
+
+
+class Direct(Study):
+    """The direct pair beside both comparisons with the shared base."""
+
+    QUESTION: ClassVar[str] = "Does a direct diff of the two tuned models see what the shared base shows?"
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """The comparison through the base, and the direct pair."""
+        comparison = three_models(experiment, "direct")
+        return {"base": {}, "direct": {"comparison": None, "model_pair": direct_pair(comparison)}}
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Exclusive counts of the three pairs, and the spread of their norms."""
+        placed = {pair: run for run in runs.values() for pair in run.pairs}
+        direct = runs["direct"].pairs[0]
+        found = {
+            pair: {
+                "n_exclusive": run.figures(pair)["n_exclusive"],
+                "n_exclusive_base": run.figures(pair)["n_exclusive_base"],
+                **spread(run.latents(pair)),
+            }
+            for pair, run in placed.items()
+        }
+        fewer = {
+            pair: fewer_test(found[direct]["n_exclusive"], found[pair]["n_exclusive"])
+            for pair in runs["base"].pairs
+        }
+        charts = [_counts(found), *(norm_chart(run, pair) for pair, run in placed.items())]
+        return Findings(
+            _answer(direct, found, fewer),
+            notes=tuple(f"{pair}: {each['sentence']}" for pair, each in found.items() if each["sentence"]),
+            tiles=tuple(
+                tile(pair, str(each["n_exclusive"]), "tuned-exclusive") for pair, each in found.items()
+            ),
+            charts=tuple(charts),
+            numbers={"pairs": found, "fewer": fewer, "direct": direct},
+        )
+
+
+def fewer_test(n_direct: int, n_other: int) -> dict[str, Any]:
+    """Exact conditional test that the direct count is the smaller one (Przyborowski and Wilenski 1940).
+
+    Given the sum of two Poisson counts the first is binomial with one half; `p` is P(X <= n_direct).
+    """
+    from scipy.stats import binomtest
+
+    total = n_direct + n_other
+    p = float(binomtest(n_direct, total, 0.5, alternative="less").pvalue) if total else None
+    return {"direct": n_direct, "other": n_other, "p": p}
+
+
+def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
+    from crossdiff.report.figures.curves import Point, rows
+
+    points, body = [], []
+    for pair, each in found.items():
+        low, high = count_interval(each["n_exclusive"])
+        points.append(Point(pair, each["n_exclusive"], low, high))
+        body.append(
+            [
+                pair, each["n_exclusive"], f"{low:.1f} to {high:.1f}", each["n_exclusive_base"],
+                each["n_alive"], each["n_below_0.1"], each["n_above_0.9"], each["share_0.3_0.6"],
+                each["verdict"],
+            ]
+        )  # fmt: skip
+    titles = [
+        "Pair",
+        "Tuned-exclusive",
+        "95 % interval",
+        "Base-exclusive",
+        "Alive",
+        "delta_norm < 0.1",
+        "> 0.9",
+    ]
+    titles += ["Share 0.3 to 0.6", "Signature"]
+    return Chart(
+        "counts",
+        "Exclusive latents of the three pairs",
+        "Latents that pass latent scaling for the tuned model; bars are 95 % intervals of a Poisson count.",
+        rows({"tuned-exclusive": points}, x_title="latents"),
+        tables.plain(titles, body, numeric=[1, 3, 4, 5, 6, 7]),
+    )
+
+
+def _answer(direct: str, found: Mapping[str, Any], fewer: Mapping[str, Any]) -> str:
+    own = found[direct]
+    parts = [f"{each['other']} of {pair}{_p(each['p'])}" for pair, each in fewer.items()]
+    smaller = all(each["p"] is not None and each["p"] < 0.05 for each in fewer.values())
+    verdict = "fewer than either" if smaller else "not clearly fewer than each"
+    empty = own["n_below_0.1"] == 0 and own["n_above_0.9"] == 0
+    bins = (
+        "its outer norm bins are empty"
+        if empty
+        else f"its outer norm bins hold {own['n_below_0.1']} and {own['n_above_0.9']}"
+    )
+    close = "this pair is too similar" if own["verdict"] == "too_similar" else "it is not called too similar"
+    return (
+        f"The direct pair {direct} has {own['n_exclusive']} tuned-exclusive latents, {verdict} base "
+        f"comparison ({' and '.join(parts)}); {bins}, {own['share_0.3_0.6']:.0%} lie in 0.3 to 0.6, "
+        f"and {close} by its norms."
+    )
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f" (one-sided p = {value:.2g})"

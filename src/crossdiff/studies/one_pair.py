@@ -1,0 +1,136 @@
+"""One pair, read closely: does the nu scatter separate exclusive latents from the rest?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from crossdiff.data.corpus import as_mixture
+from crossdiff.models.pair import ModelPair
+from crossdiff.report import tables
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.frames import alive, values
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.studies.counts import count_interval, tile
+from crossdiff.studies.spread import norm_chart, scatter_chart, spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TWO_MODES = 5 / 9
+"""Bimodality coefficient of a uniform distribution; larger speaks for two modes (SAS/STAT user's guide)."""
+FEWEST = 10
+
+
+class OnePair(Study):
+    """The experiment's reference pair, or `pair`; `n_tokens` replaces the tokens of corpus and training."""
+
+    QUESTION: ClassVar[str] = "Does the nu scatter of this pair separate exclusive latents from the rest?"
+
+    pair: ModelPair | None = None
+    layer: int | None = Field(default=None, ge=0)
+    n_tokens: int | None = Field(default=None, ge=1)
+    delta_norm_above: float = Field(default=0.9, ge=0.5, lt=1)
+    """Latents whose delta_norm is above this are judged: those that the norms give to the tuned model."""
+    nu_error: float = 0.2
+    nu_reconstruction: float = 0.5
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """The one pair."""
+        changes: dict[str, Any] = {"comparison": None, "model_pair": self.pair or experiment.pairs[0]}
+        if self.layer is not None:
+            changes["layer"] = self.layer
+        if self.n_tokens is not None:
+            changes["corpus"] = as_mixture(experiment.corpus).model_copy(update={"n_tokens": self.n_tokens})
+            training = {"n_tokens": self.n_tokens, "n_steps": None}
+            changes["training"] = experiment.training.model_copy(update=training)
+        return {"pair": changes}
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Shrinkage, decoupling and bimodality of the latents that the norms give to the tuned model."""
+        run = runs["pair"]
+        pair = run.pairs[0]
+        latents = run.latents(pair)
+        found = separation(latents, above=self.delta_norm_above)
+        n_exclusive = run.figures(pair)["n_exclusive"]
+        numbers = {"n_exclusive": n_exclusive, **found, **spread(latents)}
+        charts = (
+            scatter_chart(run, pair, nu_error=self.nu_error, nu_reconstruction=self.nu_reconstruction),
+            norm_chart(run, pair),
+            _table(found),
+        )
+        low, high = count_interval(n_exclusive)
+        return Findings(
+            _answer(pair, n_exclusive, found, above=self.delta_norm_above),
+            notes=tuple(filter(None, [numbers["sentence"]])),
+            tiles=(tile("Tuned-exclusive", str(n_exclusive), f"95 % interval {low:.0f} to {high:.0f}"),),
+            charts=charts,
+            numbers=numbers,
+        )
+
+
+def separation(latents: pd.DataFrame, *, above: float, seed: int = 0, draws: int = 1000) -> dict[str, Any]:
+    """Bimodality of both ratios where delta_norm is above the bound, with 95 % bootstrap intervals."""
+    living = alive(latents)
+    chosen = living.loc[living["delta_norm"] > above]
+    found: dict[str, Any] = {"n_judged": len(chosen)}
+    generator = np.random.default_rng([seed, 11])
+    for name in ("nu_error", "nu_reconstruction"):
+        column = values(chosen, name)
+        known = column[np.isfinite(column)]
+        value, low, high = (float("nan"),) * 3
+        if len(known) >= FEWEST:
+            value = bimodality(known)
+            drawn = [bimodality(generator.choice(known, len(known))) for _ in range(draws)]
+            low, high = (float(bound) for bound in np.nanpercentile(drawn, [2.5, 97.5]))
+        found[name] = {"n": len(known), "bimodality": value, "ci_low": low, "ci_high": high}
+    return found
+
+
+def bimodality(values: NDArray[np.float64]) -> float:
+    """Sarle's coefficient (skewness^2 + 1) / (excess kurtosis + 3 (n-1)^2 / ((n-2)(n-3))), bias-corrected
+    moments (SAS/STAT user's guide; Pfister et al. 2013, Front. Psychol. 4:700); NaN for constant values."""
+    from scipy.stats import kurtosis, skew
+
+    n = len(values)
+    if n < 4 or np.ptp(values) == 0:
+        return float("nan")
+    correction = 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
+    return float((skew(values, bias=False) ** 2 + 1) / (kurtosis(values, bias=False) + correction))
+
+
+def _table(found: Mapping[str, Any]) -> Chart:
+    rows = [
+        [name, each["n"], each["bimodality"], each["ci_low"], each["ci_high"]]
+        for name, each in found.items()
+        if isinstance(each, Mapping)
+    ]
+    table = tables.plain(["Ratio", "Latents", "Bimodality", "Low", "High"], rows, numeric=range(1, 5))
+    caption = "Sarle's coefficient with its 95 % bootstrap interval; above 5/9 = 0.556 speaks for two groups."
+    return Chart("separation", "One group of latents, or two?", caption, table=table)
+
+
+def _answer(pair: str, n_exclusive: int, found: Mapping[str, Any], *, above: float) -> str:
+    start = f"On {pair}, {n_exclusive} latents pass latent scaling"
+    if found["n_judged"] < FEWEST:
+        return (
+            f"{start}; only {found['n_judged']} have delta_norm above {above:g}, too few to say whether "
+            "the nu scatter separates."
+        )
+    parts = []
+    for name in ("nu_error", "nu_reconstruction"):
+        each = found[name]
+        if each["ci_low"] > TWO_MODES:
+            verdict = "separates into two groups"
+        elif each["ci_high"] < TWO_MODES:
+            verdict = "is one group"
+        else:
+            verdict = "is undecided"
+        parts.append(f"{name} {verdict} (bimodality {each['bimodality']:.2f})")
+    return f"{start}; among {found['n_judged']} with delta_norm above {above:g}, {' and '.join(parts)}."
