@@ -12,12 +12,11 @@ def labels(side: int, total: int) -> Counter[str]:
     """The smallest fitting counts as labels; classes are filled by one of their categories."""
     first = {
         "safety_moderation": "privacy_protection", "linguistic_multilingual": "translation",
-        "instruction_following": "length_control", "technical": "mathematics",
+        "technical": "mathematics",
     }  # fmt: skip
     counts = Counter(
         {first.get(change.name, change.name): change.counts[side] for change in published().changes}
     )
-    counts["length_control"] -= counts["structured_output"]
     counts["other"] += total - counts.total()
     return +counts
 

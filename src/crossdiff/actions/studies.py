@@ -38,7 +38,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
     store = experiments[0].store
     print(columns([HEADER, *(state.row() for state in states(store))]))
     print(
-        "costs are what is still to do in this store (GPU hours of one H200, CPU hours of 2 cores, estimated);\n"
+        "costs: what is left to do in this store (hours of one H200, or of 2 cores; estimated);\n"
         "run one with: python run.py experiment=<study> size=<size>, look closer with action=plan"
     )
     return 0

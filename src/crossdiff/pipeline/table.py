@@ -51,7 +51,7 @@ def _row(step: Step, store: Path) -> tuple[str, ...]:
     state = "finished" if step.is_finished(store) else "to do"
     cost = step.cost
     amounts = (cost.gpu_hours, cost.cpu_hours, cost.disk_gb, cost.api_usd)
-    return (step.name, step.key, state, *(amount(amount) for amount in amounts))
+    return (step.name, step.key, state, *(amount(value) for value in amounts))
 
 
 def amount(value: float | None) -> str:
