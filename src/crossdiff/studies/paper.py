@@ -136,5 +136,6 @@ def _answer(rows: list[dict[str, Any]], counts: Mapping[str, int]) -> str:
         f"Of {len(rows)} published changes, {sum(signs)} of the {len(signs)} with a sign here have it, "
         f"{sum(inside)} of {len(inside)} lie inside our intervals, and {clear} of our own changes exclude "
         f"zero; exclusive latents number {counts['reference']} and {counts['treatment']} against the "
-        f"published {given['reference']} and {given['treatment']}, which {'fit' if fits else 'do not both fit'} ours."
+        f"published {given['reference']} and {given['treatment']}, which "
+        f"{'fit' if fits else 'do not both fit'} ours."
     )
