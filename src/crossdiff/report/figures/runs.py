@@ -74,7 +74,7 @@ def _means(values: Sequence[str], *, figures: Sequence[float | None], pair: str,
     return go.Scatter(
         mode="lines",
         x=[_safe(value) for value in groups],
-        y=[math.fsum(group) / len(group) for group in groups.values()],
+        y=[float(f"{math.fsum(group) / len(group):.6g}") for group in groups.values()],
         legendgroup=pair,
         showlegend=False,
         line={"color": colour, "width": 1.6},
