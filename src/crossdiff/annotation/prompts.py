@@ -131,7 +131,15 @@ def _clip(text: str, place: int) -> str:
     if len(text) <= MAX_CHARACTERS:
         return text
     start = max(0, min(place - MAX_CHARACTERS // 2, len(text) - MAX_CHARACTERS))
-    return text[start : start + MAX_CHARACTERS]
+    return _closed(text[start : start + MAX_CHARACTERS])
+
+
+def _closed(text: str) -> str:
+    """The cut text with a mark opened or closed again that the cut tore apart."""
+    first_open, first_close = text.find(MARK_OPEN), text.find(MARK_CLOSE)
+    if first_close >= 0 and not 0 <= first_open < first_close:
+        text = MARK_OPEN + text
+    return text + MARK_CLOSE if text.rfind(MARK_OPEN) > text.rfind(MARK_CLOSE) else text
 
 
 def clean(text: str) -> str:
