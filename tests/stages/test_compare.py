@@ -114,3 +114,21 @@ def test_an_empty_exclusive_set_ends_well_formed_and_says_so(compared, empty: st
     assert comparison["recovered"][0]["change"] is None
     assert comparison["spearman"]["rho"] is None
     assert "no change can be measured" in comparison["power"]["sentence"]
+
+
+def test_refusals_are_bounded_per_class_and_told(compared) -> None:
+    _, comparison = compared(
+        {"translation": 4, "refused": 2, "other": 16}, {"translation": 6, "refused": 5, "other": 14}
+    )
+    (row,) = [r for r in comparison["refusal_bounds"] if r["name"] == "translation"]
+    assert row["low"] == pytest.approx((6 / 25) / (6 / 22) - 1)
+    assert row["high"] == pytest.approx((11 / 25) / (4 / 22) - 1)
+    assert any(note.startswith("linguistic_multilingual: the refused") for note in comparison["notes"])
+
+
+def test_the_multiverse_starts_with_the_headline(compared) -> None:
+    deltas, comparison = compared({"translation": 4, "other": 16}, {"translation": 6, "other": 14})
+    table = comparison["multiverse"]
+    assert table["choices"][0] == "as reported, nu as selected"
+    row = table["names"].index("translation")
+    assert table["changes"][row][0] == pytest.approx(deltas.loc["translation", "relative_change"])

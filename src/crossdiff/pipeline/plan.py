@@ -192,6 +192,8 @@ class Planner:
             "annotate": self.annotate,
             f"scale_{reference}": self.chains[reference]["scale"],
             f"scale_{treatment}": self.chains[treatment]["scale"],
+            f"documents_{reference}": self.chains[reference]["documents"],
+            f"documents_{treatment}": self.chains[treatment]["documents"],
             **self.organism,
         }
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_table, write_json
+from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.taxonomy.deltas import category_deltas
 from crossdiff.taxonomy.multiverse import Choice, multiverse
@@ -24,7 +25,7 @@ from crossdiff.taxonomy.verdict import verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 2
+VERSION = 3
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
@@ -75,6 +76,8 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     comparison = _comparison(inputs, reference, treatment, deltas)
     comparison["multiverse"] = multiverse(choices(inputs, parents, rows), taxonomy)
     comparison |= _against_truth(inputs, reference, treatment, parents.get("organism"))
+    comparison["labels"] = labels(inputs, parents, rows)
+    comparison["notes"] += [*label_notes(comparison["labels"]), *refusal_notes(comparison["refusal_bounds"])]
     write_json(comparison, draft / "comparison.json")
     return {
         "verdict": comparison["verdict"],
@@ -82,6 +85,47 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
         "n_labelled_treatment": treatment.side.total,
         "spearman": (comparison["spearman"] or {}).get("rho"),
     }
+
+
+def labels(
+    inputs: CompareInputs, parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Labels against the planted categories of the documents; None without an organism."""
+    truth = parents.get("organism", Path()) / "document_categories.json"
+    pairs = (inputs.reference, inputs.treatment)
+    if "organism" not in parents or not truth.is_file() or f"documents_{pairs[0]}" not in parents:
+        return None
+    examples = {
+        pair: read_table(parents[f"documents_{pair}"] / "examples.parquet", kind="examples") for pair in pairs
+    }
+    return label_check(rows, examples, read_json(truth))
+
+
+def label_notes(found: Mapping[str, Any] | None) -> list[str]:
+    """The figures of all exclusive latents as a sentence; nothing where none is known."""
+    facts = (found or {}).get("exclusive") or {}
+    if not facts.get("n_labelled"):
+        return []
+    return [
+        f"{facts['n_labelled']} of {facts['n']} exclusive latents ({facts['share_labelled']:.0%}) have a "
+        f"category; for {facts['n_right']} of them ({facts['share_right']:.0%}) it is the one that dominates "
+        "the planted categories of their top documents"
+    ]
+
+
+def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What refused latents could do to the change of every class."""
+    return [
+        f"{row['name']}: the refused latents leave its change anywhere from "
+        f"{_bound(row['low'])} (all of the reference's are of it, none of the treatment's) to "
+        f"{_bound(row['high'])} (the other way round)"
+        for row in bounds
+        if row["level"] == "class"
+    ]
+
+
+def _bound(change: float | None) -> str:
+    return "unbounded" if change is None else f"{100 * change:+.1f} %"
 
 
 def choices(
