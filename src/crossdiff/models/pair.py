@@ -25,7 +25,7 @@ class ModelSettings(Settings):
     """One model: where it lies and how its forward pass is computed."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"name", "path", "adapter", "device_map", "trust_remote_code"}
+        {"name", "path", "adapter", "towards", "distance", "device_map", "trust_remote_code"}
     )
 
     name: str
@@ -40,6 +40,10 @@ class ModelSettings(Settings):
     """Attention implementation; Gemma-2's logit soft-capping needs eager or flash_attention_2."""
     adapter: str | None = None
     """Hub id or folder of a PEFT adapter that is merged into the model."""
+    towards: str | None = None
+    """Second model: this one is `path + distance * (towards - path)`, weight by weight (step `blend`)."""
+    distance: float = 0.0
+    """0 is `path` itself, 1 is `towards`; beyond 1 it goes on along the line."""
     device_map: str | None = None
     """How `transformers` spreads the blocks over devices (`auto`; needs accelerate); None is `device`."""
     trust_remote_code: bool = False
@@ -118,6 +122,8 @@ def fingerprint(model: ModelSettings) -> str:
     there is recorded by the harvest.
     """
     found = _fingerprint_of(model.path, model.revision)
+    if model.towards is not None:
+        found = f"blend:{found}+{model.distance!r}*({_fingerprint_of(model.towards, model.revision)})"
     return found if model.adapter is None else f"{found}+adapter:{_fingerprint_of(model.adapter, None)}"
 
 

@@ -100,6 +100,11 @@ def crosscoder_cost(
     return Cost(flops / GPU_FLOPS / 3600, flops / CPU_FLOPS / 3600, size)
 
 
+def weights_cost(shape: ModelShape | None) -> Cost:
+    """Reading and writing a model's blocks in two bytes per weight."""
+    return Cost(0.0, 0.0, None if shape is None else shape.n_blocks * shape.block_parameters * 2 / 1e9)
+
+
 def tokens_cost(n_tokens: int | None) -> Cost:
     """Ids, kinds and offsets: about 6 bytes per token; tokenising runs at about 0.3 M tokens/s per core."""
     if n_tokens is None:

@@ -12,6 +12,7 @@ from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_laye
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.steps import Step
 from crossdiff.stages.annotate import AnnotateInputs
+from crossdiff.stages.blend import BlendInputs
 from crossdiff.stages.compare import CompareInputs
 from crossdiff.stages.documents import DocumentsInputs
 from crossdiff.stages.harvest import HarvestInputs
@@ -104,8 +105,17 @@ class Planner:
             n_tokens=self.n_tokens,
             bytes_per_value=cost.bytes_per_value(model, self.experiment.source),
         )
-        step = Step("harvest", model.name, inputs, {"tokens": self.tokens, **self.organism}, size)
+        parents = {"tokens": self.tokens, **self.organism, **self.blend(model)}
+        step = Step("harvest", model.name, inputs, parents, size)
         return self.harvests.setdefault(step.key, step)
+
+    def blend(self, model: ModelSettings) -> dict[str, Step]:
+        """The step that makes a model between two others; nothing for a model that exists."""
+        if model.towards is None:
+            return {}
+        inputs = BlendInputs(model=model, fingerprint=fingerprint(model))
+        size = cost.weights_cost(cost.model_shape(model, self.experiment.organism))
+        return {"model": Step("blend", model.name, inputs, self.organism, size)}
 
     def activations(self, pair: ModelPair) -> dict[str, Step]:
         """Tokens and the harvests of both models."""

@@ -57,10 +57,16 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: digest for record in records for name, digest in record["sha256"].items()}
 
 
+def _path(model: ModelSettings, parents: Mapping[str, Path]) -> str:
+    if model.towards is not None:
+        raise ValueError(f"model {model.name} is a blend and needs the step that makes it; run the pipeline")
+    return resolve(model, parents.get("organism"))
+
+
 def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> HarvestJob:
     return HarvestJob(
         model=inputs.model,
-        path=resolve(inputs.model, parents.get("organism")),
+        path=str(parents["model"] / "model") if "model" in parents else _path(inputs.model, parents),
         fingerprint=inputs.fingerprint,
         layers=tuple(sorted(set(inputs.layers))),
         source=inputs.source,
