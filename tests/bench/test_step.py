@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from crossdiff.bench.memory import peak_mb
 from crossdiff.bench.step import main
@@ -25,6 +26,12 @@ def test_the_benchmark_reports_both_sides_of_one_run() -> None:
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     sizes = {"d_model": 16, "n_latents": 64, "k": 2, "batch": 8, "n_models": 2, "threads": 1}
     assert peak_mb("step", sizes, steps=1) > 50
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_message() -> None:
+    with pytest.raises(ValueError, match="this machine has no CUDA GPU; give device=cpu"):
+        main([*SIZES, "device=cuda"])
 
 
 def test_an_unknown_size_is_refused() -> None:

@@ -30,6 +30,7 @@ class Workload:
     k: int
     batch: int
     n_models: int = 2
+    device: str = "cpu"
     crosscoder: Crosscoder = field(init=False)
     batches: list[torch.Tensor] = field(init=False)
 
@@ -38,7 +39,8 @@ class Workload:
         dictionary = DictionarySettings(n_latents=self.n_latents, initial_norm=1.0)
         self.crosscoder = Crosscoder(dictionary, n_models=self.n_models, d_model=self.d_model)
         self.crosscoder.initialise_(generator)
-        self.batches = [self._activations(generator) for _ in range(4)]
+        self.crosscoder.to(self.device)
+        self.batches = [self._activations(generator).to(self.device) for _ in range(4)]
         self._moments = SparseRowAdam(self.crosscoder.parameters())
 
     def _activations(self, generator: torch.Generator, *, n_true: int = 4096, l0: int = 24) -> torch.Tensor:
@@ -52,7 +54,7 @@ class Workload:
 
     def plan(self, *, n_dead: int = 0) -> StepPlan:
         """BatchTopK with the un-squared loss; `n_dead` latents, evenly spread, are dead."""
-        dead = torch.linspace(0, self.n_latents - 1, n_dead).long()
+        dead = torch.linspace(0, self.n_latents - 1, n_dead, device=self.device).long()
         return StepPlan(
             BatchTopK(k=self.k), self.k, 0.0, loss="norm",
             auxiliary=1 / 32, auxiliary_k=self.d_model // 2, dead=dead,
@@ -68,7 +70,7 @@ def encoder_product(work: Workload, dtype: torch.dtype) -> Callable[[], None]:
     """`x W^T` into a matrix that is there already, from weights already in `dtype`."""
     weight = work.crosscoder.encoder.detach().flatten(1).to(dtype)
     x = work.batches[0].flatten(1).to(dtype)
-    out = torch.empty(work.batch, work.n_latents, dtype=dtype)
+    out = torch.empty(work.batch, work.n_latents, dtype=dtype, device=work.device)
 
     def run() -> None:
         torch.mm(x, weight.T, out=out)

@@ -11,14 +11,16 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crossdiff.bench.contenders import Encode, Workload, dense_step, encoder_product, sparse_step
 from crossdiff.bench.memory import peak_mb
+from crossdiff.bench.roofline import Roofline, account
 from crossdiff.core.sparse.kernels import Backend, kernels
-from crossdiff.core.sparse.parts import collect
+from crossdiff.core.sparse.parts import collect, wait
 from crossdiff.settings import Settings
 
 ENCODE: dict[str, Encode] = {"fp32": "float32", "bf16": "bfloat16"}
@@ -28,7 +30,8 @@ class StepBench(Settings):
     """Sizes and repetitions; `key=value` on the command line.
 
     rounds: every contender runs once per round, so that a busy machine disturbs all alike.
-    memory: also measure peak resident sets, each in a fresh process.
+    memory: also measure peak resident sets, each in a fresh process; on a GPU peak allocations, in this one.
+    device: on cuda the answer also holds the step's roofline (`bench roofline`, with an H200's rates).
     """
 
     d_model: int = Field(default=512, ge=1)
@@ -41,12 +44,20 @@ class StepBench(Settings):
     threads: int = Field(default=2, ge=1)
     memory: bool = True
     dense: bool = True
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _is_there(self) -> StepBench:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                "device=cuda: this machine has no CUDA GPU; give device=cpu, or use one that has"
+            )
+        return self
 
     def workload(self) -> Workload:
         """Weights, activations and shared Adam moments of this size."""
-        return Workload(
-            d_model=self.d_model, n_latents=self.n_latents, k=self.k, batch=self.batch, n_models=self.n_models
-        )
+        names = ("d_model", "n_latents", "k", "batch", "n_models", "device")
+        return Workload(**{name: getattr(self, name) for name in names})
 
 
 def main(overrides: list[str]) -> dict:
@@ -56,7 +67,11 @@ def main(overrides: list[str]) -> dict:
     work = bench.workload()
     contenders = _contenders(bench, work)
     samples = _interleave(contenders, rounds=bench.rounds)
-    result = {"sizes": bench.model_dump(), "machine": machine(), "backend": kernels("auto").name}
+    result = {
+        "sizes": bench.model_dump(),
+        "machine": machine(),
+        "backend": kernels("auto", bench.device).name,
+    }
     wall = {name: statistics.median(wall for wall, _ in runs) for name, runs in samples.items()}
     product = wall["encoder_fp32"]
     result |= {f"{name}_s": seconds for name, seconds in wall.items()}
@@ -66,16 +81,28 @@ def main(overrides: list[str]) -> dict:
     result["parts_ms"] = {
         name: breakdown(contenders[name]) for name in contenders if name.startswith(("step_", "auxk_"))
     }
-    if bench.memory:
+    if bench.device == "cuda":
+        result |= _on_gpu(bench, contenders)
+    elif bench.memory:
         del work, contenders
         result |= _memory(bench)
     return result
 
 
+def _on_gpu(bench: StepBench, contenders: dict[str, Callable[[], None]]) -> dict[str, object]:
+    """Peak allocations of every contender, MB, beside the roofline of this step."""
+    peaks = {}
+    for name, run in contenders.items():
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        peaks[f"peak_mb_{name}"] = torch.cuda.max_memory_allocated() / 1e6
+    names = ("d_model", "n_models", "n_latents", "k", "batch")
+    return {**peaks, "roofline": account(Roofline(**{name: getattr(bench, name) for name in names}))}
+
+
 def _contenders(bench: StepBench, work: Workload) -> dict[str, Callable[[], None]]:
-    backends: dict[str, Backend] = (
-        {"": "auto"} if kernels("auto").name == "torch" else {"": "compiled", "_torch": "torch"}
-    )
+    alone = kernels("auto", bench.device).name == "torch"
+    backends: dict[str, Backend] = {"": "auto"} if alone else {"": "auto", "_torch": "torch"}
     found = {
         f"encoder_{name}": encoder_product(work, getattr(torch, dtype)) for name, dtype in ENCODE.items()
     }
@@ -99,6 +126,7 @@ def _interleave(
         for name, run in contenders.items():
             wall, cpu = time.perf_counter(), time.process_time()
             run()
+            wait()
             if number >= warm_up:
                 samples[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return samples
@@ -134,10 +162,12 @@ def machine() -> dict[str, str | int]:
     model = next(
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown"
     )
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
     wanted = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     return {
         "processor": model,
+        "gpu": gpu,
         "system": platform.platform(),
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),

@@ -56,7 +56,7 @@ def check_finite(batch: PairedBatch, source: ActivationSource) -> None:
     finite = torch.isfinite(batch.x).all(dim=2)
     if bool(finite.all()):
         return
-    token, model = (~finite).nonzero(as_tuple=True)
+    token, model = (~finite).cpu().nonzero(as_tuple=True)
     rows = batch.row[token][:5].tolist()
     token_set = getattr(source, "token_set", None)
     documents = batch.document[token].unique()[:5].tolist()

@@ -118,8 +118,10 @@ def _fused(tensors: list[Tensor], gradient: Tensor, step: Tensor, group: dict[st
     parameter, mean, square = tensors
     if clip < 1:
         gradient.mul_(clip)
+    count = step.to(parameter.device)  # the fused kernel wants it there, a state keeps it where it was
     adam(
-        [parameter], [gradient], [mean], [square], [], [step],
+        [parameter], [gradient], [mean], [square], [], [count],
         lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
         weight_decay=0.0, amsgrad=False, maximize=False, fused=True,
     )  # fmt: skip
+    step.copy_(count)

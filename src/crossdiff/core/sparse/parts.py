@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
+
 _collected: ContextVar[dict[str, float] | None] = ContextVar("parts", default=None)
 
 
@@ -17,7 +19,14 @@ def part(name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     if found is not None:
+        wait()
         found[name] = found.get(name, 0.0) + time.perf_counter() - start
+
+
+def wait() -> None:
+    """Until a GPU, where there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @contextmanager
