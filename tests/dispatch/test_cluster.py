@@ -119,6 +119,37 @@ def test_interrupted_three_ways_the_result_is_that_of_an_undisturbed_run(
         assert content(step, asked.runtime.store) == content(step, undisturbed.runtime.store)
 
 
+def test_a_job_evicted_by_a_stronger_partition_goes_on_at_the_unit_in_hand(
+    tmp_path: Path, cluster: None
+) -> None:
+    plan = chain("pt_it", layer=1, n_units=40, seconds=0.5)
+    asked = submission(tmp_path / "store", plan, partition="low")
+    submit(asked)
+    job = running(asked, plan[3], units=2)
+    before = worker(job)
+    evicts = [
+        "sbatch",
+        "-p",
+        "high",
+        "-N",
+        "2",
+        "--exclusive",
+        "-t",
+        "1",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        "sleep 2",
+    ]
+    subprocess.run(evicts, check=True, timeout=60)
+    assert worker(job, but=before) != before
+    assert set(settle(asked).values()) == {"finished"}
+    lines = (tmp_path / "store" / "starts.txt").read_text().splitlines()
+    written = [line for line in lines if "train" in line and "unit" in line]
+    assert len(written) == len(set(written)) == 40
+    assert sum("train" in line and "unit" not in line for line in lines) == 2
+
+
 def test_cancel_keeps_what_another_plan_waits_for(
     tmp_path: Path, cluster: None, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,9 @@ import csv
 import json
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,39 @@ def test_a_broken_wandb_costs_one_line(
         assert time.monotonic() - started < 2
     told = capfd.readouterr().err.strip()
     assert told == f"W&B: train pt_it was not recorded ({notice}); the run is not affected"
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """A W&B that takes no key."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b'{"errors":[{"message":"invalid API key"}]}'
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.timeout(120)
+def test_with_an_expired_login_the_step_is_recorded_offline(
+    tmp_path: Path, fakes: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with tracker(WandbLogger(), group="g") as log:
+        log.step_finished(finished_train(tmp_path), tmp_path)
+    server.shutdown()
+    told = capfd.readouterr().err.strip()
+    assert told.startswith("W&B: train pt_it is recorded offline (")
+    assert "401" in told
+    assert "upload later with: wandb sync" in told
+    assert read_runs(tmp_path, n=1)["train pt_it"]["summary"]["fve_base"] == 0.9
 
 
 def test_a_step_that_was_found_finished_is_not_recorded_again(tmp_path: Path, fakes: None) -> None:

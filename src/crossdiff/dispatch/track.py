@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from crossdiff.dispatch.local import Outcome
+from crossdiff.dispatch.wandb_run import NOTICE
 from crossdiff.io.tracking import CsvLogger, LoggerSettings, NoLogger, WandbLogger
 from crossdiff.pipeline.steps import Step
 
@@ -106,10 +107,9 @@ class WandbTracker(NoTracker):
 
     def __exit__(self, *exception: object) -> None:
         for recording in self.running:
-            reason = recording.wait(self.settings.timeout_seconds)
-            if reason is not None:
-                notice = f"W&B: {recording.name} was not recorded ({reason}); the run is not affected"
-                print(notice, file=sys.stderr, flush=True)
+            sentence = recording.wait(self.settings.timeout_seconds)
+            if sentence is not None:
+                print(f"W&B: {recording.name} {sentence}", file=sys.stderr, flush=True)
         self.running.clear()
 
     def step_finished(self, outcome: Outcome, store: Path) -> None:
@@ -145,17 +145,23 @@ class _Recording:
         return cls(name, time.monotonic(), process, errors)
 
     def wait(self, seconds: float) -> str | None:
-        """Why it did not record, None when it did; ends it `seconds` after its start."""
+        """What there is to say: why it did not record, or not as asked; ends it `seconds` after its start."""
         try:
             code = self.process.wait(max(0.0, self.started + seconds - time.monotonic()))
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-            return f"no answer within {seconds:.0f} s"
+            return _failed(f"no answer within {seconds:.0f} s")
         self.errors.seek(0)
         told = [line.strip() for line in self.errors.read().decode(errors="replace").splitlines()]
         self.errors.close()
-        return None if code == 0 else next((line for line in reversed(told) if line), f"exit code {code}")
+        if code:
+            return _failed(next((line for line in reversed(told) if line), f"exit code {code}"))
+        return next((line.removeprefix(NOTICE) for line in told if line.startswith(NOTICE)), None)
+
+
+def _failed(reason: str) -> str:
+    return f"was not recorded ({reason}); the run is not affected"
 
 
 def wandb_mode(settings: WandbLogger) -> tuple[str, str | None]:

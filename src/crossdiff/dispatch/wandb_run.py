@@ -19,6 +19,8 @@ UNITS = {
     "train/tokens": "tokens seen",
 }
 STEP = "trainer/global_step"
+NOTICE = "notice: "
+"""Begins a line that the recording run shows to its user."""
 
 
 def main() -> None:
@@ -28,8 +30,6 @@ def main() -> None:
 
 def record(task: dict[str, Any]) -> None:
     """One run: configuration, curves, figures, tables, the report, and the artifact by reference."""
-    import wandb
-
     folder = Path(task["folder"])
     config = {
         "inputs": task["inputs"],
@@ -37,8 +37,7 @@ def record(task: dict[str, Any]) -> None:
         "parents": {role: parent["name"] for role, parent in task["parents"].items()},
         "units": UNITS,
     }
-    options = wandb.Settings(console="off", init_timeout=60, x_disable_stats=True, disable_git=True)
-    with wandb.init(**task["init"], config=config, resume="allow", settings=options) as run:
+    with opened(task["init"], config) as run:
         run.define_metric(STEP)
         run.define_metric("train/*", step_metric=STEP)
         for row in history(folder / "metrics.csv"):
@@ -51,6 +50,27 @@ def record(task: dict[str, Any]) -> None:
         run.log_artifact(made(task))
         if (folder / "report.html").is_file():
             run.log_artifact(page(task))
+
+
+def opened(init: dict[str, Any], config: dict[str, Any]) -> Any:
+    """The run as asked for; recorded offline, with a notice, when the server refuses or does not answer."""
+    import wandb
+
+    options = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, disable_git=True)
+    rest = {"config": config, "resume": "allow", "settings": options}
+    try:
+        return wandb.init(**init, **rest)
+    except wandb.errors.Error as error:
+        if init["mode"] == "offline":
+            raise
+        wandb.teardown()
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(
+            f"{NOTICE}is recorded offline ({told}); upload later with: "
+            f"wandb sync {init['dir']}/wandb/offline-run-*",
+            file=sys.stderr,
+        )
+        return wandb.init(**{**init, "mode": "offline"}, **rest)
 
 
 def history(path: Path) -> list[dict[str, float]]:
