@@ -65,18 +65,29 @@ function openPoint(pair, point) {
   if (Number.isInteger(point?.customdata) && point.data.type === "scatter") location.hash = `#latent-${pair}-${point.customdata}`;
 }
 
-async function draw(holder) {
+// One chart at a time, those in view first, and the page breathes in between: the first is there at once.
+const waiting = [];
+let working = false;
+
+async function work() {
+  if (working) return;
+  working = true;
   await loadPlotly();
-  if (!drawn.has(holder)) drawNow(holder, { dark: isDark() });
+  for (let holder = next(); holder; holder = next()) {
+    drawNow(holder, { dark: isDark() });
+    await new Promise(waiting.length ? soon : idle);
+  }
+  working = false;
 }
 
-const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
-}, { rootMargin: "200px" });
+function next() {
+  let holder = waiting.shift();
+  while (holder && drawn.has(holder)) holder = waiting.shift();
+  return holder || plots.find((plot) => !drawn.has(plot));
+}
 
-function drawIdle() {
-  const next = plots.find((holder) => !drawn.has(holder));
-  if (next) idle(async () => { await draw(next); drawIdle(); });
+function soon(action) {
+  setTimeout(action, 0);
 }
 
 function idle(action) {
@@ -84,17 +95,22 @@ function idle(action) {
   else setTimeout(action, 200);
 }
 
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); waiting.push(entry.target); }
+  if (waiting.length) work();
+}, { rootMargin: "100px" });
+
 function startCharts() {
   for (const holder of plots) {
     holder.style.height = `${holder.dataset.height}px`;
     watcher.observe(holder);
   }
-  if (plots.length) loadPlotly().then(drawIdle);
+  if (plots.length) loadPlotly().then(() => idle(work));
 }
 
 themeListeners.push(() => { for (const holder of drawn) drawNow(holder, { dark: isDark() }); });
 addEventListener("beforeprint", () => {
   document.documentElement.removeAttribute("data-dark");
-  for (const holder of drawn) drawNow(holder, { dark: false, width: PRINT_WIDTH });
+  if (globalThis.Plotly) for (const holder of plots) drawNow(holder, { dark: false, width: PRINT_WIDTH });
 });
 addEventListener("afterprint", applyTheme);
