@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from crossdiff.bench.report_work import Size, examples, latent_table
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.tables import write_json, write_table
 
@@ -42,86 +42,10 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much to invent per pair."""
-
-    n_latents: int = 600
-    n_exclusive: int = 12
-    n_examples: int = 4
-    n_tokens: int = 24
-
-
-def latent_table(size: Size, rng: np.random.Generator) -> pd.DataFrame:
-    n = size.n_latents
-    tuned, base = 1 + 0.1 * rng.standard_normal(n), 1 + 0.1 * rng.standard_normal(n)
-    base[: size.n_exclusive] = 0.04
-    tuned[size.n_exclusive : size.n_exclusive + 3] = 0.03
-    dead = np.zeros(n, bool)
-    dead[-n // 20 :] = True
-    delta = (1 + (tuned - base) / np.maximum(tuned, base)) / 2
-    kind = np.select(
-        [dead, delta < 0.1, delta > 0.9, (delta >= 0.4) & (delta <= 0.6)],
-        ["dead", "base_only", "tuned_only", "shared"], "other",
-    )  # fmt: skip
-    density = np.where(dead, 0.0, 10 ** rng.uniform(-5, -1.5, n))
-    columns = {
-        "latent": np.arange(n),
-        "n_active": (density * 1e6).astype(int),
-        "n_documents": (density * 1e4).astype(int) + 1,
-    }
-    columns |= {
-        "density": density,
-        "norm_base": base,
-        "norm_tuned": tuned,
-        "delta_norm": np.where(dead, np.nan, delta),
-    }
-    columns["decoder_cosine"] = np.where(dead, np.nan, np.clip(0.9 + 0.1 * rng.standard_normal(n), -1, 1))
-    for probe in ("", "_baseprobe"):
-        for target in ("activation", "reconstruction", "error"):
-            for model in ("base", "tuned"):
-                columns[f"beta_{target}_{model}{probe}"] = rng.uniform(0.5, 1, n)
-            columns[f"nu_{target}{probe}"] = np.where(dead, np.nan, rng.normal(0.9, 0.15, n))
-    table = pd.DataFrame(columns)
-    table.loc[: size.n_exclusive - 1, ["nu_error", "nu_reconstruction"]] = rng.uniform(
-        0, 0.15, (size.n_exclusive, 2)
-    )
-    for name in ("error", "reconstruction"):
-        table[f"nu_{name}_low"], table[f"nu_{name}_high"] = (
-            table[f"nu_{name}"] - 0.05,
-            table[f"nu_{name}"] + 0.05,
-        )
-    table["kind"], table["call"], table["exclusive_to"] = kind, "not_exclusive", None
-    table.loc[dead, "call"] = "undecided"
-    table.loc[: size.n_exclusive - 1, ["call", "exclusive_to"]] = ["exclusive", "tuned"]
-    if size.n_exclusive:
-        table.loc[size.n_exclusive : size.n_exclusive + 2, ["call", "exclusive_to"]] = ["exclusive", "base"]
-    return table
-
-
-def examples(latents: list[int], size: Size, rng: np.random.Generator, *, hostile: bool) -> pd.DataFrame:
-    rows, words = [], np.array([f" {word}" for word in WORDS], dtype=object)
-    for latent in latents:
-        for rank in range(size.n_examples):
-            tokens = words[rng.integers(len(words), size=size.n_tokens)].tolist()
-            if hostile:
-                tokens[: len(HOSTILE)] = HOSTILE[: size.n_tokens]
-            codes = np.where(rng.random(size.n_tokens) < 0.1, rng.uniform(0.2, 3, size.n_tokens), 0.0)
-            peak = int(rng.integers(size.n_tokens))
-            codes[peak] = 4.0 / (rank + 1)
-            top = rank < size.n_examples // 2
-            rows.append(
-                {
-                    "latent": latent, "subset": "explain" if rank % 2 else "score",
-                    "source": "top" if top else "quantile",
-                    "quantile": -1 if top else rank % 5, "rank": rank, "document_id": f"doc-{latent}-{rank}",
-                    "document": rank, "start": 5 * rank, "peak": peak, "peak_code": codes[peak],
-                    "tokens": tokens,
-                    "codes": codes.astype("float32").tolist(), "kinds": [2] + [0] * (size.n_tokens - 1),
-                }
-            )  # fmt: skip
-    names = "latent subset source quantile rank document_id document start peak peak_code tokens codes kinds"
-    return pd.DataFrame(rows, columns=names.split())
+def with_hostile_tokens(frame: pd.DataFrame, size: Size) -> pd.DataFrame:
+    """The same windows, each opening with what a hostile document would hold."""
+    frame["tokens"] = [[*HOSTILE, *tokens[len(HOSTILE) :]][: size.n_tokens] for tokens in frame["tokens"]]
+    return frame
 
 
 def annotation(pair: str, latent: int, role: str, *, state: str, number: int) -> dict:
@@ -257,7 +181,9 @@ class Store:
         if listed:
             listed.append({"latent": self.size.n_exclusive + 10, "role": "control_shared"})
         write_json({"version": 1, "pair": name, "latents": listed, "rejected": {}}, folder / "selection.json")
-        frame = examples([row["latent"] for row in listed], self.size, self.rng, hostile=hostile)
+        frame = examples([row["latent"] for row in listed], self.size, self.rng)
+        if hostile:
+            frame = with_hostile_tokens(frame, self.size)
         write_table(frame, folder / "examples.parquet", version=1, kind="examples")
         self.finish(f"documents_{name}")
 

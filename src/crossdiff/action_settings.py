@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 
 from crossdiff.settings import Settings
 
-ExportFormat = Literal["png", "svg", "csv", "jsonl", "dictionary_learning", "crossdiff"]
+ExportFormat = Literal["png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff"]
 
 FORMATS: dict[str, tuple[ExportFormat, ...]] = {
     "figures": ("svg", "png"),
-    "tables": ("csv",),
+    "tables": ("csv", "tex"),
     "annotations": ("jsonl", "csv"),
     "checkpoint": ("dictionary_learning", "crossdiff"),
 }

@@ -1,18 +1,21 @@
-"""The page in a real headless Chromium: speed, hostile text, keys, links, widths, accessibility, print."""
+"""The page in a real headless Chromium: hostile text, keys, links, widths, accessibility, print.
+
+How fast it is, is measured by `python -m crossdiff.bench report`; here stand sizes and what has to be there.
+"""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crossdiff.bench.report import ALL_DRAWN, chromium
+from crossdiff.report.export import EXECUTABLES, browser_path
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
 from tests import report_artifacts
@@ -20,25 +23,24 @@ from tests.report_artifacts import Size, Store
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = os.environ.get("CROSSDIFF_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-AXE = Path(os.environ.get("CROSSDIFF_AXE", ".build/node_modules/axe-core/axe.min.js"))
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-ALL_DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))"
 FULL = Size(n_latents=114_688, n_exclusive=202, n_examples=20, n_tokens=128)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip(f"no Chromium at {CHROMIUM}: apt-get install chromium, or set CROSSDIFF_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    if browser_path() is None:
+        pytest.skip(f"none of {', '.join(EXECUTABLES)}: apt-get install chromium, or set CROSSDIFF_CHROMIUM")
+    with chromium() as launched:
         yield launched
-        launched.close()
+
+
+def axe() -> str:
+    """The source of axe-core, which the package axe-playwright-python carries."""
+    found = find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("axe-core is not installed: pip install axe-playwright-python")
+    return Path(found.origin).with_name("axe.min.js").read_text(encoding="utf-8")
 
 
 @contextmanager
@@ -96,51 +98,25 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(report_artifacts.build(root / "store", pairs=("pt_it",), size=FULL), root / "draft")
 
 
-def milliseconds_until_usable(browser: Any, path: Path) -> float:
-    """From navigation to the first chart and the list, by the page's own clock."""
-    with opened(browser, path) as page:
-        page.wait_for_selector("#list a", state="attached")
-        page.wait_for_selector(".plot .main-svg", state="attached")
-        return page.evaluate("performance.now()")
-
-
-def test_a_full_report_is_small_and_soon_usable(browser: Any, large: Path) -> None:
+def test_a_full_report_is_small_and_opens(browser: Any, large: Path) -> None:
     assert large.stat().st_size <= 10e6
-    assert min(milliseconds_until_usable(browser, large) for _ in range(3)) <= 1500
-
-
-TIMED_OPEN = """async (links) => {
-  const times = [];
-  for (const link of links) {
-    const from = performance.now();
-    link.click();
-    const number = link.hash.split("-").at(-1);
-    const top = () => document.querySelector("#detail .detail-top")?.textContent ?? "";
-    while (!top().includes(`latent ${number} `)) await new Promise(requestAnimationFrame);
-    times.push(performance.now() - from);
-  }
-  return times;
-}"""
-TIMED_SEARCH = """(word) => {
-  const box = document.getElementById("search"), from = performance.now();
-  box.value = word;
-  box.dispatchEvent(new Event("input", { bubbles: true }));
-  document.getElementById("list").offsetHeight;
-  return performance.now() - from;
-}"""
-
-
-def test_opening_a_latent_and_searching_are_quick(browser: Any, large: Path) -> None:
     with opened(browser, large) as page:
         page.wait_for_selector(".plot .main-svg", state="attached")
+        assert page.locator("#list a").count() == 205 + 1
+        page.locator("#list a").nth(7).click()
+        page.wait_for_selector("#detail .example")
+        assert page.locator("#detail .example").count() == 20
+        page.fill("#search", "mathematics")
+        shown, total = page.inner_text("#shown").removesuffix(" latents").split(" of ")
+        assert 0 < int(shown) < int(total) == 206
+
+
+def test_charts_outside_the_window_wait_for_the_first(browser: Any, large: Path) -> None:
+    with opened(browser, large) as page:
+        page.wait_for_selector(".plot .main-svg", state="attached")
+        first = "document.querySelector('.plot').querySelector('.main-svg') !== null"
+        assert page.evaluate(first)
         wait_until_drawn(page)
-        page.wait_for_timeout(1000)
-        links = page.evaluate_handle("[...document.querySelectorAll('#list a')].slice(0, 15)")
-        assert statistics.median(page.evaluate(TIMED_OPEN, links)) <= 50
-        times = [
-            page.evaluate(TIMED_SEARCH, word) for word in ("refusal", "river", "pt_it 17", "nothing", "")
-        ]
-        assert statistics.median(times) <= 100
 
 
 @pytest.mark.slow
@@ -148,15 +124,14 @@ def test_a_thousand_latents_still_open(browser: Any, tmp_path: Path) -> None:
     size = Size(n_latents=114_688, n_exclusive=497, n_examples=20, n_tokens=128)
     path = written(report_artifacts.build(tmp_path / "store", size=size), tmp_path / "draft")
     assert path.stat().st_size <= 25e6
-    assert min(milliseconds_until_usable(browser, path) for _ in range(3)) <= 3000
+    with opened(browser, path) as page:
+        page.wait_for_selector(".plot .main-svg", state="attached")
+        assert page.locator("#list a").count() == 1000 + 2
 
 
 def test_all_charts_are_drawn(browser: Any, small: Path) -> None:
     with opened(browser, small) as page:
-        page.wait_for_function(
-            "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))",
-            timeout=60_000,
-        )
+        wait_until_drawn(page)
 
 
 def test_hostile_documents_neither_run_nor_break_the_layout(browser: Any, tmp_path: Path) -> None:
@@ -248,20 +223,17 @@ def test_nothing_runs_off_the_side(browser: Any, small: Path, width: int, scheme
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize("width", [390, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser: Any, small: Path, scheme: str) -> None:
-    if not AXE.is_file():
-        pytest.skip(f"axe-core is not at {AXE}: npm install --prefix .build axe-core, or set CROSSDIFF_AXE")
-    context = browser.new_context(
-        viewport={"width": 1400, "height": 900}, color_scheme=scheme, bypass_csp=True
-    )
+def test_axe_finds_nothing_serious(browser: Any, small: Path, width: int, scheme: str) -> None:
+    source, size = axe(), {"width": width, "height": 900}
+    context = browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     page.goto(f"file://{small}#latent-pt_it-2")
     page.wait_for_selector("#detail .example")
     wait_until_drawn(page)
-    for summary in page.locator("details.twin summary").all():
-        summary.click()
-    page.add_script_tag(content=AXE.read_text())
+    page.evaluate("document.querySelectorAll('details.twin').forEach((twin) => { twin.open = true; })")
+    page.add_script_tag(content=source)
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     serious = [
         (entry["id"], [node["html"][:120] for node in entry["nodes"][:3]])

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from crossdiff.core.selection import SelectionSettings
 from crossdiff.data.examples import document_hashes, for_scoring
 from crossdiff.data.tokens import TokenSet
+from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import documents, scale
+from tests.models.test_unembedding import GEMMA
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 QUIET = Runtime(progress=False)
@@ -107,3 +110,33 @@ def test_an_empty_selection_ends_well_and_says_why(artifacts: Artifacts, tmp_pat
     assert "min_tokens" in record["sentence"]
     assert len(read_table(tmp_path / "examples.parquet", kind="examples")) == 0
     assert len(read_table(tmp_path / "background.parquet", kind="background")) == 12
+
+
+def test_codes_of_all_active_tokens_are_counted(artifacts: Artifacts, tmp_path: Path) -> None:
+    documents.run(inputs(), artifacts.parents, tmp_path, QUIET)
+    code = artifacts.crosscoder.encode(artifacts.x).detach()
+    code[torch.arange(len(code)) % 40 == 0] = 0  # BOS is masked
+    listed = read_json(tmp_path / "selection.json")["latents"]
+    assert len(listed) > 3
+    for entry in listed:
+        active = int((code[:, entry["latent"]] > 0).sum())
+        assert sum(entry["histogram"]["counts"]) == active
+        assert entry["histogram"]["edges"][-1] >= float(code[:, entry["latent"]].max())
+
+
+def test_logits_come_from_the_models_that_were_harvested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(tmp_path / "built")
+    scaled(built, GENEROUS, built.parents["scale"])
+    AutoModelForCausalLM.from_config(Gemma2Config(**{**GEMMA.to_dict(), "hidden_size": 8})).save_pretrained(
+        tmp_path / "model"
+    )
+    model = {"name": "m", "path": str(tmp_path / "model")}
+    write_manifest(built.parents["harvest_tuned"], {"inputs": {"model": model}})
+    monkeypatch.setattr(TokenSet, "tokenizer", ["token"] * 50)
+    documents.run(inputs(), built.parents, tmp_path, QUIET)
+    record = read_json(tmp_path / "selection.json")
+    assert [len(record["latents"][0]["logits"]["tuned"][end]) for end in ("top", "bottom")] == [10, 10]
+    assert "base" not in record["latents"][0]["logits"]
+    assert record["notices"][0].startswith("no logits of the base model: ")

@@ -9,8 +9,7 @@ from crossdiff.config import Experiment
 
 def perform(experiments: Sequence[Experiment]) -> int:
     """Export what `export.what` asks for from finished steps; returns the exit code."""
-    what = experiments[0].export.what
-    match what:
+    match experiments[0].export.what:
         case "checkpoint":
             from crossdiff.actions.export_checkpoint import export_checkpoints
 
@@ -19,5 +18,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
             from crossdiff.actions.export_annotations import export_annotations
 
             return export_annotations(experiments)
-        case _:
-            raise ValueError(f"export.what={what} is not built yet; available: annotations, checkpoint")
+        case "figures" | "tables":
+            from crossdiff.actions.export_report import export_report
+
+            return export_report(experiments)

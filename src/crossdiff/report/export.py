@@ -21,18 +21,27 @@ WIDE, COLUMN = 1000, 640
 """Width in pixels of the delta chart and the training panels, and of all other figures."""
 PNG_SCALE = 3
 """Pixels of a PNG per pixel of the figure: 640 become 1920, 300 dpi at 6.4 inches."""
+TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "−": "$-$", "×": r"$\times$", "÷": r"$\div$", "–": "--", "…": r"\dots{}",
+}  # fmt: skip
+"""Characters that LaTeX reads as commands, and signs that its text fonts lack."""
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def export(
-    sources: Sources, folder: Path, *, what: Literal["figures", "tables"], image_format: Literal["png", "svg"]
-) -> list[Path]:
-    """Write every figure (or every table) of a report into `folder`; returns the paths."""
+def figures_of(sources: Sources, folder: Path, *, image_format: Literal["png", "svg"]) -> list[Path]:
+    """Write every figure of a report into `folder`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    context = page_context(sources)
-    if what == "tables":
-        return [write_csv(table, folder / f"{name}.csv") for name, table in named_tables(context)]
-    return write_figures(context["figures"], folder, image_format=image_format)
+    return write_figures(page_context(sources)["figures"], folder, image_format=image_format)
+
+
+def tables_of(sources: Sources, folder: Path, *, table_format: Literal["csv", "tex"]) -> list[Path]:
+    """Write every table of a report into `folder`; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write = write_csv if table_format == "csv" else write_tex
+    found = named_tables(page_context(sources))
+    return [write(table, folder / f"{name}.{table_format}") for name, table in found]
 
 
 def write_figures(figures: dict[str, Any], folder: Path, *, image_format: str) -> list[Path]:
@@ -54,13 +63,20 @@ def write_figures(figures: dict[str, Any], folder: Path, *, image_format: str) -
     return paths
 
 
-def browser() -> str:
-    """The Chromium that draws images; ValueError with the way out where there is none."""
+def browser_path() -> str | None:
+    """The Chromium that `CROSSDIFF_CHROMIUM` names, else the first of `EXECUTABLES` on the path."""
     given = os.environ.get("CROSSDIFF_CHROMIUM")
     found = given or next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
-    if found is None or not Path(found).is_file():
+    return found if found is not None and Path(found).is_file() else None
+
+
+def browser() -> str:
+    """The Chromium that draws images; ValueError with the way out where there is none."""
+    found = browser_path()
+    if found is None:
+        sought = os.environ.get("CROSSDIFF_CHROMIUM") or f"none of {', '.join(EXECUTABLES)}"
         raise ValueError(
-            f"figures are drawn by a Chromium, and {found or 'none of ' + ', '.join(EXECUTABLES)} was found; "
+            f"figures are drawn by a Chromium, and {sought} was found; "
             "install one (apt-get install chromium), set CROSSDIFF_CHROMIUM=/path/to/it, "
             "or save images from the report's chart menus"
         )
@@ -101,3 +117,30 @@ def write_csv(table: Table, path: Path) -> Path:
                 for column, cell in zip(table.columns, row.cells, strict=True)
             )
     return path
+
+
+def write_tex(table: Table, path: Path) -> Path:
+    """A `tabular` with the rules of the booktabs package, numbers to the right; classes are set bold."""
+    kinds = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{kinds}}}",
+        "\\toprule",
+        _tex_row([column.title for column in table.columns]),
+        "\\midrule",
+    ]
+    for row in table.rows:
+        cells = [_tex(cell.text) for cell in row.cells]
+        if row.kind == "class":
+            cells[0] = f"\\textbf{{{cells[0]}}}"
+        lines.append(" & ".join(cells) + " \\\\")
+    path.write_text("\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""]), encoding="utf-8")
+    return path
+
+
+def _tex_row(texts: list[str]) -> str:
+    return " & ".join(_tex(text) for text in texts) + " \\\\"
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(character, character) for character in text)

@@ -81,6 +81,12 @@ def leads(sources: Sources) -> list[str]:
     lines = []
     if sources.comparison is not None:
         lines += [_sentence(text) for text in texts(sources.comparison.facts.get("verdict"))]
+    if sources.pending is not None:
+        reference, treatment = sources.pending
+        lines.append(
+            f"The comparison of {treatment} with {reference} is not finished yet; "
+            "the page shows what is there."
+        )
     for pair in sources.pairs.values():
         if pair.exclusive("tuned").empty:
             lines.append(
@@ -206,7 +212,12 @@ def explorer_note(sources: Sources) -> str:
         return "There is no exclusive latent to list."
     if all(pair.examples is None for pair in sources.pairs.values()):
         return f"{count(n_listed, 'latent')}; their documents were not collected."
-    return f"{count(n_listed, 'latent')} with the documents that fire them most."
+    notices = [
+        _sentence(text) for pair in sources.pairs.values() for text in texts(pair.selection.get("notices"))
+    ]
+    return " ".join(
+        [f"{count(n_listed, 'latent')} with the documents that fire them most.", *dict.fromkeys(notices)]
+    )
 
 
 def texts(value: Any) -> list[str]:

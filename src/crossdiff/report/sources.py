@@ -94,6 +94,8 @@ class Sources:
     taxonomy: dict[str, Any]
     provenance: list[dict[str, Any]]
     human_check: dict[str, Any] | None = None
+    pending: tuple[str, str] | None = None
+    """Reference and treatment of a comparison that was asked for and is not finished."""
 
 
 def read_sources(
@@ -101,12 +103,15 @@ def read_sources(
 ) -> Sources:
     """Read the artifacts behind a report; `annotate`, `compare` and `organism` may be absent."""
     rows = _annotations(parents)
+    comparison = _comparison(parents, reference, treatment)
+    asked = None if reference is None or treatment is None else (reference, treatment)
     return Sources(
         pairs={name: _pair(name, parents, rows) for name in pairs},
-        comparison=_comparison(parents, reference, treatment),
+        comparison=comparison,
         annotate=_json(parents.get("annotate"), "annotate.json") or {},
         taxonomy=_taxonomy(parents.get("annotate")),
         provenance=provenance(parents),
+        pending=asked if comparison is None else None,
     )
 
 

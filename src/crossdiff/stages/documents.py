@@ -10,10 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from crossdiff.core.code_histogram import CodeHistogram
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.latent_scaling import in_dtype
 from crossdiff.core.peaks import ExampleReservoirs, document_peaks
 from crossdiff.core.selected import ROLES, Chosen, choose_latents, codes_of
+from crossdiff.data.direction_logits import direction_logits
 from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
 from crossdiff.data.examples import DocumentsSettings, Subset, document_hashes, for_scoring, pick_examples
 from crossdiff.data.shards import MaskSettings, PairedActivations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
 
-VERSION = 1
+VERSION = 2
 TABLE_VERSION = 1
 
 
@@ -47,7 +49,7 @@ class DocumentsInputs(Settings):
 def run(
     inputs: DocumentsInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `examples.parquet`, `background.parquet` and `selection.json`."""
+    """Write `examples.parquet`, `background.parquet` and `selection.json` (roles, histograms, logits)."""
     settings = inputs.documents
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
@@ -55,7 +57,10 @@ def run(
     chosen = choose_latents(
         table, n_controls=settings.n_controls, max_latents=settings.max_latents, seed=inputs.seed
     )
-    reservoirs = fill_reservoirs(crosscoder, activations, chosen, inputs=inputs, progress=runtime.progress)
+    histogram = CodeHistogram.empty(len(chosen.latents))
+    reservoirs = fill_reservoirs(
+        crosscoder, activations, chosen, histogram, inputs=inputs, progress=runtime.progress
+    )
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     shown = Displayed(activations.token_set)
     background = background_table(
@@ -65,7 +70,11 @@ def run(
     write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
     diagnostics = read_json(parents["scale"] / "diagnostics.json")
     record = selection_record(inputs.pair, chosen, diagnostics, n_near_duplicates=n_refused)
-    write_json(record, draft / "selection.json")
+    latents = [entry["latent"] for entry in record["latents"]]
+    logits, notices = direction_logits(crosscoder, latents, parents, activations.token_set)
+    for place, entry in enumerate(record["latents"]):
+        entry |= {"histogram": histogram.of(place), "logits": logits[place]}
+    write_json({**record, "notices": notices}, draft / "selection.json")
     return {**record["n_latents"], "n_examples": len(examples), "sentence": record["sentence"]}
 
 
@@ -73,11 +82,12 @@ def fill_reservoirs(
     crosscoder: Crosscoder,
     activations: PairedActivations,
     chosen: Chosen,
+    histogram: CodeHistogram,
     *,
     inputs: DocumentsInputs,
     progress: bool = False,
 ) -> dict[Subset, ExampleReservoirs]:
-    """One pass over the corpus in which only the chosen latents are encoded."""
+    """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`."""
     latents = torch.tensor([latent for latent, _ in chosen.latents], dtype=torch.int64)
     reservoirs = inputs.documents.empty_reservoirs(len(latents))
     if len(latents) == 0:
@@ -90,7 +100,9 @@ def fill_reservoirs(
 
     def codes() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for batch in shown:
-            yield codes_of(crosscoder, batch.x, latents).cpu(), batch.document, batch.row
+            code = codes_of(crosscoder, batch.x, latents).cpu()
+            histogram.add(code)
+            yield code, batch.document, batch.row
 
     for peaks in document_peaks(codes()):
         score, own = scoring[peaks.document], hashes[peaks.document]

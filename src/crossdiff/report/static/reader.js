@@ -124,7 +124,7 @@ function showLatent(holder, row, detail, actions) {
   if (detail.description && detail.description !== row.label) content.push(element("p", "", visible(detail.description)));
   content.push(answerList(row, detail));
   content.push(element("h4", "", "Figures"), factList(detail));
-  if (detail.histogram) content.push(element("h4", "", "Codes (log counts)"), histogramBars(detail.histogram));
+  if (detail.histogram) content.push(element("h4", "", "Codes of all active tokens (log scale both ways)"), histogramBars(detail.histogram));
   content.push(...logitRows(detail.logits || {}));
   if (detail.near?.length) content.push(element("h4", "", "Nearest directions"), nearList(detail.near));
   content.push(element("h4", "", detail.examples.length ? `Documents (${detail.examples.length} of ${detail.n_examples} shown)` : "Documents"));

@@ -1,0 +1,116 @@
+"""The last step of a model alone: which tokens a direction of the residual stream raises and lowers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from crossdiff.models.load import load_config
+from crossdiff.models.pair import ModelSettings, is_folder
+from crossdiff.models.reach import hub
+from crossdiff.models.weights import INDEX
+
+SINGLE = "model.safetensors"
+HEADS = ("lm_head.weight", "embed_out.weight", "embed_tokens.weight", "wte.weight", "embed_in.weight")
+"""Ends of the names that an unembedding goes by, an own head before the embedding that tied models share."""
+NORMS = ("model.norm.weight", "ln_f.weight", "final_layer_norm.weight")
+BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class Unembedding:
+    """Head and gain of the final norm; `centred` for a LayerNorm, which subtracts the mean first."""
+
+    weight: Float[Tensor, "vocab d_model"]
+    gain: Float[Tensor, " d_model"]
+    centred: bool
+
+    def effect(self, directions: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent vocab"]:
+        """Direct effect of one unit along each direction: `W_U (g * d/|d|)`, minus its mean over the tokens.
+
+        The logit lens (nostalgebraist 2020) with the final norm's scale left out and its gain kept; what
+        later blocks make of the direction is not in it. The mean is taken off since softmax ignores it.
+        """
+        unit = torch.nn.functional.normalize(directions.float(), dim=-1)
+        if self.centred:
+            unit = unit - unit.mean(dim=-1, keepdim=True)
+        parts = [unit * self.gain @ rows.float().T for rows in self.weight.split(BLOCK)]
+        logits = torch.cat(parts, dim=-1)
+        return logits - logits.mean(dim=-1, keepdim=True)
+
+    def ends(
+        self, directions: Float[Tensor, "latent d_model"], *, count: int, at_a_time: int = 64
+    ) -> Iterator[tuple[list[tuple[int, float]], list[tuple[int, float]]]]:
+        """Per direction the `count` most raised and most lowered tokens, as (token id, effect)."""
+        for part in directions.split(at_a_time):
+            effect = self.effect(part)
+            found = [effect.topk(min(count, effect.shape[1]), largest=largest) for largest in (True, False)]
+            for row in range(len(part)):
+                top, bottom = (_pairs(each.indices[row], each.values[row]) for each in found)
+                yield top, bottom
+
+
+def _pairs(ids: Int[Tensor, " near"], values: Float[Tensor, " near"]) -> list[tuple[int, float]]:
+    return list(zip(ids.tolist(), (float(f"{value:.4g}") for value in values.tolist()), strict=True))
+
+
+def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Unembedding:
+    """Read two tensors of a checkpoint; ids from `vocab_size` on are padding. An adapter's head is not read.
+
+    ValueError where the checkpoint has neither a head nor an embedding under a known name.
+    """
+    from safetensors import safe_open
+
+    files = _weight_files(model, path)
+    head, norm = _named(files, HEADS, path), _named(files, NORMS, path)
+    with safe_open(str(files[head]), framework="pt") as handle:
+        weight = handle.get_slice(head)[:vocab_size]
+    with safe_open(str(files[norm]), framework="pt") as handle:
+        gain = handle.get_tensor(norm).float()
+    if load_config(model, path).get_text_config(decoder=True).model_type.startswith("gemma"):
+        gain = gain + 1
+    return Unembedding(weight, gain, centred=norm.removesuffix("weight") + "bias" in files)
+
+
+def _named(files: dict[str, Path], endings: tuple[str, ...], path: str) -> str:
+    for ending in endings:
+        for name in files:
+            if name == ending or name.endswith(f".{ending}"):
+                return name
+    raise ValueError(f"{path} has no weight named {' or '.join(endings)}, so its logits cannot be read")
+
+
+def _weight_files(model: ModelSettings, path: str) -> dict[str, Path]:
+    """Weight name -> file, of a folder or of a hub model whose needed files are fetched."""
+    from safetensors import safe_open
+
+    single, index = _file(model, path, SINGLE), _file(model, path, INDEX)
+    if single is not None:
+        with safe_open(str(single), framework="pt") as handle:
+            return dict.fromkeys(handle.keys(), single)
+    if index is None:
+        raise ValueError(f"{path} holds neither {SINGLE} nor {INDEX}, so its logits cannot be read")
+    mapped = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    wanted = {name for name in mapped if name.endswith((*HEADS, *NORMS))}
+    found = {name: _file(model, path, mapped[name]) for name in wanted}
+    return {name: file for name, file in found.items() if file is not None}
+
+
+def _file(model: ModelSettings, path: str, name: str) -> Path | None:
+    if is_folder(path):
+        file = Path(path).expanduser() / name
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with hub(f"model {model.path}", way_out="its logits are left out of the report"):
+        try:
+            return Path(hf_hub_download(path, name, revision=model.revision))
+        except EntryNotFoundError:
+            return None

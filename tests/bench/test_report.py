@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from crossdiff.bench.report import ReportBench, main
+from crossdiff.report.export import browser_path
+
+
+def test_the_limits_are_those_of_the_size() -> None:
+    assert ReportBench().limits() == {
+        "file_mb": 10.0, "usable_ms": 1500.0, "open_ms": 50.0, "search_ms": 100.0
+    }  # fmt: skip
+    assert ReportBench(n_listed=1000).limits()["file_mb"] == 25.0
+    assert set(ReportBench(n_listed=4000).limits()) == {"open_ms", "search_ms"}
+
+
+def test_the_sizes_add_up_to_what_is_listed() -> None:
+    assert ReportBench(n_listed=205).size().n_exclusive == 202
+    assert ReportBench(n_listed=1000).size().n_exclusive == 497
+
+
+@pytest.mark.browser
+def test_every_figure_stands_beside_its_limit() -> None:
+    pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    if browser_path() is None:
+        pytest.skip("no Chromium: apt-get install chromium, or set CROSSDIFF_CHROMIUM")
+    found = main(["n_listed=12", "n_latents=300", "n_examples=2", "n_tokens=16", "rounds=1"])
+    assert json.loads(json.dumps(found)) == found
+    assert set(found["figures"]) == {"file_mb", "usable_ms", "all_drawn_ms", "open_ms", "search_ms"}
+    assert found["figures"]["file_mb"]["figure"] < 2
