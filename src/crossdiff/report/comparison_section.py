@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossdiff.report import figures, sentences, tables
+from crossdiff.report import caveats, figures, sentences, tables
 from crossdiff.report.figures.style import height_of
 from crossdiff.report.sources import ComparisonSource
 from crossdiff.report.words import change_text, readable, share, visible
@@ -27,6 +27,8 @@ def comparison_section(comparison: ComparisonSource, drawn: dict[str, Any]) -> d
         _nulls(comparison),
         _multiverse(comparison, drawn),
         _matched(comparison),
+        caveats.refusals(comparison),
+        caveats.not_measured(comparison),
     )
     return {
         "reference": comparison.reference,
@@ -125,17 +127,25 @@ def _multiverse(comparison: ComparisonSource, drawn: dict[str, Any]) -> Block | 
         return None
     names, choices, values = found["names"], found["choices"], found["changes"]
     figure = drawn["multiverse"] = figures.multiverse(names, choices, values)
+    signs = found.get("sign") or [{"same": 0, "of": 0}] * len(names)
     rows = [
-        (readable(name), *(_change(value) for value in line))
-        for name, line in zip(names, values, strict=True)
+        (readable(name), _kept(sign), *(_change(value) for value in line))
+        for name, line, sign in zip(names, values, signs, strict=True)
     ]
     return {
         "title": "Every analysis choice",
         "caption": "Relative change under each choice; a finding that holds keeps its colour along the row.",
         "figure": "multiverse",
         "height": height_of(figure),
-        "table": tables.plain(["Category", *choices], rows, numeric=range(1, len(choices) + 1)),
+        "table": tables.plain(["Category", "Sign kept", *choices], rows, numeric=range(1, len(choices) + 2)),
     }
+
+
+def _kept(sign: dict[str, int]) -> tables.Cell:
+    """In how many of the choices the change has the headline's sign."""
+    if not sign["of"]:
+        return tables.Cell("–")
+    return tables.Cell(f"{sign['same']} of {sign['of']}", sort=sign["same"] / sign["of"])
 
 
 def _matched(comparison: ComparisonSource) -> Block | None:

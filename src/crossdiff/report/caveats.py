@@ -1,0 +1,59 @@
+"""What stands beside the deltas: how far refusals could move them, and what this run did not measure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossdiff.report import tables
+from crossdiff.report.sources import ComparisonSource
+from crossdiff.report.words import change_text, readable
+
+NULLS = "no null: how much two seeds of the same pair, or a model against itself, differ (action=studies)"
+MATCHED = "no matching: which exclusive latents of one pair have a twin in the other"
+MULTIVERSE = "no other analysis choices: annotators, prompts, thresholds"
+RATES = "no behaviour rates: how often the models' own texts show a behaviour (known for the toy only)"
+
+
+def refusals(comparison: ComparisonSource) -> dict[str, Any] | None:
+    """Bounds of every class and category when refused latents are given to it or withheld from it."""
+    bounds = comparison.facts.get("refusal_bounds")
+    if not bounds:
+        return None
+    rows = [
+        tables.Row(
+            (tables.Cell(readable(row["name"])), _change(row["low"]), _change(row["high"])), row["level"]
+        )
+        for row in bounds
+    ]
+    columns = (tables.Column("Category"), tables.Column("Lowest", True), tables.Column("Highest", True))
+    return {
+        "title": "What refusals could hide",
+        "text": "Change if every refused latent of the reference and none of the treatment belonged to the "
+        "category (lowest), and the other way round (highest). Toxic documents are refused most.",
+        "table": tables.Table(columns, tuple(rows)),
+    }
+
+
+def _change(value: float | None) -> tables.Cell:
+    return tables.Cell("no limit" if value is None else change_text(value), sort=value)
+
+
+def not_measured(comparison: ComparisonSource) -> dict[str, Any] | None:
+    """One line on what a reader may look for here in vain."""
+    facts = comparison.facts
+    absent = [
+        line
+        for line, there in (
+            (NULLS, facts.get("nulls")),
+            (MATCHED, facts.get("matched")),
+            (MULTIVERSE, facts.get("multiverse")),
+            (RATES, (comparison.rates or {}).get("behaviours")),
+        )
+        if not there
+    ]
+    if not absent:
+        return None
+    return {
+        "title": "Not measured in this run",
+        "text": "; ".join(absent)[:1].upper() + "; ".join(absent)[1:] + ".",
+    }
