@@ -43,8 +43,8 @@ def pair_tiles(pair: PairSource) -> list[dict[str, str]]:
     facts = pair_summary(pair)
     trained = f"; trained for k = {facts['k']}" if facts["k"] else ""
     entries = (
-        ("FVE, base", number(facts["fve_base"]), "variance explained on held-out tokens; 1 is perfect"),
-        ("FVE, tuned", number(facts["fve_tuned"]), "variance explained on held-out tokens; 1 is perfect"),
+        ("FVE, base", _decimals(facts["fve_base"]), "variance explained on held-out tokens; 1 is perfect"),
+        ("FVE, tuned", _decimals(facts["fve_tuned"]), "variance explained on held-out tokens; 1 is perfect"),
         ("L0", number(facts["l0"]), f"active latents per token{trained}"),
         ("Dead", share(facts["dead_share"]), f"of {facts['n_latents']:,} latents"),
         ("Tuned-exclusive", number(facts["n_exclusive"]), "passed latent scaling"),
@@ -52,6 +52,10 @@ def pair_tiles(pair: PairSource) -> list[dict[str, str]]:
         ("Undecided", number(facts["n_undecided"]), "too little evidence for a call"),
     )
     return [{"name": name, "value": value, "note": note} for name, value, note in entries]
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def nu_limits(pair: PairSource) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -243,5 +244,5 @@ def joined(parts: Iterable[str]) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = text.strip()
+    text = re.sub(r"`([^`]*)`", "“\\1”", text.strip()).replace("p = ", "p\u00a0=\u00a0")
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from crossdiff.report.figures import style
@@ -9,6 +10,8 @@ from crossdiff.report.figures import style
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+LINE = 24
+"""Characters of a clause before it goes on in the next line, so that bars have room on a phone."""
 CLAUSES = {
     "dead": "never active",
     "min_tokens": "too few tokens",
@@ -35,7 +38,9 @@ def stops(rejected: dict[str, int], *, n_exclusive: int, side: str) -> go.Figure
     """Latents by the first clause that stopped them, in the order of judgement, and those that passed."""
     import plotly.graph_objects as go
 
-    rows = [(clause_text(clause), count) for clause, count in rejected.items() if count]
+    rows = [
+        ("<br>".join(wrap(clause_text(clause), LINE)), count) for clause, count in rejected.items() if count
+    ]
     rows.append((f"{side}-exclusive", n_exclusive))
     figure = go.Figure()
     figure.add_bar(
@@ -50,11 +55,13 @@ def stops(rejected: dict[str, int], *, n_exclusive: int, side: str) -> go.Figure
     )
     style.layout(
         figure,
-        height=max(400, 110 + 26 * len(rows)),
+        height=max(400, 110 + 32 * len(rows)),
         showlegend=False,
-        margin={"l": 270, "r": 70, "t": 10, "b": 48},
+        margin={"l": 20, "r": 64, "t": 10, "b": 52},
         bargap=0.3,
     )
-    figure.update_yaxes(autorange="reversed", ticks="", showline=False, showgrid=False)
+    figure.update_yaxes(
+        autorange="reversed", ticks="", showline=False, showgrid=False, automargin=True, tickfont={"size": 12}
+    )
     figure.update_xaxes(type="log", dtick=1, title={"text": "latents (log)"})
     return figure

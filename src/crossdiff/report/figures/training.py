@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,10 +23,18 @@ PANELS = {
     "dead share": ("dead_share", "val_never_fired"),
     "threshold": ("threshold",),
     "mean decoder norm": ("decoder_norm_base", "decoder_norm_tuned"),
+    "share of latents": ("share_base_only", "share_tuned_only", "share_shared", "share_other"),
     "learning rate": ("learning_rate",),
     "gradient norm": ("gradient_norm",),
     "tokens per second": ("tokens_per_s",),
 }
+LINES = {
+    "fve_base": "base", "fve_tuned": "tuned", "val_fve_base": "base", "val_fve_tuned": "tuned",
+    "decoder_norm_base": "base", "decoder_norm_tuned": "tuned", "l0": "batches", "val_l0": "held out",
+    "dead_share": "lately", "val_never_fired": "not on held-out tokens", "share_base_only": "base only",
+    "share_tuned_only": "tuned only", "share_shared": "shared", "share_other": "other",
+}  # fmt: skip
+"""What a line is called in its panel's key; other columns by their own name."""
 NO_PANEL = frozenset(
     {"step", "tokens", "epoch", "seconds", "val_fve_batch_base", "val_fve_batch_tuned", "val_l0_batch"}
 )
@@ -42,7 +51,10 @@ def training(metrics: pd.DataFrame | None) -> go.Figure:
     n_columns = min(3, len(drawn))
     n_rows = -(-len(drawn) // n_columns)
     figure = make_subplots(
-        rows=n_rows, cols=n_columns, subplot_titles=list(drawn), vertical_spacing=min(0.14, 0.34 / n_rows)
+        rows=n_rows,
+        cols=n_columns,
+        subplot_titles=[panel_title(title, columns) for title, columns in drawn.items()],
+        vertical_spacing=min(0.14, 0.34 / n_rows),
     )
     for number, columns in enumerate(drawn.values()):
         row, col = number // n_columns + 1, number % n_columns + 1
@@ -71,6 +83,17 @@ def _line(metrics: pd.DataFrame, column: str, colour: str) -> go.Scatter:
         line={"color": colour, "width": 1.8},
         hovertemplate=f"{column}<br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
     )
+
+
+def panel_title(title: str, columns: Sequence[str]) -> str:
+    """The title, followed by a key of the lines where there are several."""
+    if len(columns) < 2:
+        return title
+    keys = [
+        f"<span style='color:{colour}'>— {LINES.get(column, column.replace('_', ' '))}</span>"
+        for column, colour in zip(columns, style.SERIES, strict=False)
+    ]
+    return f"{title}  {'  '.join(keys)}"
 
 
 def panels(metrics: pd.DataFrame) -> dict[str, list[str]]:

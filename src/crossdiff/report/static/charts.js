@@ -36,8 +36,27 @@ function everySecond(axis) {
   axis.tickvals = axis.tickvals.filter(keep);
 }
 
+// Small panels side by side become two columns; titles and axes move along.
+function twoColumns(layout) {
+  const axes = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key));
+  if (axes.length < 3) return;
+  const rows = Math.ceil(axes.length / 2), gap = 0.4 / rows;
+  axes.forEach((axis, index) => {
+    const left = index % 2, row = Math.floor(index / 2), top = 1 - row / rows;
+    layout[axis].domain = left ? [0.58, 1] : [0, 0.42];
+    layout[axis].nticks = 3;
+    layout[axis.replace("x", "y")].domain = [top - 1 / rows + gap, top];
+    const title = layout.annotations[index];
+    [title.x, title.y, title.font.size, title.text] = [left ? 0.79 : 0.21, top, 10, title.text.replace(/ {2}<span.*/s, "")];
+  });
+  layout.height = 60 + 165 * rows;
+  layout.margin = { ...layout.margin, l: 40, r: 8, t: 44 };
+  layout.font = { ...layout.font, size: 10.5 };
+}
+
 // Long row names and counts leave no room for bars on a phone.
 function narrow(layout) {
+  twoColumns(layout);
   if (!(layout.margin?.l > 150)) return;
   layout.height += layout.showlegend ? 100 : 0;
   layout.margin = { ...layout.margin, l: 122, r: Math.min(layout.margin.r, 62) };
@@ -87,7 +106,7 @@ function next() {
 }
 
 function soon(action) {
-  setTimeout(action, 0);
+  requestAnimationFrame(() => setTimeout(action, 0));
 }
 
 function idle(action) {

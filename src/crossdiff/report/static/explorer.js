@@ -105,7 +105,7 @@ async function follow() {
   if (!row) return;
   await open(row);
   byId("detail").focus({ preventScroll: true });
-  byId("latents").scrollIntoView({ block: "start" });
+  byId("latents").scrollIntoView({ block: "start", behavior: "instant" });
   reveal(row);
 }
 

@@ -14,16 +14,11 @@ function sortTable(table, column, direction) {
   body.append(...rows.map(([, row]) => row));
 }
 
-for (const table of document.querySelectorAll("table.sortable")) {
-  [...table.tHead.rows[0].cells].forEach((heading, column) => {
-    const button = element("button", "", heading.textContent);
-    button.type = "button";
-    heading.replaceChildren(button);
-    button.addEventListener("click", () => {
-      const ascending = heading.getAttribute("aria-sort") === "descending" || (!heading.hasAttribute("aria-sort") && !heading.classList.contains("num"));
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-      sortTable(table, column, ascending ? 1 : -1);
-    });
-  });
-}
+document.addEventListener("click", (event) => {
+  const heading = event.target.closest?.("table.sortable th");
+  if (!heading) return;
+  const ascending = heading.getAttribute("aria-sort") === "descending" || (!heading.hasAttribute("aria-sort") && !heading.classList.contains("num"));
+  for (const other of heading.parentElement.cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+  sortTable(heading.closest("table"), heading.cellIndex, ascending ? 1 : -1);
+});

@@ -13,8 +13,11 @@ function glyph(character) {
   return `⟨${GLYPHS[code] || `U+${code.toString(16).toUpperCase().padStart(4, "0")}`}⟩`;
 }
 
+const PLAIN = /^[\x20-\x7E]*$/;
+
 function visible(text) {
-  return String(text ?? "").replace(HIDDEN, (found, offset, whole) => joinsEmoji(found, offset, whole) ? found : glyph(found));
+  const plain = String(text ?? "");
+  return PLAIN.test(plain) ? plain : plain.replace(HIDDEN, (found, offset, whole) => joinsEmoji(found, offset, whole) ? found : glyph(found));
 }
 
 function joinsEmoji(found, offset, whole) {
@@ -23,6 +26,7 @@ function joinsEmoji(found, offset, whole) {
 }
 
 function addText(parent, text) {
+  if (PLAIN.test(text)) { parent.append(text); return; }
   let last = 0;
   for (const found of text.matchAll(HIDDEN)) {
     if (joinsEmoji(found[0], found.index, text)) continue;
