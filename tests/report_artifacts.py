@@ -180,6 +180,10 @@ class Store:
         ]
         if listed:
             listed.append({"latent": self.size.n_exclusive + 10, "role": "control_shared"})
+        ends = [[token, 0.5] for token in (HOSTILE if hostile else ("the", " river"))]
+        for row in listed:
+            row["histogram"] = {"edges": [0.5, 1.0, 2.0, 4.0], "counts": [900, 0, 3]}
+            row["logits"] = {model: {"top": ends, "bottom": ends} for model in ("base", "tuned")}
         write_json({"version": 1, "pair": name, "latents": listed, "rejected": {}}, folder / "selection.json")
         frame = examples([row["latent"] for row in listed], self.size, self.rng)
         if hostile:

@@ -157,6 +157,19 @@ def test_a_deep_link_opens_its_latent(browser: Any, small: Path) -> None:
         assert page.get_attribute("#list a[aria-current]", "href") == "#latent-pt_simpo-3"
 
 
+def test_a_latent_shows_everything_that_is_known_of_it(browser: Any, small: Path) -> None:
+    with opened(browser, small, anchor="#latent-pt_it-2") as page:
+        page.wait_for_selector("#detail .example")
+        text = page.inner_text("#detail")
+        for part in (
+            "Fires on polite refusals", "Votes", "Confidence", "Detection", "Keywords", "nu error",
+            "Density", "Norm, tuned", "Top logits, tuned direction", "Bottom logits, base direction",
+            "␣river 0.5", "document doc-2-0", "quantile",
+        ):  # fmt: skip
+            assert part in text, part
+        assert page.locator("#detail .histogram span").count() == 3
+
+
 def test_keys_move_search_and_close(browser: Any, small: Path) -> None:
     with opened(browser, small) as page:
         page.wait_for_selector("#list a")

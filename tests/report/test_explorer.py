@@ -65,6 +65,8 @@ def test_every_selected_latent_has_a_row_and_a_chunk(sources: Sources) -> None:
     assert len(detail["examples"]) == 3
     assert detail["n_examples"] == 4
     assert detail["votes"] == {"harmful_request_refusal": 0.67, "other": 0.33}
+    assert detail["logits"]["tuned"]["top"] == [["the", 0.5], [" river", 0.5]]
+    assert detail["histogram"]["counts"] == [900, 0, 3]
 
 
 def test_a_swapped_control_does_not_hide_the_latent_it_borrowed(sources: Sources) -> None:

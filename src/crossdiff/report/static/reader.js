@@ -82,11 +82,17 @@ function nearList(near) {
   return list;
 }
 
+// Spaces and line ends belong to a token, so they are shown.
+function quoted(token) {
+  const text = token.replaceAll(" ", "␣").replaceAll("\n", "⏎");
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+}
+
 function logitRows(logits) {
   const rows = [];
   for (const model of ["tuned", "base"]) for (const end of ["top", "bottom"]) {
     const tokens = logits[model]?.[end];
-    if (tokens?.length) rows.push(element("h4", "", `${readable(end)} logits, ${model} direction`), chips(tokens.map(([token, value]) => `${token} ${figure(value)}`)));
+    if (tokens?.length) rows.push(element("h4", "", `${readable(end)} logits, ${model} direction`), chips(tokens.map(([token, value]) => `${quoted(token)} ${figure(value)}`)));
   }
   return rows;
 }
