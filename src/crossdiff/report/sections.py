@@ -103,13 +103,15 @@ def _steps(sources: Sources) -> tables.Table:
             f"{entry.get('stage', '?')} {entry.get('label', '')}".strip(),
             entry.get("key"),
             tables.Cell(duration(entry.get("seconds")), sort=entry.get("seconds")),
+            entry.get("peak_memory_mb"),
             entry.get("finished"),
             (entry.get("commit") or "not in a checkout")[:12],
             "; ".join(f"{name} {value}" for name, value in _scalars(entry.get("counts")).items()),
         )
         for entry in sources.provenance
     ]
-    return tables.plain(["Step", "Key", "Time", "Finished", "Commit", "Counts"], rows, numeric=[2])
+    titles = ["Step", "Key", "Time", "Peak MB", "Finished", "Commit", "Counts"]
+    return tables.plain(titles, rows, numeric=[2, 3])
 
 
 def _software(sources: Sources) -> str:

@@ -78,7 +78,19 @@ def test_training_panels_hold_both_models(sources: Sources) -> None:
 
 def test_stops_list_clauses_in_words_and_end_with_the_exclusive() -> None:
     figure = figures.stops({"dead": 5, "nu_error": 7, "min_tokens": 0}, n_exclusive=3, side="tuned")
-    assert list(figure.data[0].y) == ["never active", "complete shrinkage (nu_error)", "tuned-exclusive"]
+    names = [name.replace("<br>", " ") for name in figure.data[0].y]
+    assert names == ["never active", "complete shrinkage (nu_error)", "tuned-exclusive"]
+    assert max(len(line) for name in figure.data[0].y for line in name.split("<br>")) <= 24
+
+
+def test_several_lines_of_a_training_panel_have_a_key() -> None:
+    metrics = pd.DataFrame(
+        {"step": [1, 2], "fve_base": [0.1, 0.2], "fve_tuned": [0.1, 0.3], "threshold": [1, 2]}
+    )
+    titles = [note.text for note in figures.training(metrics).layout.annotations]
+    assert titles[1] == "threshold"
+    assert "— base</span>" in titles[0]
+    assert "— tuned</span>" in titles[0]
 
 
 def test_the_multiverse_colours_known_cells_only() -> None:
