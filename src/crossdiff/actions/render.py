@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from crossdiff.actions.report_parts import ReportParts, report_parts
 from crossdiff.config import Experiment
 from crossdiff.pipeline.results import publish_results
-from crossdiff.settings import Runtime
 from crossdiff.stages import report
 
 
@@ -20,16 +19,20 @@ def perform(experiments: Sequence[Experiment]) -> int:
     A run that is not finished gets a page of what is there; the missing steps are printed and on the page.
     """
     for experiment in experiments:
-        start = time.perf_counter()
         parts = report_parts(experiment)
-        with TemporaryDirectory(prefix="crossdiff-render-") as folder:
-            report.run(parts.inputs, parts.parents, Path(folder), Runtime(store=experiment.store))
-            rows = _rows(parts, experiment, seconds=time.perf_counter() - start)
-            page = publish_results(Path(folder), experiment.results, rows)
         if parts.missing:
             print(f"not finished, so not on the page: {', '.join(parts.missing)}", flush=True)
-        print(f"report: {page}", flush=True)
+        print(f"report: {rendered(experiment, parts)}", flush=True)
     return 0
+
+
+def rendered(experiment: Experiment, parts: ReportParts) -> Path:
+    """Write the page and its products into the results folder; returns the page's path."""
+    start = time.perf_counter()
+    with TemporaryDirectory(prefix="crossdiff-render-") as folder:
+        report.write(parts.sources(), parts.inputs, parts.parents, Path(folder))
+        rows = _rows(parts, experiment, seconds=time.perf_counter() - start)
+        return publish_results(Path(folder), experiment.results, rows)
 
 
 def _rows(parts: ReportParts, experiment: Experiment, *, seconds: float) -> list[dict[str, object]]:

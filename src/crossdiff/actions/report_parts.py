@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossdiff.config import Experiment
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step
+from crossdiff.report.human_check import read_agreement
 from crossdiff.report.sources import Sources, read_sources
 from crossdiff.stages.report import ReportInputs
 
@@ -23,13 +24,15 @@ class ReportParts:
     parents: dict[str, Path]
     steps: list[Step]
     missing: list[str]
+    results: Path
 
     def sources(self) -> Sources:
-        """The artifacts, read."""
+        """The artifacts, read, and the human check where the results folder holds one."""
         asked = self.inputs
-        return read_sources(
+        found = read_sources(
             self.parents, pairs=asked.pairs, reference=asked.reference, treatment=asked.treatment
         )
+        return replace(found, human_check=read_agreement(self.results))
 
 
 def report_parts(experiment: Experiment) -> ReportParts:
@@ -52,4 +55,5 @@ def report_parts(experiment: Experiment) -> ReportParts:
         parents={role: step.folder(experiment.store) for role, step in finished.items()},
         steps=steps,
         missing=missing,
+        results=experiment.results,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from crossdiff.actions.render import rendered
+from crossdiff.actions.report_parts import report_parts
 from crossdiff.annotation import rating_sheet
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.config import Experiment
@@ -36,7 +37,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
         return _export(experiment, steps, annotate, taxonomy)
     found = _import(experiment, annotate, taxonomy)
     print("\n".join(agreement_lines(found)))
-    print(f"report: {_render_again(experiment, steps[-1], found)}", flush=True)
+    print(f"report: {rendered(experiment, report_parts(experiment))}", flush=True)
     return 0
 
 
@@ -116,20 +117,3 @@ def _name(path: Path, files: Sequence[Path]) -> str:
     """The file's name stands for the person; two equal names are told apart by their place."""
     twins = [other for other in files if other.stem == path.stem]
     return path.stem if len(twins) == 1 else f"{path.stem} {twins.index(path) + 1}"
-
-
-def _render_again(experiment: Experiment, report: Step, found: dict[str, Any]) -> Path:
-    """The run's page once more, with the agreement in it, into its results folder."""
-    from crossdiff.report.page import render
-    from crossdiff.report.sources import read_sources
-
-    report.finished_folder(experiment.store)
-    parents = {role: step.folder(experiment.store) for role, step in report.parents.items()}
-    inputs: Any = report.inputs
-    sources = read_sources(
-        parents, pairs=inputs.pairs, reference=inputs.reference, treatment=inputs.treatment
-    )
-    page = experiment.results / "report.html"
-    text = render(replace(sources, human_check=found), title=inputs.title, n_examples=inputs.n_examples)
-    page.write_text(text, encoding="utf-8")
-    return page

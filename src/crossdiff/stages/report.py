@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import write_json
 from crossdiff.settings import Runtime, Settings
+
+if TYPE_CHECKING:
+    from crossdiff.report.sources import Sources
 
 VERSION = 1
 
@@ -25,13 +28,19 @@ class ReportInputs(Settings):
 
 def run(inputs: ReportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `report.html`, `summary.json` and the products a user keeps."""
-    from crossdiff.report.page import render
     from crossdiff.report.sources import read_sources
-    from crossdiff.report.summary import summary
 
     sources = read_sources(
         parents, pairs=inputs.pairs, reference=inputs.reference, treatment=inputs.treatment
     )
+    return write(sources, inputs, parents, draft)
+
+
+def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], draft: Path) -> dict[str, Any]:
+    """The same from artifacts that were read already."""
+    from crossdiff.report.page import render
+    from crossdiff.report.summary import summary
+
     page = render(sources, title=inputs.title, n_examples=inputs.n_examples)
     (draft / "report.html").write_text(page, encoding="utf-8")
     write_json(summary(sources), draft / "summary.json")
