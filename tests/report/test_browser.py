@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from crossdiff.bench.report import ALL_DRAWN, chromium
+from crossdiff.bench.report import ALL_DRAWN, PATIENCE_MS, chromium
 from crossdiff.report.export import EXECUTABLES, browser_path
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
@@ -52,6 +52,7 @@ def opened(
     context = browser.new_context(
         viewport=size, color_scheme=scheme, offline=True, permissions=["clipboard-write"]
     )
+    context.set_default_timeout(PATIENCE_MS)
     page, wrong = context.new_page(), []
 
     def said(message: Any) -> None:
@@ -241,6 +242,7 @@ def test_nothing_runs_off_the_side(browser: Any, small: Path, width: int, scheme
 def test_axe_finds_nothing_serious(browser: Any, small: Path, width: int, scheme: str) -> None:
     source, size = axe(), {"width": width, "height": 900}
     context = browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.goto(f"file://{small}#latent-pt_it-2")
     page.wait_for_selector("#detail .example")

@@ -29,6 +29,8 @@ ARGUMENTS = (
 LIMITS = {205: {"file_mb": 10.0, "usable_ms": 1500.0}, 1000: {"file_mb": 25.0, "usable_ms": 3000.0}}
 """The largest file and the longest time until chart and list are there, by the number of listed latents."""
 EVERY_SIZE = {"open_ms": 50.0, "search_ms": 100.0}
+PATIENCE_MS = 180_000
+"""How long a busy machine may take to start the browser."""
 N_OPENED = 15
 WORDS = ("refusal", "mathematics 3", "invented words", "nothing", "")
 
@@ -157,6 +159,8 @@ def chromium() -> Iterator[Any]:
     except ImportError:
         raise ValueError("playwright drives the browser; install it: pip install playwright") from None
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=browser(), args=list(ARGUMENTS))
+        launched = playwright.chromium.launch(
+            executable_path=browser(), args=list(ARGUMENTS), timeout=PATIENCE_MS
+        )
         yield launched
         launched.close()
