@@ -5,6 +5,7 @@ import json
 import pytest
 
 from crossdiff.bench.report import ReportBench, main
+from crossdiff.bench.report_work import invented
 from crossdiff.report.export import browser_path
 
 
@@ -16,9 +17,12 @@ def test_the_limits_are_those_of_the_size() -> None:
     assert set(ReportBench(n_listed=4000).limits()) == {"open_ms", "search_ms"}
 
 
-def test_the_sizes_add_up_to_what_is_listed() -> None:
-    assert ReportBench(n_listed=205).size().n_exclusive == 202
-    assert ReportBench(n_listed=1000).size().n_exclusive == 497
+def test_the_pairs_add_up_to_what_is_listed() -> None:
+    assert [size.n_exclusive for size in ReportBench(n_listed=205).pairs().values()] == [100, 99]
+    sources = invented(ReportBench(n_listed=11, n_latents=200, n_examples=1, n_tokens=4).pairs())
+    assert [len(pair.selected()) for pair in sources.pairs.values()] == [6, 5]
+    assert sources.comparison is not None
+    assert len(sources.comparison.rows()) >= 37
 
 
 @pytest.mark.browser

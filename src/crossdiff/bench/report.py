@@ -1,7 +1,7 @@
 """The report page in a headless Chromium: size, time to use, opening a latent, search; each beside its limit.
 
-python -m crossdiff.bench report                      205 latents of 114,688, 20 examples of 128 tokens
-python -m crossdiff.bench report n_listed=1000        a thousand latents in two pairs
+python -m crossdiff.bench report                  205 latents of two pairs of 114,688, 20 examples of 128 tokens
+python -m crossdiff.bench report n_listed=1000    a thousand latents
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EVERY_SIZE = {"open_ms": 50.0, "search_ms": 100.0}
 PATIENCE_MS = 180_000
 """How long a busy machine may take to start the browser."""
 N_OPENED = 15
-WORDS = ("refusal", "mathematics 3", "invented words", "nothing", "")
+WORDS = ("refusal", "mathematics 3", "invented words", "nothing of the kind", "")
 
 OPEN = """async (links) => {
   const times = [];
@@ -66,7 +66,7 @@ ALL_DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.queryS
 
 
 class ReportBench(Settings):
-    """Sizes and repetitions; `key=value` on the command line. More than 500 latents come as two pairs."""
+    """Sizes and repetitions; `key=value` on the command line. `n_latents` are those of each of the two pairs."""
 
     n_listed: int = Field(default=205, ge=2 * (N_BASE + 1))
     n_latents: int = Field(default=114_688, ge=1)
@@ -74,14 +74,13 @@ class ReportBench(Settings):
     n_tokens: int = Field(default=128, ge=1)
     rounds: int = Field(default=5, ge=1)
 
-    def pairs(self) -> tuple[str, ...]:
-        """Names of the invented pairs."""
-        return ("pt_it",) if self.n_listed <= 500 else ("pt_it", "pt_simpo")
-
-    def size(self) -> Size:
-        """What one pair holds."""
-        n_exclusive = self.n_listed // len(self.pairs()) - N_BASE
-        return Size(self.n_latents, n_exclusive, self.n_examples, self.n_tokens)
+    def pairs(self) -> dict[str, Size]:
+        """Two pairs that share the listed latents as evenly as can be."""
+        halves = (self.n_listed - self.n_listed // 2, self.n_listed // 2)
+        return {
+            name: Size(self.n_latents, half - N_BASE, self.n_examples, self.n_tokens)
+            for name, half in zip(("pt_it", "pt_simpo"), halves, strict=True)
+        }
 
     def limits(self) -> dict[str, float]:
         """Limits of this size; beyond a thousand latents only opening and searching have one."""
@@ -92,7 +91,7 @@ class ReportBench(Settings):
 def main(overrides: list[str]) -> dict[str, Any]:
     """Figures with limits, all samples, and what was measured where; `holds` only if every limit is kept."""
     bench = ReportBench.model_validate(dict(item.split("=", 1) for item in overrides))
-    sources = invented(bench.size(), pairs=bench.pairs())
+    sources = invented(bench.pairs())
     start = time.perf_counter()
     page = render(sources, title="Benchmark", n_examples=bench.n_examples)
     render_s = time.perf_counter() - start

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossdiff.report.sources import PairSource, Sources
+from crossdiff.report.sources import ComparisonSource, PairSource, Sources
+from crossdiff.taxonomy.deltas import category_deltas
+from crossdiff.taxonomy.power import power_line
+from crossdiff.taxonomy.scheme import PaperTaxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
 N_BASE = 3
 """Base-exclusive latents per pair, right after the tuned-exclusive ones."""
 N_WORDS = 8000
-CATEGORIES = ("refusal", "privacy", "code", "mathematics", "queries", "errors", "self_reference", "lists")
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,30 @@ def examples(latents: list[int], size: Size, rng: np.random.Generator) -> pd.Dat
     return pd.DataFrame(rows, columns=names.split())
 
 
-def invented(size: Size, *, pairs: tuple[str, ...], seed: int = 0) -> Sources:
-    """The sources of a report that lists `n_exclusive + N_BASE` latents per pair, all of them labelled."""
+def invented(sizes: Mapping[str, Size], *, seed: int = 0) -> Sources:
+    """The sources of a report whose pairs have these sizes, all latents labelled with the paper's taxonomy.
+
+    Two pairs are compared, the first being the reference.
+    """
     rng = np.random.default_rng(seed)
+    pairs = {name: _pair(name, size, rng) for name, size in sizes.items()}
     return Sources(
-        pairs={name: _pair(name, size, rng) for name in pairs},
-        comparison=None,
+        pairs=pairs,
+        comparison=_comparison(*pairs.values()) if len(pairs) == 2 else None,
         annotate={},
         taxonomy={},
         provenance=[],
     )
+
+
+def _comparison(reference: PairSource, treatment: PairSource) -> ComparisonSource:
+    labels = [
+        [row["category"] for row in pair.annotations if row["role"] == "exclusive_tuned"]
+        for pair in (reference, treatment)
+    ]
+    deltas = category_deltas(labels[0], labels[1], taxonomy=PaperTaxonomy().load(), draws=200)
+    power = power_line(n_reference=len(labels[0]), n_treatment=len(labels[1]))
+    return ComparisonSource(reference.name, treatment.name, deltas, {"power": power})
 
 
 def _pair(name: str, size: Size, rng: np.random.Generator) -> PairSource:
@@ -125,6 +142,8 @@ def _pair(name: str, size: Size, rng: np.random.Generator) -> PairSource:
     table = latent_table(size, rng)
     listed = list(range(size.n_exclusive + N_BASE))
     roles = ["exclusive_tuned"] * size.n_exclusive + ["exclusive_base"] * N_BASE
+    names = [category.name for category in PaperTaxonomy().load().categories]
+    labels = [names[number] for number in rng.integers(len(names), size=len(listed))]
     steps = np.arange(0, 3000, 10)
     return PairSource(
         name=name,
@@ -135,16 +154,16 @@ def _pair(name: str, size: Size, rng: np.random.Generator) -> PairSource:
         metrics=pd.DataFrame({"step": steps, "loss": np.exp(-steps / 900), "l0": 100 + steps * 0.0}),
         examples=examples(listed, size, rng),
         selection={"latents": [{"latent": j, "role": role} for j, role in zip(listed, roles, strict=True)]},
-        annotations=[_label(name, j, role) for j, role in zip(listed, roles, strict=True)],
+        annotations=[_label(name, j, roles[j], labels[j]) for j in listed],
         annotated=True,
     )
 
 
-def _label(pair: str, latent: int, role: str) -> dict[str, Any]:
-    category = CATEGORIES[latent % len(CATEGORIES)]
+def _label(pair: str, latent: int, role: str, category: str) -> dict[str, Any]:
     return {
         "pair": pair, "latent": latent, "role": role, "state": "ok", "annotator": "invented",
         "label": f"{category} number {latent}", "description": "Fires on invented words.",
-        "category": category, "class": "invented", "votes": {category: 0.67, "other": 0.33}, "confidence": 4,
-        "keywords": [category, "invented", "words"], "evidence": [0, 1], "scores": {"detection": 0.8},
+        "category": category, "class": "invented", "votes": {category: 0.67, "other": 0.33},
+        "confidence": 4, "keywords": [category, "invented", "words"], "evidence": [0, 1],
+        "scores": {"detection": 0.8},
     }  # fmt: skip
