@@ -1,6 +1,6 @@
 """The report page in a headless Chromium: size, time to use, opening a latent, search; each beside its limit.
 
-python -m crossdiff.bench report                  205 latents of two pairs of 114,688, 20 examples of 128 tokens
+python -m crossdiff.bench report                  205 latents of two pairs, 20 examples of 128 tokens
 python -m crossdiff.bench report n_listed=1000    a thousand latents
 """
 
@@ -66,7 +66,7 @@ ALL_DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.queryS
 
 
 class ReportBench(Settings):
-    """Sizes and repetitions; `key=value` on the command line. `n_latents` are those of each of the two pairs."""
+    """Sizes and repetitions; `key=value` on the command line. `n_latents` are those of one pair."""
 
     n_listed: int = Field(default=205, ge=2 * (N_BASE + 1))
     n_latents: int = Field(default=114_688, ge=1)
