@@ -193,6 +193,7 @@ def test_filters_and_order_hold_together(browser: Any, small: Path) -> None:
     with opened(browser, small) as page:
         page.select_option("#filter-pair", "pt_it")
         page.select_option("#filter-role", "exclusive_tuned")
+        page.select_option("#filter-kind", "tuned_only")
         page.select_option("#filter-state", "ok")
         page.select_option("#sort", "latent")
         numbers = [int(text.split()[-1]) for text in page.locator("#list .where").all_text_contents()]

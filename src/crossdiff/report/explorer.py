@@ -49,7 +49,8 @@ def pack(
             if latent in table.index
             else {}
         )
-        index.append(index_row(pair.name, entry, annotation, figures))
+        kind = table.at[latent, "kind"] if latent in table.index and "kind" in table else None
+        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": kind}))
         detail = {
             "description": annotation.get("description"),
             "votes": annotation.get("votes") or {},
@@ -74,6 +75,7 @@ def index_row(
             "pair": pair,
             "latent": int(entry["latent"]),
             "role": entry["role"],
+            "kind": figures.get("kind"),
             "state": annotation.get("state"),
             "label": annotation.get("label"),
             "category": annotation.get("category"),

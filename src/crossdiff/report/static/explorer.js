@@ -52,7 +52,7 @@ function item(row) {
 
 function refresh() {
   const wanted = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const chosen = { pair: byId("filter-pair").value, role: byId("filter-role").value, category: byId("filter-category").value, state: byId("filter-state").value };
+  const chosen = { pair: byId("filter-pair").value, role: byId("filter-role").value, kind: byId("filter-kind").value, category: byId("filter-category").value, state: byId("filter-state").value };
   const least = Number(byId("filter-score").value || 0);
   shownRows = rows.filter((row) =>
     Object.entries(chosen).every(([key, value]) => !value || String(row[key]) === value)
@@ -138,6 +138,7 @@ if (byId("explorer")) {
   rows.forEach(item);
   fill("filter-pair", "Both", distinct("pair"), visible);
   fill("filter-role", "All", distinct("role"), (role) => ROLES[role] || role);
+  fill("filter-kind", "All", distinct("kind"));
   fill("filter-category", "All", distinct("category"));
   fill("filter-state", "All", distinct("state"));
   fill("filter-score", "Any", rows.some((row) => scoreOf(row) !== null) ? ["0.6", "0.7", "0.8", "0.9"] : [], String);
