@@ -42,8 +42,9 @@ def changes(deltas: pd.DataFrame, *, planted: dict[str, float] | None = None) ->
     _bars(figure, placed)
     if planted:
         _diamonds(figure, placed, planted)
-    _axes(figure, [row for _, row in placed], reach=_reach(placed, planted or {}))
-    _counts(figure, placed)
+    reach = _reach(placed, planted or {})
+    _axes(figure, [row for _, row in placed], reach=reach)
+    _counts(figure, placed, reach=reach)
     return figure
 
 
@@ -121,14 +122,26 @@ def _diamonds(figure: go.Figure, placed: Placed, planted: dict[str, float]) -> N
     )
 
 
-def _counts(figure: go.Figure, placed: Placed) -> None:
-    for index, row in placed:
-        reference, treatment = row.counts
-        counts = f"<span style='color:{style.MUTED}'>{treatment} : {reference}</span>"
-        figure.add_annotation(
-            x=1, xref="paper", xanchor="left", xshift=10, y=index, showarrow=False, align="left",
-            text=f"{row.text if reference else 'new'}  {counts}", font={"size": 12}, name="counts",
-        )  # fmt: skip
+def _counts(figure: go.Figure, placed: Placed, *, reach: float) -> None:
+    """Change and counts right of the bars, as one trace of texts: far quicker to draw than annotations."""
+    figure.add_scatter(
+        mode="text",
+        x=[reach + 0.1] * len(placed),
+        y=[index for index, _ in placed],
+        text=[_count_text(row) for _, row in placed],
+        textposition="middle right",
+        textfont={"size": 12, "color": style.INK},
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+        name="counts",
+    )
+
+
+def _count_text(row: DeltaRow) -> str:
+    reference, treatment = row.counts
+    counts = f"<span style='color:{style.MUTED}'>{treatment} : {reference}</span>"
+    return f"{row.text if reference else 'new'}  {counts}"
 
 
 def _reach(placed: Placed, planted: dict[str, float]) -> float:

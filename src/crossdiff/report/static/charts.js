@@ -55,13 +55,13 @@ function twoColumns(layout) {
 }
 
 // Long row names and counts leave no room for bars on a phone.
-function narrow(layout) {
+function narrow({ data, layout }) {
   twoColumns(layout);
   if (!(layout.margin?.l > 150)) return;
   layout.height += layout.showlegend ? 100 : 0;
   layout.margin = { ...layout.margin, l: 122, r: Math.min(layout.margin.r, 62) };
   layout.font = { ...layout.font, size: 10.5 };
-  for (const note of layout.annotations || []) if (note.name === "counts") [note.text, note.font.size] = [note.text.split("  ")[0], 10.5];
+  for (const trace of data) if (trace.name === "counts") [trace.text, trace.textfont.size] = [trace.text.map((text) => text.split("  ")[0]), 10.5];
   if (layout.yaxis.ticktext) layout.yaxis.ticktext = layout.yaxis.ticktext.map((text) => shorten(text, 20));
   if (layout.xaxis.title?.text) layout.xaxis.title.text = shorten(layout.xaxis.title.text, 34);
   everySecond(layout.xaxis);
@@ -70,7 +70,7 @@ function narrow(layout) {
 function drawNow(holder, { dark, width }) {
   let spec = readJson(`figure-${holder.dataset.figure}`);
   if (dark) spec = recolour(spec);
-  if ((width || holder.clientWidth) < NARROW) narrow(spec.layout);
+  if ((width || holder.clientWidth) < NARROW) narrow(spec);
   holder.style.height = `${spec.layout.height}px`;
   const size = width ? { width, autosize: false } : { autosize: true };
   const options = { ...CONFIG, toImageButtonOptions: { filename: holder.dataset.figure, scale: 2 } };
