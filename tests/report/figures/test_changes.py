@@ -62,7 +62,7 @@ def test_names_cannot_carry_markup() -> None:
 
 def test_the_planted_truth_is_a_diamond_in_the_same_unit() -> None:
     figure = figures.changes(frame(), planted={"doubled": 1.0, "unknown": 2.0})
-    diamonds = figure.data[-1]
+    (diamonds,) = (trace for trace in figure.data if trace.name == "planted truth")
     assert list(diamonds.x) == [1]
     assert diamonds.y[0] == list(figure.layout.yaxis.ticktext).index("Doubled")
 
