@@ -15,7 +15,7 @@ CHAT_TEMPLATE = (
 )
 N_BLOCKS, D_MODEL = 4, 32
 ARCHITECTURES = ("gemma2", "llama", "qwen2", "gpt_neox")
-MORE_ARCHITECTURES = ("gemma3_text", "qwen3", "mistral", "olmo2")
+MORE_ARCHITECTURES = ("gemma3_text", "qwen3", "mistral", "olmo", "olmo2")
 
 _WORDS = "the a cat dog sat ran on under mat tree user model hello why because red blue one two three".split()
 
@@ -79,6 +79,7 @@ def make_config(architecture: str, *, vocab_size: int, n_blocks: int = N_BLOCKS)
         },
         "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
         "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
+        "olmo": {"num_key_value_heads": 2},
         "olmo2": {"num_key_value_heads": 2},
     }
     return AutoConfig.for_model(architecture, **shared, **own[architecture])

@@ -43,10 +43,40 @@ def test_an_exhausted_source_is_recorded_and_the_other_goes_on(tmp_path: Path) -
     assert all(counts["exhausted"] for counts in mixture.counts().values())
 
 
+def hub_corpus(tmp_path: Path) -> MixtureCorpus:
+    """Web pages in parquet and chats in jsonl, streamed by the `datasets` library as it streams the hub."""
+    import pandas as pd
+
+    pages = [{"text": f"{n} " + "the cat sat on the mat " * (n % 7), "url": f"u{n}"} for n in range(90)]
+    chats = [
+        {
+            "conversation_id": f"c{n}",
+            "conversation": [{"role": "user", "content": f"why {n} a dog"}],
+        }
+        for n in range(90)
+    ]
+    for name in ("web", "chat"):
+        (tmp_path / name).mkdir()
+    for part in range(3):
+        pd.DataFrame(pages[part::3]).to_parquet(tmp_path / "web" / f"train-{part}.parquet")
+    (tmp_path / "chat" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    sources = (
+        HubSource(name="web", dataset=str(tmp_path / "web"), id_column="url"),
+        HubSource(
+            name="chat",
+            dataset=str(tmp_path / "chat"),
+            column="conversation",
+            id_column="conversation_id",
+        ),
+    )
+    return MixtureCorpus(name="hub", sources=sources, n_tokens=2500)
+
+
+@pytest.mark.parametrize("kind", ["files", "hub"])
 def test_a_killed_token_run_continues_to_the_same_token_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    settings, tokenizer = corpus(tmp_path), make_tokenizer()
+    settings, tokenizer = (hub_corpus if kind == "hub" else corpus)(tmp_path), make_tokenizer()
     whole = build.build_token_set(settings, tokenizer, tmp_path / "whole", organism=None, progress=False)
     monkeypatch.setattr(build, "PART_TOKENS", 500)
 

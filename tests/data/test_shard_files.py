@@ -55,7 +55,7 @@ def test_a_missing_file_and_a_foreign_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is missing; remove .* run the same command again"):
         ShardFile.open(tmp_path / "b.safetensors")
     save_file({"x": torch.zeros(2)}, tmp_path / "c.safetensors")
-    with pytest.raises(ValueError, match=r"this crossdiff reads 'crossdiff.shard' version 1"):
+    with pytest.raises(ValueError, match=r"this crossdiff reads 'crossdiff.shard' version 2"):
         ShardFile.open(tmp_path / "c.safetensors")
 
 

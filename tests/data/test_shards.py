@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from crossdiff.data import shards as shards_module
-from crossdiff.data.harvest_files import write_harvest
+from crossdiff.data.harvest_files import Storage, write_harvest
+from crossdiff.data.shard_files import ShardFile
 from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.data.tokens import TokenKind, write_token_set
 
@@ -146,6 +147,37 @@ def test_a_cut_shard_is_refused_when_opened(folders: list[Path]) -> None:
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"cut or altered.*run the same command again"):
         opened(folders)
+
+
+def flip(path: Path, byte: int) -> None:
+    """Flip one bit, in place and without a trace in size."""
+    with path.open("r+b") as handle:
+        handle.seek(byte)
+        (value,) = handle.read(1)
+        handle.seek(byte)
+        handle.write(bytes([value ^ 4]))
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "int8"])
+def test_a_flipped_bit_is_noticed_when_its_row_is_read(folders: list[Path], storage: Storage) -> None:
+    from crossdiff.data.tokens import TokenSet
+
+    tokens = TokenSet.open(folders[0])
+    x = torch.randn(tokens.n_tokens, D_MODEL, generator=torch.Generator().manual_seed(0))
+    write_harvest(folders[1], tokens, {3: x}, storage=storage, shard_tokens=500)
+    shard = ShardFile.open(sorted((folders[1] / "layer_3").glob("shard_*"))[1])
+    row = 7
+    flip(shard.path, shard.byte_offset("x") + row * D_MODEL * shard.dtype("x").itemsize + 3)
+    data = PairedActivations.open(folders[0], folders[1:2], layer=3)
+    data.read(torch.arange(100))
+    first_row = int(shard.metadata["first_row"])
+    for reading in (
+        lambda: data.read(torch.tensor([first_row + row])),
+        lambda: list(data.batches(batch_size=100)),
+        lambda: data.training_batch(0, seed=0, batch_size=100),
+    ):
+        with pytest.raises(ValueError, match=r"shard_00001.safetensors was altered: 1 rows .*run the same"):
+            reading()
 
 
 def test_int8_rows_differ_by_at_most_half_a_step(folders: list[Path], tmp_path: Path) -> None:

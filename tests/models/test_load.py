@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossdiff.bench.harvest_load import loading_memory
 from crossdiff.models.load import check_device, load_truncated
 from crossdiff.models.pair import ModelSettings
 from crossdiff.models.weights import INDEX, needed_weights
-from tests.model_folders import ARCHITECTURES, N_BLOCKS, save_model
+from tests.model_folders import ARCHITECTURES, MORE_ARCHITECTURES, N_BLOCKS, save_model
+
+ALL = (*ARCHITECTURES, *MORE_ARCHITECTURES)
 
 
 def settings(folder: Path, **changes: object) -> ModelSettings:
     return ModelSettings(name="m", path=str(folder), **{"dtype": "float32", **changes})
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ALL)
 def test_hooked_outputs_are_the_full_models_hidden_states(tmp_path: Path, architecture: str) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -40,7 +43,7 @@ def test_hooked_outputs_are_the_full_models_hidden_states(tmp_path: Path, archit
 @pytest.mark.parametrize(
     ("architecture", "attention"),
     [
-        *((name, "eager") for name in ARCHITECTURES),
+        *((name, "eager") for name in ALL),
         ("llama", "sdpa"),
         ("qwen2", "sdpa"),
         ("gpt_neox", "sdpa"),
@@ -88,6 +91,12 @@ def test_only_the_first_blocks_are_built(tmp_path: Path) -> None:
         for n in (1, 3)
     ]
     assert counts[1] == 2 * counts[0]
+
+
+@pytest.mark.slow
+def test_21_of_42_blocks_raise_the_peak_by_about_half_of_the_whole_model(tmp_path: Path) -> None:
+    found = loading_memory(tmp_path)
+    assert 0.4 < found["load_peak_ratio"] < 0.6
 
 
 def test_an_adapter_is_merged_into_the_blocks(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.data.tokens import TokenSet
 from crossdiff.models.pair import ModelSettings, fingerprint
+from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 from crossdiff.stages import harvest, tokens
 from tests.harvest_process import slow_harvest
-from tests.model_folders import ARCHITECTURES, make_tokenizer, save_model
+from tests.model_folders import ARCHITECTURES, MORE_ARCHITECTURES, make_tokenizer, save_model
 
 RUNTIME = Runtime(progress=False)
 
@@ -48,16 +49,21 @@ def settings(folder: Path, name: str = "tuned", **changes: Any) -> ModelSettings
     return ModelSettings(name=name, path=str(folder), **{"dtype": "float32", **changes})
 
 
-def make_tokens(tmp_path: Path, model: ModelSettings, *, n: int = 40) -> Path:
-    corpus = FilesCorpus(paths=(str(write_corpus(tmp_path / "corpus.jsonl", n)),), context=64)
+def tokens_step(model: ModelSettings, path: Path) -> Step:
+    corpus = FilesCorpus(paths=(str(path),), context=64)
     inputs = tokens.TokensInputs(
         corpus=corpus,
         corpus_fingerprint=corpus_fingerprint(corpus),
         tokenizer=model,
         tokenizer_fingerprint=fingerprint(model),
     )
+    return Step("tokens", "files", inputs)
+
+
+def make_tokens(tmp_path: Path, model: ModelSettings, *, n: int = 40) -> Path:
+    step = tokens_step(model, write_corpus(tmp_path / "corpus.jsonl", n))
     (tmp_path / "tokens").mkdir()
-    tokens.run(inputs, {}, tmp_path / "tokens", RUNTIME)
+    tokens.run(step.inputs, {}, tmp_path / "tokens", RUNTIME)  # type: ignore[arg-type]
     return tmp_path / "tokens"
 
 
@@ -80,7 +86,10 @@ def make_harvest(
     return harvest.run(inputs, {"tokens": token_folder}, folder, runtime)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [*ARCHITECTURES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_ARCHITECTURES)],
+)
 def test_stored_rows_are_the_full_models_hidden_states_document_by_document(
     tmp_path: Path, architecture: str
 ) -> None:
@@ -277,6 +286,19 @@ def test_running_out_of_memory_halves_the_batch_and_records_it(
     data = PairedActivations.open(token_folder, [tmp_path / "whole", tmp_path / "halved"], layer=1)
     x = data.read(data.rows()).x
     torch.testing.assert_close(x[:, 0], x[:, 1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_document_that_never_fits_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossdiff.models.load import TruncatedModel
+
+    def full(*_args: Any, **_keywords: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = settings(save_model(tmp_path / "model", "llama"))
+    token_folder = make_tokens(tmp_path, model)
+    monkeypatch.setattr(TruncatedModel, "outputs", full)
+    with pytest.raises(ValueError, match=r"one document of \d+ tokens does not fit .* corpus.context lower"):
+        make_harvest(tmp_path / "h", model, token_folder, batching="bucket")
 
 
 def test_a_model_that_mixes_packed_documents_is_refused_unless_bucketed(

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
+from crossdiff.bench.harvest_load import loading_memory, toy_loading
 from crossdiff.bench.harvest_work import Workload
 from crossdiff.bench.shard_io import io_rates
 from crossdiff.bench.step import machine
@@ -34,8 +35,8 @@ class HarvestBench(Settings):
     """Sizes and repetitions; `key=value` on the command line.
 
     rounds: every contender runs once per round, so that a busy machine disturbs all alike.
-    io_gb: size of the disk benchmark (0 leaves it out); memory: also run 1x and 10x the tokens in
-    processes of their own.
+    passes: forward passes; io_gb: size of the disk benchmark (0 leaves it out); toy: loading beside
+    a toy training step; memory: 1x and 10x the tokens, part of a model and the whole, in fresh processes.
     """
 
     d_model: int = Field(default=256, ge=64)
@@ -52,6 +53,8 @@ class HarvestBench(Settings):
     threads: int = Field(default=2, ge=1)
     io_gb: float = Field(default=4.4, ge=0)
     io_d_model: int = Field(default=512, ge=1)
+    passes: bool = True
+    toy: bool = True
     memory: bool = True
     folder: str | None = None
 
@@ -78,7 +81,9 @@ def main(overrides: list[str]) -> dict[str, Any]:
     torch.set_num_threads(bench.threads)
     folder = Path(tempfile.mkdtemp(prefix="crossdiff-bench-", dir=bench.folder))
     try:
-        result = {"sizes": bench.model_dump(), "machine": machine(), **_passes(bench, folder / "passes")}
+        result = {"sizes": bench.model_dump(), "machine": machine()}
+        if bench.passes:
+            result |= _passes(bench, folder / "passes")
         if bench.io_gb:
             result |= io_rates(
                 folder / "io",
@@ -87,8 +92,10 @@ def main(overrides: list[str]) -> dict[str, Any]:
                 shard_tokens=131_072,
                 rounds=min(3, bench.rounds),
             )
+        if bench.toy:
+            result |= toy_loading(folder / "toy", rounds=bench.rounds)
         if bench.memory:
-            result |= _memory(bench, folder)
+            result |= _memory(bench, folder) | loading_memory(folder / "load")
     finally:
         shutil.rmtree(folder)
     return result
@@ -116,6 +123,8 @@ def _passes(bench: HarvestBench, folder: Path) -> dict[str, Any]:
         "harvest_of_bare_cpu": cpu["bare"] / cpu["harvest"],
         "harvest_over_full_cpu": cpu["full"] / cpu["harvest"],
         "padding_share": figures["padding_share"],
+        "padding_share_bucket": work.padding("bucket"),
+        "padding_share_unsorted": work.padding("unsorted"),
         "int8_share_of_variance": _int8(work, truncated),
         "parameters_full_mb": _parameter_mb(full),
         "parameters_kept_mb": _parameter_mb(truncated.body),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,24 @@ class Workload:
                 made = batch_arrays(batch, tokens.ids, starts, lengths)
                 found.append((made.tokens, made.positions))
         return found
+
+    def padding(self, batching: Literal["pack", "bucket", "unsorted"]) -> float:
+        """Padded share of the places that a model would see; `unsorted` is batches of rows as they come."""
+        n_places, n_tokens = 0, 0
+        for shard in corpus_shards(self.job.token_set, shard_tokens=self.source.shard_tokens):
+            offsets = self.job.token_set.offsets[shard.first_document : shard.last_document + 1]
+            lengths = offsets.diff().tolist()
+            n_tokens += sum(lengths)
+            if batching == "unsorted":
+                size = max(1, self.source.batch_tokens // self.context)
+                rows = [lengths[start : start + size] for start in range(0, len(lengths), size)]
+                n_places += sum(len(row) * max(row) for row in rows)
+                continue
+            batches = form_batches(
+                lengths, batching=batching, batch_tokens=self.source.batch_tokens, context=max(lengths)
+            )
+            n_places += sum(len(batch.rows) * batch.width for batch in batches)
+        return 1 - n_tokens / n_places
 
     def full_model(self) -> nn.Module:
         """The whole causal language model, as users load it."""

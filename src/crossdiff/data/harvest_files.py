@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from crossdiff.data.harvested import FORMAT, RECORD, VERSION
+from crossdiff.data.row_check import row_check
 from crossdiff.data.shard_files import write_shard
 from crossdiff.data.statistics import Moments, row_groups
 from crossdiff.data.tokens import TokenSet
@@ -63,13 +64,13 @@ def corpus_shards(token_set: TokenSet, *, shard_tokens: int) -> list[CorpusShard
 def layer_tensors(
     x: Shaped[Tensor, "row d_model"], shard: CorpusShard, token_set: TokenSet, *, storage: Storage
 ) -> dict[str, Tensor]:
-    """What a shard file holds: rows as stored, their norms, and float64 moments of the stored values."""
+    """What a shard file holds: rows as stored, their check sums and norms, moments of the stored values."""
     stored = quantised(x) if storage == "int8" else {"x": x.to(DTYPES[storage])}
     values = stored["x"].float() * stored["scale"][:, None] if storage == "int8" else stored["x"]
     span = slice(shard.first_row, shard.first_row + shard.n_rows)
     moments = Moments.of(values, row_groups(token_set.kind[span], token_set.held_out[span]))
     norm = torch.cat([part.float().norm(dim=1) for part in values.split(16_384)])
-    return {**moments.tensors(), "norm": norm, **stored}
+    return {**moments.tensors(), "check": row_check(stored["x"]), "norm": norm, **stored}
 
 
 def quantised(x: Float[Tensor, "row d_model"]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from crossdiff.data.piece_files import AHEAD, PieceFiles
+from crossdiff.data.row_check import refuse_altered
 from crossdiff.data.shard_files import ShardFile
 from crossdiff.data.statistics import Moments
 from crossdiff.io.tables import read_json
@@ -21,9 +22,6 @@ from crossdiff.io.tables import read_json
 FORMAT = "crossdiff.harvest"
 VERSION = 2
 RECORD = "harvest.json"
-
-_AHEAD = 32
-"""Pieces that the kernel is told of before they are read."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +92,22 @@ class HarvestedLayer:
         self, spans: Sequence[tuple[int, int]], buffer: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Rows of spans, read one span after the other without the memory map, and int8 scales if any."""
-        out = _room(sum(stop - start for start, stop in spans), self.d_model, self.dtype, buffer)
+        n_rows = sum(stop - start for start, stop in spans)
+        out = _room(n_rows, self.d_model, self.dtype, buffer)
+        beside = {"check": torch.empty(n_rows, dtype=torch.int64)}
+        if self.dtype == torch.int8:
+            beside["scale"] = torch.empty(n_rows)
         pieces = [piece for start, stop in spans for piece in self._pieces(start, stop)]
-        target = out.view(torch.uint8).numpy()
         place = 0
-        with _Files(pieces) as files:
+        with PieceFiles(pieces, ("x", *beside)) as files:
             for index, (shard, first, last) in enumerate(pieces):
-                files.announce(index + _AHEAD)
-                files.read(shard, first, target[place : place + last - first])
-                place += last - first
-        if self.dtype != torch.int8:
-            return out, None
-        return out, torch.cat([shard.tensor("scale")[first:last] for shard, first, last in pieces])
+                here = slice(place, place + last - first)
+                files.announce(index + AHEAD)
+                for name, target in {"x": out, **beside}.items():
+                    files.read(shard, name, first, target[here])
+                refuse_altered(out[here], beside["check"][here], shard.path, first)
+                place = here.stop
+        return out, beside.get("scale")
 
     def _pieces(self, start: int, stop: int) -> list[tuple[ShardFile, int, int]]:
         """Parts (shard, first, last) of a span of rows, counted inside each shard."""
@@ -140,8 +142,9 @@ def read_record(folder: Path, layer: int) -> dict[str, Any]:
 
 def decoded(shard: ShardFile, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
     """Float32 rows of one shard, with the scale of an int8 shard applied."""
-    x = shard.tensor("x")[rows].float()
-    return x * shard.tensor("scale")[rows, None] if "scale" in shard.names else x
+    x = shard.tensor("x")[rows]
+    refuse_altered(x, shard.tensor("check")[rows], shard.path)
+    return x.float() * shard.tensor("scale")[rows, None] if "scale" in shard.names else x.float()
 
 
 def _check_shard(shard: ShardFile, expected: dict[str, Any], token_hash: str) -> None:
@@ -165,43 +168,3 @@ def _whole(buffer: Tensor, d_model: int) -> Tensor:
     """The memory behind a view that was cut short."""
     n_rows = buffer.untyped_storage().nbytes() // (buffer.itemsize * d_model)
     return buffer.as_strided((n_rows, d_model), (d_model, 1), 0)
-
-
-class _Files:
-    """Open shard files of some pieces; the kernel is told of pieces before they are read."""
-
-    def __init__(self, pieces: Sequence[tuple[ShardFile, int, int]]) -> None:
-        self.pieces = pieces
-        self.descriptors: dict[Path, int] = {}
-
-    def __enter__(self) -> _Files:
-        for index in range(min(_AHEAD, len(self.pieces))):
-            self.announce(index)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for descriptor in self.descriptors.values():
-            os.close(descriptor)
-
-    def announce(self, index: int) -> None:
-        """Let the kernel begin to read piece `index`."""
-        if index < len(self.pieces):
-            shard, first, last = self.pieces[index]
-            row_bytes = shard.shape("x")[1] * shard.dtype("x").itemsize
-            offset = shard.byte_offset("x") + first * row_bytes
-            os.posix_fadvise(self._open(shard), offset, (last - first) * row_bytes, os.POSIX_FADV_WILLNEED)
-
-    def read(self, shard: ShardFile, first: int, target: np.ndarray) -> None:
-        """Fill `target` [row, byte] from row `first` on; a file that ends early is refused."""
-        view = memoryview(target.data).cast("B")
-        offset = shard.byte_offset("x") + first * target.shape[1]
-        while len(view):
-            n_read = os.preadv(self._open(shard), [view], offset)
-            if n_read == 0:
-                raise ValueError(f"{shard.path} ends early; remove {shard.path.parent.parent} and run again")
-            view, offset = view[n_read:], offset + n_read
-
-    def _open(self, shard: ShardFile) -> int:
-        if shard.path not in self.descriptors:
-            self.descriptors[shard.path] = os.open(shard.path, os.O_RDONLY)
-        return self.descriptors[shard.path]

@@ -65,7 +65,10 @@ class Harvester:
         except torch.OutOfMemoryError:
             halves = batch.halves(work.lengths.tolist())
             if len(halves) < 2:
-                raise
+                raise ValueError(
+                    f"one document of {batch.n_tokens:,} tokens does not fit the memory of {self.device}; "
+                    "set corpus.context lower, choose attention=sdpa or flash_attention_2, or a larger device"
+                ) from None
             work.counts.splits.append(
                 f"{len(batch.rows)} rows of {batch.width} from token {int(work.starts[0])}"
             )

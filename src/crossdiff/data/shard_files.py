@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 FORMAT = "crossdiff.shard"
-VERSION = 1
+VERSION = 2
 
 _CHUNK = 1 << 24
 _DTYPES: dict[str, torch.dtype] = {

@@ -84,6 +84,7 @@ def custom_pair(
     tuned_adapter: str | None = None,
     dtype: Dtype = "bfloat16",
     attention: Attention = "eager",
+    device_map: str | None = None,
     trust_remote_code: bool = False,
 ) -> ModelPair:
     """A user's own pair from two hub ids or folders (`model_pair=custom`).
@@ -93,6 +94,7 @@ def custom_pair(
     shared: dict[str, Any] = {
         "dtype": dtype,
         "attention": attention,
+        "device_map": device_map,
         "trust_remote_code": trust_remote_code,
     }
     return ModelPair(
