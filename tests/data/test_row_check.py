@@ -28,8 +28,16 @@ def test_every_single_flipped_bit_changes_the_sum_of_its_row_alone(dtype: torch.
             raw[1, byte] ^= 1 << bit
 
 
+def test_the_scale_of_an_int8_row_is_checked_too() -> None:
+    x, scale = torch.ones(1, 8, dtype=torch.int8), torch.tensor([0.5])
+    check = row_check(x, scale)
+    for bit in range(32):
+        flipped = (scale.view(torch.int32) ^ (1 << bit if bit < 31 else -(1 << 31))).view(torch.float32)
+        assert row_check(x, flipped) != check
+
+
 def test_the_message_names_file_row_and_way_out() -> None:
     x = torch.zeros(2, 4)
     path = Path("store/harvest/key/layer_3/shard_00001.safetensors")
     with pytest.raises(ValueError, match=r"shard_00001.* 1 rows differ .* row 101; remove .*key and run"):
-        refuse_altered(x, torch.tensor([0, 5]), path, 100)
+        refuse_altered(x, scale=None, check=torch.tensor([0, 5]), path=path, first=100)

@@ -70,7 +70,7 @@ def layer_tensors(
     span = slice(shard.first_row, shard.first_row + shard.n_rows)
     moments = Moments.of(values, row_groups(token_set.kind[span], token_set.held_out[span]))
     norm = torch.cat([part.float().norm(dim=1) for part in values.split(16_384)])
-    return {**moments.tensors(), "check": row_check(stored["x"]), "norm": norm, **stored}
+    return {**moments.tensors(), "check": row_check(stored["x"], stored.get("scale")), "norm": norm, **stored}
 
 
 def quantised(x: Float[Tensor, "row d_model"]) -> dict[str, Tensor]:

@@ -105,7 +105,10 @@ class HarvestedLayer:
                 files.announce(index + AHEAD)
                 for name, target in {"x": out, **beside}.items():
                     files.read(shard, name, first, target[here])
-                refuse_altered(out[here], beside["check"][here], shard.path, first)
+                scale = beside["scale"][here] if "scale" in beside else None
+                refuse_altered(
+                    out[here], scale=scale, check=beside["check"][here], path=shard.path, first=first
+                )
                 place = here.stop
         return out, beside.get("scale")
 
@@ -143,8 +146,9 @@ def read_record(folder: Path, layer: int) -> dict[str, Any]:
 def decoded(shard: ShardFile, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
     """Float32 rows of one shard, with the scale of an int8 shard applied."""
     x = shard.tensor("x")[rows]
-    refuse_altered(x, shard.tensor("check")[rows], shard.path)
-    return x.float() * shard.tensor("scale")[rows, None] if "scale" in shard.names else x.float()
+    scale = shard.tensor("scale")[rows] if "scale" in shard.names else None
+    refuse_altered(x, scale=scale, check=shard.tensor("check")[rows], path=shard.path)
+    return x.float() if scale is None else x.float() * scale[:, None]
 
 
 def _check_shard(shard: ShardFile, expected: dict[str, Any], token_hash: str) -> None:
