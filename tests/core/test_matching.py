@@ -1,47 +1,66 @@
-"""Matching latents by direction and by code."""
+"""Matching across crosscoders: permuted directions come back, sparse correlations equal the dense ones."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from crossdiff.core import matching
-from crossdiff.core.matching import CodeCorrelation, nearest
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.matching import CodeCorrelation, nearest_direction
+
+
+def sparse(code: Tensor) -> SparseCode:
+    token, latent = code.nonzero(as_tuple=True)
+    return SparseCode(token, latent, code[token, latent], *code.shape)
 
 
 def test_permuted_directions_are_matched_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "CHUNK", 7)
-    own = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
-    found = nearest(own, 3 * own[order], n=2, alive=torch.ones(20, dtype=torch.bool))
-    assert torch.equal(order[found.latent[:, 0]], torch.arange(20))
-    assert torch.allclose(found.cosine[:, 0], torch.ones(20))
-    assert (found.cosine[:, 1] < found.cosine[:, 0]).all()
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(30, 12, generator=generator)
+    order = torch.randperm(30, generator=generator)
+    found = nearest_direction(own, 3 * own[order], alive=torch.ones(30, dtype=torch.bool))
+    assert torch.equal(order[found.latent], torch.arange(30))
+    assert torch.allclose(found.similarity, torch.ones(30))
 
 
 def test_dead_latents_are_no_candidates() -> None:
     own = torch.eye(3)
-    found = nearest(own, torch.eye(3), n=1, alive=torch.tensor([True, True, False]))
-    assert found.latent[:, 0].tolist()[:2] == [0, 1]
-    assert found.cosine[2, 0] == 0
+    found = nearest_direction(own, own, alive=torch.tensor([False, True, True]))
+    assert found.latent[0] != 0
+    assert found.latent[1:].tolist() == [1, 2]
+    none = nearest_direction(own, own, alive=torch.zeros(3, dtype=torch.bool))
+    assert none.latent.tolist() == [-1, -1, -1]
+    assert none.similarity.isnan().all()
 
 
 def test_correlations_are_those_of_the_full_matrix_however_the_tokens_are_cut() -> None:
-    generator = torch.Generator().manual_seed(0)
-    own, other = torch.rand(500, 3, generator=generator), torch.rand(500, 3, 2, generator=generator)
-    other[:, 1, 1] = 2 * own[:, 1] + 1
-    sums, rest = CodeCorrelation(3, 2), CodeCorrelation(3, 2)
-    sums.add(own[:100], other[:100])
-    rest.add(own[100:], other[100:])
-    sums.merge(rest)
-    for i in range(3):
-        for c in range(2):
-            expected = torch.corrcoef(torch.stack([own[:, i], other[:, i, c]]).double())[0, 1]
-            assert float(sums.value()[i, c]) == pytest.approx(float(expected), abs=1e-9)
-    assert float(sums.value()[1, 1]) == pytest.approx(1.0)
+    generator = torch.Generator().manual_seed(1)
+    own = torch.randn(200, 9, generator=generator).clamp(min=1) - 1
+    other = torch.randn(200, 7, generator=generator).clamp(min=0.5) - 0.5
+    other[:, 2] = 3 * own[:, 4]
+    chosen = torch.tensor([4, 0, 7])
+    sums = CodeCorrelation(chosen, 9, 7)
+    for rows in torch.arange(200).split(33):
+        sums.add(sparse(own[rows]), sparse(other[rows]))
+    expected = torch.corrcoef(torch.cat([own[:, chosen], other], dim=1).T.double())[:3, 3:]
+    assert torch.allclose(sums.value(), expected, atol=1e-6)
+    found = sums.nearest()
+    assert int(found.latent[0]) == 2
+    assert float(found.similarity[0]) == pytest.approx(1.0)
 
 
-def test_a_constant_code_has_no_correlation() -> None:
-    sums = CodeCorrelation(1, 1)
-    sums.add(torch.zeros(10, 1), torch.rand(10, 1, 1))
+def test_a_constant_code_has_no_correlation_and_no_twin() -> None:
+    own, other = torch.zeros(50, 2), torch.rand(50, 3, generator=torch.Generator().manual_seed(2))
+    sums = CodeCorrelation(torch.tensor([1]), 2, 3)
+    sums.add(sparse(own), sparse(other))
     assert sums.value().isnan().all()
+    assert sums.nearest().latent.tolist() == [-1]
+
+
+def test_codes_of_different_tokens_are_refused() -> None:
+    sums = CodeCorrelation(torch.tensor([0]), 1, 1)
+    with pytest.raises(ValueError, match="encode the same tokens"):
+        sums.add(sparse(torch.ones(3, 1)), sparse(torch.ones(4, 1)))

@@ -47,11 +47,15 @@ def test_the_stage_writes_the_table_of_latent_scaling_over_all_kept_tokens(
 def test_diagnostics_are_plain_json_and_rejections_add_up_to_all_latents(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
-    scale.run(inputs(), artifacts.parents, tmp_path, QUIET)
+    printed = scale.run(inputs(), artifacts.parents, tmp_path, QUIET)
     found = read_json(tmp_path / "diagnostics.json")
     for side in ("tuned", "base"):
         assert sum(found["rejected"][side].values()) == found["n_latents"] == 32
         assert found["rejected"][side]["exclusive"] == found["n_exclusive"][side]
+    n_exclusive = found["n_exclusive"]["tuned"]
+    assert (f"exclusive={n_exclusive}" in printed["stopped_tuned"]) == (n_exclusive > 0)
+    both, first, second = (found["split_half"]["tuned"][name] for name in ("both", "first", "second"))
+    assert printed["split_half"].startswith(f"tuned {both} of {first + second - both}")
     assert sum(found["delta_norm"]["counts"]) == found["n_alive"] == sum(found["log10_density"]["counts"])
     assert set(found["split_half"]) == {"tuned", "base"}
 

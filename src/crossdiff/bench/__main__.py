@@ -1,4 +1,4 @@
-"""`python -m crossdiff.bench step|harvest|scale|report key=value ...`: one benchmark, one JSON object."""
+"""`python -m crossdiff.bench step|harvest|scale|coverage|... key=value`: one benchmark, one JSON object."""
 
 from __future__ import annotations
 

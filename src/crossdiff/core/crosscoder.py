@@ -61,12 +61,13 @@ class Crosscoder(nn.Module):
 
     @torch.no_grad()
     def initialise_(self, generator: torch.Generator, *, decoder_bias: Bias | None = None) -> None:
-        """Random directions, equal in all models; encoder = decoder, concatenated norm `initial_norm`.
+        """Random directions; encoder = decoder, concatenated norm `initial_norm`.
 
         Directions that an architecture ties or fixes to zero are so from the start.
         """
-        directions = torch.randn(self.n_latents, self.d_model, generator=generator)
-        self.decoder.copy_(directions[:, None, :].expand_as(self.decoder))
+        drawn = 1 if self.settings.initial_decoders == "equal" else self.n_models
+        directions = torch.randn(self.n_latents, drawn, self.d_model, generator=generator)
+        self.decoder.copy_(directions.expand_as(self.decoder))
         project_(self.decoder, self.settings)
         self.decoder *= self.settings.initial_norm / self.decoder.norm(dim=(1, 2), keepdim=True)
         self.encoder.copy_(self.decoder)

@@ -30,12 +30,17 @@ class DictionarySettings(Settings):
         Euclidean norm of each latent's direction over **all** models together (its concatenated direction)
         at the start: 1.0 for the TopK family, 0.005 for L1. With the encoder equal to the decoder, norm 1
         projects onto the direction; norm 1 per model would reconstruct everything `n_models` times.
+    initial_decoders
+        equal: a latent starts with one direction in all models (Minder et al.). independent: with its own
+        random direction in each, as the self-diff null asks (method.md section 6): a model against itself
+        would else keep the equal directions that it starts with, and the null would test nothing.
     """
 
     n_latents: int = Field(ge=1)
     code_norm: CodeNorm = "sum"
     architecture: Architecture = "standard"
     initial_norm: float = Field(default=1.0, gt=0)
+    initial_decoders: Literal["equal", "independent"] = "equal"
     designated_share: float = Field(default=0.1, gt=0, lt=1)
     designated_weight: float = Field(default=0.15, gt=0, le=1)
     dedicated_share: float = Field(default=0.05, gt=0, lt=0.5)

@@ -52,14 +52,13 @@ class Scaled:
         """Never active in this pass."""
         return self.sums.n_active == 0
 
-    def delta_norm(self) -> Float64[Tensor, " latent"]:
+    def delta_norm(self, base: int = BASE, tuned: int = TUNED) -> Float64[Tensor, " latent"]:
         """1/2 (1 + (|d_tuned| - |d_base|) / max): 0 base-only, 1 tuned-only (method.md section 3)."""
-        base, tuned = self.norms[BASE], self.norms[TUNED]
-        return (1 + (tuned - base) / torch.maximum(base, tuned)) / 2
+        first, second = self.norms[base], self.norms[tuned]
+        return (1 + (second - first) / torch.maximum(first, second)) / 2
 
-    def evidence(self, own: int) -> SideEvidence:
-        """What the call of one side reads, with model `own`'s direction as the probe."""
-        other = TUNED if own == BASE else BASE
+    def evidence(self, own: int, other: int) -> SideEvidence:
+        """What the call of one side reads: model `own`'s direction is the probe, `other` is asked for it."""
         unknown = torch.full_like(self.nu[0, own, other], torch.nan)
         documents = None if self.bounds is None else self.sums.documents.counts().to(unknown.device)
         fields = {}
@@ -74,10 +73,13 @@ class Scaled:
             fields[f"beta_{name}_low"] = own_low
         return SideEvidence(**fields, n_active=self.sums.n_active, n_documents=documents)
 
-    def calls(self, settings: SelectionSettings) -> Calls:
-        """The exclusive call of every latent of a pair."""
-        sides: dict[Side, SideEvidence] = {"tuned": self.evidence(TUNED), "base": self.evidence(BASE)}
-        return call_latents(self.delta_norm(), sides, settings, dead=self.dead)
+    def calls(self, settings: SelectionSettings, base: int = BASE, tuned: int = TUNED) -> Calls:
+        """The exclusive call of every latent of two models, by default those of a pair."""
+        sides: dict[Side, SideEvidence] = {
+            "tuned": self.evidence(tuned, base),
+            "base": self.evidence(base, tuned),
+        }
+        return call_latents(self.delta_norm(base, tuned), sides, settings, dead=self.dead)
 
 
 def latent_table(
@@ -97,7 +99,7 @@ def pair_table(scaled: Scaled, calls: Calls) -> pd.DataFrame:
     import pandas as pd
 
     columns = {**_counts(scaled), **_betas_and_ratios(scaled), **_bounds(scaled)}
-    frame = pd.DataFrame({name: _column(values) for name, values in columns.items()})
+    frame = pd.DataFrame({name: column(values) for name, values in columns.items()})
     frame["kind"] = kinds(scaled.delta_norm(), alive=~scaled.dead)
     frame["call"] = calls.call
     frame["exclusive_to"] = pd.Series(calls.exclusive_to, dtype=object)
@@ -132,7 +134,7 @@ def _betas_and_ratios(scaled: Scaled) -> dict[str, Tensor]:
 
 
 def _bounds(scaled: Scaled) -> dict[str, Tensor]:
-    evidence = scaled.evidence(TUNED)
+    evidence = scaled.evidence(TUNED, BASE)
     error, reconstruction = evidence.nu_error_bounds, evidence.nu_reconstruction_bounds
     return {
         "nu_error_low": error[0],
@@ -142,7 +144,8 @@ def _bounds(scaled: Scaled) -> dict[str, Tensor]:
     }
 
 
-def _column(values: Tensor) -> np.ndarray:
+def column(values: Tensor) -> np.ndarray:
+    """A column of a table; what is not finite is NaN."""
     values = values.cpu()
     if values.is_floating_point():
         values = torch.where(values.isfinite(), values, torch.nan)

@@ -8,80 +8,104 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from crossdiff.core.codes import SparseCode
+
 CHUNK = 8192
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Per latent the `n` most similar latents of the other crosscoder, best first."""
+class Nearest:
+    """Per own latent the most similar latent of the other crosscoder, and how similar it is.
 
-    latent: Int[Tensor, "own candidate"]
-    cosine: Float[Tensor, "own candidate"]
+    Where there is nothing to compare with, the latent is -1 and the similarity NaN.
+    """
+
+    latent: Int[Tensor, " own"]
+    similarity: Float[Tensor, " own"]
 
 
-def nearest(
+def nearest_direction(
     own: Float[Tensor, "own width"],
     other: Float[Tensor, "other width"],
     *,
-    n: int,
     alive: Bool[Tensor, " other"],
-) -> Candidates:
-    """The `n` alive latents of the other crosscoder with the highest cosine, in slices of its latents."""
-    unit, best = _unit(own), None
+) -> Nearest:
+    """The alive latent of the other crosscoder with the highest cosine, in slices of its latents."""
+    unit = _unit(own)
+    best = Nearest(torch.full((len(own),), -1, dtype=torch.int64), own.new_full((len(own),), -torch.inf))
     for start in range(0, len(other), CHUNK):
         part = slice(start, min(start + CHUNK, len(other)))
-        cosine = unit @ _unit(other[part]).T
-        cosine = torch.where(alive[part], cosine, -torch.inf)
-        latent = torch.arange(part.start, part.stop, device=own.device).expand_as(cosine)
-        if best is not None:
-            cosine, latent = torch.cat([best.cosine, cosine], dim=1), torch.cat([best.latent, latent], dim=1)
-        order = cosine.sort(dim=1, descending=True, stable=True).indices[:, :n]
-        best = Candidates(latent.gather(1, order), cosine.gather(1, order))
-    return best or Candidates(torch.empty(len(own), 0, dtype=torch.int64), own.new_empty(len(own), 0))
+        cosine = torch.where(alive[part], unit @ _unit(other[part]).T, -torch.inf)
+        value, place = cosine.max(dim=1)
+        better = value > best.similarity
+        best = Nearest(
+            torch.where(better, place + start, best.latent), torch.where(better, value, best.similarity)
+        )
+    missing = best.similarity.isinf()
+    return Nearest(best.latent.masked_fill(missing, -1), best.similarity.masked_fill(missing, torch.nan))
 
 
 @dataclass
 class CodeCorrelation:
-    """Running sums for Pearson's correlation between chosen latents of two crosscoders on the same tokens.
+    """Running sums for Pearson's correlation of chosen latents with all latents of another crosscoder.
 
-    Row i of `own` is compared with column c of its candidates; memory O(own x candidates).
+    Codes are those of the same tokens; only active entries are touched; memory O(chosen x other).
     """
 
-    n_own: int
-    n_candidates: int
+    chosen: Int[Tensor, " own"]
+    n_latents: int
+    n_other: int
     n_tokens: int = 0
     own: Float64[Tensor, "moment own"] = field(init=False)
-    other: Float64[Tensor, "moment own candidate"] = field(init=False)
-    product: Float64[Tensor, "own candidate"] = field(init=False)
+    other: Float64[Tensor, "moment other"] = field(init=False)
+    product: Float64[Tensor, "own other"] = field(init=False)
 
     def __post_init__(self) -> None:
-        shape = (self.n_own, self.n_candidates)
-        self.own = torch.zeros(2, self.n_own, dtype=torch.float64)
-        self.other = torch.zeros(2, *shape, dtype=torch.float64)
-        self.product = torch.zeros(shape, dtype=torch.float64)
+        self.own = torch.zeros(2, len(self.chosen), dtype=torch.float64)
+        self.other = torch.zeros(2, self.n_other, dtype=torch.float64)
+        self.product = torch.zeros(len(self.chosen), self.n_other, dtype=torch.float64)
+        self._place = torch.full((self.n_latents,), -1, dtype=torch.int64)
+        self._place[self.chosen] = torch.arange(len(self.chosen))
 
-    def add(self, own: Float[Tensor, "token own"], other: Float[Tensor, "token own candidate"]) -> None:
-        """Codes of the same tokens: own latents, and for each of them its candidates."""
-        own, other = own.double(), other.double()
-        self.n_tokens += len(own)
-        self.own += torch.stack([own.sum(0), own.square().sum(0)])
-        self.other += torch.stack([other.sum(0), other.square().sum(0)])
-        self.product += torch.einsum("to,toc->oc", own, other)
+    def add(self, own: SparseCode, other: SparseCode) -> None:
+        """Codes of both crosscoders on the same tokens."""
+        if own.n_tokens != other.n_tokens:
+            raise ValueError(
+                f"codes of {own.n_tokens} and {other.n_tokens} tokens cannot be correlated; "
+                "encode the same tokens with both crosscoders"
+            )
+        self.n_tokens += own.n_tokens
+        place = self._place[own.latent]
+        kept = place >= 0
+        place, token, value = place[kept], own.token[kept], own.value[kept].double()
+        _add_moments(self.own, place, value)
+        _add_moments(self.other, other.latent, other.value.double())
+        counts = torch.bincount(other.token, minlength=other.n_tokens)[token]
+        first = torch.repeat_interleave(other.row_starts()[token] - (counts.cumsum(0) - counts), counts)
+        met = first + torch.arange(len(first))
+        repeated = torch.repeat_interleave(torch.arange(len(token)), counts)
+        flat = place[repeated] * self.n_other + other.latent[met]
+        self.product.view(-1).index_add_(0, flat, value[repeated] * other.value[met].double())
 
-    def merge(self, more: CodeCorrelation) -> None:
-        """Add the sums over other tokens."""
-        self.n_tokens += more.n_tokens
-        self.own += more.own
-        self.other += more.other
-        self.product += more.product
-
-    def value(self) -> Float64[Tensor, "own candidate"]:
+    def value(self) -> Float64[Tensor, "own other"]:
         """Correlations; NaN where a latent was constant."""
         n = self.n_tokens
-        covariance = self.product - self.own[0][:, None] * self.other[0] / n
-        spread_own = (self.own[1] - self.own[0].square() / n)[:, None]
-        spread_other = self.other[1] - self.other[0].square() / n
-        return covariance / (spread_own * spread_other).sqrt()
+        covariance = self.product - torch.outer(self.own[0], self.other[0]) / n
+        spread = [moments[1] - moments[0].square() / n for moments in (self.own, self.other)]
+        return covariance / torch.outer(*spread).sqrt()
+
+    def nearest(self) -> Nearest:
+        """The latent of the other crosscoder whose code correlates most with each chosen one's."""
+        correlation = self.value()
+        known = correlation.isfinite()
+        value, latent = torch.where(known, correlation, -torch.inf).max(dim=1)
+        none = ~known.any(dim=1)
+        return Nearest(latent.masked_fill(none, -1), value.masked_fill(none, torch.nan))
+
+
+def _add_moments(moments: Tensor, place: Tensor, value: Tensor) -> None:
+    moments[0].index_add_(0, place, value)
+    moments[1].index_add_(0, place, value.square())
 
 
 def _unit(directions: Tensor) -> Tensor:

@@ -22,6 +22,11 @@ class LayerRows(Protocol):
         ...
 
     @property
+    def layer(self) -> int:
+        """Index of the block whose output the rows are."""
+        ...
+
+    @property
     def token_hash(self) -> str:
         """Hash of the token set that the rows belong to."""
         ...

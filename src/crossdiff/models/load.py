@@ -19,7 +19,7 @@ from crossdiff.models.pair import Attention, ModelSettings, check_layers
 from crossdiff.models.reach import hub
 from crossdiff.models.weights import checkpoint_folder, link_needed
 
-_WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
+WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -60,7 +60,7 @@ def load_config(model: ModelSettings, path: str) -> Any:
     """The model's configuration, with one clear message where it cannot be had."""
     from transformers import AutoConfig
 
-    with hub(f"model {model.path}", way_out=_WAY_OUT, remote=not Path(path).is_dir()):
+    with hub(f"model {model.path}", way_out=WAY_OUT, remote=not Path(path).is_dir()):
         return AutoConfig.from_pretrained(
             path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
@@ -110,7 +110,7 @@ def _truncate(text: Any, n_blocks: int) -> None:
 
 
 def _load_first_blocks(model: ModelSettings, path: str, config: Any, n_blocks: int) -> nn.Module:
-    checkpoint = checkpoint_folder(model, path, n_blocks=n_blocks, way_out=_WAY_OUT)
+    checkpoint = checkpoint_folder(model, path, n_blocks=n_blocks, way_out=WAY_OUT)
     if checkpoint is None:
         return _from_pretrained(model, path, config, revision=model.revision)
     with TemporaryDirectory(prefix="crossdiff-checkpoint-") as view:
@@ -123,7 +123,7 @@ def _from_pretrained(model: ModelSettings, path: str, config: Any, *, revision: 
     from transformers import AutoModel, AutoModelForCausalLM
 
     kind = AutoModel if model.adapter is None else AutoModelForCausalLM
-    with _quiet(), hub(f"model {model.path}", way_out=_WAY_OUT, remote=not Path(path).is_dir()):
+    with quiet(), hub(f"model {model.path}", way_out=WAY_OUT, remote=not Path(path).is_dir()):
         loaded = kind.from_pretrained(
             path,
             config=config,
@@ -133,10 +133,16 @@ def _from_pretrained(model: ModelSettings, path: str, config: Any, *, revision: 
             device_map=model.device_map,
             trust_remote_code=model.trust_remote_code,
         )
-    return loaded if model.adapter is None else _with_adapter(loaded, model.adapter)
+    return loaded if model.adapter is None else body_of(merge_adapter(loaded, model.adapter))
 
 
-def _with_adapter(causal: Any, adapter: str) -> nn.Module:
+def body_of(causal: Any) -> nn.Module:
+    """Embedding and blocks of a causal model, without its head."""
+    return getattr(causal, causal.base_model_prefix)
+
+
+def merge_adapter(causal: Any, adapter: str) -> Any:
+    """The causal model with a PEFT adapter merged into its weights."""
     try:
         from peft import PeftModel
     except ImportError:
@@ -151,12 +157,11 @@ def _with_adapter(causal: Any, adapter: str) -> nn.Module:
         warnings.filterwarnings(
             "ignore", message="Found missing adapter keys|.*unexpected", category=UserWarning
         )
-        merged: Any = PeftModel.from_pretrained(causal, adapter).merge_and_unload()
-    return getattr(merged, merged.base_model_prefix)
+        return PeftModel.from_pretrained(causal, adapter).merge_and_unload()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No report of the weights that are left out on purpose, and no bar per file."""
     from transformers.utils import logging
 

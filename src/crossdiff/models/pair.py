@@ -61,6 +61,8 @@ class ModelPair(Settings):
 
     Pairs that name the same one share their token set and so the harvest of their common base.
     """
+    seed: int | None = None
+    """Seed of this pair's crosscoder; the experiment's unless given (experiment=seed_null)."""
 
     @property
     def template_model(self) -> ModelSettings:

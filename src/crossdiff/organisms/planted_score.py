@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.organisms.planted import Planted
+from crossdiff.organisms.planted import KINDS, Planted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,15 @@ def score(table: pd.DataFrame, crosscoder: Crosscoder, planted: Planted) -> dict
             figures = _retrieval(found, mask, planted, members)
             row |= {f"{method}_{name}_{group}": value for name, value in figures.items()}
         row[f"{method}_n_called"] = int(mask.sum())
+        row |= {f"{method}_called_{kind}": n for kind, n in _called_by_kind(found, mask, planted).items()}
     return row
+
+
+def _called_by_kind(found: Recovery, called: Bool[Tensor, " latent"], planted: Planted) -> dict[str, int]:
+    """Called latents by the kind of the planted latent they resemble; `unmatched` resemble none."""
+    matched = called & (found.learned_cosine > MATCHED)
+    counts = {kind: int((matched & planted.of(kind)[found.planted]).sum()) for kind in KINDS}
+    return {**counts, "unmatched": int((called & (found.learned_cosine <= MATCHED)).sum())}
 
 
 def _groups(planted: Planted) -> dict[str, Bool[Tensor, " planted"]]:

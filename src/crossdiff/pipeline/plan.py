@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from crossdiff.config import Experiment
+from crossdiff.config import Comparison, Experiment
 from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
@@ -16,6 +16,8 @@ from crossdiff.stages.blend import BlendInputs
 from crossdiff.stages.compare import CompareInputs
 from crossdiff.stages.documents import DocumentsInputs
 from crossdiff.stages.harvest import HarvestInputs
+from crossdiff.stages.match import ROLES as MATCH_ROLES
+from crossdiff.stages.match import MatchInputs
 from crossdiff.stages.organism import OrganismInputs
 from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
@@ -136,7 +138,7 @@ class Planner:
                 dictionary=experiment.dictionary,
                 sparsity=experiment.sparsity,
                 training=experiment.training,
-                seed=experiment.seed,
+                seed=experiment.seed if pair.seed is None else pair.seed,
                 **shared,
             ),
             parents,
@@ -204,9 +206,22 @@ class Planner:
             f"scale_{treatment}": self.chains[treatment]["scale"],
             f"documents_{reference}": self.chains[reference]["documents"],
             f"documents_{treatment}": self.chains[treatment]["documents"],
-            **self.organism,
+            "match": self.match(comparison),
         }
+        if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
+            parents |= self.organism
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
+
+    def match(self, comparison: Comparison) -> Step:
+        """Twins of each pair's exclusive latents in the other pair's crosscoder."""
+        experiment, parents = self.experiment, {"tokens": self.tokens}
+        for pair in experiment.pairs:
+            own = {**self.activations(pair), **self.chains[pair.name]}
+            parents |= {f"{role}_{pair.name}": own[role] for role in MATCH_ROLES}
+        names = (comparison.reference.name, comparison.treatment.name)
+        inputs = MatchInputs(pairs=names, layer=experiment.layer, mask=experiment.mask)
+        size = self.crosscoder_cost(comparison.reference, products=2.0, training=False)
+        return Step("match", "_vs_".join(names), inputs, parents, size)
 
     @cached_property
     def report(self) -> Step:

@@ -18,7 +18,11 @@ RUN = "run_"
 def study_step(experiment: Experiment, study: Study) -> Step:
     """The last step of a study, standing on everything else."""
     planners = {name: Planner(_derived(experiment, changes)) for name, changes in _runs(experiment, study)}
-    extras = {name: _extra(step, planners) for name, step in study.extras(experiment).items()}
+    sources = {name: Planner(_derived(experiment, c)) for name, c in study.sources(experiment).items()}
+    extras = {
+        name: _extra(step, {**sources, **planners}, experiment)
+        for name, step in study.extras(experiment).items()
+    }
     inputs = StudyInputs(title=experiment.title, study=study, runs=tuple(planners), extras=tuple(extras))
     parents = {f"{RUN}{name}": planner.report for name, planner in planners.items()}
     parents |= {f"extra_{name}": step for name, step in extras.items()}
@@ -45,10 +49,10 @@ def _derived(experiment: Experiment, changes: Mapping) -> Experiment:
     return Experiment.model_validate(fields)
 
 
-def _extra(asked: ExtraStep, planners: Mapping[str, Planner]) -> Step:
+def _extra(asked: ExtraStep, planners: Mapping[str, Planner], experiment: Experiment) -> Step:
     parents = {role: _find(wanted, planners, asked) for role, wanted in asked.parents.items()}
     found = {role: step for role, step in parents.items() if step is not None}
-    return Step(asked.stage, asked.label, asked.inputs, found, _cost(asked, planners))
+    return Step(asked.stage, asked.label, asked.inputs, found, _cost(asked, experiment))
 
 
 def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> Step | None:
@@ -63,12 +67,11 @@ def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> St
     )
 
 
-def _cost(asked: ExtraStep, planners: Mapping[str, Planner]) -> Cost:
+def _cost(asked: ExtraStep, experiment: Experiment) -> Cost:
     """Forward passes of `asked.n_tokens` tokens through every model of the step."""
     total = Cost()
-    toy = next(iter(planners.values())).experiment.organism
     for model in asked.models:
-        shape = cost.model_shape(model, toy)
+        shape = cost.model_shape(model, experiment.organism)
         layer = 0 if shape is None else shape.n_blocks - 1
         size = cost.harvest_cost(shape, layer=layer, n_tokens=asked.n_tokens, bytes_per_value=0)
         total = total + size

@@ -152,23 +152,31 @@ def _matched(comparison: ComparisonSource) -> Block | None:
     matched = comparison.facts.get("matched")
     if not matched:
         return None
-    rows = []
-    for row in matched.get("pairs", []):
-        reference, treatment = row["reference"], row["treatment"]
-        rows.append(
-            (
-                _latent(comparison.reference, reference),
-                _latent(comparison.treatment, treatment),
-                row.get("cosine"),
-            )
+    rows = [
+        (
+            _latent(comparison.reference, row["reference"]),
+            _latent(comparison.treatment, row["treatment"]),
+            row.get("cosine"),
+            row.get("correlation"),
+            {True: "both", False: "one"}.get(row.get("both_exclusive")),
         )
+        for row in matched.get("pairs", [])
+    ]
     n_new, n_gone = len(matched.get("new", [])), len(matched.get("gone", []))
+    unclear = {
+        pair: counts["direction_only"] + counts["code_only"]
+        for pair, counts in matched.get("counts", {}).items()
+    }
+    left = "; ".join(f"{pair}: {count:,} match by one of the two only" for pair, count in unclear.items())
     return {
         "title": "Matched and new latents",
-        "text": f"{len(rows):,} exclusive latents have a partner in the other pair, {n_new:,} are new in "
-        f"{comparison.treatment}, {n_gone:,} are only in {comparison.reference}.",
+        "text": f"{len(rows):,} exclusive latents have a twin in the other pair's crosscoder "
+        f"({matched.get('rule', 'by decoder cosine')}), {n_new:,} are new in {comparison.treatment}, "
+        f"{n_gone:,} are only in {comparison.reference}{'; ' + left if left else ''}.",
         "table": tables.plain(
-            [comparison.reference, comparison.treatment, "Cosine"], rows, numeric=[0, 1, 2]
+            [comparison.reference, comparison.treatment, "Cosine", "Correlation", "Exclusive"],
+            rows,
+            numeric=[0, 1, 2, 3],
         ),
     }
 

@@ -78,6 +78,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     comparison |= _against_truth(inputs, reference, treatment, parents.get("organism"))
     comparison["labels"] = labels(inputs, parents, rows)
     comparison["notes"] += [*label_notes(comparison["labels"]), *refusal_notes(comparison["refusal_bounds"])]
+    comparison |= _matching(parents.get("match"))
     write_json(comparison, draft / "comparison.json")
     return {
         "verdict": comparison["verdict"],
@@ -213,6 +214,15 @@ def _comparison(
         "verdict": verdict(deltas),
         "notes": notes,
     }
+
+
+def _matching(match: Path | None) -> dict[str, Any]:
+    """Which exclusive latents have a twin in the other pair (stage match); nothing without that step."""
+    if match is None:
+        return {}
+    record = read_json(match / "matches.json")
+    counts = {"counts": record["pairs"], "n_tokens": record["n_tokens"], "rule": record["rule"]}
+    return {"matched": {**record["matched"], **counts}}
 
 
 def _against_truth(

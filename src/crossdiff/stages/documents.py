@@ -22,7 +22,7 @@ from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.scale import open_activations, open_crosscoder
+from crossdiff.stages.activations import open_activations, open_crosscoder
 
 if TYPE_CHECKING:
     import pandas as pd

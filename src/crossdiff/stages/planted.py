@@ -1,7 +1,8 @@
-"""Study: crosscoders of several kinds on planted activations, and what their exclusive calls recover."""
+"""Crosscoders of several kinds on planted activations, and what their exclusive calls recover."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from crossdiff.core.diagnostics import shrinkage_and_decoupling
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.latent_scaling import latent_scaling
 from crossdiff.core.selection import SelectionSettings
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, within
 from crossdiff.organisms.planted import Planted, PlantedSettings
 from crossdiff.organisms.planted_score import score
 from crossdiff.organisms.planted_source import PlantedSource
@@ -54,7 +55,7 @@ def contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
 
 
 class PlantedInputs(Settings):
-    """Which contenders on how much of which planted activations, for which seeds."""
+    """Which contenders on how much of which planted activations; `seed` draws both truth and training."""
 
     planted: PlantedSettings = PlantedSettings()
     contenders: tuple[Contender, ...] = Field(default_factory=contenders)
@@ -64,53 +65,54 @@ class PlantedInputs(Settings):
     selection: SelectionSettings = SelectionSettings()
     n_documents: int = Field(default=6000, ge=40)
     n_scaling_documents: int = Field(default=3000, ge=40)
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seed: int = 0
 
 
 def run(inputs: PlantedInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write `planted.csv` (one row per contender and seed) and `planted.json` (means over seeds)."""
+    """Write a crosscoder, its latent table and its scores per contender, and `planted.csv` with all scores.
+
+    A killed run goes on at the contender in hand.
+    """
     import pandas as pd
 
-    from crossdiff.io.tables import write_json
+    from crossdiff.io.tables import read_json, write_json
 
+    source: PlantedSource | None = None
     rows = []
-    for seed in inputs.seeds:
-        planted = Planted(inputs.planted, seed)
-        source = PlantedSource(planted, n_documents=inputs.n_documents)
-        for contender in inputs.contenders:
-            folder = draft / f"{contender.name}_{seed}"
-            rows.append(
-                {
-                    "contender": contender.name,
-                    "seed": seed,
-                    **_one(inputs, contender, source, folder, runtime),
-                }
+    for contender in inputs.contenders:
+        folder = draft / contender.name
+        folder.mkdir(exist_ok=True)
+        if not (folder / "scores.json").is_file():
+            source = source or PlantedSource(
+                Planted(inputs.planted, inputs.seed), n_documents=inputs.n_documents
             )
-            pd.DataFrame(rows).to_csv(draft / "planted.csv", index=False)
-    means = summary(rows)
-    write_json({"version": 1, "contenders": means}, draft / "planted.json")
-    return {f"{name}_f1": figures["scaling_f1_all"] for name, figures in means.items()}
+            write_json(one(inputs, contender, source, folder=folder, runtime=runtime), folder / "scores.json")
+        rows.append({"contender": contender.name, "seed": inputs.seed, **read_json(folder / "scores.json")})
+    pd.DataFrame(rows).to_csv(draft / "planted.csv", index=False)
+    return {f"{row['contender']}_f1": row["scaling_f1_all"] for row in rows}
 
 
-def _one(
-    inputs: PlantedInputs, contender: Contender, source: PlantedSource, folder: Path, runtime: Runtime
+def one(
+    inputs: PlantedInputs, contender: Contender, source: PlantedSource, *, folder: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Train, scale and score one crosscoder."""
+    from crossdiff.io.tables import write_table
     from crossdiff.training.fit import RunFolder, TrainingRun, fit
 
-    folder.mkdir(parents=True, exist_ok=True)
-    run_ = TrainingRun(
+    training_run = TrainingRun(
         dictionary=contender.dictionary,
-        sparsity=contender.sparsity,
+        sparsity=within(contender.sparsity, inputs.training.total_steps()),
         training=inputs.training,
-        seed=source.planted.seed,
+        seed=inputs.seed,
         device=runtime.device,
         progress=runtime.progress,
     )
-    crosscoder, figures = fit(run_, source, RunFolder(folder))
+    crosscoder, figures = fit(training_run, source, RunFolder(folder))
     crosscoder.save(folder / "crosscoder")
+    shutil.rmtree(RunFolder(folder).checkpoint.parent, ignore_errors=True)
     table = scaled(crosscoder, source.planted, inputs)
-    kept = {name: figures[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share")}
+    write_table(table, folder / "latents.parquet", version=1, kind="latents")
+    kept = {name: figures[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share", "train_seconds")}
     counts = shrinkage_and_decoupling(table, inputs.selection)
     found = {name: counts[name]["tuned"] for name in ("shrinkage", "decoupling", "by_norm")}
     return {**kept, **found, **score(table, crosscoder, source.planted)}
@@ -121,18 +123,3 @@ def scaled(crosscoder: Crosscoder, planted: Planted, inputs: PlantedInputs) -> p
     fresh = planted.batches(first=inputs.n_documents, n_documents=inputs.n_scaling_documents)
     batches = ((batch.x, batch.document) for batch in fresh)
     return latent_scaling(crosscoder, batches, dtype=torch.float32, selection=inputs.selection)
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean over seeds per contender; null where no seed had a value."""
-    found: dict[str, dict[str, float | None]] = {}
-    for name in dict.fromkeys(row["contender"] for row in rows):
-        mine = [row for row in rows if row["contender"] == name]
-        columns = [column for column in mine[0] if column not in ("contender", "seed")]
-        found[name] = {column: _mean([row[column] for row in mine]) for column in columns}
-    return found
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,10 +14,14 @@ from crossdiff.core.diagnostics import diagnose
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
 from crossdiff.core.latent_table import Scaled, pair_table
 from crossdiff.core.selection import SelectionSettings
-from crossdiff.data.shards import MaskSettings, PairedActivations, PairedBatch
+from crossdiff.data.shards import MaskSettings, PairedBatch
 from crossdiff.io.progress import track
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.activations import open_activations, open_crosscoder
+
+if TYPE_CHECKING:
+    from crossdiff.training.source import ActivationSource
 
 VERSION = 1
 TABLE_VERSION = 1
@@ -41,44 +45,24 @@ def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     crosscoder = open_crosscoder(parents, activations).to(runtime.device)
     worker = in_dtype(crosscoder, getattr(torch, inputs.dtype))
     sums = accumulate(worker, activations, inputs.batch_size, progress=runtime.progress)
-    scaled = Scaled.of(worker.decoder, sums)
-    calls = scaled.calls(inputs.selection)
+    return write_scaled(worker, sums, inputs.selection, draft)
+
+
+def write_scaled(
+    crosscoder: Crosscoder, sums: ScalingSums, selection: SelectionSettings, draft: Path
+) -> dict[str, Any]:
+    """The pair's table and diagnostics from the sums of a pass; returns the step's figures."""
+    scaled = Scaled.of(crosscoder.decoder, sums)
+    calls = scaled.calls(selection)
     table = pair_table(scaled, calls)
-    found = diagnose(table, scaled, calls, decoder=worker.decoder.detach(), selection=inputs.selection)
+    found = diagnose(table, scaled, calls, decoder=crosscoder.decoder.detach(), selection=selection)
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents")
     write_json(found, draft / "diagnostics.json")
     return summary(found)
 
 
-def open_activations(
-    parents: Mapping[str, Path], layer: int, mask: MaskSettings, *, device: str = "cpu"
-) -> PairedActivations:
-    """The pair's harvests on their shared tokens, base first; `device` runs the models of a live source."""
-    harvests = [parents["harvest_base"], parents["harvest_tuned"]]
-    return PairedActivations.open(parents["tokens"], harvests, layer=layer, mask=mask, device=device)
-
-
-def open_crosscoder(parents: Mapping[str, Path], activations: PairedActivations) -> Crosscoder:
-    """The trained crosscoder; another width, another number of models or an unset threshold is refused."""
-    folder = parents["train"] / "crosscoder"
-    crosscoder = Crosscoder.load(folder)
-    expected = (activations.n_models, activations.d_model)
-    if (crosscoder.n_models, crosscoder.d_model) != expected:
-        raise ValueError(
-            f"{folder} reads {crosscoder.n_models} models of width {crosscoder.d_model}, the harvests hold "
-            f"{expected[0]} of width {expected[1]}; train on these harvests, "
-            "or harvest the crosscoder's models"
-        )
-    if bool(crosscoder.threshold.isnan()):
-        raise ValueError(
-            f"{folder} has no inference threshold (NaN), so no latent could be called active; train it "
-            "to the end (training sets the threshold), or set `crosscoder.threshold` and save it again"
-        )
-    return crosscoder
-
-
 def accumulate(
-    crosscoder: Crosscoder, activations: PairedActivations, batch_size: int, *, progress: bool = False
+    crosscoder: Crosscoder, activations: ActivationSource, batch_size: int, *, progress: bool = False
 ) -> ScalingSums:
     """One pass over all kept tokens."""
     sums = empty_sums(crosscoder, documents=True)
@@ -89,8 +73,8 @@ def accumulate(
     return sums
 
 
-def _batches(activations: PairedActivations, batch_size: int, *, progress: bool) -> Iterator[PairedBatch]:
-    total = -(-activations.n_kept("all") // batch_size)
+def _batches(activations: ActivationSource, batch_size: int, *, progress: bool) -> Iterator[PairedBatch]:
+    total = -(-len(activations.rows()) // batch_size)
     batches = activations.batches(split="all", batch_size=batch_size)
     return track(batches, total=total, description="scale", unit="batch", enabled=progress)
 
@@ -105,5 +89,22 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         "dead_share": found["dead_share"],
         "l0": found["l0"],
         "rejected": found["rejected"],
+        **{f"stopped_{side}": _listed(found["rejected"][side]) for side in ("tuned", "base")},
+        "split_half": _agreement(found["split_half"]),
         "signature": found["signature"]["sentence"],
     }
+
+
+def _listed(stopped: dict[str, int]) -> str:
+    """Latents that each clause stopped first, in the order of the clauses, as one phrase."""
+    return " ".join(f"{clause}={count}" for clause, count in stopped.items() if count) or "none"
+
+
+def _agreement(halves: dict[str, Any] | None) -> str:
+    """How many exclusive latents of two halves of the documents agree, per side."""
+    if halves is None:
+        return "unknown (no documents)"
+    return ", ".join(
+        f"{side} {half['both']} of {half['first'] + half['second'] - half['both']}"
+        for side, half in halves.items()
+    )

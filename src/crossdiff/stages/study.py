@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Protocol
 from pydantic import SerializeAsAny
 
 from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.selection import SelectionSettings
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.data.corpus import CorpusSettings
+from crossdiff.data.shards import MaskSettings
 from crossdiff.io.tables import write_json
 from crossdiff.models.pair import ModelPair, ModelSettings
 from crossdiff.organisms.settings import ToySettings
@@ -52,6 +54,10 @@ class Asked(Protocol):
     @property
     def corpus(self) -> CorpusSettings: ...  # noqa: D102
     @property
+    def mask(self) -> MaskSettings: ...  # noqa: D102
+    @property
+    def selection(self) -> SelectionSettings: ...  # noqa: D102
+    @property
     def dictionary(self) -> DictionarySettings: ...  # noqa: D102
     @property
     def sparsity(self) -> Sparsity: ...  # noqa: D102
@@ -61,8 +67,8 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class From:
-    """A step of one of the study's runs, by stage and label (the label of a harvest is its model's name,
-    of train, scale and documents the pair's); an `optional` one may be missing (a run without organism)."""
+    """A step of one of the study's runs or sources, by stage and label (a harvest's label is its model's
+    name, that of train, scale and documents the pair's); an `optional` one may be missing (no organism)."""
 
     run: str
     stage: str
@@ -95,6 +101,10 @@ class Study(Settings):
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """Name of each run -> what it changes; the experiment as it stands, unless a study says more."""
         return {"run": {}}
+
+    def sources(self, experiment: Asked) -> Mapping[str, Changes]:
+        """Experiments whose steps `extras` may stand on, without a report of their own."""
+        return {}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
         """Steps beyond those of the runs' reports."""

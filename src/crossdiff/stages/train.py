@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK, within
 from crossdiff.data.shards import MaskSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from crossdiff.training.source import ActivationSource
 
 VERSION = 1
 
@@ -30,21 +33,26 @@ class TrainInputs(Settings):
 
 def run(inputs: TrainInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `crosscoder/`, `metrics.csv` and `training.json`; a killed run continues where it was saved."""
-    from crossdiff.data.shards import PairedActivations
+    from crossdiff.stages.activations import open_activations
+
+    open_source = partial(open_activations, parents, inputs.layer, inputs.mask, device=runtime.device)
+    return fit_and_save(inputs, parents, open_source, draft=draft, runtime=runtime)
+
+
+def fit_and_save(
+    inputs: TrainInputs,
+    parents: Mapping[str, Path],
+    open_source: Callable[[], ActivationSource],
+    *,
+    draft: Path,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """Train on `open_source()` and write everything; the crosscoder's metadata names inputs and parents."""
     from crossdiff.data.tokens import TokenSet
     from crossdiff.io.tables import write_json
     from crossdiff.training.launch import fit_on_devices
     from crossdiff.training.run import RunFolder, TrainingRun
 
-    harvests = [parents["harvest_base"], parents["harvest_tuned"]]
-    open_source = partial(
-        PairedActivations.open,
-        parents["tokens"],
-        harvests,
-        layer=inputs.layer,
-        mask=inputs.mask,
-        device=runtime.device,
-    )
     training_run = TrainingRun(
         dictionary=inputs.dictionary,
         sparsity=within(inputs.sparsity, inputs.training.total_steps()),

@@ -1,0 +1,75 @@
+"""A whole causal model whose state after one block can be replaced: what would it say from there?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossdiff.models.hooks import decoder_blocks, replaced
+from crossdiff.models.load import (
+    DTYPES,
+    WAY_OUT,
+    body_of,
+    check_device,
+    check_layers,
+    load_config,
+    merge_adapter,
+    quiet,
+)
+from crossdiff.models.pair import ModelSettings
+from crossdiff.models.reach import hub
+
+
+@dataclass
+class CausalModel:
+    """All blocks and the head."""
+
+    model: Any
+    blocks: nn.ModuleList
+
+    @torch.inference_mode()
+    def logits(
+        self,
+        ids: Int[Tensor, " place"],
+        states: Float[Tensor, "state place d_model"],
+        *,
+        layer: int,
+    ) -> Float[Tensor, "state place vocabulary"]:
+        """Logits for one text when the output of block `layer` is each of `states` (float32).
+
+        Blocks up to `layer` are computed and thrown away: that costs `(layer + 1) / n_blocks` of the pass
+        and keeps whatever masks and positions the architecture makes for the later ones.
+        """
+        weights = next(self.model.parameters())
+        rows = ids.to(weights.device, torch.int64).expand(len(states), -1)
+        with replaced(self.blocks[layer], states.to(weights.device, weights.dtype)):
+            return self.model(input_ids=rows, use_cache=False).logits.float()
+
+
+def load_causal(model: ModelSettings, path: str, *, layer: int, device: str = "cpu") -> CausalModel:
+    """The whole model in its own dtype; a `layer` that it does not have is refused."""
+    from transformers import AutoModelForCausalLM
+
+    target = check_device(device)
+    n_blocks = load_config(model, path).get_text_config(decoder=True).num_hidden_layers
+    check_layers(model, [layer], n_blocks)
+    with quiet(), hub(f"model {model.path}", way_out=WAY_OUT, remote=not Path(path).is_dir()):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=model.revision,
+            dtype=DTYPES[model.dtype],
+            attn_implementation=model.attention,
+            device_map=model.device_map,
+            trust_remote_code=model.trust_remote_code,
+        )
+    if model.adapter is not None:
+        loaded = merge_adapter(loaded, model.adapter)
+    if model.device_map is None:
+        loaded = loaded.to(target)
+    loaded = loaded.eval().requires_grad_(requires_grad=False)
+    return CausalModel(loaded, decoder_blocks(body_of(loaded), n_blocks))

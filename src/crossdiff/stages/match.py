@@ -1,0 +1,182 @@
+"""Which exclusive latents of one pair have a twin in the other pair's crosscoder, and which are new."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+
+from crossdiff.core.active_products import active_code
+from crossdiff.core.codes import SparseCode
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.matching import CodeCorrelation, Nearest, nearest_direction
+from crossdiff.core.selection import exclusive_latents
+from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.io.tables import read_table, write_json, write_table
+from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.activations import open_activations, open_crosscoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+TABLE_VERSION = 1
+ROLES = ("harvest_base", "harvest_tuned", "train", "scale")
+Verdict = Literal["twin", "direction_only", "code_only", "new"]
+VERDICTS: tuple[Verdict, ...] = ("twin", "direction_only", "code_only", "new")
+
+
+class MatchInputs(Settings):
+    """Two pairs by name, and what counts as similar; parents are `<role>_<pair>` of `ROLES`, and tokens.
+
+    min_cosine
+        Of the tuned models' decoder directions (the other model of a tuned-exclusive latent has none).
+    min_correlation
+        Pearson's, of the codes on the same tokens, zeros included.
+    n_tokens
+        At most so many tokens are encoded, in whole documents spread evenly over the corpus.
+    """
+
+    pairs: tuple[str, str]
+    layer: int = Field(ge=0)
+    mask: MaskSettings = MaskSettings()
+    min_cosine: float = Field(default=0.7, gt=0, lt=1)
+    min_correlation: float = Field(default=0.5, gt=0, lt=1)
+    n_tokens: int = Field(default=200_000, ge=1)
+    max_latents: int = Field(default=2000, ge=1)
+    """Exclusive latents that are looked for, per pair; those beyond are counted as left out."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    activations: PairedActivations
+    crosscoder: Crosscoder
+    table: pd.DataFrame
+    exclusive: torch.Tensor
+    n_left_out: int
+
+    @property
+    def alive(self) -> torch.Tensor:
+        return torch.tensor((self.table["n_active"] > 0).to_numpy())
+
+    def code(self, rows: torch.Tensor) -> SparseCode:
+        x = self.activations.read(rows).x.to(self.crosscoder.decoder.device)
+        found = active_code(self.crosscoder, self.crosscoder.normaliser.normalise(x))
+        moved = (part.cpu() for part in (found.token, found.latent, found.value))
+        return SparseCode(*moved, found.n_tokens, found.n_latents)
+
+
+def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `matches.parquet` (a row per exclusive latent of either pair) and `matches.json` (the counts)."""
+    import pandas as pd
+
+    pairs = [_open(name, inputs, parents, runtime) for name in inputs.pairs]
+    rows = shared_rows(pairs[0].activations, pairs[1].activations, n_tokens=inputs.n_tokens)
+    sums = correlations(pairs[0], pairs[1], rows)
+    rule = f"cosine >= {inputs.min_cosine:g} and correlation of codes >= {inputs.min_correlation:g}"
+    tables, record = [], {"version": 1, "n_tokens": len(rows), "rule": rule, "pairs": {}}
+    for index, name in enumerate(inputs.pairs):
+        own, other = pairs[index], pairs[1 - index]
+        by_direction = nearest_direction(
+            own.crosscoder.decoder[own.exclusive, -1].cpu(),
+            other.crosscoder.decoder[:, -1].cpu(),
+            alive=other.alive,
+        )
+        table = match_table(
+            own, other, by_direction=by_direction, by_code=sums[index].nearest(), inputs=inputs
+        )
+        tables.append(table.assign(pair=name, other_pair=inputs.pairs[1 - index]))
+        record["pairs"][name] = _counts(table, own)
+    record["matched"] = matched(*tables)
+    write_table(pd.concat(tables), draft / "matches.parquet", version=TABLE_VERSION, kind="matches")
+    write_json(record, draft / "matches.json")
+    return {f"{name}_{what}": record["pairs"][name][what] for name in inputs.pairs for what in VERDICTS}
+
+
+def _open(name: str, inputs: MatchInputs, parents: Mapping[str, Path], runtime: Runtime) -> _Pair:
+    own = {"tokens": parents["tokens"], **{role: parents[f"{role}_{name}"] for role in ROLES}}
+    activations = open_activations(own, inputs.layer, inputs.mask, device=runtime.device)
+    crosscoder = open_crosscoder(own, activations).to(runtime.device).requires_grad_(requires_grad=False)
+    table = read_table(own["scale"] / "latents.parquet", kind="latents")
+    exclusive = torch.tensor(exclusive_latents(table, "tuned"), dtype=torch.int64)
+    kept = exclusive[: inputs.max_latents]
+    return _Pair(activations, crosscoder, table, kept, len(exclusive) - len(kept))
+
+
+def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens: int) -> torch.Tensor:
+    """Rows that both pairs keep, of every n-th document, so that there are at most about `n_tokens`."""
+    rows = (first.kept & second.kept).nonzero().flatten()
+    document = first.token_set.document_of(rows)
+    every = max(1, -(-len(rows) // n_tokens))
+    return rows[document % every == 0]
+
+
+def correlations(first: _Pair, second: _Pair, rows: torch.Tensor) -> tuple[CodeCorrelation, CodeCorrelation]:
+    """Correlations of each pair's exclusive latents with all latents of the other, in one pass."""
+    n = (first.crosscoder.n_latents, second.crosscoder.n_latents)
+    sums = (CodeCorrelation(first.exclusive, n[0], n[1]), CodeCorrelation(second.exclusive, n[1], n[0]))
+    for part in rows.split(4096):
+        codes = (first.code(part), second.code(part))
+        sums[0].add(codes[0], codes[1])
+        sums[1].add(codes[1], codes[0])
+    return sums
+
+
+def match_table(
+    own: _Pair, other: _Pair, *, by_direction: Nearest, by_code: Nearest, inputs: MatchInputs
+) -> pd.DataFrame:
+    """One row per exclusive latent: the nearest latents of the other pair, and what that makes of it.
+
+    twin: the nearest by direction and the nearest by code both pass their minimum (`same_latent` counts
+    those where they are one latent); direction_only, code_only: only that one passes; new: neither does.
+    """
+    import pandas as pd
+
+    close = by_direction.similarity >= inputs.min_cosine
+    together = by_code.similarity >= inputs.min_correlation
+    verdict = [
+        VERDICTS[(0 if c else 2) if t else (1 if c else 3)] for c, t in zip(close, together, strict=True)
+    ]
+    owner = other.table["exclusive_to"].tolist()
+    return pd.DataFrame(
+        {
+            "latent": own.exclusive.numpy(),
+            "direction_latent": by_direction.latent.numpy(),
+            "cosine": by_direction.similarity.detach().double().numpy(),
+            "code_latent": by_code.latent.numpy(),
+            "correlation": by_code.similarity.numpy(),
+            "verdict": verdict,
+            "direction_exclusive": [j >= 0 and owner[j] == "tuned" for j in by_direction.latent.tolist()],
+            "code_exclusive": [j >= 0 and owner[j] == "tuned" for j in by_code.latent.tolist()],
+        }
+    )
+
+
+def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
+    """What the comparison's page lists: twins once each, and the latents of either pair without one."""
+    twins: dict[tuple[int, int], dict[str, Any]] = {}
+    for own, other, table in (("treatment", "reference", treatment), ("reference", "treatment", reference)):
+        for row in table[table["verdict"] == "twin"].to_dict("records"):
+            found = {own: int(row["latent"]), other: int(row["code_latent"])}
+            similarity = {name: round(float(row[name]), 4) for name in ("cosine", "correlation")}
+            both = {"both_exclusive": bool(row["code_exclusive"])}
+            twins.setdefault((found["reference"], found["treatment"]), found | similarity | both)
+    lone = [t.loc[t["verdict"] == "new", "latent"].tolist() for t in (treatment, reference)]
+    return {"pairs": list(twins.values()), "new": lone[0], "gone": lone[1]}
+
+
+def _counts(table: pd.DataFrame, own: _Pair) -> dict[str, Any]:
+    counts = Counter(table["verdict"])
+    twins = table[table["verdict"] == "twin"]
+    return {
+        "n_exclusive": len(table),
+        "n_left_out": own.n_left_out,
+        **{name: counts[name] for name in VERDICTS},
+        "same_latent": int((twins["direction_latent"] == twins["code_latent"]).sum()),
+        "twin_is_exclusive": int(twins["code_exclusive"].sum()),
+    }

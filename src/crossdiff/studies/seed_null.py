@@ -1,0 +1,135 @@
+"""Null: two crosscoders of one pair that differ in their seed, through the same taxonomy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from crossdiff.models.pair import ModelPair
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.studies.changes import CategoryCounts
+from crossdiff.studies.counts import counts_chart, tile
+from crossdiff.studies.layers import changes_chart
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crossdiff.report.tables import Table
+
+
+class SeedNull(Study):
+    """`n_comparisons` comparisons of the first pair with itself, no crosscoder used twice (method.md 6)."""
+
+    QUESTION: ClassVar[str] = (
+        "Which category changes appear between two crosscoders of one and the same pair?"
+    )
+
+    n_comparisons: int = Field(default=2, ge=1)
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """Seeds 0 against 1, 2 against 3, ... (from the experiment's seed on)."""
+        pair, first = experiment.pairs[0], experiment.seed
+        seeds = [(first + 2 * i, first + 2 * i + 1) for i in range(self.n_comparisons)]
+        return {f"seeds_{a}_{b}": {"model_pair": None, "comparison": _against(pair, a, b)} for a, b in seeds}
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Spread of the changes under no difference, calls beyond chance, and how many latents recur."""
+        counts = CategoryCounts.of(list(runs.values()))
+        logs = counts.log_changes()
+        numbers = {**spread(logs), **interval_calls(runs), "runs": {n: twins(r) for n, r in runs.items()}}
+        names = [name.replace("_", " ") for name in runs]
+        charts = (counts_chart(runs, x_title="run"), changes_chart(counts, names), _twin_chart(runs))
+        return Findings(_answer(numbers), tiles=_tiles(numbers), charts=charts, numbers=numbers)
+
+
+def _against(pair: ModelPair, first: int, second: int) -> dict[str, ModelPair]:
+    return {
+        side: pair.model_copy(update={"name": f"{pair.name}_seed{seed}", "seed": seed})
+        for side, seed in (("reference", first), ("treatment", second))
+    }
+
+
+def spread(logs: NDArray) -> dict[str, Any]:
+    """Size of the log changes of all categories and runs: their deviation about 0 and the central 95 %."""
+    known = logs[~np.isnan(logs)]
+    if not len(known):
+        return {"n_changes": 0, "log_deviation": None, "change_low": None, "change_high": None}
+    low, high = np.expm1(np.percentile(known, [2.5, 97.5]))
+    deviation = float(np.sqrt(np.mean(known**2)))
+    return {
+        "n_changes": len(known),
+        "log_deviation": deviation,
+        "change_low": float(low),
+        "change_high": float(high),
+    }
+
+
+def interval_calls(runs: Mapping[str, RunProducts]) -> dict[str, int]:
+    """Categories whose 95 % interval excludes no change, and those below 5 % corrected for many tests."""
+    n_intervals = n_clear = n_significant = 0
+    for run in runs.values():
+        deltas = run.deltas()
+        rows = deltas[(deltas["level"] == "category") & deltas["ci_low"].notna()]
+        n_intervals += len(rows)
+        n_clear += int(((rows["ci_low"] > 0) | (rows["ci_high"] < 0)).sum())
+        n_significant += int((rows["q_value"] < 0.05).sum())
+    return {"n_intervals": n_intervals, "n_clear": n_clear, "n_significant": n_significant}
+
+
+def twins(run: RunProducts) -> dict[str, Any]:
+    """Per pair of the run: exclusive latents, and those with a twin under the other seed."""
+    matched = (run.comparison or {}).get("matched") or {}
+    return {
+        pair: {k: c[k] for k in ("n_exclusive", "twin", "new")}
+        for pair, c in matched.get("counts", {}).items()
+    }
+
+
+def _answer(numbers: Mapping[str, Any]) -> str:
+    if not numbers["n_changes"]:
+        return "No category has a labelled exclusive latent, so the null has nothing to show."
+    return (
+        f"Between crosscoders that differ in their seed alone, {numbers['n_clear']} of "
+        f"{numbers['n_intervals']} category intervals exclude no change (5 % are expected) and "
+        f"{numbers['n_significant']} pass correction; 95 % of the changes lie between "
+        f"{numbers['change_low']:+.0%} and {numbers['change_high']:+.0%}."
+    )
+
+
+def _tiles(numbers: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
+    counts = [pair for run in numbers["runs"].values() for pair in run.values()]
+    n_twins, n_all = (sum(pair[name] for pair in counts) for name in ("twin", "n_exclusive"))
+    return (
+        tile(
+            "Intervals that exclude no change",
+            f"{numbers['n_clear']} of {numbers['n_intervals']}",
+            "5 % expected",
+        ),
+        tile(
+            "Exclusive latents with a twin under the other seed",
+            f"{n_twins} of {n_all}",
+            "direction and code",
+        ),
+    )
+
+
+def _twin_chart(runs: Mapping[str, RunProducts]) -> Chart:
+    caption = "Exclusive latents whose nearest latent under the other seed agrees in direction and in code."
+    return Chart("twins", "Latents that recur under another seed", caption, table=_twin_table(runs))
+
+
+def _twin_table(runs: Mapping[str, RunProducts]) -> Table:
+    from crossdiff.report import tables
+
+    rows = [
+        [name, pair, found["n_exclusive"], found["twin"], found["new"]]
+        for name, run in runs.items()
+        for pair, found in twins(run).items()
+    ]
+    return tables.plain(["Run", "Pair", "Exclusive", "Twin", "New"], rows, numeric=[2, 3, 4])

@@ -1,0 +1,40 @@
+"""The planted study: its plan, and means over seeds by hand."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crossdiff.organisms.planted import KINDS
+from crossdiff.pipeline.plan import plan
+from crossdiff.studies.planted import SHOWN, PlantedTruth
+from tests.composed import experiment
+
+
+def table(folder: Path, seed: int, f1: float) -> Path:
+    folder.mkdir()
+    row = {"contender": "batch_topk", "seed": seed, **dict.fromkeys(SHOWN, 1.0)}
+    for method in ("norm", "scaling"):
+        row |= {f"{method}_{x}_{g}": f1 for x in ("precision", "recall", "f1") for g in ("frequent", "rare")}
+        row |= {f"{method}_called_{kind}": 0 for kind in (*KINDS, "unmatched")}
+    pd.DataFrame([row]).to_csv(folder / "planted.csv", index=False)
+    return folder
+
+
+def test_the_answer_is_the_mean_over_seeds_against_what_is_required(tmp_path: Path) -> None:
+    extras = {"seed_0": table(tmp_path / "a", 0, 1.0), "seed_1": table(tmp_path / "b", 1, 0.84)}
+    found = PlantedTruth().analyse({}, extras)
+    assert found.numbers["means"]["batch_topk"]["scaling_f1_rare"] == pytest.approx(0.92)
+    assert "0.920 for latents of 1 % of tokens and more (misses the 0.95" in found.answer
+    assert "0.920 for latents of 0.5 % of tokens (reaches the 0.85" in found.answer
+    assert [chart.name for chart in found.charts] == ["f1_frequent", "f1_rare", "calls", "quality"]
+
+
+def test_the_plan_has_one_step_per_seed_and_nothing_else() -> None:
+    stages = [step.stage for step in plan(experiment("experiment=planted"))]
+    assert stages == ["planted"] * 5 + ["study"]
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"study.only=\['gated'\]: choose from l1, topk"):
+        plan(experiment("experiment=planted", "study.only=[gated]"))

@@ -1,0 +1,53 @@
+"""The self-diff null: its plan, and its rate from the records of its seeds."""
+
+from pathlib import Path
+
+import pytest
+
+from crossdiff.io.tables import write_json
+from crossdiff.studies.self_diff import SelfDiff
+from tests.composed import experiment
+
+
+def record(folder: Path, *, tuned: int, base: int, alive: int) -> Path:
+    folder.mkdir()
+    row = {
+        "n_exclusive_tuned": tuned,
+        "n_exclusive_base": base,
+        "n_alive": alive,
+        "n_undecided": 3,
+        "seed": 0,
+    }
+    write_json({**row, "per_1000_alive": 1.0, "fve_base": 0.9}, folder / "self_diff.json")
+    return folder
+
+
+def test_the_rate_pools_both_sides_of_all_seeds(tmp_path: Path) -> None:
+    extras = {
+        "seed_0": record(tmp_path / "a", tuned=1, base=0, alive=1000),
+        "seed_1": record(tmp_path / "b", tuned=0, base=2, alive=500),
+    }
+    found = SelfDiff().analyse({}, extras)
+    assert found.numbers["per_1000"] == pytest.approx(2.0)
+    # exact Poisson interval of 3: 0.6187 to 8.7673 (Garwood)
+    assert found.numbers["low"] == pytest.approx(0.6187 / 1.5, abs=1e-3)
+    assert found.numbers["high"] == pytest.approx(8.7673 / 1.5, abs=1e-3)
+    assert "3 of 1,500" in found.answer
+    assert "above" in found.answer
+
+
+def test_nothing_alive_is_said(tmp_path: Path) -> None:
+    found = SelfDiff().analyse({}, {"seed_0": record(tmp_path / "a", tuned=0, base=0, alive=0)})
+    assert "says nothing" in found.answer
+
+
+def test_the_plan_harvests_one_model_and_trains_one_crosscoder_per_seed() -> None:
+    from crossdiff.pipeline.plan import plan
+
+    stages = [
+        step.stage for step in plan(experiment("experiment=self_diff", "size=ci", "study.seeds=[0,1,2]"))
+    ]
+    assert stages.count("harvest") == 1
+    assert stages.count("self_diff") == 3
+    assert "train" not in stages
+    assert stages[-1] == "study"
