@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS, MAX_BYTES = 10_000, 64_000_000
 """Per batch; the API takes 100,000 requests or 256 MB."""
+CREATE_S = 600.0
+"""Patience with the answer to a create: giving up early on a large body risks a second batch."""
+LOOKS = 5
+"""Times to look for a batch whose create was cut off, over 7.5 s, before another is created."""
 CLOCK_SKEW_S = 300.0
 ROUNDS = 2
 """A request that the server failed on is put into one more batch."""
@@ -65,7 +69,7 @@ class BatchTransport:
         async with client_of(self.settings) as client:
             await check(self.settings, client, missing, self.checked)
             for submission in submissions.open_with([request.key for request in missing]):
-                await _Collector(self, client, submissions, description).run(submission)
+                await _Collector(self, client, submissions, description, LOOKS).run(submission)
             for _ in range(ROUNDS):
                 for part in _parts(self._affordable(self.ledger.missing(missing))):
                     submission = submissions.record(part, self.meter)
@@ -95,6 +99,7 @@ class _Collector:
     client: AsyncAnthropic
     submissions: Submissions
     description: str
+    looks: int = 1
 
     async def run(self, submission: Submission) -> None:
         while True:
@@ -111,24 +116,37 @@ class _Collector:
         import anthropic
         import httpx2
 
+        looks = self.looks
         for number in range(MAX_ATTEMPTS):
-            adopted = await self._adopt(submission)
+            adopted = await self._look(submission, looks)
             if adopted is not None:
                 return adopted
+            looks = 1
             requests: Any = [
                 {"custom_id": key, "params": body} for key, body in self.submissions.bodies(submission)
             ]
             wait = 0.0
             try:
-                return (await self.client.messages.batches.create(requests=requests)).id
+                created = await self.client.messages.batches.create(requests=requests, timeout=CREATE_S)
+                return created.id
             except anthropic.APIStatusError as error:
                 wait = wait_after(error)
                 if wait < 0:
                     raise refusal(error) from None
             except (anthropic.APIConnectionError, httpx2.HTTPError):
-                wait = 0.0  # it may exist: the next round looks before it creates
+                wait, looks = 0.0, LOOKS  # it may exist: the next round looks before it creates
             await asyncio.sleep(wait or backoff(number))
         raise ValueError(f"no batch could be created in {MAX_ATTEMPTS} attempts; run again to go on")
+
+    async def _look(self, submission: Submission, times: int) -> str | None:
+        """Look for the submission's batch, again after a while: a server may list a batch late."""
+        for number in range(times):
+            found = await self._adopt(submission)
+            if found is not None:
+                return found
+            if number + 1 < times:
+                await asyncio.sleep(backoff(number))
+        return None
 
     async def _adopt(self, submission: Submission) -> str | None:
         """A batch of this size, made after the submission was recorded, that no submission owns."""
