@@ -14,7 +14,7 @@ from crossdiff.annotation.messages import MessagesAnnotator, example_set_hash
 from crossdiff.annotation.prices import Meter, Prices
 from crossdiff.annotation.requests import sha256
 from crossdiff.annotation.results import Annotation
-from crossdiff.annotation.rounds import ReplayTransport, Rounds, Transport
+from crossdiff.annotation.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
 from crossdiff.annotation.settings import (
     AnnotatorSettings,
     AnthropicCompatible,
@@ -138,7 +138,8 @@ def _meter(settings: Claude | ClaudeBatch | AnthropicCompatible) -> Meter:
     if isinstance(settings, AnthropicCompatible) and settings.prices is None:
         return Meter(None, settings.max_usd)
     prices = Prices.load(settings.prices)
-    for model in (settings.model, *(step for step in settings.fallback if step not in ("masked", "lexical"))):
+    others = {*settings.fallback, *settings.variants} - {MASKED, LEXICAL}
+    for model in (settings.model, *sorted(others)):
         prices.rate(model)
     return Meter(prices, settings.max_usd, batch=isinstance(settings, ClaudeBatch))
 

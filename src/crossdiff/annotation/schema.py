@@ -96,7 +96,7 @@ def read_described(
     label, description, category = (answer.get(name) for name in ("label", "description", "category"))
     if not isinstance(label, str) or not label.strip() or not isinstance(description, str):
         return Unreadable("invalid", "label and description must be non-empty texts")
-    if category not in {*categories, OTHER, UNINTERPRETABLE}:
+    if category not in [*categories, OTHER, UNINTERPRETABLE]:
         return Unreadable("invalid", f"{str(category)[:40]!r} is no category of the list")
     confidence = answer.get("confidence")
     if not _is_integer(confidence) or confidence not in range(1, 6):
