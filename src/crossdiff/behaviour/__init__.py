@@ -1,0 +1,1 @@
+"""What models say: prompts per category, rules that judge answers, rates."""

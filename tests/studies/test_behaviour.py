@@ -1,0 +1,59 @@
+"""Behaviour: correlations by hand, intervals, and null results told plainly."""
+
+import json
+
+import numpy as np
+import pytest
+
+from crossdiff.studies.behaviour import Behaviour, correlation, wilson
+
+STUDY = Behaviour(seeds=(0,), prompts="planted", n_prompts=8, n_new_tokens=4)
+NAMES = ["mathematics", "storytelling", "role_play", "self_reference", "translation", "data_analysis"]
+
+
+def write_rates(folder, shown: list[int]):
+    folder.mkdir()
+    rows = [
+        {"name": name, "category": name, "shown": s, "n": 50} for name, s in zip(NAMES, shown, strict=True)
+    ]
+    (folder / "rates.json").write_text(json.dumps({"version": 1, "sets": rows}))
+    return folder
+
+
+def extras(tmp_path, reference: list[int], treatment: list[int]):
+    return {
+        "seed_0_reference": write_rates(tmp_path / "reference", reference),
+        "seed_0_treatment": write_rates(tmp_path / "treatment", treatment),
+    }
+
+
+def run(make_run):
+    up = dict(zip(NAMES, [20, 16, 12, 6, 3, 2], strict=True))
+    down = dict(zip(NAMES, [2, 3, 6, 12, 16, 20], strict=True))
+    return {"seed_0": make_run("seed_0", down, up)}
+
+
+def test_wilson_by_hand() -> None:
+    # 0 of 10: 0 to z^2 / (10 + z^2) = 3.8415 / 13.8415
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+def test_behaviour_that_follows_the_latents_is_found(make_run, tmp_path) -> None:
+    found = STUDY.analyse(run(make_run), extras(tmp_path, [2, 5, 9, 20, 30, 40], [40, 30, 20, 9, 5, 2]))
+    assert found.answer.startswith("Latent changes go with the change of measured rates (rho +1.00")
+
+
+def test_unrelated_behaviour_is_a_null_result(make_run, tmp_path) -> None:
+    found = STUDY.analyse(run(make_run), extras(tmp_path, [9, 9, 9, 9, 9, 9], [10, 8, 10, 8, 11, 9]))
+    assert "show no relation to the change of measured rates" in found.answer
+
+
+def test_silence_says_nothing(make_run, tmp_path) -> None:
+    found = STUDY.analyse(run(make_run), extras(tmp_path, [0] * 6, [0] * 6))
+    assert "Neither model showed any behaviour" in found.answer
+    assert np.isnan(found.numbers["correlations"]["measured rates"]["rho"])
+
+
+def test_missing_points_are_left_out() -> None:
+    points = [{"latents": x, "rate": x} for x in (0.1, 0.5, float("nan"), 0.9)]
+    assert correlation(points, "rate")["n"] == 3
