@@ -38,16 +38,20 @@ function everySecond(axis) {
 
 // Small panels side by side become two columns; titles and axes move along.
 function twoColumns(layout) {
-  const axes = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key));
-  if (axes.length < 3) return;
+  const titles = layout.annotations || [], all = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key));
+  if (all.length < 3) return;
+  const axes = all.slice(0, titles.length);
+  for (const empty of all.slice(titles.length)) { delete layout[empty]; delete layout[empty.replace("x", "y")]; }
   const rows = Math.ceil(axes.length / 2), gap = 0.4 / rows;
   axes.forEach((axis, index) => {
     const left = index % 2, row = Math.floor(index / 2), top = 1 - row / rows;
     layout[axis].domain = left ? [0.58, 1] : [0, 0.42];
     layout[axis].nticks = 3;
     layout[axis.replace("x", "y")].domain = [top - 1 / rows + gap, top];
-    const title = layout.annotations[index];
-    [title.x, title.y, title.font.size, title.text] = [left ? 0.79 : 0.21, top, 10, title.text.replace(/ {2}<span.*/s, "")];
+    const title = titles[index];
+    const long = title.text.replace(/<[^>]*>/g, "").length > 32;
+    [title.x, title.y, title.font.size] = [left ? 0.79 : 0.21, top, 9.5];
+    if (long) title.text = title.text.replace(/ {2}<span.*/s, "");
   });
   layout.height = 60 + 165 * rows;
   layout.margin = { ...layout.margin, l: 40, r: 8, t: 44 };
