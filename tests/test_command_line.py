@@ -12,10 +12,11 @@ from crossdiff.__main__ import guarded, user_message
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def crossdiff(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+def crossdiff(*arguments: str, cwd: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=300, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
 
 

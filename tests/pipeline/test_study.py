@@ -1,5 +1,6 @@
 """A study is one plan: its runs share what they can, and end in one page."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,12 @@ def test_the_size_changes_models_and_study_alike() -> None:
 def test_a_layer_beyond_the_model_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layer=9 .*0 to 3"):
         plan(build("experiment=layers", "size=ci", "study.layers=[1,9]"))
+
+
+def test_the_example_of_the_docs_is_a_study() -> None:
+    text = (conf_dir().parent / "src/crossdiff/docs/add_a_study.md").read_text()
+    space: dict = {"__name__": "example"}
+    exec(re.search(r"```python\n(.*?)```", text, re.S).group(1), space)  # type: ignore[union-attr]
+    steps = plan(build("size=ci").model_copy(update={"study": space["Draws"]()}))
+    assert set(steps[-1].parents) == {"run_draws_500", "run_draws_1000"}
+    assert [step.stage for step in steps].count("train") == 2
