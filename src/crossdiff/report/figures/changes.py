@@ -141,7 +141,7 @@ def _counts(figure: go.Figure, placed: Placed, *, reach: float) -> None:
 def _count_text(row: DeltaRow) -> str:
     reference, treatment = row.counts
     counts = f"<span style='color:{style.MUTED}'>{treatment} : {reference}</span>"
-    return f"{row.text if reference else 'new'}  {counts}"
+    return f"\u00a0\u00a0{row.text if reference else 'new'}  {counts}"
 
 
 def _reach(placed: Placed, planted: dict[str, float]) -> float:
