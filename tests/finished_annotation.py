@@ -61,7 +61,11 @@ def make(step: Step, asked: config.Experiment) -> None:
         return
     target = step.folder(asked.store)
     target.mkdir(parents=True, exist_ok=True)
-    parents = {role: parent.folder(asked.store) for role, parent in step.parents.items()}
+    parents = {
+        role: parent.folder(asked.store)
+        for role, parent in step.parents.items()
+        if parent.folder(asked.store).exists()
+    }
     module: Any = step.module
     module.run(step.inputs, parents, target, Runtime(store=asked.store, progress=False))
     _finish(step, asked)
