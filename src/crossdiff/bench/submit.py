@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -35,15 +36,16 @@ class SubmitBench(Settings):
 
 
 def main(overrides: list[str]) -> dict:
-    """Wall seconds of `action=plan`, of the submission (plan and merge included) and of a second one."""
+    """Seconds of `action=plan`, of the submission (plan and merge included) and of a second one."""
     bench = SubmitBench.model_validate(dict(item.split("=", 1) for item in overrides))
     with tempfile.TemporaryDirectory() as folder:
         environment = _environment(bench, Path(folder))
         grid = _grid(bench, Path(folder))
-        planned, plan_s = _timed([*grid, "action=plan"], environment)
-        submitted, submit_s = _timed(grid, environment)
-        again, again_s = _timed(grid, environment)
-        _timed([*grid, "action=cancel"], environment)
+        planned, plan = _timed([*grid, "action=plan"], environment)
+        submitted, submit = _timed(grid, environment)
+        again, second = _timed(grid, environment)
+        if bench.scheduler == "real":
+            _timed([*grid, "action=cancel"], environment)
     n_jobs, n_steps = _counts(submitted)
     return {
         "sizes": bench.model_dump(),
@@ -52,10 +54,10 @@ def main(overrides: list[str]) -> dict:
         "n_jobs": n_jobs,
         "n_steps_planned": int(re.findall(r"of (\d+) steps finished", planned)[-1]),
         "n_jobs_again": _counts(again)[0],
-        "plan_s": plan_s,
-        "plan_and_submit_s": submit_s,
-        "submit_again_s": again_s,
-        "jobs_per_s": n_jobs / submit_s,
+        "plan": plan,
+        "plan_and_submit": submit,
+        "submit_again": second,
+        "jobs_per_s": n_jobs / submit["wall_s"],
         "load_average": os.getloadavg()[0],
     }
 
@@ -80,9 +82,9 @@ def _environment(bench: SubmitBench, folder: Path) -> dict[str, str]:
     return environment | {"STUB_SLURM": str(state), "PATH": f"{STUB}:{os.environ['PATH']}"}
 
 
-def _timed(arguments: list[str], environment: dict[str, str]) -> tuple[str, float]:
-    """What the command printed, and its wall seconds from start to end of the process."""
-    started = time.perf_counter()
+def _timed(arguments: list[str], environment: dict[str, str]) -> tuple[str, dict[str, float]]:
+    """What the command printed; its wall seconds, and its CPU seconds with those of the sbatch it calls."""
+    started, before = time.perf_counter(), _cpu_seconds()
     done = subprocess.run(
         [sys.executable, "-m", "crossdiff", *arguments],
         env=environment, capture_output=True, text=True, check=False,
@@ -91,7 +93,12 @@ def _timed(arguments: list[str], environment: dict[str, str]) -> tuple[str, floa
         raise ValueError(
             f"crossdiff {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
         )
-    return done.stdout, time.perf_counter() - started
+    return done.stdout, {"wall_s": time.perf_counter() - started, "cpu_s": _cpu_seconds() - before}
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _counts(told: str) -> tuple[int, int]:
