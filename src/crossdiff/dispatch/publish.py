@@ -20,7 +20,7 @@ def publish_job(job: Job, draft: Path, manifest: Mapping[str, Any], store: Path)
     hashes = _known_hashes(job.steps[0], draft)
     if len(job.steps) == 1:
         (step,) = job.steps
-        artifacts.write_manifest(draft, describe(step) | manifest, hashes=hashes)
+        artifacts.write_manifest(draft, {**describe(step), **manifest}, hashes=hashes)
         with artifacts.publish(step.folder(store), draft=draft):
             pass
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Literal
 
 from crossdiff.dispatch.track import wandb_mode
@@ -32,7 +33,7 @@ def save_board(
     Runs are found by their ids, which are step keys: they must have been recorded with `logger=wandb`.
     """
     try:
-        import wandb_workspaces  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import_module("wandb_workspaces")
     except ImportError:
         raise ValueError(
             f"compare.wandb={kind} needs the package wandb-workspaces; pip install "
@@ -48,11 +49,11 @@ def save_board(
 
 
 def _saved(board: Any) -> str:
-    import wandb
+    from wandb.errors import Error
 
     try:
         board.save()
-    except (wandb.errors.Error, OSError, ValueError) as error:
+    except (Error, OSError, ValueError) as error:
         raise ValueError(
             f"W&B did not take the board ({error}); the page is written, try compare.wandb again later"
         ) from None
@@ -66,8 +67,8 @@ def keys(runs: Sequence[Run], stage: str) -> list[str]:
 
 
 def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
-    import wandb_workspaces.reports.v2 as api  # pyright: ignore[reportMissingImports]
-    from wandb_workspaces import expr  # pyright: ignore[reportMissingImports]
+    api: Any = import_module("wandb_workspaces.reports.v2")
+    expr: Any = import_module("wandb_workspaces.expr")
 
     def grid(stage: str, panels: list[Any]) -> Any:
         own = expr.Metric("ID").isin(keys(runs, stage))
@@ -76,7 +77,7 @@ def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
         )
         return api.PanelGrid(runsets=[runset], panels=panels)
 
-    blocks = [api.P(f"{len(runs)} runs side by side: {', '.join(run.name for run in runs)}.")]
+    blocks: list[Any] = [api.P(f"{len(runs)} runs side by side: {', '.join(run.name for run in runs)}.")]
     blocks += [api.H2("Training"), grid("train", _training_panels(api))]
     blocks += [api.H2("Exclusive latents"), grid("scale", [_bars(api, "scale")])]
     if any(run.compared for run in runs):
@@ -91,8 +92,8 @@ def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
 
 
 def _workspace(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
-    import wandb_workspaces.reports.v2 as api  # pyright: ignore[reportMissingImports]
-    import wandb_workspaces.workspaces as workspaces  # pyright: ignore[reportMissingImports]
+    api: Any = import_module("wandb_workspaces.reports.v2")
+    workspaces: Any = import_module("wandb_workspaces.workspaces")
 
     own = [key for stage in ("train", "scale", "compare") for key in keys(runs, stage)]
     return workspaces.Workspace(

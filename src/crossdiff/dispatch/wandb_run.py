@@ -55,12 +55,13 @@ def record(task: dict[str, Any]) -> None:
 def opened(init: dict[str, Any], config: dict[str, Any]) -> Any:
     """The run as asked for; recorded offline, with a notice, when the server refuses or does not answer."""
     import wandb
+    from wandb.errors import Error
 
     options = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, disable_git=True)
     rest = {"config": config, "resume": "allow", "settings": options}
     try:
         return wandb.init(**init, **rest)
-    except wandb.errors.Error as error:
+    except Error as error:
         if init["mode"] == "offline":
             raise
         wandb.teardown()

@@ -31,13 +31,13 @@ def over_setting(values: Sequence[str], *, names: Sequence[str], panels: Mapping
         rows=n_rows, cols=n_columns, subplot_titles=list(panels), vertical_spacing=0.3 / n_rows
     )
     for number, series in enumerate(panels.values()):
-        place = {"row": number // n_columns + 1, "col": number % n_columns + 1}
+        row, col = number // n_columns + 1, number % n_columns + 1
         for index, (pair, figures) in enumerate(series.items()):
             colour = style.SERIES[index % len(style.SERIES)]
             points = _points(values, names=names, figures=figures, pair=pair, colour=colour)
             points.showlegend = number == 0
-            figure.add_trace(points, **place)
-            figure.add_trace(_means(values, figures=figures, pair=pair, colour=colour), **place)
+            figure.add_trace(points, row=row, col=col)
+            figure.add_trace(_means(values, figures=figures, pair=pair, colour=colour), row=row, col=col)
     style.layout(figure, height=110 + 210 * n_rows, margin={"l": 56, "r": 16, "t": 64, "b": 44})
     figure.update_annotations(font={"size": 12.5, "color": style.MUTED})
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=[_safe(v) for v in order])
