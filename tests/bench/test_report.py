@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from crossdiff.bench.report import ReportBench, main
+from crossdiff.bench.report import ReportBench
 from crossdiff.bench.report_work import invented
 from crossdiff.report.export import browser_path
 
@@ -30,7 +32,9 @@ def test_every_figure_stands_beside_its_limit() -> None:
     pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
     if browser_path() is None:
         pytest.skip("no Chromium: apt-get install chromium, or set CROSSDIFF_CHROMIUM")
-    found = main(["n_listed=12", "n_latents=300", "n_examples=2", "n_tokens=16", "rounds=1"])
-    assert json.loads(json.dumps(found)) == found
+    sizes = ["n_listed=12", "n_latents=300", "n_examples=2", "n_tokens=16", "rounds=1"]
+    command = [sys.executable, "-m", "crossdiff.bench", "report", *sizes]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
     assert set(found["figures"]) == {"file_mb", "usable_ms", "all_drawn_ms", "open_ms", "search_ms"}
     assert found["figures"]["file_mb"]["figure"] < 2
