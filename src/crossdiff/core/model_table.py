@@ -87,8 +87,8 @@ def exclusive_counts(table: pd.DataFrame, names: Sequence[str]) -> dict[str, dic
     found: dict[str, dict[str, int]] = {}
     for name in names:
         own = table[table["model"] == name]
-        found[name] = {o: int((own[f"call_{o}"] == "exclusive").sum()) for o in names if o != name}
-        found[name]["all others"] = int((own["call"] == "exclusive").sum())
+        found[name] = {o: own[f"call_{o}"].tolist().count("exclusive") for o in names if o != name}
+        found[name]["all others"] = own["call"].tolist().count("exclusive")
     return found
 
 

@@ -18,6 +18,7 @@ from crossdiff.core.matching import CodeCorrelation, Nearest, nearest_direction
 from crossdiff.core.selection import exclusive_latents
 from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.io.tables import read_table, write_json, write_table
+from crossdiff.report.frames import rows_of, where
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
 
@@ -67,8 +68,8 @@ class _Pair:
     def code(self, rows: torch.Tensor) -> SparseCode:
         x = self.activations.read(rows).x.to(self.crosscoder.decoder.device)
         found = active_code(self.crosscoder, self.crosscoder.normaliser.normalise(x))
-        moved = (part.cpu() for part in (found.token, found.latent, found.value))
-        return SparseCode(*moved, found.n_tokens, found.n_latents)
+        token, latent, value = found.token.cpu(), found.latent.cpu(), found.value.cpu()
+        return SparseCode(token, latent, value, found.n_tokens, found.n_latents)
 
 
 def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
@@ -161,22 +162,22 @@ def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
     """What the comparison's page lists: twins once each, and the latents of either pair without one."""
     twins: dict[tuple[int, int], dict[str, Any]] = {}
     for own, other, table in (("treatment", "reference", treatment), ("reference", "treatment", reference)):
-        for row in table[table["verdict"] == "twin"].to_dict("records"):
-            found = {own: int(row["latent"]), other: int(row["code_latent"])}
-            similarity = {name: round(float(row[name]), 4) for name in ("cosine", "correlation")}
-            both = {"both_exclusive": bool(row["code_exclusive"])}
+        for row in rows_of(where(table, verdict="twin")):
+            found = {own: int(row.latent), other: int(row.code_latent)}
+            similarity = {name: round(float(getattr(row, name)), 4) for name in ("cosine", "correlation")}
+            both = {"both_exclusive": bool(row.code_exclusive)}
             twins.setdefault((found["reference"], found["treatment"]), found | similarity | both)
-    lone = [t.loc[t["verdict"] == "new", "latent"].tolist() for t in (treatment, reference)]
+    lone = [where(table, verdict="new")["latent"].tolist() for table in (treatment, reference)]
     return {"pairs": list(twins.values()), "new": lone[0], "gone": lone[1]}
 
 
 def _counts(table: pd.DataFrame, own: _Pair) -> dict[str, Any]:
     counts = Counter(table["verdict"])
-    twins = table[table["verdict"] == "twin"]
+    twins = rows_of(where(table, verdict="twin"))
     return {
         "n_exclusive": len(table),
         "n_left_out": own.n_left_out,
         **{name: counts[name] for name in VERDICTS},
-        "same_latent": int((twins["direction_latent"] == twins["code_latent"]).sum()),
-        "twin_is_exclusive": int(twins["code_exclusive"].sum()),
+        "same_latent": sum(row.direction_latent == row.code_latent for row in twins),
+        "twin_is_exclusive": sum(bool(row.code_exclusive) for row in twins),
     }

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from crossdiff.organisms.planted import PlantedSettings
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.frames import values, where
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.planted import Contender, PlantedInputs, contenders
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
@@ -37,7 +39,7 @@ class PlantedTruth(Study):
     planted: PlantedSettings = PlantedSettings()
     n_latents: int = Field(default=512, ge=1)
     k: int = Field(default=6, ge=1)
-    n_steps: int = Field(default=800, ge=1)
+    n_steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     n_documents: int = Field(default=6000, ge=40)
     n_scaling_documents: int = Field(default=2000, ge=40)
@@ -83,25 +85,41 @@ class PlantedTruth(Study):
         import pandas as pd
 
         rows = pd.concat([pd.read_csv(folder / "planted.csv") for folder in extras.values()])
-        means = rows.groupby("contender", sort=False).mean(numeric_only=True)
+        means = _means(rows)
         charts = (
             _chart(rows, "frequent"),
             _chart(rows, "rare"),
             _table_chart("calls", "Precision, recall and F1 of the tuned-only call", _calls(rows)),
             _table_chart("quality", "Matching, quality, shrinkage and decoupling", _quality(means)),
         )
-        numbers = {name: row.dropna().to_dict() for name, row in means.iterrows()}
         return Findings(
             _answer(means),
             tiles=_tiles(rows),
             charts=charts,
-            numbers={"n_seeds": len(self.seeds), "means": numbers},
+            numbers={"n_seeds": len(self.seeds), "means": means},
         )
 
 
-def _answer(means: pd.DataFrame) -> str:
-    name = "batch_topk" if "batch_topk" in means.index else means.index[0]
-    row, parts = means.loc[name], []
+def _kinds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows of every kind of crosscoder, in the order of the table."""
+    return {name: where(rows, contender=name) for name in dict.fromkeys(rows["contender"].tolist())}
+
+
+def _mean(part: pd.DataFrame, column: str) -> float:
+    """Mean over the seeds that have a value; NaN where none has."""
+    found = values(part, column)
+    found = found[~np.isnan(found)]
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    columns = [name for name in rows.columns if name not in ("contender", "seed")]
+    return {kind: {name: _mean(part, name) for name in columns} for kind, part in _kinds(rows).items()}
+
+
+def _answer(means: Mapping[str, Mapping[str, float]]) -> str:
+    name = "batch_topk" if "batch_topk" in means else next(iter(means))
+    row, parts = means[name], []
     for group, words in GROUPS.items():
         found = row[f"scaling_f1_{group}"]
         verdict = "reaches" if found >= REQUIRED[group] else "misses"
@@ -113,7 +131,7 @@ def _answer(means: pd.DataFrame) -> str:
 
 
 def _tiles(rows: pd.DataFrame) -> tuple[dict[str, str], ...]:
-    n_seeds, n_kinds = rows["seed"].nunique(), rows["contender"].nunique()
+    n_seeds, n_kinds = len(set(rows["seed"].tolist())), len(_kinds(rows))
     return (tile("Crosscoders", str(len(rows)), f"{n_kinds} kinds, {n_seeds} seeds"),)
 
 
@@ -121,15 +139,11 @@ def _chart(rows: pd.DataFrame, group: str) -> Chart:
     from crossdiff.report.figures.curves import Point
     from crossdiff.report.figures.curves import rows as dots
 
-    series = {
-        words: [
-            Point(
-                str(name), *(float(part[f"{method}_f1_{group}"].agg(how)) for how in ("mean", "min", "max"))
-            )
-            for name, part in rows.groupby("contender", sort=False)
-        ]
-        for method, words in METHODS.items()
-    }
+    series = {words: [] for words in METHODS.values()}
+    for method, words in METHODS.items():
+        for name, part in _kinds(rows).items():
+            found = values(part, f"{method}_f1_{group}")
+            series[words].append(Point(name, float(found.mean()), float(found.min()), float(found.max())))
     return Chart(
         f"f1_{group}",
         f"F1 of the tuned-only call, planted latents of {GROUPS[group]}",
@@ -146,15 +160,13 @@ def _calls(rows: pd.DataFrame) -> Table:
     from crossdiff.report import tables
 
     body: list[Sequence[Any]] = []
-    for name, part in rows.groupby("contender", sort=False):
+    for name, part in _kinds(rows).items():
         for method, words in METHODS.items():
-            cells: list[Any] = [str(name), words]
+            cells: list[Any] = [name, words]
             for group in GROUPS:
-                cells += [float(part[f"{method}_{f}_{group}"].mean()) for f in ("precision", "recall", "f1")]
-                cells.append(float(part[f"{method}_f1_{group}"].min()))
-            cells += [
-                float(part[f"{method}_called_{k}"].mean()) for k in ("shrunken", "decoupled", "unmatched")
-            ]
+                cells += [_mean(part, f"{method}_{f}_{group}") for f in ("precision", "recall", "f1")]
+                cells.append(float(values(part, f"{method}_f1_{group}").min()))
+            cells += [_mean(part, f"{method}_called_{k}") for k in ("shrunken", "decoupled", "unmatched")]
             body.append(cells)
     figures = ("precision", "recall", "F1", "lowest F1")
     titles = ["Crosscoder", "Call", *(f"{group} {figure}" for group in GROUPS for figure in figures)]
@@ -162,9 +174,9 @@ def _calls(rows: pd.DataFrame) -> Table:
     return tables.plain(titles, body, numeric=range(2, len(titles)))
 
 
-def _quality(means: pd.DataFrame) -> Table:
+def _quality(means: Mapping[str, Mapping[str, float]]) -> Table:
     from crossdiff.report import tables
 
-    body = [[str(name), *(float(row[column]) for column in SHOWN)] for name, row in means.iterrows()]
+    body = [[name, *(row[column] for column in SHOWN)] for name, row in means.items()]
     titles = ["Crosscoder", *(column.replace("_", " ") for column in SHOWN)]
     return tables.plain(titles, body, numeric=range(1, len(titles)))

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from crossdiff.models.pair import ModelPair
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.frames import known, rows_of, where
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts
@@ -74,11 +75,10 @@ def interval_calls(runs: Mapping[str, RunProducts]) -> dict[str, int]:
     """Categories whose 95 % interval excludes no change, and those below 5 % corrected for many tests."""
     n_intervals = n_clear = n_significant = 0
     for run in runs.values():
-        deltas = run.deltas()
-        rows = deltas[(deltas["level"] == "category") & deltas["ci_low"].notna()]
+        rows = rows_of(known(where(run.deltas(), level="category"), "ci_low", "ci_high"))
         n_intervals += len(rows)
-        n_clear += int(((rows["ci_low"] > 0) | (rows["ci_high"] < 0)).sum())
-        n_significant += int((rows["q_value"] < 0.05).sum())
+        n_clear += sum(row.ci_low > 0 or row.ci_high < 0 for row in rows)
+        n_significant += sum(row.q_value < 0.05 for row in rows)
     return {"n_intervals": n_intervals, "n_clear": n_clear, "n_significant": n_significant}
 
 
