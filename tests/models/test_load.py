@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.bench.harvest_load import loading_memory
 from crossdiff.models.load import check_device, load_truncated
 from crossdiff.models.pair import ModelSettings
 from crossdiff.models.weights import INDEX, needed_weights
@@ -91,12 +90,6 @@ def test_only_the_first_blocks_are_built(tmp_path: Path) -> None:
         for n in (1, 3)
     ]
     assert counts[1] == 2 * counts[0]
-
-
-@pytest.mark.slow
-def test_21_of_42_blocks_raise_the_peak_by_about_half_of_the_whole_model(tmp_path: Path) -> None:
-    found = loading_memory(tmp_path)
-    assert 0.4 < found["load_peak_ratio"] < 0.6
 
 
 def test_an_adapter_is_merged_into_the_blocks(tmp_path: Path) -> None:
