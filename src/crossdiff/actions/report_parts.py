@@ -32,7 +32,8 @@ class ReportParts:
         found = read_sources(
             self.parents, pairs=asked.pairs, reference=asked.reference, treatment=asked.treatment
         )
-        return replace(found, human_check=read_agreement(self.results))
+        annotate = next(step.key for step in self.steps if step.stage == "annotate")
+        return replace(found, human_check=read_agreement(self.results, annotate=annotate))
 
 
 def report_parts(experiment: Experiment) -> ReportParts:

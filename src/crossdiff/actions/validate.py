@@ -108,7 +108,8 @@ def _import(experiment: Experiment, annotate: Step, taxonomy: Taxonomy) -> dict[
         _name(path, files): rating_sheet.read_ratings(path, list(key["items"]), names) for path in files
     }
     said = {item: answer["category"] for item, answer in key["items"].items()}
-    found = human_check(raters, said, taxonomy, seed=experiment.seed) | {"unit": key["unit"]}
+    found = human_check(raters, said, taxonomy, seed=experiment.seed)
+    found |= {"unit": key["unit"], "annotate": annotate.key}
     write_json(found, folder / AGREEMENT)
     return found
 

@@ -14,10 +14,11 @@ FOLDER = "validation"
 AGREEMENT = "agreement.json"
 
 
-def read_agreement(results: Path) -> dict[str, Any] | None:
-    """What `action=validate validate.mode=import` left in a results folder; None before that."""
+def read_agreement(results: Path, *, annotate: str) -> dict[str, Any] | None:
+    """What people said of the annotations with this key (`validate.mode=import`); None where nobody did."""
     path = results / FOLDER / AGREEMENT
-    return read_json(path) if path.is_file() else None
+    found = read_json(path) if path.is_file() else None
+    return found if found is not None and found["annotate"] == annotate else None
 
 
 def agreement_lines(found: Mapping[str, Any]) -> list[str]:

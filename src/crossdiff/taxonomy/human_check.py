@@ -32,7 +32,7 @@ def human_check(
         said = [_at(level, annotator[item], taxonomy) for item in items]
         table = sum((confusion(own, said, names) for own in people.values()), start=confusion([], [], names))
         counts = table.to_numpy()
-        used = [name for name, any_ in zip(names, counts.any(0) | counts.any(1), strict=True) if any_]
+        used = [name for index, name in enumerate(names) if counts[index].any() or counts[:, index].any()]
         levels[level] = {
             **agreement(people, said, names, seed=seed),
             "precision_recall": precision_recall(table),
