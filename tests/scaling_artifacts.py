@@ -12,8 +12,15 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.normaliser import Normaliser
 from crossdiff.data.harvest_files import write_harvest
 from crossdiff.data.tokens import TokenKind, write_token_set
+from crossdiff.settings import Settings
 
 LAYER = 3
+
+
+class Given(Settings):
+    """Stands for the inputs of steps whose artifacts are laid ready; importable inside a SLURM job."""
+
+    name: str
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from crossdiff.dispatch.track import NoTracker
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.resources import SlurmDispatch
 from crossdiff.pipeline.steps import Step
-from crossdiff.settings import Runtime, Settings
+from crossdiff.settings import Runtime
 from crossdiff.stages.train import TrainInputs
 from crossdiff.training.settings import TrainingSettings
 from tests import scaling_artifacts
@@ -28,18 +28,12 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 N_STEPS = 4000
 
 
-class Given(Settings):
-    """Stands for the inputs of steps whose artifacts are laid ready."""
-
-    name: str
-
-
 def train_step(store: Path) -> Step:
     """A train step whose parents are finished: random activations of 60 documents."""
     made = scaling_artifacts.build(store.parent / f"{store.name}_made")
     steps = {}
     for role in ("tokens", "harvest_base", "harvest_tuned"):
-        step = Step(role.split("_", maxsplit=1)[0], role, Given(name=role))
+        step = Step(role.split("_", maxsplit=1)[0], role, scaling_artifacts.Given(name=role))
         folder = step.folder(store)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made.parents[role], folder)
