@@ -18,7 +18,7 @@ RUN = "run_"
 def study_step(experiment: Experiment, study: Study) -> Step:
     """The last step of a study, standing on everything else."""
     planners = {name: Planner(_derived(experiment, changes)) for name, changes in _runs(experiment, study)}
-    sources = {name: Planner(_derived(experiment, c)) for name, c in study.sources(experiment).items()}
+    sources = {name: Planner(_derived(experiment, c)) for name, c in study.groundwork(experiment).items()}
     extras = {
         name: _extra(step, {**sources, **planners}, experiment)
         for name, step in study.extras(experiment).items()

@@ -67,7 +67,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class From:
-    """A step of one of the study's runs or sources, by stage and label (a harvest's label is its model's
+    """A step of one of the study's runs or groundwork, by stage and label (a harvest's label is its model's
     name, that of train, scale and documents the pair's); an `optional` one may be missing (no organism)."""
 
     run: str
@@ -102,7 +102,7 @@ class Study(Settings):
         """Name of each run -> what it changes; the experiment as it stands, unless a study says more."""
         return {"run": {}}
 
-    def sources(self, experiment: Asked) -> Mapping[str, Changes]:
+    def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
         """Experiments whose steps `extras` may stand on, without a report of their own."""
         return {}
 

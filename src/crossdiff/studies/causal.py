@@ -38,7 +38,7 @@ class Causal(Study):
         """No report: training and scaling are all that the check stands on."""
         return {}
 
-    def sources(self, experiment: Asked) -> Mapping[str, Changes]:
+    def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
         """Harvests, crosscoders and latent tables of the experiment as it stands."""
         return {"pairs": {}}
 

@@ -44,7 +44,7 @@ class SelfDiff(Study):
         """No report: the crosscoders of the null are the study's own steps."""
         return {}
 
-    def sources(self, experiment: Asked) -> Mapping[str, Changes]:
+    def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
         """Tokens and the base model's harvest come from the experiment as it stands."""
         return {"pair": {}}
 

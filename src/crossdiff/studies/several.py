@@ -30,7 +30,7 @@ class ThreeModels(Study):
         """No report: the table has more than two models."""
         return {}
 
-    def sources(self, experiment: Asked) -> Mapping[str, Changes]:
+    def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
         """Tokens and harvests of the experiment as it stands."""
         return {"pairs": {}}
 
