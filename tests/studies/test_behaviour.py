@@ -54,6 +54,17 @@ def test_silence_says_nothing(make_run, tmp_path) -> None:
     assert np.isnan(found.numbers["correlations"]["measured rates"]["rho"])
 
 
+def test_the_planted_change_is_correlated_too(make_run, tmp_path) -> None:
+    planted = [{"name": n, "group": "gain", "change": 3.0 - i} for i, n in enumerate(NAMES[:4])]
+    up, down = (
+        dict(zip(NAMES, counts, strict=True)) for counts in ([20, 16, 12, 6, 3, 2], [2, 3, 6, 12, 16, 20])
+    )
+    runs = {"seed_0": make_run("seed_0", down, up, comparison={"planted": planted})}
+    found = STUDY.analyse(runs, extras(tmp_path, [0] * 6, [0] * 6))
+    assert found.numbers["correlations"]["number of behaviours"]["n"] == 4
+    assert found.numbers["correlations"]["number of behaviours"]["rho"] == pytest.approx(1.0)
+
+
 def test_missing_points_are_left_out() -> None:
     points = [{"latents": x, "rate": x} for x in (0.1, 0.5, float("nan"), 0.9)]
     assert correlation(points, "rate")["n"] == 3

@@ -100,7 +100,7 @@ def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -
             (before["shown"] + 0.5) / (before["n"] + 1)
         )
         truth = planted.get(category)
-        behaviours = np.log(truth["n_treatment"] / truth["n_reference"]) if truth else float("nan")
+        behaviours = np.log1p(truth["change"]) if truth and truth["change"] > -1 else np.nan
         found.append(
             {
                 "run": run.name, "name": name, "latents": logs.get(category, float("nan")),
