@@ -242,7 +242,7 @@ def _answer(against: Mapping[str, Mapping[str, float]], pooled: Sequence[Mapping
     if not sum(_totals(pooled, side)[0] for side in SIDES):
         start = "Neither model showed any behaviour when asked, so nothing can be said about measured rates"
         kept = {name: each for name, each in against.items() if name != "measured rates"}
-        return f"{start}; {_told(kept)}." if kept else f"{start}."
+        return f"{start}. {_told(kept)}." if kept else f"{start}."
     return f"{_told(against)}."
 
 

@@ -39,7 +39,7 @@ class Composition(Settings):
         if unknown:
             raise ValueError(
                 f"study.compositions: {self.name} weighs the source {unknown[0]!r}, and there are "
-                f"{', '.join(sources)}; name one of those or add it to study.sources"
+                f"{', '.join(sources)}; name one of those or add it to study.more_sources"
             )
         chosen = [sources[n].model_copy(update={"weight": weight}) for n, weight in self.weights.items()]
         own = {"name": f"{asked.name}_{self.name}", "sources": tuple(chosen)}
@@ -52,11 +52,13 @@ class Corpus(Study):
     QUESTION: ClassVar[str] = "Which categories appear and vanish with the composition of the corpus?"
 
     compositions: tuple[Composition, ...] = Field(min_length=2)
-    sources: tuple[Source, ...] = ()
+    more_sources: tuple[Source, ...] = ()
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """One run per composition."""
-        known = {source.name: source for source in (*as_mixture(experiment.corpus).sources, *self.sources)}
+        known = {
+            source.name: source for source in (*as_mixture(experiment.corpus).sources, *self.more_sources)
+        }
         return {
             composition.name: {"corpus": composition.corpus(known, experiment.corpus)}
             for composition in self.compositions
