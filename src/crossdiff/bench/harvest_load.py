@@ -18,7 +18,7 @@ from crossdiff.data.settings import CacheSource
 from crossdiff.data.shards import PairedActivations
 from crossdiff.io.environment import peak_memory_mb
 
-TOY = {"d_model": 96, "n_latents": 1024, "k": 24, "batch": 1024}
+TOY = StepWorkload(d_model=96, n_latents=1024, k=24, batch=1024)
 """Sizes of conf/dictionary/toy.yaml, conf/sparsity/toy.yaml and conf/training/toy.yaml."""
 N_BLOCKS, LAYER = 42, 20
 
@@ -30,11 +30,11 @@ def toy_loading(folder: Path, *, rounds: int, n_tokens: int = 200_000) -> dict[s
     for name in ("base", "tuned"):
         write_harvest(folder / name, tokens, {0: torch.randn(tokens.n_tokens, 96, generator=generator)})
     data = PairedActivations.open(folder / "tokens", [folder / "base", folder / "tuned"], layer=0)
-    step = sparse_step(StepWorkload(**TOY), encode="float32", backend="auto")
+    step = sparse_step(TOY, encode="float32", backend="auto")
     loading, stepping = [], []
     for number in range(10 * rounds + 2):
         start = time.perf_counter()
-        data.training_batch(number, seed=0, batch_size=TOY["batch"])
+        data.training_batch(number, seed=0, batch_size=TOY.batch)
         middle = time.perf_counter()
         step()
         if number > 1:

@@ -33,7 +33,7 @@ def main(overrides: list[str]) -> dict:
     bench = LexicalBench.model_validate(dict(item.split("=", 1) for item in overrides))
     generator = np.random.default_rng(bench.seed)
     scheme = PaperTaxonomy().load().categories
-    background = [_window(bench, generator, f"b{number}", ()) for number in range(bench.n_background)]
+    background = [_document(bench, generator, f"b{number}") for number in range(bench.n_background)]
     annotator = LexicalAnnotator(Lexical(), scheme, background, seed=bench.seed)
     wall = cpu = 0.0
     n_labelled = 0
@@ -56,20 +56,22 @@ def main(overrides: list[str]) -> dict:
     }
 
 
-def _window(
-    bench: LexicalBench, generator: np.random.Generator, name: str, cues: tuple[str, ...]
-) -> Document | Example:
-    """Random words with four cue words among them; the codes are random with a tenth of the tokens active."""
+def _document(bench: LexicalBench, generator: np.random.Generator, name: str) -> Document:
+    """Random words."""
     drawn = generator.integers(20_000, size=bench.n_tokens)
     tokens = [f" {_word(int(number))}" for number in drawn]
-    kinds = np.zeros(bench.n_tokens, dtype=np.uint8)
-    if not cues:
-        return Document(name, tokens, kinds)
+    return Document(name, tokens, np.zeros(bench.n_tokens, dtype=np.uint8))
+
+
+def _window(bench: LexicalBench, generator: np.random.Generator, name: str, cues: tuple[str, ...]) -> Example:
+    """Random words with four cue words among them; the codes are random with a tenth of the tokens active."""
+    plain = _document(bench, generator, name)
+    tokens = list(plain.tokens)
     for place in generator.integers(bench.n_tokens, size=4):
         tokens[place] = f" {generator.choice(cues)}"
     active = generator.random(bench.n_tokens) < 0.1
     codes = (generator.random(bench.n_tokens) * active).astype(np.float32)
-    return Example(name, tokens, kinds, codes, int(codes.argmax()), -1)
+    return Example(name, tokens, plain.kinds, codes, int(codes.argmax()), -1)
 
 
 def _word(number: int) -> str:

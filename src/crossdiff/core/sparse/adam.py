@@ -37,7 +37,8 @@ class SparseRowAdam(torch.optim.Optimizer):
         backend: Backend = "auto",
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": 1e-8})
-        self.max_norm, self.inactive, self.backend = max_norm, inactive, backend
+        self.max_norm, self.inactive = max_norm, inactive
+        self.backend: Backend = backend
         self._norm: float | None = None
 
     def measure(self) -> float:

@@ -56,7 +56,8 @@ class BatchTopKStep(nn.Module):
         chunk: int = 4096,
     ) -> None:
         super().__init__()
-        self.encode, self.backend, self.layout, self.chunk = encode, backend, layout, chunk
+        self.encode, self.layout, self.chunk = encode, layout, chunk
+        self.backend: Backend = backend
         self.register_buffer("cut", torch.zeros((), dtype=torch.float64))
         self._scratch = Scratch()
 

@@ -31,7 +31,7 @@ class TritonKernels(PlainKernels):
     def above(self, product: Tensor, cut: Tensor) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
         """Counted per block of a row, then written where the counts before it say."""
         n_rows, n_columns = product.shape
-        n_blocks = triton.cdiv(n_columns, BLOCK)
+        n_blocks = -(-n_columns // BLOCK)
         counts = torch.empty(n_rows * n_blocks, dtype=torch.int64, device=product.device)
         _count[(n_rows, n_blocks)](product, cut, counts, n_columns, n_blocks, BLOCK)
         start = starts(counts)
@@ -69,7 +69,7 @@ class TritonKernels(PlainKernels):
         _latent[(n_rows,)](
             batch.x, batch.gradient, decoder, groups.latent, groups.start, groups.token,
             code.value[groups.order], encoder, directions, bias, width, whole,
-            num_warps=min(16, max(1, whole // 512)),
+            num_warps=min(16, max(1, whole // 512)),  # pyright: ignore[reportCallIssue]
         )  # fmt: skip
         return RowGradients(groups.latent, encoder, bias, directions)
 
