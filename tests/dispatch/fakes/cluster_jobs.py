@@ -63,12 +63,18 @@ def worker(job: str, *, but: int = 0, seconds: float = 200) -> int:
             except OSError:
                 continue
             python = command[0].rpartition(b"/")[2].startswith(b"python")
-            ours = python and b"submitit.core._submit" in command
+            ours = python and b"submitit.core._submit" in command and not _forked(folder)
             if ours and f"SLURM_JOB_ID={job}".encode() in environment and int(folder.name) != but:
                 return int(folder.name)
         release()
         time.sleep(0.2)
     pytest.fail(f"job {job} has no worker after {seconds} s")
+
+
+def _forked(folder: Path) -> bool:
+    """Whether the parent is a worker too: a child between fork and exec has its parent's command line."""
+    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+    return b"submitit.core._submit" in Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
 
 
 def log_of(store: Path, step: Step) -> str:
