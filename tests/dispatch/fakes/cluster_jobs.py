@@ -60,10 +60,11 @@ def worker(job: str, *, but: int = 0, seconds: float = 200) -> int:
             try:
                 command = (folder / "cmdline").read_bytes().split(b"\0")
                 environment = (folder / "environ").read_bytes().split(b"\0")
+                forked = _forked(folder)
             except OSError:
                 continue
             python = command[0].rpartition(b"/")[2].startswith(b"python")
-            ours = python and b"submitit.core._submit" in command and not _forked(folder)
+            ours = python and b"submitit.core._submit" in command and not forked
             if ours and f"SLURM_JOB_ID={job}".encode() in environment and int(folder.name) != but:
                 return int(folder.name)
         release()
