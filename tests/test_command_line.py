@@ -105,3 +105,25 @@ def test_hydras_own_launchers_run_whole_grid_points(launcher: str, tmp_path: Pat
     logs = [path.read_text() for path in (tmp_path / "store" / "sweeps").rglob("*_log.out")]
     told = done.stdout + "".join(logs)
     assert told.count("0 of 9 steps finished") == 2
+
+
+COUNTED = """
+import sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from crossdiff.__main__ import main
+compose, calls = ConfigLoaderImpl.load_sweep_config, []
+ConfigLoaderImpl.load_sweep_config = lambda *args, **named: calls.append(1) or compose(*args, **named)
+try:
+    main()
+finally:
+    print("composed", len(calls))
+"""
+
+
+def test_every_grid_point_is_composed_once(tmp_path: Path) -> None:
+    grid = ["-m", "model_pair=toy_pt_it,toy_pt_simpo", "layer=1,2", "corpus=toy", "action=plan"]
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, *grid, f"store={tmp_path}/store"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "composed 4", done.stderr

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
@@ -17,6 +15,7 @@ from hydra.errors import (
     InstantiationException,
     MissingConfigException,
 )
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -173,14 +172,18 @@ def runs_alone(hydra: Any) -> bool:
 
 
 def compose_once() -> None:
-    """Keep Hydra's sweeper from composing every grid point twice: our own loop reports the same errors."""
-    validate = BasicSweeper.validate_batch_is_legal
+    """Keep Hydra's sweeper from composing every grid point twice: our own loop reports the same errors.
 
-    def only_for_other_launchers(self: BasicSweeper, batch: Any) -> None:
-        if not isinstance(self.launcher, BasicLauncher):
+    The method of the base class is replaced, and the launcher told by its name, because Hydra imports its
+    own plugins a second time under the same names.
+    """
+    validate = Sweeper.validate_batch_is_legal
+
+    def only_for_other_launchers(self: Any, batch: Any) -> None:
+        if type(self.launcher).__name__ != "BasicLauncher":
             validate(self, batch)
 
-    BasicSweeper.validate_batch_is_legal = only_for_other_launchers
+    Sweeper.validate_batch_is_legal = only_for_other_launchers
 
 
 def explain(error: BaseException) -> str | None:
