@@ -15,15 +15,19 @@ StageName = Literal[
     "harvest",
     "train",
     "planted",
+    "self_diff",
+    "several",
     "scale",
+    "match",
+    "causal",
     "documents",
     "annotate",
     "generate",
-    "steer",
     "compare",
     "report",
     "study",
 ]
+"""Every stage, parents before children."""
 
 
 class Resources(Settings):
@@ -95,11 +99,14 @@ BUILT_IN: dict[StageName, Resources] = {
     "harvest": _needs(gpus=1, cpus=8, memory_gb=96, hours=24),
     "train": _needs(gpus=1, cpus=8, memory_gb=96, hours=48),
     "planted": _needs(gpus=1, cpus=4, memory_gb=16, hours=8),
+    "self_diff": _needs(gpus=1, cpus=8, memory_gb=96, hours=48),
+    "several": _needs(gpus=1, cpus=8, memory_gb=96, hours=48),
     "scale": _needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+    "match": _needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+    "causal": _needs(gpus=1, cpus=8, memory_gb=96, hours=8),
     "documents": _needs(gpus=1, cpus=8, memory_gb=64, hours=4),
     "annotate": _needs(cpus=4, memory_gb=16, hours=24),
     "generate": _needs(gpus=1, cpus=4, memory_gb=64, hours=12),
-    "steer": _needs(gpus=1, cpus=4, memory_gb=64, hours=24),
     "compare": _needs(memory_gb=16, hours=1),
     "report": _needs(memory_gb=16, hours=1),
     "study": _needs(memory_gb=16, hours=1),

@@ -8,30 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 from crossdiff.io.artifacts import MANIFEST, artifact_key
+from crossdiff.io.resources import StageName
 from crossdiff.settings import Settings
 
-STAGES = (
-    "organism",
-    "blend",
-    "tokens",
-    "harvest",
-    "train",
-    "planted",
-    "self_diff",
-    "several",
-    "scale",
-    "match",
-    "causal",
-    "documents",
-    "annotate",
-    "generate",
-    "steer",
-    "compare",
-    "report",
-    "study",
-)
+STAGES: tuple[str, ...] = get_args(StageName)
 
 
 @dataclass(frozen=True)
