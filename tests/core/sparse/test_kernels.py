@@ -81,3 +81,14 @@ def test_groups_list_the_tokens_of_every_active_latent_in_order() -> None:
     assert groups.token.tolist() == [0, 1, 2, 0]
     assert code.value[groups.order].tolist() == [1, 3, 4, 2]
     assert ByLatent.of(code, latents=torch.tensor([2, 3, 5, 7])).start.tolist() == [0, 0, 2, 3, 4]
+
+
+def test_the_largest_per_token_are_positive_and_of_equals_the_lowest_column() -> None:
+    pre = torch.tensor(
+        [[1.0, 4.0, 2.0, 2.0, 2.0], [3.0, -1.0, 0.0, -2.0, -0.5], [-1.0, -1.0, 0.0, 0.0, -1.0]]
+    )
+    norm = torch.tensor([4.0, 0.5, 1.0, 1.0, 1.0])  # scaled, first token: 4, 2, 2, 2, 2
+    token, column, value = CompiledKernels.load().largest_per_token(pre, norm, 3)
+    assert token.tolist() == [0, 0, 0, 1]
+    assert column.tolist() == [0, 1, 2, 0]
+    assert value.tolist() == [1.0, 4.0, 2.0, 3.0]

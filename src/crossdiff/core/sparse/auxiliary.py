@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +12,9 @@ from crossdiff.core.collective import residual_variance
 from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients
 from crossdiff.core.sparse.plain import suited
 from crossdiff.core.sparse.scratch import Scratch
+
+ALIGNED = 64
+"""Matrix products are up to 1.5 times as fast where their width is a multiple of this."""
 
 
 def auxiliary_step(
@@ -29,8 +33,7 @@ def auxiliary_step(
     """
     residual = batch.gradient
     variance = residual_variance(residual)  # of the global batch, over all ranks
-    pre = torch.addmm(rows.encoder_bias, batch.x, rows.encoder.T)
-    code = SparseCode(*kernels.largest_per_token(pre, norm, k), *pre.shape)
+    code = _code(batch.x, rows, norm, k=k, kernels=kernels)
     groups = ByLatent.of(code, latents=torch.arange(code.n_latents, device=norm.device))
     work = suited(kernels, code)
     error = work.decode(code, groups, rows.decoder).sub_(residual)
@@ -39,3 +42,20 @@ def auxiliary_step(
     down = Backward(batch.x, error.mul_(factor))
     gradients = work.backward(code, groups, down, rows.decoder, scratch=Scratch())
     return loss, RowGradients(rows.latent, gradients.encoder, gradients.encoder_bias, gradients.decoder)
+
+
+def _code(
+    x: Float[Tensor, "token width"],
+    rows: RowGradients,
+    norm: Float[Tensor, " dead"],
+    *,
+    k: int,
+    kernels: Kernels,
+) -> SparseCode:
+    """The k largest codes per token among the dead latents, padded with latents that are never positive."""
+    n_dead = norm.shape[0]
+    padding = -n_dead % ALIGNED
+    pre = torch.addmm(F.pad(rows.encoder_bias, (0, padding)), x, F.pad(rows.encoder, (0, 0, 0, padding)).T)
+    pre[:, n_dead:] = -torch.inf
+    largest = kernels.largest_per_token(pre, F.pad(norm, (0, padding), value=1.0), k)
+    return SparseCode(*largest, x.shape[0], n_dead)

@@ -40,7 +40,7 @@ class CompiledKernels:
     def largest_per_token(
         self, pre: Tensor, norm: Tensor, k: int
     ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
-        """Marks by partial sorting of every token's positive scaled codes."""
+        """Marks above the k-th largest of every token's positive scaled codes, found bit by bit."""
         return self._marked("mark_largest", pre, norm, k)
 
     def _marked(

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <vector>
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -51,25 +50,46 @@ inline uint64_t compare_word(const T* z, const float* cut) {
 #endif
 }
 
+// marks one row; returns how many entries it marked
+template <class T>
+int64_t mark_row(const T* z, const float* cut, int64_t n_columns, uint64_t* bits) {
+    const int64_t words = (n_columns + 63) / 64, whole = n_columns / 64;
+    int64_t count = 0;
+    for (int64_t w = 0; w < whole; w++) {
+        bits[w] = compare_word(z + 64 * w, cut + 64 * w);
+        count += __builtin_popcountll(bits[w]);
+    }
+    if (whole < words) {
+        bits[whole] = compare(z + 64 * whole, cut + 64 * whole, n_columns - 64 * whole);
+        count += __builtin_popcountll(bits[whole]);
+    }
+    return count;
+}
+
 template <class T>
 void mark(const T* z, const float* cut, int64_t n_rows, int64_t n_columns, uint64_t* bits, int64_t* counts,
           int threads) {
-    const int64_t words = (n_columns + 63) / 64, whole = n_columns / 64;
+    const int64_t words = (n_columns + 63) / 64;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < n_rows; r++) {
-        const T* zr = z + r * n_columns;
-        uint64_t* out = bits + r * words;
-        int64_t count = 0;
-        for (int64_t w = 0; w < whole; w++) {
-            out[w] = compare_word(zr + 64 * w, cut + 64 * w);
-            count += __builtin_popcountll(out[w]);
-        }
-        if (whole < words) {
-            out[whole] = compare(zr + 64 * whole, cut + 64 * whole, n_columns - 64 * whole);
-            count += __builtin_popcountll(out[whole]);
-        }
-        counts[r] = count;
+    for (int64_t r = 0; r < n_rows; r++) counts[r] = mark_row(z + r * n_columns, cut, n_columns, bits + r * words);
+}
+
+inline float from_bits(int32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// the k-th largest key, bit by bit from the highest; keys are the bits of positive floats, which order like them
+int32_t kth_largest(const int32_t* keys, int64_t n, int64_t k) {
+    int32_t found = 0;
+    for (int bit = 30; bit >= 0; bit--) {
+        const int32_t trial = found | (int32_t{1} << bit);
+        int32_t count = 0;
+        for (int64_t i = 0; i < n; i++) count += keys[i] >= trial;
+        if (count >= k) found = trial;
     }
+    return found;
 }
 
 template <class T>
@@ -121,27 +141,22 @@ void mark_largest(const float* z, const float* scale, int64_t k, int64_t n_rows,
     const int64_t words = (n_columns + 63) / 64;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> scaled(n_columns), positive(n_columns);
+        std::vector<float> scaled(n_columns), cut(n_columns);
+        std::vector<int32_t> keys(n_columns);
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < n_rows; r++) {
             int64_t n = 0;
             for (int64_t j = 0; j < n_columns; j++) scaled[j] = z[r * n_columns + j] * scale[j];
             for (int64_t j = 0; j < n_columns; j++) {
-                positive[n] = scaled[j];
+                std::memcpy(&keys[n], &scaled[j], sizeof(float));
                 n += scaled[j] > 0;
             }
-            float smallest = 0;
-            int64_t ties = 0;
-            if (n > k) {
-                std::nth_element(positive.begin(), positive.begin() + k - 1, positive.begin() + n, std::greater<float>());
-                smallest = positive[k - 1];
-                ties = k - std::count_if(positive.begin(), positive.begin() + k, [&](float v) { return v > smallest; });
-            }
-            std::fill(bits + r * words, bits + (r + 1) * words, 0);
-            for (int64_t j = 0; j < n_columns; j++)
-                if (scaled[j] > smallest || (smallest > 0 && scaled[j] == smallest && ties-- > 0))
-                    bits[r * words + j / 64] |= uint64_t{1} << (j % 64);
-            counts[r] = std::min(n, k);
+            const int32_t smallest = n > k ? kth_largest(keys.data(), n, k) : 1;
+            std::fill(cut.begin(), cut.end(), from_bits(smallest - 1));  // the next smaller float
+            uint64_t* out = bits + r * words;
+            counts[r] = mark_row(scaled.data(), cut.data(), n_columns, out);
+            for (int64_t j = n_columns - 1; counts[r] > k; j--)  // more than one entry equals the smallest
+                if (scaled[j] == from_bits(smallest)) out[j / 64] &= ~(uint64_t{1} << (j % 64)), counts[r]--;
         }
     }
 }
