@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from crossdiff import config
 from crossdiff.io.environment import conf_dir
@@ -115,3 +117,20 @@ def test_paper_scale_plans_know_their_cost() -> None:
 
 def test_conf_is_found_from_the_checkout() -> None:
     assert conf_dir() == Path(__file__).resolve().parents[1] / "conf"
+
+
+def test_every_block_of_the_main_file_names_exactly_the_settings_of_its_class() -> None:
+    """Otherwise Hydra refuses a documented setting as unknown."""
+    main = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
+    assert isinstance(main, dict)
+    blocks = {name: block for name, block in main.items() if isinstance(block, dict) and "_target_" in block}
+    assert {"mask", "documents", "export", "validate", "compare"} <= set(blocks)
+    for name, block in blocks.items():
+        given = set(block) - {"_target_"}
+        assert given == set(get_class(block["_target_"]).model_fields), name
+
+
+def test_written_defaults_are_those_of_the_classes() -> None:
+    built = build(*PAIR)
+    assert built.mask == type(built.mask)()
+    assert built.documents == type(built.documents)()
