@@ -21,8 +21,8 @@ from crossdiff.stages.match import MatchInputs
 from crossdiff.stages.organism import OrganismInputs
 from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
+from crossdiff.stages.study import train_inputs
 from crossdiff.stages.tokens import TokensInputs
-from crossdiff.stages.train import TrainInputs
 
 
 def plan(experiment: Experiment) -> list[Step]:
@@ -134,13 +134,7 @@ class Planner:
         train = Step(
             "train",
             pair.name,
-            TrainInputs(
-                dictionary=experiment.dictionary,
-                sparsity=experiment.sparsity,
-                training=experiment.training,
-                seed=experiment.seed if pair.seed is None else pair.seed,
-                **shared,
-            ),
+            train_inputs(experiment, seed=experiment.seed if pair.seed is None else pair.seed),
             parents,
             self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True),
         )

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from crossdiff.annotation.results import ANSWERED, OTHER, UNINTERPRETABLE
 from crossdiff.io.artifacts import MANIFEST, read_manifest
+from crossdiff.io.resources import StageName
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.report.figures.rows import DeltaRow, delta_rows
 from crossdiff.report.frames import rows_of, where
@@ -201,8 +202,7 @@ def provenance(parents: Mapping[str, Path]) -> list[dict[str, Any]]:
         store = folder.parent.parent
         for role, key in manifest.get("parents", {}).items():
             waiting.append(store / role.split("_")[0] / key)
-    order = ("organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare", "report")
-    position = {stage: number for number, stage in enumerate(order)}
+    position = {stage: number for number, stage in enumerate(get_args(StageName))}
     return sorted(
         found.values(), key=lambda each: (position.get(each.get("stage", ""), 99), each.get("label", ""))
     )

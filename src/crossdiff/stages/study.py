@@ -20,6 +20,7 @@ from crossdiff.organisms.settings import ToySettings
 from crossdiff.report.findings import Findings
 from crossdiff.report.products import RunProducts
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.train import TrainInputs
 from crossdiff.training.settings import TrainingSettings
 
 VERSION = 1
@@ -63,6 +64,18 @@ class Asked(Protocol):
     def sparsity(self) -> Sparsity: ...  # noqa: D102
     @property
     def training(self) -> TrainingSettings: ...  # noqa: D102
+
+
+def train_inputs(experiment: Asked, *, seed: int) -> TrainInputs:
+    """The training that the experiment asks for, from one seed."""
+    return TrainInputs(
+        layer=experiment.layer,
+        dictionary=experiment.dictionary,
+        sparsity=experiment.sparsity,
+        training=experiment.training,
+        mask=experiment.mask,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True)

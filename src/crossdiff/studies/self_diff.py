@@ -12,8 +12,7 @@ from crossdiff.io.tables import read_json
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.self_diff import SelfDiffInputs
-from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.stages.train import TrainInputs
+from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.counts import count_interval, tile
 
 if TYPE_CHECKING:
@@ -60,14 +59,7 @@ class SelfDiff(Study):
         }
 
     def _inputs(self, experiment: Asked, seed: int) -> SelfDiffInputs:
-        train = TrainInputs(
-            layer=experiment.layer,
-            dictionary=experiment.dictionary,
-            sparsity=experiment.sparsity,
-            training=experiment.training,
-            mask=experiment.mask,
-            seed=seed,
-        )
+        train = train_inputs(experiment, seed=seed)
         return SelfDiffInputs(train=train, selection=experiment.selection, noise=self.noise)
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:

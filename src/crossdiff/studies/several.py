@@ -11,8 +11,7 @@ from crossdiff.models.pair import ModelSettings
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.several import SeveralInputs
-from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.stages.train import TrainInputs
+from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.counts import tile
 
 if TYPE_CHECKING:
@@ -37,14 +36,7 @@ class ThreeModels(Study):
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
         """Training and scaling over all models, in one step."""
         models = _models(experiment)
-        train = TrainInputs(
-            layer=experiment.layer,
-            dictionary=experiment.dictionary,
-            sparsity=experiment.sparsity,
-            training=experiment.training,
-            mask=experiment.mask,
-            seed=experiment.seed,
-        )
+        train = train_inputs(experiment, seed=experiment.seed)
         names = tuple(model.name for model in models)
         inputs = SeveralInputs(train=train, models=names, selection=experiment.selection)
         roles = ["harvest_base", *(f"harvest_tuned_{i}" for i in range(1, len(models)))]
