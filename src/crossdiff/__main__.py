@@ -43,9 +43,10 @@ def user_message(error: BaseException) -> str | None:
     hint = config.explain(error)
     if hint is not None:
         return hint
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_full_disk(error):
         return (
-            f"no space left on the device ({error.filename or 'store'}); free some or give another store=..."
+            f"no space left on the device ({getattr(error, 'filename', None) or 'store'}); free some and run "
+            "the same command again, which goes on from here, or give another store=..."
         )
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return (
@@ -55,6 +56,13 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and _raised_by_us(error):
         return str(error)
     return None
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    """A full disk or quota; safetensors and others report it by its text alone."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def _raised_by_us(error: BaseException) -> bool:

@@ -146,7 +146,11 @@ def _for_worker(job: HarvestJob, number: int) -> HarvestJob:
 
 
 def _worker(job: HarvestJob) -> None:
-    run_part(job)
+    """A fault that lasts (disk full, NaN) meets the caller too, who gets what is left and reports it."""
+    try:
+        run_part(job)
+    except (OSError, ValueError) as error:
+        print(f"a worker of harvest {job.model.name} stopped: {error}", flush=True)
 
 
 def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossdiff.io.tables import errors_name
+
 FORMAT = "crossdiff.shard"
 VERSION = 2
 
@@ -44,7 +46,7 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[
     parts = [_header(arrays, metadata), *(_bytes_of(array) for array in arrays.values())]
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with ThreadPoolExecutor(1) as pool, aside.open("wb", buffering=0) as handle:
+        with errors_name(path), ThreadPoolExecutor(1) as pool, aside.open("wb", buffering=0) as handle:
             digest = pool.submit(_sha256, parts)
             for part in parts:
                 _write_all(handle, part)

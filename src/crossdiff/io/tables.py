@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _KIND, _VERSION = b"crossdiff.kind", b"crossdiff.version"
+
+
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let an OSError say which file it is about: one of an open file (disk full) does not know."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, version: int, kind: str) -> None:
@@ -21,7 +34,8 @@ def write_table(frame: pd.DataFrame, path: Path, *, version: int, kind: str) -> 
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), _KIND: kind.encode(), _VERSION: str(version).encode()}
     aside = path.with_name(f".{path.name}.part")
-    pq.write_table(table.replace_schema_metadata(metadata), aside)
+    with errors_name(path):
+        pq.write_table(table.replace_schema_metadata(metadata), aside)
     os.replace(aside, path)
 
 
@@ -50,8 +64,10 @@ def read_table(path: Path, *, kind: str, version: int = 1) -> pd.DataFrame:
 
 def write_json(data: Any, path: Path) -> None:
     """Write JSON aside and rename; NaN is refused, so a missing figure has to be null."""
+    text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    with errors_name(path):
+        aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)
 
 
