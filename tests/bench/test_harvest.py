@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from crossdiff.bench.harvest import main
+from crossdiff.bench.harvest_load import model_memory
 
 
 def test_a_small_benchmark_reports_passes_disk_and_padding() -> None:
@@ -17,3 +22,12 @@ def test_a_small_benchmark_reports_passes_disk_and_padding() -> None:
     assert 0 < found["padding_share_bucket"] < found["padding_share_unsorted"] < 1
     assert found["write_ratio"] > 0
     assert found["read_ratio"] > 0
+
+
+@pytest.mark.slow
+def test_a_harvest_at_block_20_of_42_peaks_at_about_half_of_the_whole_model(tmp_path: Path) -> None:
+    found = model_memory(tmp_path, d_model=384)
+    print(found)
+    assert 300 < found["model_weights_mb"] < 500
+    assert found["model_peak_mb_full"] > 0.9 * found["model_weights_mb"]
+    assert 0.4 < found["model_peak_ratio"] <= 0.6

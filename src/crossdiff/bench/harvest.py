@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from crossdiff.bench.harvest_load import loading_memory, toy_loading
+from crossdiff.bench.harvest_load import model_memory, toy_loading
 from crossdiff.bench.harvest_work import Workload
 from crossdiff.bench.shard_io import io_rates
 from crossdiff.bench.step import machine
@@ -95,7 +95,7 @@ def main(overrides: list[str]) -> dict[str, Any]:
         if bench.toy:
             result |= toy_loading(folder / "toy", rounds=bench.rounds)
         if bench.memory:
-            result |= _memory(bench, folder) | loading_memory(folder / "load")
+            result |= _memory(bench, folder) | model_memory(folder / "load")
     finally:
         shutil.rmtree(folder)
     return result

@@ -45,34 +45,39 @@ def toy_loading(folder: Path, *, rounds: int, n_tokens: int = 200_000) -> dict[s
     return {"toy_load_s": load_s, "toy_step_s": step_s, "toy_load_of_step": load_s / step_s}
 
 
-def loading_memory(folder: Path, *, d_model: int = 512) -> dict[str, float]:
-    """Peak MB that loading adds to a process: blocks 0 to 20 of a model of 42 blocks, and the whole model."""
-    work = Workload(
-        folder=folder, d_model=d_model, n_blocks=N_BLOCKS, layer=LAYER,
-        n_tokens=64, context=32, dtype="float32", source=CacheSource(),
-    )  # fmt: skip
+def model_memory(folder: Path, *, d_model: int = 512) -> dict[str, float]:
+    """Peak MB above the bare imports: a harvest at block 20 of 42 blocks, and the whole model's forward.
+
+    The same few tokens go through both, so that the weights dominate.
+    """
+    work = _small_corpus(folder, d_model)
     work.prepare()
     program = "import sys; from crossdiff.bench.harvest_load import child; child(*sys.argv[1:])"
     found = {}
-    for kind in ("kept", "full"):
+    for kind in ("harvest", "full"):
         command = [sys.executable, "-c", program, str(folder), str(d_model), kind]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[f"load_peak_mb_{kind}"] = float(done.stdout.strip().splitlines()[-1])
-    found["load_peak_ratio"] = found["load_peak_mb_kept"] / found["load_peak_mb_full"]
+        found[f"model_peak_mb_{kind}"] = float(done.stdout.strip().splitlines()[-1])
+    found["model_weights_mb"] = (folder / "model" / "model.safetensors").stat().st_size / 1e6
+    found["model_peak_ratio"] = found["model_peak_mb_harvest"] / found["model_peak_mb_full"]
     return found
 
 
-def child(folder: str, d_model: str, kind: str) -> None:
-    """Load the model and print by how many MB that raised this process's peak."""
-    import transformers  # noqa: F401  loaded before the first reading
-
-    from crossdiff.models import load  # noqa: F401
-
-    work = Workload(
-        folder=Path(folder), d_model=int(d_model), n_blocks=N_BLOCKS, layer=LAYER,
+def _small_corpus(folder: Path, d_model: int) -> Workload:
+    return Workload(
+        folder=folder, d_model=d_model, n_blocks=N_BLOCKS, layer=LAYER,
         n_tokens=64, context=32, dtype="float32", source=CacheSource(),
     )  # fmt: skip
+
+
+def child(folder: str, d_model: str, kind: str) -> None:
+    """Run one of the two and print by how many MB that raised this process's peak."""
+    from transformers.models.gemma2 import modeling_gemma2  # noqa: F401  60 MB, before the first reading
+
+    work = _small_corpus(Path(folder), int(d_model))
     before = peak_memory_mb()
-    model = work.job.load_model().body if kind == "kept" else work.full_model()
-    print(peak_memory_mb() - before, file=sys.stdout)
-    del model
+    if kind == "harvest":
+        work.harvest()
+    else:
+        work.full_pass(work.full_model())()
+    print(peak_memory_mb() - before)

@@ -5,7 +5,6 @@ python -m crossdiff.bench lexical n_latents=5000 n_documents=20 n_tokens=128
 
 from __future__ import annotations
 
-import resource
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ from pydantic import Field
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import Document, Example, Subject
+from crossdiff.io.environment import peak_memory_mb
 from crossdiff.settings import Settings
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 
@@ -52,7 +52,7 @@ def main(overrides: list[str]) -> dict:
         "cpu_s": round(cpu, 2),
         "documents_per_cpu_s": round(bench.n_latents * bench.n_documents / cpu),
         "share_right": n_labelled / bench.n_latents,
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": round(peak_memory_mb()),
     }
 
 
