@@ -131,6 +131,44 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path: Path) -> None:
         build(tmp_path, bad_json(tmp_path / "c.jsonl"))
 
 
+HOSTILE = {
+    "not UTF-8": b'{"text": "\xff"}',
+    "Python refuses": b'{"input_ids": [' + b"9" * 5000 + b"]}",
+    "Python refuses (maximum recursion": b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "half of a surrogate pair": rb'{"text": "a cut emoji \ud83d"}',
+    "which is no Unicode text": rb'{"messages": [{"role": "user", "content": "\ud83d"}]}',
+    "no Unicode": rb'{"id": "\udc00", "text": "a dog"}',
+    "token id -1": b'{"input_ids": [5, -1]}',
+    "neither text, messages": b'{"messages": []}',
+    "a document is an object": b"[1, 2]",
+}
+
+
+@pytest.mark.parametrize("reason", HOSTILE)
+def test_hostile_lines_are_named_and_can_be_skipped(tmp_path: Path, reason: str) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b'{"text": "the cat"}\n' + HOSTILE[reason] + b"\n")
+    with pytest.raises(ValueError, match=r"c.jsonl:2 .*") as caught:
+        build(tmp_path, path)
+    assert reason in str(caught.value)
+    assert build(tmp_path, path, skip_bad=True).details["sources"]["files"]["bad"] == 1
+
+
+def test_a_parquet_file_with_a_damaged_page_is_named_with_the_row(tmp_path: Path) -> None:
+    import pandas as pd
+
+    path = tmp_path / "c.parquet"
+    pd.DataFrame({"text": [f"the cat {n} " * 50 for n in range(5000)]}).to_parquet(path, row_group_size=500)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(byte ^ 0x55 for byte in content[middle : middle + 200])
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"c.parquet is no readable parquet file from row 2048 on .*skip_bad"
+    ):
+        build(tmp_path, path)
+
+
 def test_skip_bad_counts_and_reports_broken_lines(tmp_path: Path) -> None:
     made = build(tmp_path, bad_json(tmp_path / "c.jsonl"), skip_bad=True)
     assert made.n_documents == 2

@@ -132,12 +132,12 @@ class Mixture:
             reader.counts.examples_bad.append(str(bad))
 
     def _is_new(self, reader: _Reader, item: Tokenised) -> bool:
+        if not item.has_text:  # first, since a continued run knows the digests of what was kept alone
+            reader.counts.empty += 1
+            return False
         digest = item.record.digest()
         if digest in self._seen:
             reader.counts.duplicates += 1
             return False
         self._seen.add(digest)
-        if not item.has_text:
-            reader.counts.empty += 1
-            return False
         return True

@@ -95,31 +95,38 @@ def _jsonl_records(path: Path, source: FilesSource) -> Iterator[Record | BadReco
         if isinstance(line, BadRecord):
             yield line
         elif line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield BadRecord(f"{place} is not JSON ({error.msg} at column {error.colno}); {_WAY_OUT}")
-                continue
-            yield _record(
-                row, place, f"{path.name}:{number}", column=source.column, id_column=source.id_column
-            )
+            row = _parsed(line, place)
+            if not isinstance(row, BadRecord):
+                name = f"{path.name}:{number}"
+                row = _record(row, place, name, column=source.column, id_column=source.id_column)
+            yield row
+
+
+def _parsed(line: str, place: str) -> Any:
+    """The value of a line of JSON, or what is wrong with it."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return BadRecord(f"{place} is not JSON ({error.msg} at column {error.colno}); {_WAY_OUT}")
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists inside lists
+        return BadRecord(f"{place} is JSON that Python refuses ({error}); {_WAY_OUT}")
 
 
 def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        yield BadRecord(f"{path} is not a readable parquet file ({error}); {_WAY_OUT}")
-        return
     number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
-            place, name = f"{path}:{number}", f"{path.name}:{number}"
-            yield _record(row, place, name, column=source.column, id_column=source.id_column)
-            number += 1
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                place, name = f"{path}:{number}", f"{path.name}:{number}"
+                yield _record(row, place, name, column=source.column, id_column=source.id_column)
+                number += 1
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        yield BadRecord(f"{path} is no readable parquet file from row {number} on ({error}); {_WAY_OUT}")
 
 
 def _hub_records(source: HubSource, start: int) -> Iterator[Record | BadRecord]:
@@ -161,13 +168,31 @@ def _record(
         return BadRecord(
             f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"
         )
-    name = row.get(id_column) if id_column else None
     content = _content(row[key])
     if content is None:
         return BadRecord(
             f"{place} has a {key!r} that is neither text, messages (role, content) nor ids; {_WAY_OUT}"
         )
-    return Record(place, fallback if name is None else str(name), content)
+    named = row.get(id_column) if id_column else None
+    record = Record(place, fallback if named is None else str(named), content)
+    if not _is_unicode(record):
+        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {_WAY_OUT}")
+    return record
+
+
+def _is_unicode(record: Record) -> bool:
+    """Whether a tokenizer can take the strings: JSON may spell one half of a pair, as in a cut emoji."""
+    content = record.content
+    texts = (
+        [content]
+        if isinstance(content, str)
+        else [text for m in content if isinstance(m, dict) for text in m.values()]
+    )
+    try:
+        "".join([record.id, *texts]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _content(value: Any) -> str | list[Message] | list[int] | None:

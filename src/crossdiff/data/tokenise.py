@@ -55,10 +55,10 @@ def _prepare(tokenizer: Any, record: Record) -> RenderedChat | BadRecord | list[
     if isinstance(content, str):
         return RenderedChat(content, [(0, len(content))])
     if content and isinstance(content[0], int):
-        highest = max(content)  # type: ignore[type-var]
-        if highest >= len(tokenizer) or min(content) < 0:  # type: ignore[type-var]
+        outside = [token for token in content if not 0 <= token < len(tokenizer)]  # type: ignore[operator]
+        if outside:
             return BadRecord(
-                f"{record.place} has token id {highest}, the tokenizer has {len(tokenizer):,} tokens; "
+                f"{record.place} has token id {outside[0]}, the tokenizer has {len(tokenizer):,} tokens; "
                 "tokenise it with this model's tokenizer"
             )
         return content  # type: ignore[return-value]
