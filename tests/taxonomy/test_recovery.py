@@ -35,6 +35,15 @@ def test_the_rank_correlation_is_scipys_and_its_interval_holds_the_truth() -> No
     assert found["spearman"]["n_categories"] == 9
 
 
+def test_the_interval_of_small_counts_holds_the_correlation() -> None:
+    """Resampled latents would give 30 planted categories of 1 to 9 latents an interval below rho itself."""
+    planted = [{"name": f"c{i}", "group": "gain", "change": float(i % 5)} for i in range(30)]
+    treatment = [3 + (i % 5) + (i % 2) for i in range(30)]
+    found = recovery(planted, _side([3] * 30), _side(treatment), draws=1000, seed=0)["spearman"]
+    assert found["rho"] > 0.9
+    assert found["ci_low"] < found["rho"] < found["ci_high"] <= 1
+
+
 def test_groups_pool_counts_and_are_held_against_keep() -> None:
     found = recovery(PLANTED, _side([10] * 9), _side([20, 20, 20, 2, 2, 2, 10, 10, 10]), draws=1000, seed=0)[
         "groups"

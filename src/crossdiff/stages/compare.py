@@ -25,7 +25,7 @@ from crossdiff.taxonomy.verdict import verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 3
+VERSION = 4
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
 THRESHOLDS: dict[str, tuple[float, float] | None] = {

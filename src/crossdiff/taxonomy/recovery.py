@@ -37,7 +37,7 @@ def recovery(planted: Planted, reference: Side, treatment: Side, *, draws: int, 
         "planted": [
             {"name": entry["name"], "group": entry["group"], "change": entry["change"]} for entry in planted
         ],
-        "spearman": _spearman(planted, counts, drawn, totals),
+        "spearman": _spearman(planted, counts, totals, draws, seed),
         "groups": _groups(planted, counts, drawn, totals),
     }
 
@@ -66,20 +66,24 @@ def _ratio(treatment: NDArray, reference: NDArray, totals: tuple[int, int]) -> N
     return log_ratio(treatment, reference, n_treatment=totals[1], n_reference=totals[0])
 
 
-def _spearman(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArray], totals: tuple[int, int]):
-    """Rank correlation over the categories that occur, on log ratios + 1/2; the interval is over latents."""
+def _spearman(planted: Planted, counts: Sequence[NDArray], totals: tuple[int, int], draws: int, seed: int):
+    """Rank correlation over the categories that occur, on log ratios + 1/2; the interval is over categories.
+
+    Percentiles over resampled categories, as in `pooling`. Resampled latents would not do: their counts
+    carry the noise of the observed ones twice, which pulls every draw towards 0, below rho itself.
+    """
     change = np.array([float(entry["change"]) for entry in planted])
     seen = (counts[0] + counts[1]) > 0
     n_categories = int(seen.sum())
     nothing = {"rho": None, "ci_low": None, "ci_high": None, "p_value": None, "n_categories": n_categories}
     if min(totals) == 0 or n_categories < 3:
         return nothing
-    observed = _ratio(counts[1], counts[0], totals)[seen]
-    if np.ptp(change[seen]) == 0 or np.ptp(observed) == 0:
+    truth, observed = change[seen], _ratio(counts[1], counts[0], totals)[seen]
+    if np.ptp(truth) == 0 or np.ptp(observed) == 0:
         return nothing
-    result = stats.spearmanr(change[seen], observed)
-    rho = _rank_correlation(change[seen], _ratio(drawn[1], drawn[0], totals)[:, seen])
-    low, high = np.nanpercentile(rho, [2.5, 97.5])
+    result = stats.spearmanr(truth, observed)
+    chosen = np.random.default_rng([seed, 8]).integers(n_categories, size=(draws, n_categories))
+    low, high = np.nanpercentile(_rank_correlations(truth[chosen], observed[chosen]), [2.5, 97.5])
     return {
         "rho": _number(result.statistic),  # type: ignore[attr-defined]
         "ci_low": _number(low),
@@ -89,14 +93,12 @@ def _spearman(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArr
     }
 
 
-def _rank_correlation(truth: NDArray, drawn: NDArray) -> NDArray[np.float64]:
-    """Spearman's rho of each row of `drawn` [draw category] with `truth` [category]; NaN if constant."""
-    ranks = stats.rankdata(drawn, axis=1)
-    ranks -= ranks.mean(1, keepdims=True)
-    target = stats.rankdata(truth)
-    target = target - target.mean()
-    norm = np.sqrt((ranks**2).sum(1) * (target**2).sum())
-    return np.where(norm > 0, ranks @ target / np.where(norm > 0, norm, 1.0), np.nan)
+def _rank_correlations(left: NDArray, right: NDArray) -> NDArray[np.float64]:
+    """Spearman's rho row by row, both [draw category]; NaN where one side is constant."""
+    ranks = [stats.rankdata(side, axis=1) for side in (left, right)]
+    ranks = [side - side.mean(1, keepdims=True) for side in ranks]
+    norm = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
+    return np.where(norm > 0, (ranks[0] * ranks[1]).sum(1) / np.where(norm > 0, norm, 1.0), np.nan)
 
 
 def _groups(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArray], totals: tuple[int, int]):
