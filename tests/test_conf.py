@@ -97,6 +97,8 @@ def message(*overrides: str) -> str | None:
         ([*PAIR, "action=fly"], ["action='fly'", "run"]),
         ([*PAIR, "+surprise=1"], ["surprise is no setting"]),
         ([*PAIR, "sparsity.k=200000", "sparsity.k_initial=null"], ["200,000", "114,688"]),
+        ([*PAIR, "sparsity._target_=nowhere.Mine"], ["'nowhere.Mine'", "PYTHONPATH"]),
+        ([*PAIR, "sparsity._target_=crossdiff.core.sparsity.L2"], ["L2", "PYTHONPATH"]),
     ],
 )
 def test_a_mistake_names_the_value_the_rule_and_the_way_out(overrides: list[str], parts: list[str]) -> None:

@@ -26,7 +26,7 @@ from crossdiff.action_settings import CompareRuns, ExportSettings, FreezeSetting
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.selection import SelectionSettings
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK, check_fits
+from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.shards import MaskSettings
@@ -78,7 +78,7 @@ class Experiment(Settings):
     corpus: CorpusSettings
     mask: MaskSettings = MaskSettings()
     dictionary: DictionarySettings
-    sparsity: BatchTopK | TopK | L1 | JumpReLU
+    sparsity: AnySparsity
     training: TrainingSettings
     selection: SelectionSettings
     documents: DocumentsSettings = DocumentsSettings()
@@ -201,6 +201,9 @@ def explain(error: BaseException) -> str | None:
             return _unknown_key(cause)
         case HydraException() if not isinstance(cause, InstantiationException):
             return str(cause)
+        case ImportError() if str(error).startswith("Error locating target"):
+            path = " ".join(str(cause).split())
+            return f"{path}; a class of your own lies beside run.py, or on PYTHONPATH"
         case ValueError() if isinstance(error, InstantiationException):
             return str(cause)
     return None

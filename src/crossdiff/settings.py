@@ -20,13 +20,19 @@ class Settings(BaseModel):
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """JSON-able content of these settings, tagged with the class name, without `NOT_IDENTITY`."""
+        """JSON-able content of these settings, tagged with the class name, without `NOT_IDENTITY`.
+
+        A class from outside the package is tagged with its module too, so that it never passes for ours.
+        """
         fields = {
             name: _plain(getattr(self, name))
             for name in type(self).model_fields
             if name not in self.NOT_IDENTITY
         }
-        return {"settings": type(self).__name__, **fields}
+        kind = type(self)
+        inside = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+        tag = kind.__name__ if inside else f"{kind.__module__}.{kind.__qualname__}"
+        return {"settings": tag, **fields}
 
 
 def _plain(value: Any) -> Any:

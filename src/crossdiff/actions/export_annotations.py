@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crossdiff.annotation.annotators import LEDGER
 from crossdiff.annotation.ledger import Ledger
+from crossdiff.annotation.own import OwnAnnotator
 from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Replay, Transformers
 from crossdiff.config import Experiment
 from crossdiff.pipeline.plan import plan
@@ -37,7 +38,7 @@ def export_annotations(experiments: Sequence[Experiment]) -> int:
 
 def ledger_path(annotator: AnnotatorSettings, store: Path) -> Path | None:
     """The ledger that the annotator reads or writes; None where it sends nothing or has sent nothing yet."""
-    if isinstance(annotator, Lexical | Transformers):
+    if isinstance(annotator, Lexical | Transformers | OwnAnnotator):
         return None
     path = annotator.ledger if isinstance(annotator, Replay) else store / LEDGER
     return path if path.is_file() else None

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from crossdiff.annotation.ledger import Ledger
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.messages import MessagesAnnotator, example_set_hash
+from crossdiff.annotation.own import Annotator, OwnAnnotator
 from crossdiff.annotation.prices import Meter, Prices
 from crossdiff.annotation.requests import sha256
-from crossdiff.annotation.results import Annotation
 from crossdiff.annotation.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
 from crossdiff.annotation.settings import (
     AnnotatorSettings,
@@ -31,14 +31,6 @@ LEDGER = "ledger.sqlite"
 _RECORDED: dict[str, type[MessagesSettings]] = {
     settings.__name__: settings for settings in (Claude, ClaudeBatch, AnthropicCompatible)
 }
-
-
-class Annotator(Protocol):
-    """Turns blind subjects into annotations, one each, in order."""
-
-    def annotate(self, subjects: Sequence[Subject]) -> Iterable[Annotation]:
-        """Every subject ends in a typed state."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -68,6 +60,8 @@ def build(settings: AnnotatorSettings, scheme: Sequence[CategoryLike], job: Job)
             from crossdiff.annotation.local import TransformersAnnotator
 
             return TransformersAnnotator(settings, scheme, device=job.device)
+        case OwnAnnotator():
+            return settings.annotator(scheme, job.background, seed=job.seed)
         case _:
             recorded, rounds = conversation(settings, job)
             return MessagesAnnotator(recorded, scheme, job.background, rounds, job.seed)
@@ -81,7 +75,7 @@ def induce(settings: AnnotatorSettings, job: Job, *, sizes: tuple[int, int, int]
     from crossdiff.annotation import induction
 
     match settings:
-        case Lexical() | Transformers():
+        case Lexical() | Transformers() | OwnAnnotator():
             keywords = build(Lexical(), (), job).annotate(job.subjects)
             return induction.induce_from_words(list(keywords), n_classes=sizes[1], n_categories=sizes[2])
         case _:

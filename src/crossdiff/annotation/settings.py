@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, InstanceOf, SerializeAsAny
 
+from crossdiff.annotation.own import OwnAnnotator
 from crossdiff.settings import Settings
 
 Score = Literal["detection", "fuzz", "intruder"]
@@ -123,4 +124,12 @@ class Replay(Settings):
         return {**super().identity(), "content": content_hash(self.ledger)}
 
 
-AnnotatorSettings = Lexical | Claude | ClaudeBatch | AnthropicCompatible | Transformers | Replay
+AnnotatorSettings = (
+    Lexical
+    | Claude
+    | ClaudeBatch
+    | AnthropicCompatible
+    | Transformers
+    | Replay
+    | SerializeAsAny[InstanceOf[OwnAnnotator]]
+)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from crossdiff.annotation.annotators import Annotator, Job, build, conversation
+from crossdiff.annotation.annotators import Job, build, conversation
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.messages import MessagesAnnotator
+from crossdiff.annotation.own import Annotator, OwnAnnotator
 from crossdiff.annotation.results import ANSWERED, Annotation
 from crossdiff.annotation.rounds import MASKED
 from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Transformers
@@ -33,7 +34,8 @@ def variants(settings: AnnotatorSettings, scheme: Sequence[CategoryLike], job: J
     if isinstance(settings, Lexical):
         return made
     lexical = {"lexical": build(Lexical(), scheme, job)}
-    return lexical | (made if isinstance(settings, Transformers) else made | _asked(settings, scheme, job))
+    silent = isinstance(settings, Transformers | OwnAnnotator)
+    return lexical | (made if silent else made | _asked(settings, scheme, job))
 
 
 def _asked(settings: Any, scheme: Sequence[CategoryLike], job: Job) -> dict[str, Annotator]:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from crossdiff.core import objectives
 from crossdiff.core.axes import Activations, Code
-from crossdiff.core.collective import largest_of_all, n_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import project_
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, largest, largest_per_token
+from crossdiff.core.sparsity import JumpReLU, LargestK, Penalised, Sparsity
 
 
 @dataclass(frozen=True)
@@ -91,41 +90,21 @@ def _forward_code(
     pre = xn.flatten(1) @ crosscoder.encoder.flatten(1).T + crosscoder.encoder_bias
     norm = crosscoder.code_norm()
     match plan.sparsity:
-        case BatchTopK():
+        case LargestK() as chooser:
             positive = pre.relu()
             scaled = (positive * norm).detach()
-            mask = _largest_of_the_batch(scaled, k=plan.k)
+            mask = chooser.kept(scaled, k=plan.k)
             return torch.where(mask, positive, 0), scaled * mask, {}
-        case TopK():
-            positive = pre.relu()
-            scaled = (positive * norm).detach()
-            mask = largest_per_token(scaled, k=plan.k)
-            return torch.where(mask, positive, 0), scaled * mask, {}
-        case L1():
-            code = pre.relu()
-            return code, code * norm, {"sparsity": objectives.l1_penalty(code, norm)}
         case JumpReLU() as gated:
             assert crosscoder.log_gate is not None
             code = objectives.Jump.apply(pre, crosscoder.log_gate, gated.bandwidth)
             assert isinstance(code, Tensor)
             silent = (crosscoder.log_gate.exp() - pre).relu() * norm
-            return (
-                code,
-                code * norm,
-                {
-                    "sparsity": objectives.tanh_penalty(code, norm, sharpness=gated.sharpness),
-                    "revival": silent.sum(dim=1).mean(),
-                },
-            )
-
-
-def _largest_of_the_batch(scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
-    """Mask of the k * n_tokens largest over all ranks."""
-    if n_ranks() == 1:
-        return largest(scaled, count=k * scaled.shape[0])
-    flat = scaled.reshape(-1)
-    mask, _ = largest_of_all(flat, count=k * scaled.shape[0] * n_ranks(), limit=flat.numel())
-    return mask.view_as(scaled)
+            terms = {"sparsity": gated.cost(code, norm), "revival": silent.sum(dim=1).mean()}
+            return code, code * norm, terms
+        case Penalised() as penalised:
+            code = pre.relu()
+            return code, code * norm, {"sparsity": penalised.cost(code, norm)}
 
 
 def _auxiliary(crosscoder: Crosscoder, xn: Activations, residual: Activations, plan: StepPlan) -> Tensor:

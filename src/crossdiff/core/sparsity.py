@@ -1,17 +1,24 @@
-"""What keeps codes sparse: settings of each method, their schedules, and exact selection."""
+"""What keeps codes sparse: settings of each method, their schedules, and exact selection.
+
+Two families are open to methods of your own (docs/add_a_sparsity.md): `LargestK` and `Penalised`.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
+from pydantic import Field, InstanceOf, SerializeAsAny, model_validator
 from torch import Tensor
 
-from crossdiff.core.axes import Code
+from crossdiff.core import objectives
+from crossdiff.core.axes import Code, PerLatent
+from crossdiff.core.collective import largest_of_all, n_ranks
 from crossdiff.settings import Settings
 
 
-class _LargestK(Settings):
+class LargestK(Settings):
     """k latents per token, annealed linearly from `k_initial` to `k` over the first `anneal_steps` steps."""
 
     k: int = Field(ge=1)
@@ -19,7 +26,7 @@ class _LargestK(Settings):
     anneal_steps: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _anneals_downwards(self) -> _LargestK:
+    def _anneals_downwards(self) -> LargestK:
         if self.k_initial is not None and self.k_initial < self.k:
             raise ValueError(f"k_initial={self.k_initial} is below k={self.k}; annealing goes downwards")
         return self
@@ -36,16 +43,33 @@ class _LargestK(Settings):
         """First step whose kept codes tell the inference threshold: the end of k annealing."""
         return self.anneal_steps if self.k_initial is not None else 0
 
+    @abstractmethod
+    def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
+        """Which scaled codes of this rank's batch stay, k per token on average; they carry no gradient."""
 
-class BatchTopK(_LargestK):
-    """Keep the k * n_tokens largest scaled codes of the whole batch."""
+
+class BatchTopK(LargestK):
+    """Keep the k * n_tokens largest scaled codes of the whole batch, over all ranks."""
+
+    def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
+        """Ties go to the lowest flat index."""
+        count = k * scaled.shape[0]
+        if n_ranks() == 1:
+            return largest(scaled, count=count)
+        flat = scaled.reshape(-1)
+        mask, _ = largest_of_all(flat, count=count * n_ranks(), limit=flat.numel())
+        return mask.view_as(scaled)
 
 
-class TopK(_LargestK):
+class TopK(LargestK):
     """Keep the k largest scaled codes of every token."""
 
+    def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
+        """Ties go to the lowest latent."""
+        return largest_per_token(scaled, k=k)
 
-class _Penalised(Settings):
+
+class Penalised(Settings):
     """A penalty whose weight grows linearly from 0 over the first `warmup_steps` steps."""
 
     penalty: float = Field(ge=0)
@@ -55,12 +79,20 @@ class _Penalised(Settings):
         """Weight of the penalty at optimizer step `step` (from 0)."""
         return self.penalty * min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else self.penalty
 
+    @abstractmethod
+    def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
+        """What is added to the loss, times the penalty; gradients reach the codes and the norms."""
 
-class L1(_Penalised):
+
+class L1(Penalised):
     """Reconstruction + penalty * sum_j f_j * norm_j, mean over tokens (method.md section 2)."""
 
+    def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
+        """Mean over tokens of sum_j f_j * norm_j."""
+        return objectives.l1_penalty(code, norm)
 
-class JumpReLU(_Penalised):
+
+class JumpReLU(Penalised):
     """A learned gate per latent, and the penalty sum_j tanh(sharpness * v_j) (Anthropic, Jan 2025: c = 4).
 
     The gate's gradient is the rectangular straight-through estimator of width `bandwidth`;
@@ -72,19 +104,25 @@ class JumpReLU(_Penalised):
     bandwidth: float = Field(default=2.0, gt=0)
     revival: float = Field(default=3e-6, ge=0)
 
+    def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
+        """Mean over tokens of sum_j tanh(sharpness * v_j)."""
+        return objectives.tanh_penalty(code, norm, sharpness=self.sharpness)
 
-Sparsity = BatchTopK | TopK | L1 | JumpReLU
+
+Sparsity = LargestK | Penalised
+AnySparsity = SerializeAsAny[InstanceOf[LargestK] | InstanceOf[Penalised]]
+"""The type of a settings field: any method, recorded with all of its own settings."""
 
 
 def within(sparsity: Sparsity, n_steps: int) -> Sparsity:
     """The same schedule, ended at half of a run that is too short for it, so that its end is reached."""
-    name = "anneal_steps" if isinstance(sparsity, _LargestK) else "warmup_steps"
+    name = "anneal_steps" if isinstance(sparsity, LargestK) else "warmup_steps"
     return sparsity.model_copy(update={name: min(getattr(sparsity, name), n_steps // 2)})
 
 
 def check_fits(sparsity: Sparsity, *, n_latents: int) -> None:
     """ValueError when more latents per token are asked for than the dictionary has."""
-    if isinstance(sparsity, _LargestK) and sparsity.k > n_latents:
+    if isinstance(sparsity, LargestK) and sparsity.k > n_latents:
         raise ValueError(
             f"sparsity.k={sparsity.k:,} is larger than the dictionary's {n_latents:,} latents; "
             f"choose k <= {n_latents:,}, or a larger dictionary.n_latents"

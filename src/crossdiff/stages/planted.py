@@ -15,7 +15,7 @@ from crossdiff.core.diagnostics import shrinkage_and_decoupling
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.latent_scaling import latent_scaling
 from crossdiff.core.selection import SelectionSettings
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, within
+from crossdiff.core.sparsity import L1, AnySparsity, BatchTopK, JumpReLU, Sparsity, TopK, within
 from crossdiff.organisms.planted import Planted, PlantedSettings
 from crossdiff.organisms.planted_score import score
 from crossdiff.organisms.planted_source import PlantedSource
@@ -33,7 +33,7 @@ class Contender(Settings):
 
     name: str
     dictionary: DictionarySettings
-    sparsity: BatchTopK | TopK | L1 | JumpReLU
+    sparsity: AnySparsity
 
 
 def contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK, within
+from crossdiff.core.sparsity import AnySparsity, within
 from crossdiff.data.shards import MaskSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.training.settings import TrainingSettings
@@ -25,7 +25,7 @@ class TrainInputs(Settings):
 
     layer: int
     dictionary: DictionarySettings
-    sparsity: BatchTopK | TopK | L1 | JumpReLU
+    sparsity: AnySparsity
     training: TrainingSettings
     mask: MaskSettings = MaskSettings()
     seed: int = 0

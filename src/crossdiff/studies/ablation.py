@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, LargestK, Sparsity, TopK
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
@@ -42,7 +42,7 @@ class Ablation(Study):
         found: dict[str, Changes] = {}
         for n_latents, kind, loss in product(self.n_latents, self.sparsities, self.losses):
             for sparsity in self._settings(kind, experiment.sparsity):
-                k = f"_k{sparsity.k}" if isinstance(sparsity, BatchTopK | TopK) else ""
+                k = f"_k{sparsity.k}" if isinstance(sparsity, LargestK) else ""
                 sizes: dict[str, Any] = {"n_latents": n_latents}
                 if kind == "l1":
                     sizes["initial_norm"] = self.l1_initial_norm
@@ -56,7 +56,7 @@ class Ablation(Study):
 
     def _settings(self, kind: Kind, asked: Sparsity) -> list[Sparsity]:
         """The experiment's own annealing, with every `k` in turn; four times as many latents at the start."""
-        anneal = asked.anneal_steps if isinstance(asked, BatchTopK | TopK) else 0
+        anneal = asked.anneal_steps if isinstance(asked, LargestK) else 0
         match kind:
             case "l1":
                 return [self.l1]

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.sparsity import BatchTopK, TopK
+from crossdiff.core.sparsity import LargestK
 from crossdiff.core.threshold import estimate_threshold
 from crossdiff.training.evaluation import delta_norm_histogram, evaluate, held_out_batches, kind_shares
 from crossdiff.training.initialise import initial_crosscoder
@@ -49,7 +49,7 @@ def fit(run: TrainingRun, source: ActivationSource, folder: RunFolder) -> tuple[
 def set_threshold(module: CrosscoderModule) -> None:
     """Estimate the inference threshold on fresh training batches; 0 for methods without k."""
     sparsity, settings = module.sparsity, module.training_settings
-    if not isinstance(sparsity, BatchTopK | TopK):
+    if not isinstance(sparsity, LargestK):
         module.crosscoder.threshold.fill_(0.0)
         return
     numbers = range(settings.total_steps(), settings.total_steps() + settings.threshold_batches)
@@ -64,7 +64,7 @@ def set_threshold(module: CrosscoderModule) -> None:
 def final_figures(module: CrosscoderModule) -> dict[str, Any]:
     """Figures over all held-out tokens with the final threshold (method.md section 2)."""
     crosscoder, settings = module.crosscoder, module.training_settings
-    k = module.sparsity.k if isinstance(module.sparsity, BatchTopK | TopK) else None
+    k = module.sparsity.k if isinstance(module.sparsity, LargestK) else None
     threshold = float(crosscoder.threshold)
     batches = held_out_batches(
         module.source, batch_size=settings.batch_size, n_tokens=None, device=crosscoder.encoder.device

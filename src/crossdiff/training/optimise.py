@@ -17,7 +17,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
 from crossdiff.core.sparse import BatchTopKStep
 from crossdiff.core.sparse.ranks import GlobalBatchTopKStep
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Sparsity, TopK, check_fits
+from crossdiff.core.sparsity import BatchTopK, LargestK, Penalised, Sparsity, check_fits
 from crossdiff.training import optimizers
 from crossdiff.training.settings import TrainingSettings
 
@@ -43,8 +43,8 @@ class Stepper:
     def __init__(self, crosscoder: Crosscoder, sparsity: Sparsity, training: TrainingSettings) -> None:
         check_fits(sparsity, n_latents=crosscoder.n_latents)
         self.crosscoder, self.sparsity, self.training = crosscoder, sparsity, training
-        self.has_k = isinstance(sparsity, BatchTopK | TopK)
-        self.threshold_start = sparsity.threshold_start if isinstance(sparsity, BatchTopK | TopK) else 0
+        self.has_k = isinstance(sparsity, LargestK)
+        self.threshold_start = sparsity.threshold_start if isinstance(sparsity, LargestK) else 0
         self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
         self.sparse = _sparse_step(sparsity, training)
 
@@ -54,14 +54,14 @@ class Stepper:
 
     def k_at(self, step: int) -> int | None:
         """Latents per token at a step; None for methods without k."""
-        if isinstance(self.sparsity, BatchTopK | TopK):
+        if isinstance(self.sparsity, LargestK):
             return self.sparsity.k_at(step, n_latents=self.crosscoder.n_latents)
         return None
 
     def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
         """What optimizer step `step` optimises."""
         k = self.k_at(step)
-        penalty = self.sparsity.penalty_at(step) if isinstance(self.sparsity, L1 | JumpReLU) else 0.0
+        penalty = self.sparsity.penalty_at(step) if isinstance(self.sparsity, Penalised) else 0.0
         return StepPlan(
             sparsity=self.sparsity, k=k or 0, penalty=penalty, loss=self.training.loss,
             auxiliary=self.training.auxiliary, auxiliary_k=self.auxiliary_k, dead=dead,
@@ -104,12 +104,13 @@ class Stepper:
 
 
 def _sparse_step(sparsity: Sparsity, training: TrainingSettings) -> BatchTopKStep | None:
-    if training.step == "sparse" and not isinstance(sparsity, BatchTopK):
+    plain = type(sparsity) is BatchTopK  # a subclass may keep other codes
+    if training.step == "sparse" and not plain:
         raise ValueError(
             f"training.step=sparse works for sparsity=batch_topk, not for {type(sparsity).__name__}; "
             "choose training.step=auto"
         )
-    if training.step == "dense" or not isinstance(sparsity, BatchTopK):
+    if training.step == "dense" or not plain:
         return None
     rows = training.accumulate == 1 and training.devices == 1 and training.optimizer != "adam_8bit"
     step = BatchTopKStep if training.devices == 1 else GlobalBatchTopKStep

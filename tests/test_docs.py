@@ -1,0 +1,87 @@
+"""The examples of the pages that say how to extend crossdiff are run as a reader would run them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crossdiff.annotation import annotators
+from crossdiff.annotation.results import OTHER
+from crossdiff.annotation.variants import variants
+from crossdiff.io.environment import conf_dir
+from crossdiff.training.fit import fit
+from crossdiff.training.run import RunFolder
+from tests.annotation.campaign import job, scheme
+from tests.planted_source import PlantedSource
+from tests.training.test_fit import make_run
+
+ROOT = conf_dir().parent
+PAGES = {
+    "add_a_sparsity": ("my_sparsity.py", "sparsity/log.yaml", "sparsity=log"),
+    "add_an_annotator": ("my_annotators.py", "annotator/peaks.yaml", "annotator=peaks"),
+}
+
+
+def block(page: str, language: str) -> str:
+    text = (ROOT / f"src/crossdiff/docs/{page}.md").read_text()
+    found = re.search(rf"```{language}\n(.*?)```", text, re.S)
+    assert found is not None
+    return found.group(1)
+
+
+def example(page: str) -> dict:
+    space: dict = {"__name__": "example"}
+    exec(block(page, "python"), space)
+    return space
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_commands_take_a_class_from_outside_the_package(page: str, tmp_path: Path) -> None:
+    module, option, override = PAGES[page]
+    (tmp_path / module).write_text(block(page, "python"))
+    written = tmp_path / "my_conf" / option
+    written.parent.mkdir(parents=True)
+    written.write_text(block(page, "yaml"))
+    given = ("--config-dir", "my_conf", "experiment=demo", override, "action=plan")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *given],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'src'}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "report demo" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "given"), [("LogPenalty", {"penalty": 0.02}), ("BlockTopK", {"k": 8})])
+def test_the_sparsities_of_the_page_train(name: str, given: dict, tmp_path: Path) -> None:
+    method = example("add_a_sparsity")[name](**given)
+    _, figures = fit(make_run(method), PlantedSource(n_rows=3000), RunFolder(tmp_path))
+    assert figures["fve_tuned"] > 0.1
+    assert figures["k"] == given.get("k")
+    if name == "BlockTopK":
+        assert figures["l0"] == pytest.approx(8, rel=0.2)
+
+
+def test_the_option_file_of_the_page_is_the_class_s_settings() -> None:
+    written = yaml.safe_load(block("add_a_sparsity", "yaml"))
+    assert written.pop("_target_") == "my_sparsity.LogPenalty"
+    assert example("add_a_sparsity")["LogPenalty"](**written).epsilon == written["epsilon"]
+
+
+def test_the_annotator_of_the_page_labels_a_job(tmp_path: Path) -> None:
+    settings = example("add_an_annotator")["Peaks"]()
+    asked = job(tmp_path, 60)
+    found = list(annotators.build(settings, scheme(), asked).annotate(asked.subjects))
+    assert [answer.key for answer in found] == [subject.key for subject in asked.subjects]
+    assert {answer.state for answer in found} == {"ok"}
+    told = [(answer.category, scheme()[i % 30].name) for i, answer in enumerate(found)]
+    right = [given == planted for given, planted in told if given != OTHER]
+    assert len(right) > 30
+    assert sum(right) / len(right) > 0.9
+    assert "lexical" in variants(settings, scheme(), asked)
+    keywords = annotators.induce(settings, asked, sizes=(1, 2, 4))
+    assert keywords["classes"]
