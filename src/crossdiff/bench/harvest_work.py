@@ -18,7 +18,8 @@ from crossdiff.data.harvest_job import HarvestJob
 from crossdiff.data.harvest_run import run_job
 from crossdiff.data.settings import CacheSource
 from crossdiff.data.tokens import TokenKind, TokenSet, write_token_set
-from crossdiff.models.load import DTYPES, TruncatedModel
+from crossdiff.models.checkpoint import DTYPES
+from crossdiff.models.load import TruncatedModel
 from crossdiff.models.pair import Dtype, ModelSettings
 
 VOCABULARY = 4096

@@ -23,7 +23,7 @@ from crossdiff.data.shard_files import ShardFile, write_shard
 from crossdiff.data.statistics import Moments, row_groups
 from crossdiff.data.tokens import TokenSet
 from crossdiff.io.progress import track
-from crossdiff.models.load import DTYPES
+from crossdiff.models.checkpoint import DTYPES
 from crossdiff.models.pair import ModelSettings
 
 MOMENTS = "moments.safetensors"

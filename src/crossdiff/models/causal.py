@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from crossdiff.models.checkpoint import load_config, read_checkpoint
 from crossdiff.models.hooks import decoder_blocks, replaced
-from crossdiff.models.load import (
-    DTYPES,
-    WAY_OUT,
-    body_of,
-    check_device,
-    check_layers,
-    load_config,
-    merge_adapter,
-    quiet,
-)
-from crossdiff.models.pair import ModelSettings
-from crossdiff.models.reach import hub
+from crossdiff.models.load import body_of, check_device, merge_adapter
+from crossdiff.models.pair import ModelSettings, check_layers
 
 
 @dataclass
@@ -58,15 +48,7 @@ def load_causal(model: ModelSettings, path: str, *, layer: int, device: str = "c
     target = check_device(device)
     n_blocks = load_config(model, path).get_text_config(decoder=True).num_hidden_layers
     check_layers(model, [layer], n_blocks)
-    with quiet(), hub(f"model {model.path}", way_out=WAY_OUT, remote=not Path(path).is_dir()):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=model.revision,
-            dtype=DTYPES[model.dtype],
-            attn_implementation=model.attention,
-            device_map=model.device_map,
-            trust_remote_code=model.trust_remote_code,
-        )
+    loaded = read_checkpoint(AutoModelForCausalLM, model, path, revision=model.revision)
     if model.adapter is not None:
         loaded = merge_adapter(loaded, model.adapter)
     if model.device_map is None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from crossdiff.models.load import DTYPES, check_device
+from crossdiff.models.checkpoint import read_checkpoint
+from crossdiff.models.load import check_device
 from crossdiff.models.pair import ModelSettings
-from crossdiff.models.reach import hub
 from crossdiff.models.tokenizers import load_tokenizer
 
 
@@ -35,15 +34,8 @@ def load_chat_model(settings: ModelSettings, path: str, *, device: str) -> ChatM
         raise ValueError(
             f"{settings.path} has no chat template, so it cannot be asked; name a tuned model that has one"
         )
-    way_out = "pass a folder saved with save_pretrained instead of a hub id"
-    with hub(f"model {settings.path}", way_out=way_out, remote=not Path(path).is_dir()):
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=settings.revision,
-            dtype=DTYPES[settings.dtype],
-            attn_implementation=settings.attention,
-            trust_remote_code=settings.trust_remote_code,
-        )
+    whole = settings.model_copy(update={"device_map": None})
+    model = read_checkpoint(AutoModelForCausalLM, whole, path, revision=settings.revision)
     if model.generation_config.eos_token_id is None:
         raise ValueError(
             f"{settings.path} has no generation config that names the end of a turn (eos_token_id); add "

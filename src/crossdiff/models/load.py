@@ -14,13 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from crossdiff.models.checkpoint import WAY_OUT, load_config, read_checkpoint
 from crossdiff.models.hooks import captured, decoder_blocks
 from crossdiff.models.pair import Attention, ModelSettings, check_layers
 from crossdiff.models.reach import hub
-from crossdiff.models.weights import checkpoint_folder, link_needed
-
-WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from crossdiff.models.weights import HEADS, checkpoint_folder, link_needed
 
 
 @dataclass
@@ -54,16 +52,6 @@ class TruncatedModel:
         with captured(self.blocks, layers) as outputs:
             self.body(input_ids=ids, position_ids=positions, use_cache=False)
         return {layer: x.reshape(*shape, -1) for layer, x in outputs.items()}
-
-
-def load_config(model: ModelSettings, path: str) -> Any:
-    """The model's configuration, with one clear message where it cannot be had."""
-    from transformers import AutoConfig
-
-    with hub(f"model {model.path}", way_out=WAY_OUT, remote=not Path(path).is_dir()):
-        return AutoConfig.from_pretrained(
-            path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
 
 
 def check_device(device: str) -> torch.device:
@@ -122,18 +110,12 @@ def _from_pretrained(model: ModelSettings, path: str, config: Any, *, revision: 
     """Body of the model; with an adapter, the adapter is merged into the causal model first."""
     from transformers import AutoModel, AutoModelForCausalLM
 
-    kind = AutoModel if model.adapter is None else AutoModelForCausalLM
-    with quiet(), hub(f"model {model.path}", way_out=WAY_OUT, remote=not Path(path).is_dir()):
-        loaded = kind.from_pretrained(
-            path,
-            config=config,
-            revision=revision,
-            dtype=DTYPES[model.dtype],
-            attn_implementation=model.attention,
-            device_map=model.device_map,
-            trust_remote_code=model.trust_remote_code,
-        )
-    return loaded if model.adapter is None else body_of(merge_adapter(loaded, model.adapter))
+    if model.adapter is None:
+        return read_checkpoint(AutoModel, model, path, revision=revision, config=config)
+    loaded = read_checkpoint(
+        AutoModelForCausalLM, model, path, revision=revision, config=config, left_out=HEADS
+    )
+    return body_of(merge_adapter(loaded, model.adapter))
 
 
 def body_of(causal: Any) -> nn.Module:
@@ -142,7 +124,7 @@ def body_of(causal: Any) -> nn.Module:
 
 
 def merge_adapter(causal: Any, adapter: str) -> Any:
-    """The causal model with a PEFT adapter merged into its weights."""
+    """The causal model with a PEFT adapter merged into its weights; one that does not fit it is refused."""
     try:
         from peft import PeftModel
     except ImportError:
@@ -152,25 +134,31 @@ def merge_adapter(causal: Any, adapter: str) -> Any:
     way_out = "pass the adapter's folder (with adapter_config.json)"
     with (
         hub(f"adapter {adapter}", way_out=way_out, remote=not Path(adapter).is_dir()),
-        warnings.catch_warnings(),
+        warnings.catch_warnings(record=True) as told,
+        _refuse_other_adapter(adapter),
     ):
-        warnings.filterwarnings(
-            "ignore", message="Found missing adapter keys|.*unexpected", category=UserWarning
-        )
-        return PeftModel.from_pretrained(causal, adapter).merge_and_unload()
+        adapted = PeftModel.from_pretrained(causal, adapter)
+    missing = [str(warning.message) for warning in told if _MISSING in str(warning.message)]
+    if missing:
+        raise ValueError(f"adapter {adapter} is not whole: {missing[0][:300]}; save or download it again")
+    return adapted.merge_and_unload()
+
+
+_MISSING = "missing adapter keys"
+"""What PEFT warns of; it also warns of keys for blocks that are not built here, which is no fault."""
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No report of the weights that are left out on purpose, and no bar per file."""
-    from transformers.utils import logging
+def _refuse_other_adapter(adapter: str) -> Iterator[None]:
+    """One message for an adapter that names modules or shapes which the model does not have."""
+    from safetensors import SafetensorError
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
         yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"adapter {adapter} does not fit the model: {' '.join(str(error).split())[:300]}; give the model "
+            "that it was trained on as this model's path"
+        ) from error

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.models.load import load_config
+from crossdiff.models.checkpoint import load_config
 from crossdiff.models.pair import ModelSettings, is_folder
 from crossdiff.models.reach import hub
 from crossdiff.models.weights import INDEX

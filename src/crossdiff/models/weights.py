@@ -11,7 +11,7 @@ from crossdiff.models.reach import hub
 
 INDEX = "model.safetensors.index.json"
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
-_HEADS = ("lm_head.", "embed_out.")
+HEADS = ("lm_head.", "embed_out.")
 _SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
@@ -21,7 +21,7 @@ def needed_weights(weight_map: dict[str, str], n_blocks: int) -> dict[str, str]:
     for name, file in weight_map.items():
         block = _BLOCK.search(name)
         is_later = block is not None and int(block.group(1)) >= n_blocks
-        if not is_later and not name.startswith(_HEADS):
+        if not is_later and not name.startswith(HEADS):
             kept[name] = file
     return kept
 

@@ -67,14 +67,7 @@ def blend_(first: PreTrainedModel, second: PreTrainedModel, *, distance: float) 
 def _load(model: ModelSettings, folder: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    from crossdiff.models.load import DTYPES
-    from crossdiff.models.reach import hub
+    from crossdiff.models.checkpoint import read_checkpoint
 
-    way_out = "pass a folder saved with save_pretrained instead of a hub id"
-    with hub(f"model {folder}", way_out=way_out, remote=not Path(folder).is_dir()):
-        return AutoModelForCausalLM.from_pretrained(
-            folder,
-            revision=model.revision,
-            dtype=DTYPES[model.dtype],
-            trust_remote_code=model.trust_remote_code,
-        )
+    whole = model.model_copy(update={"device_map": None})
+    return read_checkpoint(AutoModelForCausalLM, whole, folder, revision=model.revision)
