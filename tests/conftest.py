@@ -8,6 +8,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
     del os.environ[name]
 
+from collections.abc import Iterator  # noqa: E402
+from typing import Any  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
@@ -18,6 +21,19 @@ if not torch.cuda.is_available():
 install_import_hook("crossdiff.core", "beartype.beartype")
 
 SET_UP_BY_CI = ("slurm", "browser")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; skips where there is none."""
+    from crossdiff.bench.report import chromium
+    from crossdiff.report.export import EXECUTABLES, browser_path
+
+    pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    if browser_path() is None:
+        pytest.skip(f"none of {', '.join(EXECUTABLES)}: apt-get install chromium, or set CROSSDIFF_CHROMIUM")
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.hookimpl(wrapper=True)

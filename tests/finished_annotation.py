@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,23 @@ TOPICS = {
 }
 
 
-def experiment(folder: Path, *overrides: str) -> config.Experiment:
-    given = [
+def asked_for(folder: Path) -> list[str]:
+    """What the command line has to say to find the finished steps."""
+    return [
         "comparison=toy_it_vs_simpo", "corpus=toy", "layer=1", "draws=200", "progress=false", "device=cpu",
-        f"store={folder}/store", f"results_dir={folder}/results", *overrides,
+        f"store={folder}/store", f"results_dir={folder}/results",
     ]  # fmt: skip
+
+
+def experiment(folder: Path, *overrides: str) -> config.Experiment:
+    given = [*asked_for(folder), *overrides]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return config.load(compose("config", overrides=given))
 
 
-def finished(folder: Path, *overrides: str) -> config.Experiment:
+def finished(
+    folder: Path, *overrides: str, topics: Mapping[str, Sequence[str]] = TOPICS
+) -> config.Experiment:
     """The experiment, with every step that the page needs finished in its store."""
     asked = experiment(folder, *overrides)
     invented = Store(folder / "invented", pairs=PAIRS)
@@ -44,7 +52,7 @@ def finished(folder: Path, *overrides: str) -> config.Experiment:
         if step.stage in ("annotate", "compare"):
             make(step, asked)
         elif step.stage == "documents" and not step.is_finished(asked.store):
-            write_documents(target, step.label, TOPICS[step.label])
+            write_documents(target, step.label, [*topics[step.label]])
             _finish(step, asked)
         elif role in invented.parents and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

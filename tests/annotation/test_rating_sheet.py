@@ -38,6 +38,7 @@ def test_items_are_balanced_over_categories_and_latents() -> None:
     assert max(per_latent.values()) == 1
     assert {item.pair for item in items} == {"pt_it", "pt_simpo"}
     assert len({item.name for item in items}) == 40
+    assert all(item.name.startswith("item-") for item in items)
 
 
 def test_latents_as_items_show_several_documents_once_each() -> None:

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from crossdiff.bench.report import ALL_DRAWN, PATIENCE_MS, chromium
-from crossdiff.report.export import EXECUTABLES, browser_path
+from crossdiff.bench.report import ALL_DRAWN, PATIENCE_MS
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
 from tests import report_artifacts
@@ -24,15 +23,6 @@ from tests.report_artifacts import Size, Store
 pytestmark = pytest.mark.browser
 
 FULL = Size(n_latents=114_688, n_exclusive=202, n_examples=20, n_tokens=128)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    if browser_path() is None:
-        pytest.skip(f"none of {', '.join(EXECUTABLES)}: apt-get install chromium, or set CROSSDIFF_CHROMIUM")
-    with chromium() as launched:
-        yield launched
 
 
 def axe() -> str:

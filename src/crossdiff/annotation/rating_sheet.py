@@ -79,8 +79,9 @@ def _items(latent: Labelled, unit: Unit, seed: int) -> list[Item]:
 
 
 def _renamed(item: Item, seed: int) -> Item:
+    """Under a name that no spreadsheet reads as a number, as it would 0012345678 and 12e4567890."""
     secret = json.dumps([seed, item.pair, item.latent, item.name, item.texts])
-    return Item(sha256(secret)[:10], item.texts, item.pair, item.latent, item.category)
+    return Item(f"item-{sha256(secret)[:10]}", item.texts, item.pair, item.latent, item.category)
 
 
 def write_csv(items: Sequence[Item], path: Path) -> None:
