@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from crossdiff.studies.behaviour import Behaviour, correlation, wilson
+from crossdiff.studies.behaviour import Behaviour, correlation
 
 STUDY = Behaviour(seeds=(0,), prompts="planted", n_prompts=8, n_new_tokens=4)
 NAMES = ["mathematics", "storytelling", "role_play", "self_reference", "translation", "data_analysis"]
@@ -31,11 +31,6 @@ def run(make_run):
     up = dict(zip(NAMES, [20, 16, 12, 6, 3, 2], strict=True))
     down = dict(zip(NAMES, [2, 3, 6, 12, 16, 20], strict=True))
     return {"seed_0": make_run("seed_0", down, up)}
-
-
-def test_wilson_by_hand() -> None:
-    # 0 of 10: 0 to z^2 / (10 + z^2) = 3.8415 / 13.8415
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
 
 
 def test_behaviour_that_follows_the_latents_is_found(make_run, tmp_path) -> None:

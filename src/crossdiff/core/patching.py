@@ -10,11 +10,12 @@ from torch import Tensor
 
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.steering import raw_directions
 
 
 def difference_directions(crosscoder: Crosscoder) -> Float[Tensor, "latent d_model"]:
     """`d_j^tuned / s_tuned - d_j^base / s_base` in raw activation units; means and biases do not enter."""
-    raw = crosscoder.decoder.detach() / crosscoder.normaliser.scale[:, None]
+    raw = raw_directions(crosscoder)
     return raw[:, 1] - raw[:, 0]
 
 

@@ -43,15 +43,20 @@ class CausalModel:
 
 def load_causal(model: ModelSettings, path: str, *, layer: int, device: str = "cpu") -> CausalModel:
     """The whole model in its own dtype; a `layer` that it does not have is refused."""
-    from transformers import AutoModelForCausalLM
-
     target = check_device(device)
     n_blocks = load_config(model, path).get_text_config(decoder=True).num_hidden_layers
     check_layers(model, [layer], n_blocks)
+    loaded = whole_model(model, path, device=target)
+    return CausalModel(loaded, decoder_blocks(body_of(loaded), n_blocks))
+
+
+def whole_model(model: ModelSettings, path: str, *, device: torch.device) -> Any:
+    """All blocks and the head, an adapter merged, in the model's own dtype and without gradients."""
+    from transformers import AutoModelForCausalLM
+
     loaded = read_checkpoint(AutoModelForCausalLM, model, path, revision=model.revision)
     if model.adapter is not None:
         loaded = merge_adapter(loaded, model.adapter)
     if model.device_map is None:
-        loaded = loaded.to(target)
-    loaded = loaded.eval().requires_grad_(requires_grad=False)
-    return CausalModel(loaded, decoder_blocks(body_of(loaded), n_blocks))
+        loaded = loaded.to(device)
+    return loaded.eval().requires_grad_(requires_grad=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 
-from crossdiff.models.checkpoint import read_checkpoint
-from crossdiff.models.load import check_device
-from crossdiff.models.pair import ModelSettings
+from crossdiff.models.causal import whole_model
+from crossdiff.models.hooks import Push, decoder_blocks, pushed
+from crossdiff.models.load import body_of, check_device
+from crossdiff.models.pair import ModelSettings, check_layers
 from crossdiff.models.tokenizers import load_tokenizer
 
 
@@ -24,29 +26,46 @@ class ChatModel:
     device: torch.device
 
 
+@dataclass(frozen=True)
+class Steering:
+    """A push of the output of one block, one row per prompt."""
+
+    block: torch.nn.Module
+    push: Push
+
+
 def load_chat_model(settings: ModelSettings, path: str, *, device: str) -> ChatModel:
     """Refuses a model without a chat template, or whose generation config names no end."""
-    from transformers import AutoModelForCausalLM
-
     target = check_device(device)
     tokenizer = load_tokenizer(path, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
     if tokenizer.chat_template is None:
         raise ValueError(
             f"{settings.path} has no chat template, so it cannot be asked; name a tuned model that has one"
         )
-    whole = settings.model_copy(update={"device_map": None})
-    model = read_checkpoint(AutoModelForCausalLM, whole, path, revision=settings.revision)
+    model = whole_model(settings.model_copy(update={"device_map": None}), path, device=target)
     if model.generation_config.eos_token_id is None:
         raise ValueError(
             f"{settings.path} has no generation config that names the end of a turn (eos_token_id); add "
             "generation_config.json to the model's folder"
         )
-    torch.nn.Module.to(model, target)
-    return ChatModel(settings.name, model.eval(), tokenizer, target)
+    return ChatModel(settings.name, model, tokenizer, target)
+
+
+def block_of(chat: ChatModel, settings: ModelSettings, layer: int) -> torch.nn.Module:
+    """The block whose output is `layer`; one that the model does not have is refused."""
+    n_blocks = chat.model.config.get_text_config(decoder=True).num_hidden_layers
+    check_layers(settings, [layer], n_blocks)
+    return decoder_blocks(body_of(chat.model), n_blocks)[layer]
 
 
 def answers(
-    chat: ChatModel, prompts: Sequence[str], *, n_new_tokens: int, seed: int, batch_size: int = 64
+    chat: ChatModel,
+    prompts: Sequence[str],
+    *,
+    n_new_tokens: int,
+    seed: int,
+    batch_size: int = 64,
+    steering: Steering | None = None,
 ) -> Iterator[str]:
     """One sampled answer per prompt (temperature 1, whole distribution), special tokens left out."""
     tokenizer = chat.tokenizer
@@ -58,13 +77,19 @@ def answers(
                 texts, add_special_tokens=False, return_tensors="pt", padding=True, padding_side="left"
             )
             ids, mask = (encoded[name].to(chat.device) for name in ("input_ids", "attention_mask"))
-            with torch.inference_mode():
+            with torch.inference_mode(), _steered(steering, start, start + len(texts)):
                 output = cast(Any, chat.model).generate(
                     input_ids=ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
                     max_new_tokens=n_new_tokens,
                 )  # fmt: skip
             for row in output:
                 yield str(tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True)).strip()
+
+
+def _steered(steering: Steering | None, start: int, stop: int) -> Any:
+    if steering is None:
+        return nullcontext()
+    return pushed(steering.block, steering.push.rows(start, stop))
 
 
 def _rendered(tokenizer: Any, prompt: str) -> str:

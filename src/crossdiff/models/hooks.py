@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -57,6 +59,48 @@ def replaced(block: nn.Module, states: Float[Tensor, "row place d_model"]) -> It
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         return (states, *output[1:]) if isinstance(output, tuple) else states
+
+    handle = block.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is done to the state of every row: `x + added - ((x - centre) . removed) removed`.
+
+    added    vector in raw activation units, 0: none
+    removed  unit direction whose part beyond `centre` is taken out of the state, 0: none
+    """
+
+    added: Float[Tensor, "row d_model"]
+    removed: Float[Tensor, "row d_model"]
+    centre: Float[Tensor, " d_model"]
+
+    def rows(self, start: int, stop: int) -> Push:
+        """The same for some of the rows."""
+        return Push(self.added[start:stop], self.removed[start:stop], self.centre)
+
+    def applied(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+        """The pushed states, computed in float32."""
+        added, removed, centre = (part.to(x.device) for part in (self.added, self.removed, self.centre))
+        states = x.float()
+        part = ((states - centre) * removed).sum(dim=1, keepdim=True)
+        return (states + added - part * removed).to(x.dtype)
+
+
+@contextmanager
+def pushed(block: nn.Module, push: Push) -> Iterator[None]:
+    """While open, the last place of every row's output is pushed: while a model writes with a cache, that is
+    once per new token, at the place that predicts it; the places of the prompt before it stay as they are.
+    """
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        found = torch.cat([states[:, :-1], push.applied(states[:, -1])[:, None]], dim=1)
+        return (found, *output[1:]) if isinstance(output, tuple) else found
 
     handle = block.register_forward_hook(hook)
     try:

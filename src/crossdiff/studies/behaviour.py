@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from crossdiff.behaviour.rates import wilson
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import fingerprint
 from crossdiff.report import tables
@@ -156,17 +157,6 @@ def pooled_rates(said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[s
             own[f"rate_{side}"] = own[side][0] / own[side][1]
             own[f"interval_{side}"] = wilson(*own[side])
     return list(found.values())
-
-
-def wilson(shown: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval of a share, 95 % (Wilson 1927, JASA 22:209)."""
-    z = 1.959964
-    middle, spread = (
-        shown / n + z * z / (2 * n),
-        z * ((shown / n * (1 - shown / n) + z * z / (4 * n)) / n) ** 0.5,
-    )
-    scale = 1 + z * z / n
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def _correlations(against: Mapping[str, Mapping[str, float]]) -> Chart:

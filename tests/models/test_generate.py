@@ -1,0 +1,74 @@
+"""Answers of a chat model: a push enters once per new token, a LoRA adapter takes part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.models.generate import Steering, answers, block_of, load_chat_model
+from crossdiff.models.hooks import Push
+from crossdiff.models.pair import ModelSettings
+from tests.model_folders import ARCHITECTURES, D_MODEL, save_model
+
+N_NEW = 5
+
+
+def settings(folder: Path, **more: object) -> ModelSettings:
+    return ModelSettings(name="tuned", path=str(folder), **{"dtype": "float32", **more})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_direction_is_added_once_per_new_token_and_only_there(architecture: str, tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", architecture))
+    chat = load_chat_model(model, model.path, device="cpu")
+    chat.model.generation_config.eos_token_id = 511  # never said: every answer has N_NEW tokens
+    vectors = torch.randn(2, D_MODEL, generator=torch.Generator().manual_seed(0))
+    own, next_one = block_of(chat, model, 1), block_of(chat, model, 2)
+    before, after = [], []
+    own.register_forward_hook(lambda _, __, out: before.append(out[0] if isinstance(out, tuple) else out))
+    next_one.register_forward_pre_hook(
+        lambda _, args, kw: after.append(args[0] if args else kw["hidden_states"]), with_kwargs=True
+    )
+    steering = Steering(own, Push(vectors, torch.zeros(2, D_MODEL), torch.zeros(D_MODEL)))
+    list(answers(chat, ["the cat sat on the red mat", "why"], n_new_tokens=N_NEW, seed=0, steering=steering))
+    assert len(before) == len(after) == N_NEW
+    for raw, changed in zip(before, after, strict=True):
+        torch.testing.assert_close(changed[:, -1] - raw[:, -1], vectors, atol=1e-5, rtol=1e-5)
+        assert torch.equal(changed[:, :-1], raw[:, :-1])
+    assert before[0].shape[1] > 1
+    assert before[1].shape[1] == 1
+
+
+def test_no_push_changes_nothing_and_seeds_decide(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    chat = load_chat_model(model, model.path, device="cpu")
+    nothing = torch.zeros(2, D_MODEL)
+    steering = Steering(block_of(chat, model, 1), Push(nothing, nothing, torch.zeros(D_MODEL)))
+    prompts = ["the cat", "a dog sat"]
+    plain = list(answers(chat, prompts, n_new_tokens=N_NEW, seed=0))
+    assert plain == list(answers(chat, prompts, n_new_tokens=N_NEW, seed=0, steering=steering))
+    assert plain != list(answers(chat, prompts, n_new_tokens=N_NEW, seed=1))
+
+
+def test_a_layer_outside_the_model_is_refused(tmp_path: Path) -> None:
+    model = settings(save_model(tmp_path / "model", "llama"))
+    with pytest.raises(ValueError, match="layer=9 is outside"):
+        block_of(load_chat_model(model, model.path, device="cpu"), model, 9)
+
+
+def test_an_adapter_is_merged_before_the_model_is_asked(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = save_model(tmp_path / "model", "llama")
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(plain, config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(10, 30)[None]
+    with torch.inference_mode():
+        expected = adapted.eval()(input_ids=ids).logits
+        chat = load_chat_model(settings(folder, adapter=str(tmp_path / "adapter")), str(folder), device="cpu")
+        torch.testing.assert_close(chat.model(input_ids=ids).logits, expected)
