@@ -8,6 +8,8 @@ import pytest
 
 from crossdiff import actions
 from crossdiff.io.tables import read_json
+from tests import finished_annotation
+from tests.actions.test_run import typed
 from tests.finished_demo import experiment, finished
 
 
@@ -38,3 +40,18 @@ def test_what_is_not_finished_is_said_on_the_page_and_on_the_terminal(tmp_path: 
 def test_nothing_finished_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing to show yet .*train toy_pt_it.* action=run first"):
         actions.perform([experiment(tmp_path, "action=render")])
+
+
+@pytest.mark.parametrize("empty", finished_annotation.PAIRS)
+def test_an_empty_exclusive_set_on_one_side_still_ends_in_a_page_that_says_so(
+    empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    topics = {**finished_annotation.TOPICS, empty: []}
+    asked = finished_annotation.finished(tmp_path, topics=topics)
+    assert typed(monkeypatch, *finished_annotation.asked_for(tmp_path), "action=render") == 0
+    assert "Traceback" not in capfd.readouterr().err
+    comparison = read_json(asked.results / "summary.json")["comparison"]
+    assert comparison["n_labelled"][empty] == 0
+    page = (asked.results / "report.html").read_text(encoding="utf-8")
+    assert "no labelled exclusive latent" in page
+    assert typed(monkeypatch, *finished_annotation.asked_for(tmp_path), "action=validate") == 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from crossdiff.actions import taxonomy
 from crossdiff.pipeline.plan import plan
 from crossdiff.taxonomy.scheme import PaperTaxonomy, load_taxonomy
-from tests.finished_annotation import experiment, finished
+from tests.actions.test_run import typed
+from tests.finished_annotation import asked_for, experiment, finished
 
 
 def test_show_names_hash_definitions_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,3 +65,67 @@ def test_what_cannot_be_shown_or_extended_is_said(tmp_path: Path) -> None:
         taxonomy.perform([experiment(tmp_path, "action=taxonomy", "freeze.mode=extend")])
     with pytest.raises(ValueError, match="made by the run"):
         taxonomy.perform([experiment(tmp_path, "action=taxonomy", "taxonomy=induced")])
+
+
+def _twice(content: dict[str, Any]) -> None:
+    content["classes"][1]["categories"].append(content["classes"][0]["categories"][0])
+
+
+def _empty(content: dict[str, Any]) -> None:
+    content["classes"][1]["categories"] = []
+
+
+def _unnamed(content: dict[str, Any]) -> None:
+    content["classes"][0]["categories"][0]["name"] = ""
+
+
+def _edited_after_assignment(content: dict[str, Any]) -> None:
+    content["hash"] = PaperTaxonomy().load().hash
+    content["classes"][0]["categories"][0]["definition"] += " And more."
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (_twice, ["more than once"]),
+        (_empty, ["has no category"]),
+        (_unnamed, ["empty name or definition"]),
+        (_edited_after_assignment, ["was changed", "assign all latents again"]),
+    ],
+)
+def test_a_spoiled_file_stops_the_command_before_anything_runs(
+    spoil: Callable[[dict[str, Any]], None],
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    content = PaperTaxonomy().load().model_dump(mode="json")
+    spoil(content)
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert typed(monkeypatch, *asked_for(tmp_path), "taxonomy=file", f"taxonomy.path={path}") == 2
+    told = capfd.readouterr().err
+    assert told.count("error: ") == 1
+    assert "Traceback" not in told
+    assert [part for part in [str(path), *parts] if part not in told] == [], told
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_taxonomy_changed_after_assignment_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its hash is in the key: old labels are never counted under new categories, nor old ratings."""
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(PaperTaxonomy().load().model_dump(mode="json")), encoding="utf-8")
+    own = (*asked_for(tmp_path), "taxonomy=file", f"taxonomy.path={path}", "action=validate")
+    asked = finished(tmp_path, "taxonomy=file", f"taxonomy.path={path}")
+    assert typed(monkeypatch, *own, "validate.n=12") == 0
+    key = plan(asked)[-1].key
+    path.write_text(path.read_text(encoding="utf-8").replace("Declining", "Refusing"), encoding="utf-8")
+    assert plan(experiment(tmp_path, "taxonomy=file", f"taxonomy.path={path}"))[-1].key != key
+    assert typed(monkeypatch, *own, "validate.mode=import", "validate.file=x.csv") == 2
+    assert "is not finished" in capfd.readouterr().err
+    finished(tmp_path, "taxonomy=file", f"taxonomy.path={path}")
+    assert typed(monkeypatch, *own, "validate.mode=import", "validate.file=x.csv") == 2
+    assert "changed after the export; export a new sheet" in capfd.readouterr().err

@@ -102,6 +102,37 @@ def test_an_altered_parent_is_refused_before_it_is_used(tmp_path: Path, calls: l
         run_steps(rest, runtime(tmp_path))
 
 
+class FromFile(Settings):
+    path: Path
+    text: str = "x"
+
+    def identity(self) -> dict:
+        return {"content": self.path.read_text()}
+
+
+def test_a_file_edited_while_its_step_ran_is_no_result(
+    tmp_path: Path, calls: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise labels of the edited taxonomy would lie under the key of the one that was planned."""
+    taxonomy = tmp_path / "taxonomy.yaml"
+    taxonomy.write_text("first")
+    module = sys.modules["crossdiff.stages.tokens"]
+    plain = module.run
+    step = Step("tokens", "", FromFile(path=taxonomy))
+    assert step.key
+
+    def edited(*given):
+        taxonomy.write_text("second")
+        return plain(*given)
+
+    monkeypatch.setattr(module, "run", edited)
+    with pytest.raises(ValueError, match=r"tokens reads was changed while the command ran"):
+        run_steps([step], runtime(tmp_path))
+    assert not step.is_finished(tmp_path / "store")
+    again = Step("tokens", "", FromFile(path=taxonomy))
+    assert [outcome.state for outcome in run_steps([again], runtime(tmp_path))] == ["done"]
+
+
 def test_a_store_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where the store should be")
     with pytest.raises(ValueError, match="cannot be written"):

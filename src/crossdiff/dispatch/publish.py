@@ -15,6 +15,8 @@ from crossdiff.pipeline.steps import Step
 
 def publish_job(job: Job, draft: Path, manifest: Mapping[str, Any], store: Path) -> None:
     """One artifact per step of the job; several layers of one forward pass are parted here."""
+    for step in job.steps:
+        _check_unchanged(step)
     for hidden in draft.glob(".*"):
         shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
     hashes = _known_hashes(job.steps[0], draft)
@@ -39,6 +41,17 @@ def missing_steps(job: Job, store: Path) -> tuple[Step, ...]:
     for step in job.steps:
         _publish_ready(step, store)
     return tuple(step for step in job.steps if not step.is_finished(store))
+
+
+def _check_unchanged(step: Step) -> None:
+    """ValueError where a file that decides the key (a taxonomy, a ledger) was edited since it was planned."""
+    parents = {role: parent.key for role, parent in step.parents.items()}
+    found = artifacts.artifact_key(step.stage, step.module.VERSION, step.inputs, parents)
+    if found != step.key:
+        raise ValueError(
+            f"a file that {step.name} reads was changed while the command ran (key {step.key} when it was "
+            f"planned, {found} now), so its result is not kept; give the same command again"
+        )
 
 
 def _publish_ready(step: Step, store: Path) -> None:
