@@ -108,3 +108,16 @@ def save_model(
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_adapter(folder: Path, adapter: Path, ids: torch.Tensor) -> torch.Tensor:
+    """Save a random LoRA adapter of a model; returns the adapted model's output of block 1 for `ids`."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(plain, config)
+    adapted.save_pretrained(adapter)
+    with torch.inference_mode():
+        return adapted.eval()(input_ids=ids, output_hidden_states=True).hidden_states[2]

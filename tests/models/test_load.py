@@ -11,7 +11,7 @@ import torch
 from crossdiff.models.load import check_device, load_truncated
 from crossdiff.models.pair import ModelSettings
 from crossdiff.models.weights import INDEX, needed_weights
-from tests.model_folders import ARCHITECTURES, MORE_ARCHITECTURES, N_BLOCKS, save_model
+from tests.model_folders import ARCHITECTURES, MORE_ARCHITECTURES, N_BLOCKS, save_adapter, save_model
 
 ALL = (*ARCHITECTURES, *MORE_ARCHITECTURES)
 IDS = torch.arange(10, 30)[None]
@@ -93,23 +93,10 @@ def test_only_the_first_blocks_are_built(tmp_path: Path) -> None:
     assert counts[1] == 2 * counts[0]
 
 
-def save_adapter(folder: Path, adapter: Path) -> torch.Tensor:
-    """Save a random LoRA adapter of a model; returns the adapted model's output of block 1 for IDS."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    adapted = get_peft_model(plain, config)
-    adapted.save_pretrained(adapter)
-    with torch.inference_mode():
-        return adapted.eval()(input_ids=IDS, output_hidden_states=True).hidden_states[2]
-
-
 @pytest.mark.parametrize("max_shard_size", ["1GB", "30KB"])
 def test_an_adapter_is_merged_into_the_blocks(tmp_path: Path, max_shard_size: str) -> None:
     folder = save_model(tmp_path / "model", "llama", max_shard_size=max_shard_size)
-    expected = save_adapter(folder, tmp_path / "adapter")
+    expected = save_adapter(folder, tmp_path / "adapter", IDS)
     model = settings(folder, adapter=str(tmp_path / "adapter"))
     found = load_truncated(model, model.path, layers=[1]).outputs(IDS, None, layers=[1])[1]
     torch.testing.assert_close(found, expected)
@@ -121,7 +108,7 @@ def test_an_adapter_of_another_model_or_with_weights_missing_is_refused(tmp_path
     from safetensors.torch import load_file, save_file
 
     llama, neox = (save_model(tmp_path / name, name) for name in ("llama", "gpt_neox"))
-    save_adapter(llama, tmp_path / "adapter")
+    save_adapter(llama, tmp_path / "adapter", IDS)
     with pytest.raises(
         ValueError, match=r"adapter .* does not fit the model: .*; give the model that it was"
     ):

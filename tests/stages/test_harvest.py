@@ -16,13 +16,19 @@ from crossdiff.data.corpus import FilesCorpus
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.shards import MaskSettings, PairedActivations
-from crossdiff.data.tokens import TokenSet
+from crossdiff.data.tokens import TokenSet, write_token_set
 from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 from crossdiff.stages import harvest, tokens
 from tests.harvest_process import slow_harvest
-from tests.model_folders import ARCHITECTURES, MORE_ARCHITECTURES, make_tokenizer, save_model
+from tests.model_folders import (
+    ARCHITECTURES,
+    MORE_ARCHITECTURES,
+    make_tokenizer,
+    save_adapter,
+    save_model,
+)
 
 RUNTIME = Runtime(progress=False)
 
@@ -218,6 +224,42 @@ def test_a_larger_vocabulary_with_the_same_ids_is_a_notice(tmp_path: Path) -> No
     assert any("base has no chat template of its own" in notice for notice in notices)
 
 
+def test_token_ids_beyond_the_embeddings_of_a_model_are_refused(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = save_model(tmp_path / "model", "llama")
+    token_folder = make_tokens(tmp_path, settings(folder))
+    small = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    small.resize_token_embeddings(100)
+    small.save_pretrained(folder)
+    with pytest.raises(
+        ValueError, match=r"token id \d+ is outside the 100 embeddings .* models of one family"
+    ):
+        make_harvest(tmp_path / "h", settings(folder), token_folder)
+
+
+def test_an_adapter_on_its_base_makes_a_pair(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama")
+    ids = torch.arange(10, 30)[None]
+    expected = save_adapter(folder, tmp_path / "adapter", ids)
+    base, tuned = settings(folder, "base"), settings(folder, adapter=str(tmp_path / "adapter"))
+    assert fingerprint(base) != fingerprint(tuned)
+    tokens = write_token_set(
+        tmp_path / "tokens",
+        documents=[("d", "test")],
+        ids=ids[0],
+        offsets=torch.tensor([0, ids.shape[1]]),
+        kind=torch.zeros(ids.shape[1]),
+    )
+    make_tokenizer().save_pretrained(tmp_path / "tokens" / "tokenizer")
+    for model, name in ((base, "hb"), (tuned, "ht")):
+        make_harvest(tmp_path / name, model, tmp_path / "tokens")
+    data = PairedActivations.open(tmp_path / "tokens", [tmp_path / "hb", tmp_path / "ht"], layer=1)
+    x = data.read(torch.arange(tokens.n_tokens)).x
+    torch.testing.assert_close(x[:, 1], expected[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(x[:, 0], x[:, 1])
+
+
 def test_another_models_draft_is_not_continued(tmp_path: Path) -> None:
     models = [settings(save_model(tmp_path / f"m{n}", "llama", seed=n)) for n in range(2)]
     token_folder = make_tokens(tmp_path, models[0])
@@ -275,6 +317,7 @@ def test_running_out_of_memory_halves_the_batch_and_records_it(
     make_harvest(tmp_path / "whole", model, token_folder)
     plain = TruncatedModel.outputs
 
+    # torch raises this error on an accelerator alone, so that here the model has to pretend
     def short_of_memory(self: Any, ids: Any, positions: Any, *, layers: Any) -> Any:
         if ids.numel() > 200:
             raise torch.OutOfMemoryError("CUDA out of memory")
