@@ -32,11 +32,15 @@ def test_every_document_lies_in_one_row_within_the_limits(
 
 
 @pytest.mark.parametrize("batching", BATCHING)
-def test_padding_is_at_most_five_percent_on_mixed_chat_lengths(batching: Literal["pack", "bucket"]) -> None:
+@pytest.mark.parametrize("n_documents", [130, 500, 2000])
+@pytest.mark.parametrize("batch_tokens", [8192, 65_536])
+def test_padding_is_at_most_five_percent_on_mixed_chat_lengths(
+    batching: Literal["pack", "bucket"], n_documents: int, batch_tokens: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.empty(2000).log_normal_(mean=5.0, std=1.0, generator=generator)
+    drawn = torch.empty(n_documents).log_normal_(mean=5.0, std=1.0, generator=generator)
     lengths = drawn.long().clamp(8, 1024).tolist()
-    batches = form_batches(lengths, batching=batching, batch_tokens=8192, context=1024)
+    batches = form_batches(lengths, batching=batching, batch_tokens=batch_tokens, context=1024)
     padding = sum(batch.n_padding for batch in batches)
     assert padding / (padding + sum(lengths)) <= 0.05
 

@@ -40,21 +40,27 @@ class Batch:
         return [_batch(part, lengths) for part in parts]
 
 
+MAX_PADDING = 0.04
+"""Share of a bucketed batch's places that may be padding; a shorter row then begins the next batch."""
+
+
 def form_batches(
     lengths: Sequence[int], *, batching: Literal["pack", "bucket"], batch_tokens: int, context: int
 ) -> list[Batch]:
     """Batches over documents of these lengths, at most `batch_tokens` places each (one row at least)."""
     rows = _packed(lengths, context) if batching == "pack" else _single(lengths)
+    max_padding = 1.0 if batching == "pack" else MAX_PADDING  # packed rows are full, but for the last
     batches: list[list[tuple[int, ...]]] = []
-    width = 0
-    for row in rows:
+    width = n_tokens = 0
+    for row in rows:  # longest first: the first row of a batch is its width
         length = sum(lengths[document] for document in row)
-        widest = max(width, length) if batches else length
-        if not batches or widest * (len(batches[-1]) + 1) > batch_tokens:
+        places = width * (len(batches[-1]) + 1) if batches else 0
+        is_full = places > batch_tokens or n_tokens + length < (1 - max_padding) * places
+        if not batches or is_full:
             batches.append([])
-            widest = length
+            width, n_tokens = length, 0
         batches[-1].append(row)
-        width = widest
+        n_tokens += length
     return [_batch(tuple(batch), lengths) for batch in batches]
 
 
