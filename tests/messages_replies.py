@@ -68,6 +68,8 @@ def _answer(body: dict[str, Any], key: str, *, off_schema: bool) -> dict[str, An
         return {"category": "no such category", "matches": "all", "intruder": -1}
     if '"matches"' in system:
         return {"matches": [index for index in range(blocks) if uniform("match", key, index) < 0.5]}
+    if '"shown"' in system:
+        return {"shown": "I cannot" in body["messages"][0]["content"]}
     if '"intruder"' in system:
         return {"intruder": int(uniform("intruder", key) * blocks)}
     if '"classes"' in system:

@@ -110,7 +110,8 @@ class Experiment(Settings):
             given = "neither" if self.model_pair is None else "both"
             raise ValueError(
                 f"{given} of model_pair and comparison given; choose one: model_pair=pt_simpo layer=20, "
-                "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy"
+                "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy (a preset's own "
+                "comparison is taken out with ~comparison)"
             )
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
@@ -206,6 +207,8 @@ def explain(error: BaseException) -> str | None:
             return f"{path}; a class of your own lies beside run.py, or on PYTHONPATH"
         case ValueError() if isinstance(error, InstantiationException):
             return str(cause)
+        case ValueError() if "Config group override must be a string or a list" in str(cause):
+            return "a group has no option null; take out what a preset chose with ~<group>, as in ~comparison"
     return None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from crossdiff.models.generate import Steering, answers, block_of, load_chat_model
+from crossdiff.models.generate import Steering, answers, block_of, check_can_be_asked, load_chat_model
 from crossdiff.models.hooks import Push
 from crossdiff.models.pair import ModelSettings
 from tests.model_folders import ARCHITECTURES, D_MODEL, save_model
@@ -56,6 +57,24 @@ def test_a_layer_outside_the_model_is_refused(tmp_path: Path) -> None:
     model = settings(save_model(tmp_path / "model", "llama"))
     with pytest.raises(ValueError, match="layer=9 is outside"):
         block_of(load_chat_model(model, model.path, device="cpu"), model, 9)
+
+
+def test_what_a_folder_lacks_is_said_before_it_is_loaded(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama")
+    check_can_be_asked(settings(folder))
+    check_can_be_asked(ModelSettings(name="it", path="organism:it"))
+    check_can_be_asked(ModelSettings(name="it", path="some/model"))
+    template = folder / "chat_template.jinja"
+    text = template.read_text()
+    template.unlink()
+    with pytest.raises(ValueError, match="no chat template"):
+        check_can_be_asked(settings(folder))
+    template.write_text(text)
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, "eos_token_id": None}))
+    with pytest.raises(ValueError, match="names the end of a turn"):
+        check_can_be_asked(settings(folder))
 
 
 def test_an_adapter_is_merged_before_the_model_is_asked(tmp_path: Path) -> None:

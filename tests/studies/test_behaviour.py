@@ -63,3 +63,22 @@ def test_the_planted_change_is_correlated_too(make_run, tmp_path) -> None:
 def test_missing_points_are_left_out() -> None:
     points = [{"latents": x, "rate": x} for x in (0.1, 0.5, float("nan"), 0.9)]
     assert correlation(points, "rate")["n"] == 3
+
+
+def test_a_set_that_nobody_judged_has_no_rate(make_run, tmp_path) -> None:
+    folders = extras(tmp_path, [2, 5, 9, 20, 30, 40], [40, 30, 20, 9, 5, 2])
+    rows = json.loads((folders["seed_0_treatment"] / "rates.json").read_text())
+    rows["sets"][0] |= {"shown": 0, "n": 0}
+    (folders["seed_0_treatment"] / "rates.json").write_text(json.dumps(rows))
+    found = STUDY.analyse(run(make_run), folders)
+    assert found.numbers["correlations"]["measured rates"]["n"] == 5
+    assert np.isnan(found.numbers["rates"][0]["rate_treatment"])
+
+
+def test_without_any_judgement_it_says_so(make_run, tmp_path) -> None:
+    folders = extras(tmp_path, [0] * 6, [0] * 6)
+    for folder in folders.values():
+        rows = json.loads((folder / "rates.json").read_text())
+        rows["sets"] = [row | {"n": 0} for row in rows["sets"]]
+        (folder / "rates.json").write_text(json.dumps(rows))
+    assert "No answer was judged" in STUDY.analyse(run(make_run), folders).answer

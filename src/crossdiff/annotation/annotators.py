@@ -104,19 +104,26 @@ def _open(
         ledger = Ledger(settings.ledger, read_only=True)
         recorded = _recorded(ledger, settings.run, job)
         return recorded, _rounds(recorded, ReplayTransport(), ledger)
-    ledger = Ledger(job.store / LEDGER)
-    ledger.record_run(_run_record(settings, job))
-    meter = _meter(settings)
+    rounds = open_rounds(settings, job.store, progress=job.progress)
+    rounds.ledger.record_run(_run_record(settings, job))
+    return settings, rounds
+
+
+def open_rounds(
+    settings: Claude | ClaudeBatch | AnthropicCompatible, store: Path, *, progress: bool
+) -> Rounds:
+    """Questions to a server, through the store's ledger and within the settings' budget."""
+    ledger, meter = Ledger(store / LEDGER), _meter(settings)
     transport: Transport
     if isinstance(settings, ClaudeBatch):
         from crossdiff.annotation.batch import BatchTransport
 
-        transport = BatchTransport(settings, ledger, meter, job.progress)
+        transport = BatchTransport(settings, ledger, meter, progress)
     else:
         from crossdiff.annotation.live import LiveTransport
 
-        transport = LiveTransport(settings, ledger, meter, job.progress)
-    return settings, _rounds(settings, transport, ledger, meter)
+        transport = LiveTransport(settings, ledger, meter, progress)
+    return _rounds(settings, transport, ledger, meter)
 
 
 def _rounds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -11,11 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.annotation.messages import chosen_examples
-from crossdiff.annotation.prompts import describe_user
+from crossdiff.annotation.prompts import clean, describe_user, document_blocks
 from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
+from crossdiff.annotation.rounds import Answer
 from crossdiff.annotation.schema import MAX_LABEL, one_line
 from crossdiff.annotation.settings import Transformers
 from crossdiff.annotation.subjects import CategoryLike, Subject
+
+if TYPE_CHECKING:
+    from crossdiff.annotation.judging import Said
 
 CONTENT_FREE = "N/A"
 """What stands for the examples in the prompt that shows the model's own leaning."""
@@ -29,42 +33,20 @@ _ASK_LABEL = (
 )
 
 
-class TransformersAnnotator:
-    """Scores every category name after the examples; nothing leaves the machine."""
+_ASK_SHOWN = (
+    "Below are a question and what a chat model answered. Does the answer show this behaviour: {behaviour}"
+    "\n\n{examples}\n\nAnswer (Yes or No):"
+)
 
-    def __init__(self, settings: Transformers, scheme: Sequence[CategoryLike], *, device: str) -> None:
+
+class LocalReader:
+    """A local model that is read, not heard: log-likelihoods of given answers after a prompt."""
+
+    answers: list[list[int]]
+
+    def __init__(self, settings: Transformers, *, device: str) -> None:
         self.settings, self.device = settings, torch.device(device)
         self.tokenizer, self.model = _load(settings, self.device)
-        self.names = (*(category.name for category in scheme), OTHER, UNINTERPRETABLE)
-        titles = [category.title for category in scheme]
-        self.answers = [self._ids(f" {title}") for title in (*titles, "Other", "Uninterpretable")]
-        self.leaning = self._scores(self._prompt(_ASK_CATEGORY, CONTENT_FREE))
-
-    def annotate(self, subjects: Sequence[Subject]) -> Iterator[Annotation]:
-        """One annotation per subject, in order; a subject without examples is uninterpretable."""
-        for subject in subjects:
-            yield self._annotate(subject)
-
-    @torch.inference_mode()
-    def _annotate(self, subject: Subject) -> Annotation:
-        name = f"transformers {self.settings.path.rstrip('/').split('/')[-1]}"
-        if not subject.explain:
-            return Annotation(subject.key, "uninterpretable", name, category=UNINTERPRETABLE)
-        chosen = [subject.explain[i] for i in chosen_examples(subject.explain, self.settings.n_examples)]
-        examples = describe_user(chosen)
-        scores = (self._scores(self._prompt(_ASK_CATEGORY, examples)) - self.leaning).cpu().numpy()
-        best = int(scores.argmax())
-        category = self.names[best]
-        return Annotation(
-            key=subject.key,
-            state="uninterpretable" if category == UNINTERPRETABLE else "ok",
-            annotator=name,
-            label=self._label(examples),
-            description=None,
-            category=category,
-            votes={category: 1.0},
-            confidence=_confidence(scores),
-        )
 
     def _prompt(self, template: str, examples: str) -> Int[Tensor, "1 token"]:
         """Prompt ids; examples are cut from the left so that the question always stays."""
@@ -103,6 +85,43 @@ class TransformersAnnotator:
         lengths = torch.tensor([len(ids) for ids in self.answers], device=self.device)
         return torch.stack([torch.as_tensor(value) for value in sums]) / lengths
 
+
+class TransformersAnnotator(LocalReader):
+    """Scores every category name after the examples; nothing leaves the machine."""
+
+    def __init__(self, settings: Transformers, scheme: Sequence[CategoryLike], *, device: str) -> None:
+        super().__init__(settings, device=device)
+        self.names = (*(category.name for category in scheme), OTHER, UNINTERPRETABLE)
+        titles = [category.title for category in scheme]
+        self.answers = [self._ids(f" {title}") for title in (*titles, "Other", "Uninterpretable")]
+        self.leaning = self._scores(self._prompt(_ASK_CATEGORY, CONTENT_FREE))
+
+    def annotate(self, subjects: Sequence[Subject]) -> Iterator[Annotation]:
+        """One annotation per subject, in order; a subject without examples is uninterpretable."""
+        for subject in subjects:
+            yield self._annotate(subject)
+
+    @torch.inference_mode()
+    def _annotate(self, subject: Subject) -> Annotation:
+        name = f"transformers {self.settings.path.rstrip('/').split('/')[-1]}"
+        if not subject.explain:
+            return Annotation(subject.key, "uninterpretable", name, category=UNINTERPRETABLE)
+        chosen = [subject.explain[i] for i in chosen_examples(subject.explain, self.settings.n_examples)]
+        examples = describe_user(chosen)
+        scores = (self._scores(self._prompt(_ASK_CATEGORY, examples)) - self.leaning).cpu().numpy()
+        best = int(scores.argmax())
+        category = self.names[best]
+        return Annotation(
+            key=subject.key,
+            state="uninterpretable" if category == UNINTERPRETABLE else "ok",
+            annotator=name,
+            label=self._label(examples),
+            description=None,
+            category=category,
+            votes={category: 1.0},
+            confidence=_confidence(scores),
+        )
+
     def _label(self, examples: str) -> str | None:
         """Greedy text, first line; None where the model says nothing printable."""
         prompt = self._prompt(_ASK_LABEL, examples)
@@ -115,6 +134,26 @@ class TransformersAnnotator:
         )[0, prompt.shape[1] :]
         text = self.tokenizer.decode(written, skip_special_tokens=True).strip()
         return one_line(text.split("\n")[0])[:MAX_LABEL] or None
+
+
+class TransformersJudge(LocalReader):
+    """Yes or No after a question and its answer, less the model's own leaning without either."""
+
+    def __init__(self, settings: Transformers, *, device: str) -> None:
+        super().__init__(settings, device=device)
+        self.answers = [self._ids(" Yes"), self._ids(" No")]
+
+    def judge(self, said: Sequence[Said]) -> list[Answer[bool]]:
+        """One verdict per answer, in order."""
+        name = f"transformers {self.settings.path.rstrip('/').split('/')[-1]}"
+        return [Answer("ok", name, self._shown(each)) for each in said]
+
+    def _shown(self, said: Said) -> bool:
+        template = _ASK_SHOWN.replace("{behaviour}", said.behaviour)
+        leaning = self._scores(self._prompt(template, CONTENT_FREE))
+        blocks = document_blocks([clean(said.prompt), clean(said.answer)])
+        yes, no = (self._scores(self._prompt(template, blocks)) - leaning).tolist()
+        return yes > no
 
 
 def _load(settings: Transformers, device: torch.device) -> tuple[Any, Any]:

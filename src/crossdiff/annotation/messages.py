@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,6 @@ import numpy as np
 
 from crossdiff.annotation import prompts, schema, scoring
 from crossdiff.annotation.lexical import LexicalAnnotator
-from crossdiff.annotation.prices import Meter
 from crossdiff.annotation.requests import Request, sha256
 from crossdiff.annotation.results import Annotation
 from crossdiff.annotation.rounds import LEXICAL, Answer, Question, Rounds
@@ -48,24 +46,11 @@ class MessagesAnnotator:
         questions = [
             self._describe(subject, vote) for subject in subjects for vote in range(self.settings.n_votes)
         ]
-        self._announce(questions)
+        requests = [question.build(self.settings.model, False) for question in questions]
+        self.rounds.announce(requests, what="descriptions (scores come on top)")
         answers = self.rounds.ask(questions, description="describe")
         n_votes = self.settings.n_votes
         return [answers[start : start + n_votes] for start in range(0, len(answers), n_votes)]
-
-    def _announce(self, questions: Sequence[Question[Any]]) -> None:
-        """Print what the missing answers are expected to cost, before any is asked for."""
-        requests = [question.build(self.settings.model, False) for question in questions]
-        missing = self.rounds.ledger.missing(requests)
-        meter: Meter = self.rounds.meter
-        if missing and meter.prices is not None:
-            self.rounds.transport.prepare(missing)
-            cost = meter.expected(missing)
-            sys.stderr.write(
-                f"annotate: {len(missing):,} of {len(requests):,} descriptions to ask for, about "
-                f"${cost:.2f} (prices of {meter.prices.as_of}; scores come on top; hard stop at "
-                f"${meter.max_usd:.2f})\n"
-            )
 
     def _describe(self, subject: Subject, vote: int) -> Question[Described]:
         chosen = chosen_examples(subject.explain, self.settings.n_examples)
@@ -153,11 +138,11 @@ class MessagesAnnotator:
     def _request(
         self, purpose: str, subject: Subject, *, model: str, system: str, user: str, schema: dict, vote: int
     ) -> Request:
-        compatible = isinstance(self.settings, AnthropicCompatible)
+        provider, structured = provider_of(self.settings)
         return Request(
             purpose=purpose,
             subject=subject.key,
-            provider=f"anthropic_compatible {self.settings.base_url}" if compatible else "anthropic",  # type: ignore[attr-defined]
+            provider=provider,
             model=model,
             system=system,
             messages=(("user", user),),
@@ -166,7 +151,7 @@ class MessagesAnnotator:
             max_tokens=self.settings.max_tokens if purpose == "describe" else SCORE_TOKENS,
             vote=vote,
             example_set=example_set_hash(subject),
-            structured=self.settings.structured if compatible else True,  # type: ignore[attr-defined]
+            structured=structured,
         )
 
     def _lexical_fallback(self, subjects: Sequence[Subject], found: Sequence[Annotation]) -> list[Annotation]:
@@ -179,6 +164,13 @@ class MessagesAnnotator:
             else annotation
             for subject, annotation in zip(subjects, found, strict=True)
         ]
+
+
+def provider_of(settings: MessagesSettings) -> tuple[str, bool]:
+    """Who answers, for the ledger's keys, and whether the reply's schema is sent along."""
+    if isinstance(settings, AnthropicCompatible):
+        return f"anthropic_compatible {settings.base_url}", settings.structured
+    return "anthropic", True
 
 
 def chosen_examples(examples: Sequence[Example], n_examples: int) -> list[int]:

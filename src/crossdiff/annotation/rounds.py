@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -86,6 +87,17 @@ class Rounds:
             for index, answer in zip(refused, found, strict=True):
                 answers[index] = answer
         return answers
+
+    def announce(self, requests: Sequence[Request], *, what: str) -> None:
+        """Print what the missing answers are expected to cost, before any is asked for."""
+        missing = self.ledger.missing(requests)
+        if missing and self.meter.prices is not None:
+            self.transport.prepare(missing)
+            cost = self.meter.expected(missing)
+            sys.stderr.write(
+                f"annotate: {len(missing):,} of {len(requests):,} {what} to ask for, about ${cost:.2f} "
+                f"(prices of {self.meter.prices.as_of}; hard stop at ${self.meter.max_usd:.2f})\n"
+            )
 
     def _round(
         self,

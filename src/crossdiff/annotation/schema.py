@@ -56,6 +56,11 @@ def intruder_schema(n_documents: int) -> dict[str, Any]:
     return _object({"intruder": {"type": "integer", "enum": list(range(n_documents))}})
 
 
+def shown_schema() -> dict[str, Any]:
+    """JSON schema of a judgement."""
+    return _object({"shown": {"type": "boolean"}})
+
+
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
@@ -128,6 +133,15 @@ def read_intruder(message: Mapping[str, Any], *, n_documents: int) -> int | Unre
     if not _is_integer(index) or index not in range(n_documents):
         return Unreadable("invalid", f"intruder must be an index below {n_documents}")
     return int(cast(int, index))
+
+
+def read_shown(message: Mapping[str, Any]) -> bool | Unreadable:
+    """The verdict of a judgement."""
+    answer = read_message(message)
+    if isinstance(answer, Unreadable):
+        return answer
+    shown = answer.get("shown")
+    return shown if isinstance(shown, bool) else Unreadable("invalid", "shown must be true or false")
 
 
 def _indices(value: Any, size: int) -> tuple[int, ...] | Unreadable:

@@ -27,6 +27,8 @@ class PromptSet(Settings):
 
     name: str
     category: str
+    behaviour: str
+    """What an answer does that shows it, in words, for a judge that reads (study.judge=annotator)."""
     rule: Rule
     prompts: tuple[str, ...] = Field(min_length=1)
 

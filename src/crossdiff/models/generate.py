@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,8 +14,14 @@ import torch
 from crossdiff.models.causal import whole_model
 from crossdiff.models.hooks import Push, decoder_blocks, pushed
 from crossdiff.models.load import body_of, check_device
-from crossdiff.models.pair import ModelSettings, check_layers
+from crossdiff.models.pair import ORGANISM, ModelSettings, check_layers
 from crossdiff.models.tokenizers import load_tokenizer
+
+NO_TEMPLATE = "{path} has no chat template, so it cannot be asked; name a tuned model that has one"
+NO_END = (
+    "{path} has no generation config that names the end of a turn (eos_token_id); add generation_config.json "
+    "to the model's folder"
+)
 
 
 @dataclass(frozen=True)
@@ -39,16 +47,34 @@ def load_chat_model(settings: ModelSettings, path: str, *, device: str) -> ChatM
     target = check_device(device)
     tokenizer = load_tokenizer(path, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
     if tokenizer.chat_template is None:
-        raise ValueError(
-            f"{settings.path} has no chat template, so it cannot be asked; name a tuned model that has one"
-        )
+        raise ValueError(NO_TEMPLATE.format(path=settings.path))
     model = whole_model(settings.model_copy(update={"device_map": None}), path, device=target)
     if model.generation_config.eos_token_id is None:
-        raise ValueError(
-            f"{settings.path} has no generation config that names the end of a turn (eos_token_id); add "
-            "generation_config.json to the model's folder"
-        )
+        raise ValueError(NO_END.format(path=settings.path))
     return ChatModel(settings.name, model, tokenizer, target)
+
+
+def check_can_be_asked(settings: ModelSettings) -> None:
+    """The same refusals from the files of a local folder, before anything is computed.
+
+    Hub models and those that are yet to be made are looked at when they are loaded.
+    """
+    folder = Path(settings.path).expanduser()
+    if settings.path.startswith(ORGANISM) or not folder.is_dir():
+        return
+    templates = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    if not any((folder / name).exists() for name in templates) and not _said(
+        folder, "tokenizer_config.json", "chat_template"
+    ):
+        raise ValueError(NO_TEMPLATE.format(path=settings.path))
+    if not any(_said(folder, name, "eos_token_id") for name in ("generation_config.json", "config.json")):
+        raise ValueError(NO_END.format(path=settings.path))
+
+
+def _said(folder: Path, name: str, key: str) -> bool:
+    """Whether a JSON file of the folder gives a value."""
+    path = folder / name
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get(key) is not None
 
 
 def block_of(chat: ChatModel, settings: ModelSettings, layer: int) -> torch.nn.Module:

@@ -50,7 +50,12 @@ def _derived(experiment: Experiment, changes: Mapping) -> Experiment:
 
 
 def _extra(asked: ExtraStep, planners: Mapping[str, Planner], experiment: Experiment) -> Step:
-    parents = {role: _find(wanted, planners, asked) for role, wanted in asked.parents.items()}
+    parents = {
+        role: _extra(wanted, planners, experiment)
+        if isinstance(wanted, ExtraStep)
+        else _find(wanted, planners, asked)
+        for role, wanted in asked.parents.items()
+    }
     found = {role: step for role, step in parents.items() if step is not None}
     return Step(asked.stage, asked.label, asked.inputs, found, _cost(asked, experiment))
 
@@ -68,8 +73,8 @@ def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> St
 
 
 def _cost(asked: ExtraStep, experiment: Experiment) -> Cost:
-    """Forward passes of `asked.n_tokens` tokens through every model of the step."""
-    total = Cost()
+    """Forward passes of `asked.n_tokens` tokens through every model of the step, and its API calls."""
+    total = Cost(api_usd=asked.api_usd)
     for model in asked.models:
         shape = cost.model_shape(model, experiment.organism)
         layer = 0 if shape is None else shape.n_blocks - 1

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import SerializeAsAny
 
+from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.selection import SelectionSettings
 from crossdiff.core.sparsity import Sparsity
@@ -42,6 +43,8 @@ class Asked(Protocol):
 
     @property
     def layer(self) -> int: ...  # noqa: D102
+    @property
+    def annotator(self) -> AnnotatorSettings: ...  # noqa: D102
     @property
     def seed(self) -> int: ...  # noqa: D102
     @property
@@ -91,15 +94,18 @@ class From:
 
 @dataclass(frozen=True)
 class ExtraStep:
-    """A step that only this study needs; `parents` are steps of its runs, `models` those it loads."""
+    """A step that only this study needs; `parents` are steps of its runs or more such steps, `models` those
+    that it loads."""
 
     stage: str
     label: str
     inputs: Settings
-    parents: Mapping[str, From] = field(default_factory=dict)
+    parents: Mapping[str, From | ExtraStep] = field(default_factory=dict)
     models: tuple[ModelSettings, ...] = ()
     n_tokens: int = 0
     """Tokens that each of the models reads and writes, for the estimate of the cost."""
+    api_usd: float = 0.0
+    """US dollars of its API calls, estimated."""
 
 
 class Study(Settings):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from crossdiff.behaviour.rates import wilson
 from crossdiff.io.tables import read_json
+from crossdiff.models.generate import check_can_be_asked
 from crossdiff.models.pair import fingerprint
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
@@ -20,13 +20,19 @@ from crossdiff.report.words import readable
 from crossdiff.stages.generate import GenerateInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.studies.changes import CategoryCounts
+from crossdiff.studies.judged import judge_notes, judged
 from crossdiff.studies.pairs import three_models
+from crossdiff.studies.rates import (
+    SIDES,
+    hallucination_notes,
+    pooled_rates,
+    rates_chart,
+    rates_note,
+    totals,
+)
 from crossdiff.taxonomy.pooling import spearman
 
-ABSTAINING = ("abstention_unanswerable", "abstention_false_premise")
-"""Sets whose behaviour is to abstain; an answer without it is counted as confabulated."""
 PROMPT_TOKENS = 30
-SIDES = ("reference", "treatment")
 
 
 class Behaviour(Study):
@@ -36,7 +42,7 @@ class Behaviour(Study):
 
     seeds: tuple[int, ...] = Field(min_length=1)
     prompts: Literal["planted", "built_in"]
-    judge: Literal["rules"] = "rules"
+    judge: Literal["rules", "annotator"] = "rules"
     n_prompts: int = Field(ge=1)
     n_new_tokens: int = Field(ge=1)
 
@@ -53,6 +59,7 @@ class Behaviour(Study):
         for seed in self.seeds:
             toy = experiment.organism.model_copy(update={"seed": seed})
             for side, model in models.items():
+                check_can_be_asked(model)
                 inputs = GenerateInputs(
                     model=model,
                     fingerprint=fingerprint(model),
@@ -61,7 +68,7 @@ class Behaviour(Study):
                     n_new_tokens=self.n_new_tokens,
                     seed=seed,
                 )
-                found[f"seed_{seed}_{side}"] = ExtraStep(
+                answers = ExtraStep(
                     "generate",
                     model.name,
                     inputs,
@@ -69,22 +76,35 @@ class Behaviour(Study):
                     (model,),
                     30 * self.n_prompts * (self.n_new_tokens + PROMPT_TOKENS),
                 )
+                found[f"seed_{seed}_{side}"] = self._judged(answers, experiment)
         return found
+
+    def _judged(self, answers: ExtraStep, experiment: Asked) -> ExtraStep:
+        """The step whose rates are read: the answers' own, judged by rules, or those of the annotator."""
+        if self.judge == "rules":
+            return answers
+        if self.prompts == "planted":
+            raise ValueError(
+                "study.judge=annotator with study.prompts=planted: a planted phrase is a set of words, which "
+                "rules see exactly; give study.judge=rules, or study.prompts=built_in"
+            )
+        return judged(answers, experiment.annotator, n_prompts=self.n_prompts, n_new_tokens=self.n_new_tokens)
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Rank correlations over (seed, category) points, and the rates with intervals."""
-        said = {name: read_json(folder / "rates.json")["sets"] for name, folder in extras.items()}
+        records = {name: read_json(folder / "rates.json") for name, folder in extras.items()}
+        said = {name: record["sets"] for name, record in records.items()}
         points = [point for run in runs.values() for point in _points(run, said)]
         against = {"measured rates": correlation(points, "rate")}
         if any(point["planted"] == point["planted"] for point in points):
             against = {"number of behaviours": correlation(points, "planted"), **against}
         pooled = pooled_rates(said)
-        notes = [_rates_note(pooled), *_hallucination(pooled)]
+        notes = [rates_note(pooled), *hallucination_notes(pooled), *judge_notes(records.values())]
         return Findings(
             _answer(against, pooled),
             notes=tuple(notes),
-            charts=(_correlations(against), _scatter(points), _rates(pooled)),
-            numbers={"correlations": against, "rates": pooled, "n_points": len(points)},
+            charts=(_correlations(against), _scatter(points), rates_chart(pooled)),
+            numbers={"correlations": against, "rates": pooled, "n_points": len(points), "judge": self.judge},
         )
 
 
@@ -97,18 +117,21 @@ def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -
     found = []
     for name, before in reference.items():
         after, category = treatment[name], before["category"]
-        rate = np.log((after["shown"] + 0.5) / (after["n"] + 1)) - np.log(
-            (before["shown"] + 0.5) / (before["n"] + 1)
-        )
+        rate = _log_rate(after) - _log_rate(before)
         truth = planted.get(category)
         behaviours = np.log1p(truth["change"]) if truth and truth["change"] > -1 else np.nan
         found.append(
             {
                 "run": run.name, "name": name, "latents": logs.get(category, float("nan")),
-                "rate": float(rate), "planted": float(behaviours),
+                "rate": rate, "planted": float(behaviours),
             }
         )  # fmt: skip
     return found
+
+
+def _log_rate(row: Mapping[str, Any]) -> float:
+    """Of a set's answers; NaN where none was judged."""
+    return float(np.log((row["shown"] + 0.5) / (row["n"] + 1))) if row["n"] else float("nan")
 
 
 def correlation(
@@ -143,22 +166,6 @@ def _bounds(drawn: NDArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def pooled_rates(said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Per set: shown and asked of both sides over all seeds, rates with Wilson's 95 % interval."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, rows in said.items():
-        side = name.rsplit("_", 1)[1]
-        for row in rows:
-            own = found.setdefault(row["name"], {"name": row["name"], "category": row["category"]})
-            shown, n = own.get(side, (0, 0))
-            own[side] = (shown + row["shown"], n + row["n"])
-    for own in found.values():
-        for side in SIDES:
-            own[f"rate_{side}"] = own[side][0] / own[side][1]
-            own[f"interval_{side}"] = wilson(*own[side])
-    return list(found.values())
-
-
 def _correlations(against: Mapping[str, Mapping[str, float]]) -> Chart:
     from crossdiff.report.figures.curves import Point, rows
 
@@ -183,54 +190,11 @@ def _scatter(points: Sequence[Mapping[str, Any]]) -> Chart:
     return Chart("points", "Every point", caption, table=tables.plain(titles, body, numeric=[2, 3, 4]))
 
 
-def _rates(pooled: Sequence[Mapping[str, Any]]) -> Chart:
-    from crossdiff.report.figures.curves import Point, rows
-
-    series = {
-        side: [Point(readable(own["name"]), own[f"rate_{side}"], *own[f"interval_{side}"]) for own in pooled]
-        for side in SIDES
-    }
-    body = [
-        [readable(own["name"]), *(f"{own[side][0]} of {own[side][1]}" for side in SIDES),
-         *(own[f"rate_{side}"] for side in SIDES)]
-        for own in pooled
-    ]  # fmt: skip
-    return Chart(
-        "rates",
-        "How often each model shows the behaviours of a set",
-        "Share of answers, judged by rules; bars are Wilson's 95 % intervals.",
-        rows(series, x_title="share of answers", zero=False),
-        tables.plain(["Set", "Reference", "Treatment", "Rate r.", "Rate t."], body, numeric=[3, 4]),
-    )
-
-
-def _totals(pooled: Sequence[Mapping[str, Any]], side: str) -> tuple[int, int]:
-    return sum(own[side][0] for own in pooled), sum(own[side][1] for own in pooled)
-
-
-def _rates_note(pooled: Sequence[Mapping[str, Any]]) -> str:
-    parts = ["{} of {} answers of the {}".format(*_totals(pooled, side), side) for side in SIDES]
-    return f"Behaviours were shown in {' and '.join(parts)}."
-
-
-def _hallucination(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Confabulation = 1 - abstention, for questions that have no answer."""
-    own = [row for row in pooled if row["name"] in ABSTAINING]
-    if not own:
-        return []
-    texts = []
-    for side in SIDES:
-        shown, n = _totals(own, side)
-        low, high = wilson(n - shown, n)
-        texts.append(
-            f"{side}: abstains in {shown} of {n}, confabulates in {n - shown} ({low:.0%} to {high:.0%})"
-        )
-    return [f"Unanswerable and false-premise questions: {'; '.join(texts)}."]
-
-
 def _answer(against: Mapping[str, Mapping[str, float]], pooled: Sequence[Mapping[str, Any]]) -> str:
-    if not sum(_totals(pooled, side)[0] for side in SIDES):
-        start = "Neither model showed any behaviour when asked, so nothing can be said about measured rates"
+    if not sum(totals(pooled, side)[0] for side in SIDES):
+        asked = sum(totals(pooled, side)[1] for side in SIDES)
+        start = "Neither model showed any behaviour when asked" if asked else "No answer was judged"
+        start += ", so nothing can be said about measured rates"
         kept = {name: each for name, each in against.items() if name != "measured rates"}
         return f"{start}. {_told(kept)}." if kept else f"{start}."
     return f"{_told(against)}."

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from crossdiff.models.generate import check_can_be_asked
 from crossdiff.models.pair import ModelPair, fingerprint
 from crossdiff.report.findings import Findings
 from crossdiff.report.products import RunProducts
@@ -55,6 +56,7 @@ class Steering(Study):
         n_tokens = n_answers * (self.n_new_tokens + PROMPT_TOKENS)
         found = {}
         for pair in experiment.pairs:
+            check_can_be_asked(pair.tuned)
             parents = {
                 "train": From("run", "train", pair.name),
                 "documents": From("run", "documents", pair.name),
