@@ -66,6 +66,8 @@ class Comparison(Settings):
 
     reference: ModelPair
     treatment: ModelPair
+    seed_null: str | None = None
+    """Results of a finished `experiment=seed_null`: changes are also held against those of another seed."""
 
 
 class Experiment(Settings):

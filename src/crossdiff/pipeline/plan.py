@@ -23,6 +23,7 @@ from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
 from crossdiff.stages.study import train_inputs
 from crossdiff.stages.tokens import TokensInputs
+from crossdiff.taxonomy.seed_null import load_seed_null
 
 
 def plan(experiment: Experiment) -> list[Step]:
@@ -192,7 +193,11 @@ class Planner:
             return None
         reference, treatment = comparison.reference.name, comparison.treatment.name
         inputs = CompareInputs(
-            reference=reference, treatment=treatment, seed=self.experiment.seed, draws=self.experiment.draws
+            reference=reference,
+            treatment=treatment,
+            seed=self.experiment.seed,
+            draws=self.experiment.draws,
+            null=load_seed_null(comparison.seed_null) if comparison.seed_null else None,
         )
         parents = {
             "annotate": self.annotate,

@@ -64,12 +64,17 @@ def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Tab
     """The delta table with counts, shares, interval, p and q, and the planted change where it is known."""
     titles = ["Category", "Change", "95 % interval", "Sign", "Treatment", "Reference"]
     titles += ["Share t.", "Share r.", "p", "q"]
+    against_seeds = any(row.p_seed_null == row.p_seed_null for row in rows)
+    if against_seeds:
+        titles.append("p, seeds")
     if planted:
         titles.append("Planted")
     columns = tuple(Column(title, index not in (0, 3)) for index, title in enumerate(titles))
     body = []
     for row in ordered(list(rows)):
         cells = _delta_cells(row)
+        if against_seeds:
+            cells.append(Cell(number(row.p_seed_null, 2), sort=_sortable(row.p_seed_null)))
         if planted:
             change = None if row.is_class else planted.get(row.name)
             cells.append(Cell("–" if change is None else change_text(change), sort=change))

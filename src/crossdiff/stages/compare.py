@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.organisms.labels import label_check
@@ -18,9 +20,10 @@ from crossdiff.taxonomy.multiverse import Choice, multiverse
 from crossdiff.taxonomy.power import power_line
 from crossdiff.taxonomy.recovery import recovery
 from crossdiff.taxonomy.refusals import refusal_bounds
-from crossdiff.taxonomy.scheme import load_taxonomy
+from crossdiff.taxonomy.scheme import RESERVED, load_taxonomy
+from crossdiff.taxonomy.seed_null import SeedNullChanges
 from crossdiff.taxonomy.sides import Side
-from crossdiff.taxonomy.verdict import verdict
+from crossdiff.taxonomy.verdict import LEVEL, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +46,7 @@ class CompareInputs(Settings):
     treatment: str
     seed: int
     draws: int = 5000
+    null: SeedNullChanges | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,14 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
         draws=inputs.draws,
         seed=inputs.seed,
     )
+    deltas["p_seed_null"] = np.nan if inputs.null is None else inputs.null.p_values(deltas)
     deltas.to_csv(draft / "deltas.csv", index=False)
     comparison = _comparison(inputs, reference, treatment, deltas)
     comparison["multiverse"] = multiverse(choices(inputs, parents, rows), taxonomy)
     comparison |= _against_truth(inputs, reference, treatment, parents.get("organism"))
     comparison["labels"] = labels(inputs, parents, rows)
     comparison["notes"] += [*label_notes(comparison["labels"]), *refusal_notes(comparison["refusal_bounds"])]
+    comparison["notes"] += seed_null_notes(inputs.null, deltas)
     comparison |= _matching(parents.get("match"))
     write_json(comparison, draft / "comparison.json")
     return {
@@ -122,6 +128,19 @@ def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{_bound(row['high'])} (the other way round)"
         for row in bounds
         if row["level"] == "class"
+    ]
+
+
+def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[str]:
+    """How many changes beyond chance are also beyond what another seed makes; nothing without a null."""
+    if null is None:
+        return []
+    found = deltas[(deltas.q_value < LEVEL) & ~deltas.name.isin(RESERVED)]
+    beyond = int((found.p_seed_null < LEVEL).sum())
+    return [
+        f"Held against another seed: of {len(found)} classes and categories that change beyond chance, "
+        f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
+        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`)"
     ]
 
 

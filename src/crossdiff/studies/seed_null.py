@@ -17,6 +17,7 @@ from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts
 from crossdiff.studies.counts import counts_chart, tile
 from crossdiff.studies.layers import changes_chart
+from crossdiff.taxonomy.seed_null import SeedNullChanges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,13 @@ class SeedNull(Study):
         """Spread of the changes under no difference, calls beyond chance, and how many latents recur."""
         counts = CategoryCounts.of(list(runs.values()))
         logs = counts.log_changes()
-        numbers = {**spread(logs), **interval_calls(runs), "runs": {n: twins(r) for n, r in runs.items()}}
+        null = SeedNullChanges.of([run.deltas() for run in runs.values()])
+        numbers = {
+            **spread(logs),
+            **interval_calls(runs),
+            "null": None if null is None else null.model_dump(),
+            "runs": {name: twins(run) for name, run in runs.items()},
+        }
         names = [name.replace("_", " ") for name in runs]
         charts = (counts_chart(runs, x_title="run"), changes_chart(counts, names), _twin_chart(runs))
         return Findings(_answer(numbers), tiles=_tiles(numbers), charts=charts, numbers=numbers)

@@ -30,8 +30,8 @@ def max_t_p_values(
         return np.full(len(pooled), np.nan)
     with_rest = np.append(pooled, n_reference + n_treatment - pooled.sum())
     permuted = generator.multivariate_hypergeometric(with_rest, n_treatment, size=draws)[:, :-1]
-    size = _standardised(treatment[None], pooled, totals)[0]
-    drawn = _standardised(permuted, pooled, totals)
+    size = standardised_differences(treatment[None], pooled, totals)[0]
+    drawn = standardised_differences(permuted, pooled, totals)
     largest, spread = drawn.max(1), (drawn**2).sum(1)
     equal = np.isclose(largest[:, None], size)
     beyond = (largest[:, None] > size) & ~equal
@@ -40,7 +40,7 @@ def max_t_p_values(
     return np.where(pooled > 0, (1 + exceeds.sum(0)) / (1 + draws), np.nan)
 
 
-def _standardised(counts: Counts, pooled: Counts, totals: tuple[int, int]) -> NDArray[np.float64]:
+def standardised_differences(counts: Counts, pooled: Counts, totals: tuple[int, int]) -> NDArray[np.float64]:
     """|count - expected| over the hypergeometric standard deviation; 0 where nothing can vary."""
     total, n_treatment = sum(totals), totals[1]
     share = pooled / total

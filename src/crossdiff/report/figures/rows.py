@@ -40,6 +40,7 @@ class DeltaRow:
     interval: tuple[float, float]
     p_value: float
     q_value: float
+    p_seed_null: float = math.nan
 
     @property
     def is_class(self) -> bool:
@@ -103,6 +104,7 @@ def delta_rows(deltas: pd.DataFrame) -> list[DeltaRow]:
             interval=(float(row.ci_low), float(row.ci_high)),
             p_value=float(row.p_value),
             q_value=float(row.q_value),
+            p_seed_null=float(getattr(row, "p_seed_null", math.nan)),
         )
         for row in rows_of(deltas)
     ]
