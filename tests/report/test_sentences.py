@@ -48,6 +48,15 @@ def test_unanswered_latents_are_named_by_state() -> None:
     assert "Outside the totals, pt_it: 3 refused without an answer." in sentences.comparison_lines(source)
 
 
+def test_too_few_documents_for_an_interval_are_told(sources: Sources) -> None:
+    pair = sources.pairs["pt_it"]
+    few = replace(pair, latents=pair.latents.assign(n_documents=4))
+    told = " ".join(item["text"] for item in sentences.failure_signatures(few))
+    assert "No latent is active in more than 4 documents and an interval needs 5" in told
+    enough = replace(pair, latents=pair.latents.assign(n_documents=5))
+    assert "interval needs" not in " ".join(item["text"] for item in sentences.failure_signatures(enough))
+
+
 def test_signatures_warn_of_poor_reconstruction_and_a_bad_threshold(sources: Sources) -> None:
     pair = sources.pairs["pt_it"]
     assert sentences.failure_signatures(pair)[0]["level"] == "ok"

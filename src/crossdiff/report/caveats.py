@@ -1,11 +1,13 @@
-"""What stands beside the deltas: how far refusals could move them, and what this run did not measure."""
+"""What stands beside the figures: how far refusals could move them, what was not or could not be measured."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from crossdiff.core.jackknife import MIN_GROUPS
 from crossdiff.report import tables
-from crossdiff.report.sources import ComparisonSource
+from crossdiff.report.frames import alive, values
+from crossdiff.report.sources import ComparisonSource, PairSource
 from crossdiff.report.words import change_text, readable
 
 NULLS = "no null: how much two seeds of the same pair, or a model against itself, differ (action=studies)"
@@ -57,3 +59,14 @@ def not_measured(comparison: ComparisonSource) -> dict[str, Any] | None:
         "title": "Not measured in this run",
         "text": "; ".join(absent)[:1].upper() + "; ".join(absent)[1:] + ".",
     }
+
+
+def no_interval(pair: PairSource) -> list[str]:
+    """What to do where no latent is active in as many documents as an interval needs."""
+    counts = values(alive(pair.latents), "n_documents")
+    if len(counts) == 0 or not counts.max() < MIN_GROUPS:
+        return []
+    return [
+        f"No latent is active in more than {int(counts.max())} documents and an interval needs {MIN_GROUPS}: "
+        "there is none here, so no latent can be called exclusive. Give the corpus more documents."
+    ]

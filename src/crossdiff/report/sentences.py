@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from crossdiff.report.caveats import no_interval
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.frames import where
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
@@ -111,7 +112,7 @@ def leads(sources: Sources) -> list[str]:
 def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
     """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
     diagnostics = pair.diagnostics
-    warnings = texts(diagnostics.get("signature"))
+    warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
     for model in ("base", "tuned"):
         fve = pair.training.get(f"fve_{model}")
         if fve is not None and fve < 0.8:
