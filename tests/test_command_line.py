@@ -67,9 +67,13 @@ def test_the_package_runs_outside_the_checkout(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_names_the_way_out() -> None:
-    message = user_message(OSError(28, "No space left on device", "/store/x"))
-    assert message is not None
-    assert "store=" in message
+    for error in (
+        OSError(28, "No space left on device", "/store/x"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ):
+        message = user_message(error)
+        assert message is not None
+        assert "store=" in message
 
 
 def test_a_value_error_of_a_library_is_a_bug_not_a_message() -> None:

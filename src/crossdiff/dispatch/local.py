@@ -14,6 +14,7 @@ from crossdiff.dispatch.publish import missing_steps, publish_job
 from crossdiff.dispatch.store import prepare_store
 from crossdiff.io import artifacts
 from crossdiff.io.environment import peak_memory_mb
+from crossdiff.io.tables import errors_name
 from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
@@ -62,7 +63,8 @@ def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
         print(f"{job.name} ...", flush=True)
         started, draft = time.time(), draft_folder(job, runtime.store)
         draft.mkdir(exist_ok=True)
-        counts = step.module.run(job.inputs, parents, draft, runtime)
+        with errors_name(draft):
+            counts = step.module.run(job.inputs, parents, draft, runtime)
         seconds = time.time() - started
         publish_job(job, draft, _measured(counts, seconds), runtime.store)
     print(f"{job.name}: {_line(counts)} ({_duration(seconds)})", flush=True)

@@ -17,7 +17,7 @@ _KIND, _VERSION = b"crossdiff.kind", b"crossdiff.version"
 
 @contextmanager
 def errors_name(path: Path) -> Iterator[None]:
-    """Let an OSError say which file it is about: one of an open file (disk full) does not know."""
+    """Let an OSError say which file or folder it is about: one of an open file (disk full) does not know."""
     try:
         yield
     except OSError as error:
