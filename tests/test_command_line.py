@@ -99,9 +99,7 @@ def _raised(function) -> BaseException:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])
-def test_hydras_own_launchers_run_whole_grid_points(launcher: str, tmp_path: Path) -> None:
-    plugin = {"submitit_local": "hydra_submitit_launcher", "joblib": "hydra_joblib_launcher"}[launcher]
-    pytest.importorskip(f"hydra_plugins.{plugin}", reason="pip install 'crossdiff[launchers]'")
+def test_hydras_own_launchers_plan_whole_grid_points(launcher: str, tmp_path: Path) -> None:
     grid = ("model_pair=toy_pt_it,toy_pt_simpo", "layer=1", "organism=demo", "corpus=toy", "dictionary=toy")
     rest = ("sparsity=toy", "training=demo", f"store={tmp_path}/store", "action=plan")
     done = crossdiff("-m", f"hydra/launcher={launcher}", *grid, *rest)

@@ -297,3 +297,20 @@ def test_a_selection_that_leaves_nothing_and_too_few_documents_end_in_a_page_tha
         assert "0 latents of 128 belong to the tuned model only" in page
         assert "There is no exclusive latent to list" in page
         assert "What stopped the others" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])
+def test_hydras_own_launchers_run_grid_points_to_their_reports(
+    launcher: str, models: Path, tmp_path: Path
+) -> None:
+    """Both points start at once and share tokens and harvests: one computes them, the other waits for it."""
+    folders = (f"store={tmp_path}/store", f"results_dir={tmp_path}/${{seed}}")
+    done = crossdiff("-m", f"hydra/launcher={launcher}", *spelled(models, ["seed=0,1"]), *folders)
+    assert done.returncode == 0, done.stderr
+    pages = [json.loads((tmp_path / seed / "summary.json").read_text()) for seed in "01"]
+    for stage in ("tokens", "harvest base", "harvest tuned", "train", "report"):
+        states = [step["state"] for page in pages for step in page["steps"] if step["name"].startswith(stage)]
+        own = stage in ("train", "report")
+        assert sorted(states) == (["done", "done"] if own else ["done", "reused"]), stage
+    assert [len(list((tmp_path / "store" / stage).glob("[!.]*"))) for stage in ("harvest", "train")] == [2, 2]
