@@ -180,17 +180,43 @@ def failing_after(n: int) -> Any:
     return write
 
 
-def test_nan_activations_name_document_and_layer(tmp_path: Path) -> None:
+def break_embedding(folder: Path, text: str) -> None:
+    """NaN in the embedding of one token, which ends one document of the corpus."""
     from transformers import AutoModelForCausalLM
 
-    folder = save_model(tmp_path / "model", "llama")
     broken = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    broken.model.embed_tokens.weight.data[make_tokenizer()("7")["input_ids"][0]] = torch.nan
+    broken.model.embed_tokens.weight.data[make_tokenizer()(text)["input_ids"][0]] = torch.nan
     broken.save_pretrained(folder)
+
+
+def test_nan_activations_name_document_and_layer(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama")
+    break_embedding(folder, "7")
     model = settings(folder)
     token_folder = make_tokens(tmp_path, model)
     with pytest.raises(ValueError, match=r"layer 1 holds NaN .* in document 'd7'"):
         make_harvest(tmp_path / "h", model, token_folder)
+    with pytest.raises(ValueError, match=r"layer 1 holds NaN .* in document 'd7'"):
+        make_live(tmp_path / "live", model, token_folder)
+
+
+def test_nan_activations_of_a_running_model_name_document_and_layer(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama")
+    model = settings(folder)
+    token_folder = make_tokens(tmp_path, model)
+    make_live(tmp_path / "live", model, token_folder)
+    break_embedding(folder, "7")
+    data = PairedActivations.open(token_folder, [tmp_path / "live"], layer=1)
+    with pytest.raises(ValueError, match=r"layer 1 holds NaN .* in document 'd7'"):
+        data.training_batch(0, seed=0, batch_size=64)
+
+
+def make_live(folder: Path, model: ModelSettings, token_folder: Path) -> None:
+    inputs = harvest.HarvestInputs(
+        model=model, fingerprint=fingerprint(model), layers=(1,), source=LiveSource(batch_tokens=256)
+    )
+    folder.mkdir()
+    harvest.run(inputs, {"tokens": token_folder}, folder, RUNTIME)
 
 
 def test_rows_too_large_for_float16_storage_say_so(tmp_path: Path) -> None:
@@ -372,11 +398,7 @@ def test_the_live_source_gives_the_batches_of_the_cache(
     token_folder = make_tokens(tmp_path, models[0])
     for number, model in enumerate(models):
         make_harvest(tmp_path / f"cache{number}", model, token_folder)
-        inputs = harvest.HarvestInputs(
-            model=model, fingerprint=fingerprint(model), layers=(1,), source=LiveSource(batch_tokens=256)
-        )
-        (tmp_path / f"live{number}").mkdir()
-        harvest.run(inputs, {"tokens": token_folder}, tmp_path / f"live{number}", RUNTIME)
+        make_live(tmp_path / f"live{number}", model, token_folder)
     cache, live = (
         PairedActivations.open(token_folder, [tmp_path / f"{kind}{n}" for n in range(2)], layer=1)
         for kind in ("cache", "live")
@@ -394,9 +416,7 @@ def test_the_live_source_gives_the_batches_of_the_cache(
 def test_outlier_norms_need_the_cache(tmp_path: Path) -> None:
     model = settings(save_model(tmp_path / "model", "llama"))
     token_folder = make_tokens(tmp_path, model)
-    inputs = harvest.HarvestInputs(model=model, fingerprint="x", layers=(1,), source=LiveSource())
-    (tmp_path / "live").mkdir()
-    harvest.run(inputs, {"tokens": token_folder}, tmp_path / "live", RUNTIME)
+    make_live(tmp_path / "live", model, token_folder)
     with pytest.raises(ValueError, match="use source=cache"):
         PairedActivations.open(token_folder, [tmp_path / "live"], layer=1, mask=MaskSettings(outlier_norm=3))
 

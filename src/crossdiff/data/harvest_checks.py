@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from crossdiff.data.harvest_files import CorpusShard
@@ -75,6 +77,17 @@ def refuse_not_finite(job: HarvestJob, shard: CorpusShard, layer: int, x: Tensor
         f"the activation of {job.model.name} at layer {layer} exceeds the range of {job.storage} in document "
         f"{job.token_set.document_ids[documents[0]]!r}; use source.storage=bfloat16 or float32"
     )
+
+
+def refuse_nan_documents(
+    job: HarvestJob, model: TruncatedModel, documents: Int[Tensor, " document"], found: Mapping[int, Tensor]
+) -> None:
+    """Raise where rows of `documents` that are not stored (source=live) are not finite; layer -> rows."""
+    owner = documents.repeat_interleave(job.token_set.offsets.diff()[documents])
+    for layer, x in found.items():
+        bad = ~x.isfinite().all(dim=1)
+        if bad.any():
+            raise named(NotFiniteError(layer, owner[bad].unique().tolist()), job, model)
 
 
 def named(error: NotFiniteError, job: HarvestJob, model: TruncatedModel) -> ValueError:

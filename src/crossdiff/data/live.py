@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.data.harvest_checks import check_model, check_tokenizer
+from crossdiff.data.harvest_checks import check_model, check_tokenizer, refuse_nan_documents
 from crossdiff.data.harvest_files import write_record
 from crossdiff.data.harvest_job import HarvestJob
 from crossdiff.data.harvester import Harvester, PassCounts
@@ -103,9 +103,9 @@ class LiveLayer:
         return threading.Lock()
 
     @cached_property
-    def _harvester(self) -> Harvester:
+    def _job(self) -> HarvestJob:
         live = self.record["live"]
-        job = HarvestJob(
+        return HarvestJob(
             model=ModelSettings(**live["model"]),
             path=live["path"],
             fingerprint=live["fingerprint"],
@@ -115,11 +115,16 @@ class LiveLayer:
             folder=self.folder,
             device=self.device,
         )
-        return job.harvester(job.load_model())
+
+    @cached_property
+    def _harvester(self) -> Harvester:
+        return self._job.harvester(self._job.load_model())
 
     def _run(self, documents: Int[Tensor, " document"]) -> Float[Tensor, "row d_model"]:
         with self._lock:
-            return self._harvester.documents(self.token_set, documents, PassCounts())[self.layer]
+            found = self._harvester.documents(self.token_set, documents, PassCounts())
+            refuse_nan_documents(self._job, self._harvester.model, documents, found)
+            return found[self.layer]
 
 
 def sample_documents(token_set: TokenSet, n_tokens: int) -> Int[Tensor, " document"]:
@@ -165,6 +170,7 @@ def _write_moments(
     moments: dict[int, Moments] = {}
     for part in track(documents.split(64), description=f"moments {job.model.name}", enabled=job.progress):
         found = harvester.documents(token_set, part, PassCounts())
+        refuse_nan_documents(job, harvester.model, part, found)
         rows = torch.cat([torch.arange(int(offsets[d]), int(offsets[d + 1])) for d in part.tolist()])
         group = row_groups(token_set.kind[rows], token_set.held_out[rows])
         for layer, x in found.items():
