@@ -51,7 +51,7 @@ def test_rising_latents_are_told_with_their_groups_and_random_directions(runs, t
     assert (
         "rises with the dose for 3 of 3 latents of gain categories and 5 of 5 latents in all" in found.answer
     )
-    assert "0 of 5 random directions of the same length: adding the latents moves" in found.answer
+    assert "0 of 5 random directions of the same length (0 fall): adding the latents moves" in found.answer
     assert "0% (0% to 4%) with the latents' directions taken out" in found.answer
     numbers = found.numbers["pt_it"]["places"]["own"]
     assert numbers["gain"]["share_not_rising"] == 0

@@ -102,7 +102,7 @@ class SteeredPair:
         gain = f"{_of(found[GAIN]['latents'])} latents of gain categories and " if GAIN in found else ""
         return (
             f"{self.pair}: the behaviour's rate rises with the dose for {gain}{_of(own)} latents in all, "
-            f"and for {_of(drawn)} random directions of the same length: {verdict} "
+            f"and for {_of(drawn)} random directions of the same length ({drawn['falls']} fall): {verdict} "
             f"({'no rise' if p_value != p_value else f'Fisher p = {p_value:.2g}'}). {_removal(found[ALL])}"
         )
 
