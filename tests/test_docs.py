@@ -13,9 +13,12 @@ from crossdiff.annotation import annotators
 from crossdiff.annotation.results import OTHER
 from crossdiff.annotation.variants import variants
 from crossdiff.io.environment import conf_dir
+from crossdiff.io.tables import read_json
+from crossdiff.pipeline.plan import plan
 from crossdiff.training.fit import fit
 from crossdiff.training.run import RunFolder
 from tests.annotation.campaign import job, scheme
+from tests.finished_annotation import experiment, finished, make
 from tests.planted_source import PlantedSource
 from tests.training.test_fit import make_run
 
@@ -85,3 +88,17 @@ def test_the_annotator_of_the_page_labels_a_job(tmp_path: Path) -> None:
     assert "lexical" in variants(settings, scheme(), asked)
     keywords = annotators.induce(settings, asked, sizes=(1, 2, 4))
     assert keywords["classes"]
+
+
+def test_the_annotator_of_the_page_goes_through_its_stages(tmp_path: Path) -> None:
+    ours = finished(tmp_path)
+    asked = experiment(tmp_path).model_copy(update={"annotator": example("add_an_annotator")["Peaks"]()})
+    steps = {step.stage: step for step in plan(asked)}
+    assert steps["documents"].key == {step.stage: step for step in plan(ours)}["documents"].key
+    for stage in ("annotate", "compare"):
+        make(steps[stage], asked)
+    found = read_json(steps["annotate"].folder(asked.store) / "annotate.json")
+    assert found["answered_by"].keys() == {"peaks"}
+    assert steps["annotate"].inputs.identity()["annotator"]["settings"] == "example.Peaks"
+    told = read_json(steps["compare"].folder(asked.store) / "comparison.json")
+    assert told["n_labelled"] == {"toy_pt_it": 12, "toy_pt_simpo": 12}
