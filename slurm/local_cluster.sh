@@ -3,7 +3,7 @@
 #
 #   slurm/local_cluster.sh up       install what is missing, configure, start; safe to repeat
 #   slurm/local_cluster.sh status   daemons and nodes; exit 0 only when jobs can run
-#   slurm/local_cluster.sh kick     start requeued jobs now (SLURM holds them for 120 s)
+#   slurm/local_cluster.sh kick     start requeued jobs in 3 s (SLURM holds them for 120 s)
 #   slurm/local_cluster.sh stop     stop the daemons this script started
 #   slurm/local_cluster.sh wipe     stop, then remove state, logs, database and configuration
 #
@@ -264,9 +264,12 @@ status() {
   sinfo -N -o '%N %t %c CPUs %m MB %G %P'
 }
 
-kick() {
-  squeue -h -r -t PD -o '%i %r' | awk '$2 == "BeginTime" {print $1}' |
-    while read -r job; do scontrol update job="$job" StartTime=now; done
+kick() { # not at once: slurmd refuses a job that comes back in the second it was killed ("credential revoked")
+  local soon=$(($(date +%s) + 5))
+  squeue -h -r -t PD -o '%i %r %S' | while read -r job reason start; do
+    [[ $reason == BeginTime && $(date -d "$start" +%s 2>/dev/null) -gt $soon ]] || continue
+    scontrol update job="$job" StartTime=now+3
+  done
 }
 
 wipe() {

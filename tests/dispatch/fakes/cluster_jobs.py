@@ -13,9 +13,11 @@ from crossdiff.dispatch.register import Register
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.pipeline.steps import Step
 
+SCRIPT = Path(__file__).resolve().parents[3] / "slurm" / "local_cluster.sh"
+
 
 def settle(asked: Submission, *, seconds: float = 400) -> dict[str, str]:
-    """State of every step by name once nothing is queued; requeued jobs start at once."""
+    """State of every step by name once nothing is queued; requeued jobs start soon."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         graph = read_graph(asked.steps, asked.runtime.store)
@@ -28,12 +30,7 @@ def settle(asked: Submission, *, seconds: float = 400) -> dict[str, str]:
 
 def release() -> None:
     """SLURM holds requeued jobs for 120 s."""
-    command = ["squeue", "-h", "-t", "PD", "-o", "%i %r"]
-    waiting = subprocess.run(command, capture_output=True, text=True, check=True)
-    for line in waiting.stdout.splitlines():
-        job, reason = line.split(maxsplit=1)
-        if reason == "BeginTime":
-            subprocess.run(["scontrol", "update", f"job={job}", "StartTime=now"], check=False)
+    subprocess.run([SCRIPT, "kick"], check=False)
 
 
 def running(asked: Submission, step: Step, *, units: int, seconds: float = 200) -> str:
