@@ -26,6 +26,7 @@ from tests import scaling_artifacts
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 N_STEPS = 4000
+STARTED = "Starting with JobEnvironment"
 
 
 def train_step(store: Path) -> Step:
@@ -58,13 +59,23 @@ def asked(store: Path, step: Step) -> Submission:
     return Submission([*step.parents.values(), step], [], runtime, dispatch, NoTracker())
 
 
-def wait_for_row(store: Path, step: Step, least: int, *, seconds: float = 400) -> None:
-    """Until metrics.csv of the draft has a row of at least that optimizer step."""
+def wait_for_start(store: Path, step: Step, start: int, *, seconds: float = 200) -> float:
+    """Until the job's log says that it started for the nth time; the time at which that was seen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if log_of(store, step).count(STARTED) >= start:
+            return time.time()
+        time.sleep(0.1)
+    pytest.fail(f"start {start} was not seen within {seconds} s:\n{log_of(store, step)}")
+
+
+def wait_for_row(store: Path, step: Step, least: int, *, since: float = 0.0, seconds: float = 400) -> None:
+    """Until metrics.csv of the draft, written after `since`, has a row of at least that optimizer step."""
     path = store / "train" / f".{step.key}.draft" / "metrics.csv"
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         lines = path.read_text().splitlines() if path.is_file() else []
-        if len(lines) > 1 and int(lines[-1].split(",")[0]) >= least:
+        if len(lines) > 1 and int(lines[-1].split(",")[0]) >= least and path.stat().st_mtime >= since:
             return
         time.sleep(0.1)
     pytest.fail(f"step {least} was not reached within {seconds} s:\n{path}")
@@ -100,12 +111,13 @@ def test_three_interruptions_leave_the_crosscoder_as_it_is(tmp_path: Path, clust
         interrupt(job)
         before = before_now
     killed = worker(job, but=before)
-    wait_for_row(disturbed, same, 2500)
+    # the second run may have passed the row before it stopped
+    wait_for_row(disturbed, same, 2500, since=wait_for_start(disturbed, same, 3))
     os.kill(killed, signal.SIGKILL)
     assert settle(asked(disturbed, same))[same.name] == "failed"
     log = log_of(disturbed, same)
     assert "training stopped by SIGUSR2" in log
-    assert log.count("Starting with JobEnvironment") == 3
+    assert log.count(STARTED) == 3
     submit(asked(disturbed, same))
     assert settle(asked(disturbed, same))[same.name] == "finished"
     assert settle(asked(calm, step))[step.name] == "finished"
