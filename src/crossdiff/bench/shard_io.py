@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +25,14 @@ def io_rates(folder: Path, *, d_model: int, n_bytes: int, shard_tokens: int, rou
     half = n_bytes // 2
     tokens = make_tokens(folder / "tokens", n_tokens=half // (2 * d_model), context=1024)
     write_raw, write_ours = [], []
+    (folder / "raw").mkdir()
     for name in ("base", "tuned"):
         for shard, tensors in _shards(tokens, d_model, shard_tokens):
-            write_raw.append(_raw_write(folder / "raw.bin", tensors["x"]))
+            write_raw.append(_raw_write(folder / "raw" / f"{name}_{shard.file}", tensors["x"]))
             write_ours.append(_write(folder / name, shard, tensors, tokens))
         shards = corpus_shards(tokens, shard_tokens=shard_tokens)
         write_record(folder / name, tokens, layers=[_LAYER], shards=shards, hashes={})
-    (folder / "raw.bin").unlink()
+    shutil.rmtree(folder / "raw")
     raw, ours = [], []
     for number in range(rounds):
         raw.append(_raw_read(folder))
@@ -55,6 +57,7 @@ def _shards(tokens: TokenSet, d_model: int, shard_tokens: int) -> Iterator[tuple
 
 
 def _raw_write(path: Path, x: torch.Tensor) -> float:
+    """Into a new file, as shards are: one that is overwritten finds its pages still in memory."""
     data = memoryview(x.view(torch.uint8).numpy().data).cast("B")
     start = time.perf_counter()
     with path.open("wb", buffering=0) as handle:
