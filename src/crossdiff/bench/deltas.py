@@ -91,7 +91,7 @@ def coverage(found: pd.DataFrame) -> dict[str, Any]:
     smaller = cases[["true_reference", "true_treatment"]].min(axis=1)
     small = smaller < SMALL_SHARE - 1e-12
     categories = {
-        name: {"smaller_share": round(float(smaller[own].iloc[0]), 4), **_rate(inside[own & counted])}
+        name: {"smaller_share": round(float(np.asarray(smaller[own])[0]), 4), **_rate(inside[own & counted])}
         for name in names()
         for own in [cases.name == name]
     }
