@@ -23,9 +23,12 @@ install_import_hook("crossdiff.core", "beartype.beartype")
 SET_UP_BY_CI = ("slurm", "browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium; skips where there is none."""
+    """A headless Chromium; skips where there is none.
+
+    One per module: playwright keeps an event loop while it is open, in which no test can start its own.
+    """
     from crossdiff.bench.report import chromium
     from crossdiff.report.export import EXECUTABLES, browser_path
 
