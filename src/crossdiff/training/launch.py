@@ -48,8 +48,8 @@ def fit_on_devices(
             while not context.join(timeout=1):
                 pass
         except ProcessExitedException:
-            if (result / "error.json").is_file():
-                raise ValueError(read_json(result / "error.json")) from None
+            for told in sorted(result.glob("error_*.json")):
+                raise ValueError(read_json(told)) from None
             if not received:
                 raise
     if received:
@@ -86,7 +86,7 @@ def _rank(
     except (SystemExit, KeyboardInterrupt):
         return
     except ValueError as error:
-        write_json(str(error), result / "error.json")
+        write_json(str(error), result / f"error_{rank}.json")  # ranks that fail at once share no file
         raise SystemExit(FAILED) from error
     if rank == 0:
         crosscoder.save(result)
