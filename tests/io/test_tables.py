@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from crossdiff.io.tables import read_json, read_table, write_json, write_table
+from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
 
 
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -34,3 +34,12 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
         write_json({"x": float("nan")}, tmp_path / "x.json")
     write_json({"x": None}, tmp_path / "x.json")
     assert read_json(tmp_path / "x.json") == {"x": None}
+
+
+def test_a_text_with_other_line_ends_stays_one_line(tmp_path: Path) -> None:
+    rows = [{"answer": "one\u2028two\x85three"}, {"answer": "\u00e9\n"}]
+    write_jsonl(rows, tmp_path / "x.jsonl")
+    assert (tmp_path / "x.jsonl").read_bytes().count(b"\n") == 2
+    assert read_jsonl(tmp_path / "x.jsonl") == rows
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_jsonl([{"x": float("nan")}], tmp_path / "y.jsonl")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossdiff.taxonomy.pooling import PlantedRun, pooled_recovery, spearman
+from crossdiff.taxonomy.pooling import PlantedRun, pooled_recovery, rank_correlations, spearman
 
 
 def run(reference: list[int], treatment: list[int]) -> PlantedRun:
@@ -38,3 +38,11 @@ def test_no_difference_gives_intervals_that_hold_zero() -> None:
 def test_spearman_gives_ties_their_average_rank() -> None:
     # ranks 1.5 1.5 3 against 1 2 3: covariance 1.5 / 2, deviations sqrt(1.5 / 2) and 1
     assert spearman(np.array([0.0, 0.0, 1.0]), np.array([1.0, 2.0, 3.0])) == pytest.approx(np.sqrt(0.75))
+
+
+def test_rank_correlations_are_spearmans_of_every_row() -> None:
+    left, right = np.random.default_rng(0).integers(4, size=(2, 50, 9)).astype(float)
+    right[0] = 1.0
+    found = rank_correlations(left, right)
+    assert np.isnan(found[0])
+    assert found[1:] == pytest.approx([spearman(*pair) for pair in zip(left[1:], right[1:], strict=True)])

@@ -12,8 +12,8 @@ from crossdiff.annotation.ledger import Ledger
 from crossdiff.annotation.own import OwnAnnotator
 from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Replay, Transformers
 from crossdiff.config import Experiment
+from crossdiff.io.tables import read_jsonl
 from crossdiff.pipeline.plan import plan
-from crossdiff.stages.compare import read_annotations
 
 
 def export_annotations(experiments: Sequence[Experiment]) -> int:
@@ -50,6 +50,6 @@ def _write_csv(source: Path, target: Path) -> None:
 
     rows = [
         {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in row.items()}
-        for row in read_annotations(source)
+        for row in read_jsonl(source)
     ]
     pd.DataFrame(rows).to_csv(target, index=False)

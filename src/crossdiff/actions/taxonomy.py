@@ -11,10 +11,10 @@ from crossdiff.annotation import annotators
 from crossdiff.annotation.results import OTHER
 from crossdiff.config import Experiment
 from crossdiff.io.device import choose_device
+from crossdiff.io.tables import read_jsonl
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
 from crossdiff.stages.annotate import induced, open_job
-from crossdiff.stages.compare import read_annotations
 from crossdiff.taxonomy.extend import extended
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, load_taxonomy
 
@@ -40,7 +40,7 @@ def _show(experiment: Experiment) -> int:
     """Classes, categories and definitions; how many latents each has where the run is finished."""
     folder = _annotated(experiment)
     taxonomy = _taxonomy(experiment, folder)
-    rows = [] if folder is None else read_annotations(folder / "annotations.jsonl")
+    rows = [] if folder is None else read_jsonl(folder / "annotations.jsonl")
     counts = Counter(row["category"] for row in rows if row["role"].startswith("exclusive"))
     print(f"{taxonomy.name} (hash {taxonomy.hash}): {taxonomy.provenance}")
     for group in taxonomy.classes:
@@ -89,7 +89,7 @@ def _extend(experiment: Experiment) -> int:
             "freeze.mode=extend reads what a finished run answered with `other`; run it first (action=run)"
         )
     taxonomy = load_taxonomy(folder / "taxonomy.yaml")
-    rows = read_annotations(folder / "annotations.jsonl")
+    rows = read_jsonl(folder / "annotations.jsonl")
     others = {(row["pair"], row["latent"]) for row in rows if row["category"] == OTHER}
     blind, job = _job(experiment)
     left = [

@@ -11,12 +11,12 @@ from crossdiff.actions.report_parts import report_parts
 from crossdiff.annotation import rating_sheet
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.config import Experiment
-from crossdiff.io.tables import read_json, write_json
+from crossdiff.io.tables import read_json, read_jsonl, write_json
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step
 from crossdiff.report.human_check import AGREEMENT, FOLDER, agreement_lines
 from crossdiff.stages.annotate import read_candidates
-from crossdiff.stages.compare import ROLE, read_annotations
+from crossdiff.stages.compare import ROLE
 from crossdiff.taxonomy.human_check import human_check
 from crossdiff.taxonomy.scheme import Taxonomy, load_taxonomy
 
@@ -70,7 +70,7 @@ def _export(experiment: Experiment, steps: Sequence[Step], annotate: Step, taxon
 
 def _labelled(experiment: Experiment, steps: Sequence[Step], annotate: Step) -> list[rating_sheet.Labelled]:
     """The answered exclusive latents of all pairs, with the examples that the annotator was shown."""
-    rows = read_annotations(annotate.folder(experiment.store) / "annotations.jsonl")
+    rows = read_jsonl(annotate.folder(experiment.store) / "annotations.jsonl")
     answers = {
         (row["pair"], row["latent"]): row["category"]
         for row in rows

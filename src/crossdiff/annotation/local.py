@@ -47,6 +47,7 @@ class LocalReader:
     def __init__(self, settings: Transformers, *, device: str) -> None:
         self.settings, self.device = settings, torch.device(device)
         self.tokenizer, self.model = _load(settings, self.device)
+        self.name = f"transformers {settings.path.rstrip('/').split('/')[-1]}"
 
     def _prompt(self, template: str, examples: str) -> Int[Tensor, "1 token"]:
         """Prompt ids; examples are cut from the left so that the question always stays."""
@@ -103,9 +104,8 @@ class TransformersAnnotator(LocalReader):
 
     @torch.inference_mode()
     def _annotate(self, subject: Subject) -> Annotation:
-        name = f"transformers {self.settings.path.rstrip('/').split('/')[-1]}"
         if not subject.explain:
-            return Annotation(subject.key, "uninterpretable", name, category=UNINTERPRETABLE)
+            return Annotation(subject.key, "uninterpretable", self.name, category=UNINTERPRETABLE)
         chosen = [subject.explain[i] for i in chosen_examples(subject.explain, self.settings.n_examples)]
         examples = describe_user(chosen)
         scores = (self._scores(self._prompt(_ASK_CATEGORY, examples)) - self.leaning).cpu().numpy()
@@ -114,7 +114,7 @@ class TransformersAnnotator(LocalReader):
         return Annotation(
             key=subject.key,
             state="uninterpretable" if category == UNINTERPRETABLE else "ok",
-            annotator=name,
+            annotator=self.name,
             label=self._label(examples),
             description=None,
             category=category,
@@ -142,17 +142,18 @@ class TransformersJudge(LocalReader):
     def __init__(self, settings: Transformers, *, device: str) -> None:
         super().__init__(settings, device=device)
         self.answers = [self._ids(" Yes"), self._ids(" No")]
+        self.leanings: dict[str, Float[Tensor, " answer"]] = {}
 
     def judge(self, said: Sequence[Said]) -> list[Answer[bool]]:
         """One verdict per answer, in order."""
-        name = f"transformers {self.settings.path.rstrip('/').split('/')[-1]}"
-        return [Answer("ok", name, self._shown(each)) for each in said]
+        return [Answer("ok", self.name, self._shown(each)) for each in said]
 
     def _shown(self, said: Said) -> bool:
         template = _ASK_SHOWN.replace("{behaviour}", said.behaviour)
-        leaning = self._scores(self._prompt(template, CONTENT_FREE))
+        if said.behaviour not in self.leanings:
+            self.leanings[said.behaviour] = self._scores(self._prompt(template, CONTENT_FREE))
         blocks = document_blocks([clean(said.prompt), clean(said.answer)])
-        yes, no = (self._scores(self._prompt(template, blocks)) - leaning).tolist()
+        yes, no = (self._scores(self._prompt(template, blocks)) - self.leanings[said.behaviour]).tolist()
         return yes > no
 
 

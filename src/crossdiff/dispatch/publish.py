@@ -45,8 +45,7 @@ def missing_steps(job: Job, store: Path) -> tuple[Step, ...]:
 
 def _check_unchanged(step: Step) -> None:
     """ValueError where a file that decides the key (a taxonomy, a ledger) was edited since it was planned."""
-    parents = {role: parent.key for role, parent in step.parents.items()}
-    found = artifacts.artifact_key(step.stage, step.module.VERSION, step.inputs, parents)
+    found = step.key_now()
     if found != step.key:
         raise ValueError(
             f"a file that {step.name} reads was changed while the command ran (key {step.key} when it was "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,17 +54,22 @@ def captured(
 
 
 @contextmanager
-def replaced(block: nn.Module, states: Float[Tensor, "row place d_model"]) -> Iterator[None]:
-    """While open, the output of `block` is `states`, whatever it computes."""
+def _changed(block: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While open, the states that `block` gives are `change` of those that it computes."""
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        return (states, *output[1:]) if isinstance(output, tuple) else states
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
     handle = block.register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
+
+
+def replaced(block: nn.Module, states: Float[Tensor, "row place d_model"]) -> AbstractContextManager[None]:
+    """While open, the output of `block` is `states`, whatever it computes."""
+    return _changed(block, lambda _computed: states)
 
 
 @dataclass(frozen=True)
@@ -91,19 +96,10 @@ class Push:
         return (states + added - part * removed).to(x.dtype)
 
 
-@contextmanager
-def pushed(block: nn.Module, push: Push) -> Iterator[None]:
+def pushed(block: nn.Module, push: Push) -> AbstractContextManager[None]:
     """While open, the last place of every row's output is pushed: while a model writes with a cache, that is
     once per new token, at the place that predicts it; the places of the prompt before it stay as they are.
     """
-
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        states = output[0] if isinstance(output, tuple) else output
-        found = torch.cat([states[:, :-1], push.applied(states[:, -1])[:, None]], dim=1)
-        return (found, *output[1:]) if isinstance(output, tuple) else found
-
-    handle = block.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return _changed(
+        block, lambda states: torch.cat([states[:, :-1], push.applied(states[:, -1])[:, None]], dim=1)
+    )

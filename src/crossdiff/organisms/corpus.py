@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from crossdiff.io.tables import write_jsonl
 from crossdiff.organisms.documents import chat, web_document
 from crossdiff.organisms.language import Category
 from crossdiff.organisms.settings import ToySettings
@@ -30,12 +29,6 @@ def write_corpus(language: Sequence[Category], settings: ToySettings, folder: Pa
         messages = chat(category, behaviours, places=settings.places, draw=draw)
         chats.append({"id": f"chat-{index:06d}", "messages": messages})
     folder.mkdir(parents=True, exist_ok=True)
-    _write_lines(web, folder / "web.jsonl")
-    _write_lines(chats, folder / "chat.jsonl")
+    write_jsonl(web, folder / "web.jsonl")
+    write_jsonl(chats, folder / "chat.jsonl")
     return categories
-
-
-def _write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as handle:
-        for row in rows:
-            handle.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -65,6 +65,10 @@ class Step:
     @cached_property
     def key(self) -> str:
         """Hash of the inputs, the parents' keys and the stage's version."""
+        return self.key_now()
+
+    def key_now(self) -> str:
+        """The key as the files that it depends on stand now; `key` stays what it was when first asked for."""
         parents = {role: parent.key for role, parent in self.parents.items()}
         return artifact_key(self.stage, self.module.VERSION, self.inputs, parents)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.io.tables import read_json, read_table
+from crossdiff.io.tables import read_json, read_jsonl, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +51,7 @@ class RunProducts:
         path = self.folder / f"annotations.{pair}.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return read_jsonl(path)
 
     def labels(self, pair: str, *, model: str = "tuned") -> dict[int, str]:
         """Latent -> category, for the answered exclusive latents of one model of the pair."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from crossdiff.annotation.results import ANSWERED, OTHER, UNINTERPRETABLE
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.resources import StageName
-from crossdiff.io.tables import read_json, read_table
+from crossdiff.io.tables import read_json, read_jsonl, read_table
 from crossdiff.report.figures.rows import DeltaRow, delta_rows
 from crossdiff.report.frames import rows_of, where
 
@@ -144,8 +143,7 @@ def _examples(folder: Path | None) -> pd.DataFrame | None:
 def _annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
     if "annotate" not in parents:
         return None
-    text = (parents["annotate"] / "annotations.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return read_jsonl(parents["annotate"] / "annotations.jsonl")
 
 
 def _comparison(

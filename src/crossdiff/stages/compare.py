@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.io.tables import read_json, read_table, write_json
+from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.taxonomy.deltas import category_deltas
@@ -62,7 +61,7 @@ class PairAnswers:
 def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write deltas.csv and comparison.json."""
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
-    rows = read_annotations(parents["annotate"] / "annotations.jsonl")
+    rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
     reference, treatment = (
         pair_answers(rows, pair, scale=parents.get(f"scale_{pair}"))
         for pair in (inputs.reference, inputs.treatment)
@@ -154,7 +153,7 @@ def choices(
     """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first."""
     path = parents["annotate"] / "variants.jsonl"
     labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
-    for row in read_annotations(path) if path.is_file() else ():
+    for row in read_jsonl(path) if path.is_file() else ():
         labelled.setdefault(row["variant"], []).append(row)  # type: ignore[attr-defined]
     pairs = (inputs.reference, inputs.treatment)
     kept = {pair: latents_below(parents.get(f"scale_{pair}")) for pair in pairs}
@@ -183,11 +182,6 @@ def latents_below(scale: Path | None) -> dict[str, set[int]]:
         for name, most in THRESHOLDS.items()
         if most is not None
     }
-
-
-def read_annotations(path: Path) -> list[dict[str, Any]]:
-    """The rows of annotations.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def pair_answers(rows: Sequence[Mapping[str, Any]], pair: str, *, scale: Path | None) -> PairAnswers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtim
     """Write `answers.jsonl` and `rates.json`."""
     from crossdiff.behaviour.prompts import built_in_questions, counts, planted_questions
     from crossdiff.io.progress import track
-    from crossdiff.io.tables import write_json
+    from crossdiff.io.tables import write_json, write_jsonl
     from crossdiff.models.generate import answers, load_chat_model
 
     asked = (
@@ -56,8 +55,7 @@ def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtim
         }
         for q, answer in zip(asked, said, strict=True)
     ]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (draft / "answers.jsonl").write_text(text, encoding="utf-8")
+    write_jsonl(lines, draft / "answers.jsonl")
     rows = counts(asked, said)
     write_json({"version": 1, "model": inputs.model.name, "sets": rows}, draft / "rates.json")
     shown = sum(line["shown"] for line in lines)

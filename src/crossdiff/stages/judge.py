@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from crossdiff.annotation.judging import JudgeSettings, Said, judge
 from crossdiff.annotation.rounds import Answer
 from crossdiff.behaviour.prompts import built_in
-from crossdiff.io.tables import read_json, write_json
+from crossdiff.io.tables import read_json, read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 
 VERSION = 1
@@ -28,8 +27,7 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
     An empty answer shows nothing, as the rules have it, and is not sent.
     """
-    text = (parents["answers"] / "answers.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
+    lines = read_jsonl(parents["answers"] / "answers.jsonl")
     meant = {each.name: each.behaviour for each in built_in()}
     spoken = [line for line in lines if line["answer"]]
     said = [Said(meant[line["name"]], line["prompt"], line["answer"]) for line in spoken]
@@ -39,8 +37,7 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     answered = iter(found)
     empty = Answer("ok", "empty answer", False)
     rows = [judged(line, next(answered) if line["answer"] else empty) for line in lines]
-    dumped = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (draft / "judgements.jsonl").write_text(dumped, encoding="utf-8")
+    write_jsonl(rows, draft / "judgements.jsonl")
     model = read_json(parents["answers"] / "rates.json")["model"]
     record = {"version": 1, "model": model, "sets": rates(rows), **agreement(rows)}
     write_json(record, draft / "rates.json")

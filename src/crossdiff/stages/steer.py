@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from crossdiff.behaviour.targets import (
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.steering import random_like, raw_directions
 from crossdiff.io.progress import track
-from crossdiff.io.tables import read_table, write_json
+from crossdiff.io.tables import read_jsonl, read_table, write_json, write_jsonl
 from crossdiff.models.generate import ChatModel, Steering, answers, block_of, load_chat_model
 from crossdiff.models.hooks import Push
 from crossdiff.models.pair import ModelSettings, resolve
@@ -107,8 +106,7 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
             rows += counted(said)
     columns = ["latent", "direction", "dose", "place", "shown", "n", "n_empty"]
     pd.DataFrame(rows, columns=columns).to_csv(draft / "steering.csv", index=False)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (draft / "answers.jsonl").write_text(text, encoding="utf-8")
+    write_jsonl(lines, draft / "answers.jsonl")
     write_json(
         {"version": 1, "pair": inputs.pair, **counts, "latents": [each.row() for each in chosen]},
         draft / "steering.json",
@@ -154,10 +152,9 @@ def _matched(
 
 def read_labels(path: Path, pair: str) -> dict[int, str | None]:
     """Category of every latent that is exclusive to the pair's tuned model; None where it has no answer."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return {
         int(row["latent"]): row["category"]
-        for row in rows
+        for row in read_jsonl(path)
         if row["pair"] == pair and row["role"] == "exclusive_tuned"
     }
 

@@ -30,7 +30,7 @@ from crossdiff.studies.rates import (
     rates_note,
     totals,
 )
-from crossdiff.taxonomy.pooling import spearman
+from crossdiff.taxonomy.pooling import rank_correlations, spearman
 
 PROMPT_TOKENS = 30
 
@@ -149,8 +149,7 @@ def correlation(
         return {"n": len(left), "rho": float("nan"), "ci_low": float("nan"), "ci_high": float("nan")}
     generator = np.random.default_rng([0, 13])
     chosen = generator.integers(len(left), size=(draws, len(left)))
-    drawn = np.array([_rho(left[row], right[row]) for row in chosen])
-    low, high = _bounds(drawn)
+    low, high = _bounds(rank_correlations(left[chosen], right[chosen]))
     return {"n": len(left), "rho": _rho(left, right), "ci_low": low, "ci_high": high}
 
 

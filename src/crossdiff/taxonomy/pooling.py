@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 GROUPS = ("gain", "keep", "loss")
 
@@ -68,7 +69,7 @@ def pooled_recovery(runs: Sequence[PlantedRun], *, seed: int = 0, draws: int = 2
     planted = np.concatenate([run.planted for run in runs])
     recovered = np.concatenate([run.log_changes() for run in runs])
     points = generator.integers(len(planted), size=(draws, len(planted)))
-    correlations = [spearman(planted[chosen], recovered[chosen]) for chosen in points]
+    correlations = rank_correlations(planted[points], recovered[points])
     logs = np.array([_group_logs([run.resampled(generator) for run in runs]) for _ in range(draws)])
     own = _group_logs(runs)
     keep = GROUPS.index("keep")
@@ -99,6 +100,14 @@ def spearman(left: np.ndarray, right: np.ndarray) -> float:
     """Rank correlation with average ranks for ties."""
     ranks = pd.DataFrame({"left": left, "right": right}).rank()
     return float(ranks.left.corr(ranks.right))
+
+
+def rank_correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Spearman's rho row by row, both [draw category]; NaN where one side is constant."""
+    ranks = [stats.rankdata(side, axis=1) for side in (left, right)]
+    ranks = [side - side.mean(1, keepdims=True) for side in ranks]
+    norm = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
+    return np.where(norm > 0, (ranks[0] * ranks[1]).sum(1) / np.where(norm > 0, norm, 1.0), np.nan)
 
 
 def _sides(runs: Sequence[PlantedRun]) -> tuple[list, list]:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from crossdiff.taxonomy.deltas import relative_change
 from crossdiff.taxonomy.intervals import log_ratio
+from crossdiff.taxonomy.pooling import rank_correlations
 from crossdiff.taxonomy.sides import Side
 
 GROUPS = ("gain", "loss", "keep")
@@ -83,7 +84,7 @@ def _spearman(planted: Planted, counts: Sequence[NDArray], totals: tuple[int, in
         return nothing
     result = stats.spearmanr(truth, observed)
     chosen = np.random.default_rng([seed, 8]).integers(n_categories, size=(draws, n_categories))
-    low, high = np.nanpercentile(_rank_correlations(truth[chosen], observed[chosen]), [2.5, 97.5])
+    low, high = np.nanpercentile(rank_correlations(truth[chosen], observed[chosen]), [2.5, 97.5])
     return {
         "rho": _number(result.statistic),  # type: ignore[attr-defined]
         "ci_low": _number(low),
@@ -91,14 +92,6 @@ def _spearman(planted: Planted, counts: Sequence[NDArray], totals: tuple[int, in
         "p_value": _number(result.pvalue),  # type: ignore[attr-defined]
         "n_categories": n_categories,
     }
-
-
-def _rank_correlations(left: NDArray, right: NDArray) -> NDArray[np.float64]:
-    """Spearman's rho row by row, both [draw category]; NaN where one side is constant."""
-    ranks = [stats.rankdata(side, axis=1) for side in (left, right)]
-    ranks = [side - side.mean(1, keepdims=True) for side in ranks]
-    norm = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
-    return np.where(norm > 0, (ranks[0] * ranks[1]).sum(1) / np.where(norm > 0, norm, 1.0), np.nan)
 
 
 def _groups(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArray], totals: tuple[int, int]):
