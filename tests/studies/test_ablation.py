@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import pandas as pd
+
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU
-from crossdiff.studies.ablation import Ablation
+from crossdiff.studies.ablation import FIGURES, Ablation
 from crossdiff.training.settings import TrainingSettings
 
 STUDY = Ablation(
@@ -32,3 +34,11 @@ def test_the_sentence_names_the_extremes(make_run) -> None:
     }
     found = STUDY.analyse(runs, {})
     assert "number 2 (a) to 40 (b), more than counting noise" in found.answer
+
+
+def test_norms_alone_and_latent_scaling_are_counted_apart() -> None:
+    figures = dict.fromkeys(FIGURES, 0) | {"n_exclusive": 1}
+    table = pd.DataFrame({"kind": ["tuned_only", "shared", "tuned_only", "base_only", "dead"]})
+    run = SimpleNamespace(pairs=("pair",), figures=lambda _: figures, latents=lambda _: table)
+    found = STUDY.analyse({"a": run}, {}).numbers["a"]  # type: ignore[dict-item]
+    assert (found["n_exclusive"], found["n_by_norm"], found["n_by_norm_base"]) == (1, 2, 1)

@@ -56,7 +56,7 @@ def _cell(value: Any) -> Cell:
     if isinstance(value, Cell):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return Cell(number(value), sort=float(value) if value == value else None)
+        return Cell(number(value), sort=value if value == value else None)
     return Cell("–" if value is None else visible(str(value)))
 
 

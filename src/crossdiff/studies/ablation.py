@@ -18,6 +18,7 @@ from crossdiff.studies.counts import count_interval
 
 Kind = Literal["batch_topk", "topk", "l1", "jumprelu"]
 FIGURES = ("fve_base", "fve_tuned", "l0", "dead_share", "n_exclusive", "n_exclusive_base", "n_undecided")
+BY_NORM = {"n_by_norm": "tuned_only", "n_by_norm_base": "base_only"}
 
 
 class Ablation(Study):
@@ -69,34 +70,44 @@ class Ablation(Study):
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Quality against exclusive counts, run by run."""
-        found = {name: run.figures(run.pairs[0]) for name, run in runs.items()}
-        rows = [
-            [name.replace("_", " "), *(each[column] for column in FIGURES)] for name, each in found.items()
-        ]
-        titles = ["Run", *(column.replace("_", " ") for column in FIGURES)]
+        found = {name: _figures(run) for name, run in runs.items()}
+        rows = [[_plain(name), *each.values()] for name, each in found.items()]
+        titles = ["Run", *map(_plain, (*FIGURES, *BY_NORM))]
         table = tables.plain(titles, rows, numeric=range(1, len(titles)))
         return Findings(
             _answer(found),
             notes=(
                 "L0 is that of the inference threshold on held-out tokens; FVE is per model, in raw units.",
+                "n by norm: latents that norms alone put into the outer bins (tuned_only, base_only); "
+                "n exclusive: latents that pass latent scaling, for which the larger norm is enough.",
             ),
             charts=(_counts(found), _quality(found, table)),
-            numbers={name: {column: each[column] for column in FIGURES} for name, each in found.items()},
+            numbers=found,
         )
+
+
+def _figures(run: RunProducts) -> dict[str, Any]:
+    figures, kinds = run.figures(run.pairs[0]), list(run.latents(run.pairs[0])["kind"])
+    by_norm = {column: kinds.count(kind) for column, kind in BY_NORM.items()}
+    return {**{column: figures[column] for column in FIGURES}, **by_norm}
 
 
 def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
     from crossdiff.report.figures.curves import Point, rows
 
-    points = [
-        Point(name.replace("_", " "), each["n_exclusive"], *count_interval(each["n_exclusive"]))
-        for name, each in found.items()
-    ]
+    def points(column: str) -> list[Point]:
+        return [
+            Point(_plain(name), each[column], *count_interval(each[column])) for name, each in found.items()
+        ]
+
     return Chart(
         "exclusive",
         "Tuned-exclusive latents of every choice",
-        "Latents that pass latent scaling; bars are 95 % intervals of a Poisson count.",
-        rows({"tuned-exclusive": points}, x_title="latents"),
+        "Latents that pass latent scaling, and latents whose decoder norms alone look exclusive; "
+        "bars are 95 % intervals of a Poisson count.",
+        rows(
+            {"latent scaling": points("n_exclusive"), "norms alone": points("n_by_norm")}, x_title="latents"
+        ),
     )
 
 
@@ -104,7 +115,7 @@ def _quality(found: Mapping[str, Mapping[str, Any]], table: tables.Table) -> Cha
     from crossdiff.report.figures.curves import Point, rows
 
     def points(column: str) -> list[Point]:
-        return [Point(name.replace("_", " "), each[column]) for name, each in found.items()]
+        return [Point(_plain(name), each[column]) for name, each in found.items()]
 
     figure = rows({"base": points("fve_base"), "tuned": points("fve_tuned")}, x_title="FVE", zero=False)
     caption = "Fraction of variance explained on held-out tokens, per model; all figures in the table."
