@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from crossdiff.data.shards import PairedBatch, Split
+from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.shards import Split
 
 
 class PlantedSource:
@@ -37,7 +38,7 @@ class PlantedSource:
 
     def read(self, rows: torch.Tensor) -> PairedBatch:
         return PairedBatch(
-            x=self.x[rows], row=rows, document=self.document[rows], template=torch.zeros_like(rows) > 0
+            stored=self.x[rows], row=rows, document=self.document[rows], template=torch.zeros_like(rows) > 0
         )
 
     def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:

@@ -21,6 +21,14 @@ def test_a_bad_activation_is_named_by_row_document_and_model(bad: float) -> None
         check_finite(batch, source)
 
 
+def test_huge_finite_activations_pass_although_their_sum_does_not_fit() -> None:
+    source = PlantedSource(n_rows=500)
+    source.x[:40] = 3e38
+    batch = source.read(torch.arange(40))
+    assert batch.stored.mean().isinf()
+    check_finite(batch, source)
+
+
 def test_too_few_tokens_for_a_batch_are_refused(planted: PlantedSource) -> None:
     with pytest.raises(ValueError, match="5,400 training tokens, fewer than one batch of 6,000"):
         check_enough(planted, batch_size=6000)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.core.streaming import mix
-from crossdiff.data.shards import PairedActivations, PairedBatch, Split
+from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.shards import PairedActivations, Split
 
 
 class SelfPair:
@@ -57,8 +59,7 @@ class SelfPair:
     def _noisy(self, batch: PairedBatch) -> PairedBatch:
         x = batch.x[:, self.model, None].expand(-1, 2, -1)
         noise = torch.stack([self._normal(batch.row, salt=2 * m) for m in (1, 2)], dim=1)
-        batch.x = x + self.noise * self.deviation.float() * noise
-        return batch
+        return replace(batch, stored=x + self.noise * self.deviation.float() * noise)
 
     def _normal(self, row: Int[Tensor, " token"], *, salt: int) -> Float[Tensor, "token d_model"]:
         """Standard normal values by Box and Muller from hashed counters."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from crossdiff.data.harvested import HarvestedLayer, read_record
 from crossdiff.data.layer_rows import LayerRows
 from crossdiff.data.live import LiveLayer
 from crossdiff.data.order import CorpusOrder, EpochOrder, document_blocks
+from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.data.statistics import N_KINDS, Moments, row_groups
 from crossdiff.data.tokens import TokenKind, TokenSet
 from crossdiff.data.windows import WindowReader
@@ -36,19 +36,6 @@ class MaskSettings(Settings):
     """Drop the first n tokens of every document (BOS counts as one)."""
     outlier_norm: float | None = None
     """Drop tokens whose norm, in any model, exceeds this multiple of that model's median norm."""
-
-
-@dataclass
-class PairedBatch:
-    """Activations of the same tokens in every model."""
-
-    x: Float[Tensor, "token model d_model"]
-    """Raw activation units, float32."""
-    row: Int[Tensor, " token"]
-    """Index of the token in the token set."""
-    document: Int[Tensor, " token"]
-    template: Bool[Tensor, " token"]
-    """Whether the token is a control token of the chat template."""
 
 
 class PairedActivations:
@@ -155,10 +142,10 @@ class PairedActivations:
         n_windows = -(-data_bytes // window_bytes)
         return blocks, -(-(len(blocks) - 1) // n_windows)
 
-    def _batch(self, x: Float[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
+    def _batch(self, stored: Shaped[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
         tokens = self.token_set
         template = tokens.kind[rows] == TokenKind.TEMPLATE
-        return PairedBatch(x=x, row=rows, document=tokens.document_of(rows), template=template)
+        return PairedBatch(stored=stored, row=rows, document=tokens.document_of(rows), template=template)
 
     def _split_mask(self, split: Split) -> Bool[Tensor, " row"]:
         if split == "all":

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from crossdiff.data.layer_rows import LayerRows
 from crossdiff.data.order import EpochOrder
+from crossdiff.data.paired_batch import BatchMemory
 
 
 @dataclass
@@ -26,11 +28,14 @@ class Window:
     rows: Int[Tensor, " kept"]
     """The same rows as token indices."""
 
-    def gather(self, places: Int[Tensor, " token"], out: Float[Tensor, "token model d_model"]) -> None:
-        """Write float32 activations of some kept rows into `out`."""
+    def gather(self, places: Int[Tensor, " token"], out: Shaped[Tensor, "token model d_model"]) -> None:
+        """Write activations of some kept rows into `out`, in its number format."""
         inside = self.kept[places]
         for model, (block, scale) in enumerate(zip(self.blocks, self.scales, strict=True)):
-            out[:, model] = block.index_select(0, inside)
+            if block.dtype == out.dtype:
+                torch.index_select(block, 0, inside, out=out[:, model])
+            else:
+                out[:, model] = block.index_select(0, inside)
             if scale is not None:
                 out[:, model] *= scale[inside, None]
 
@@ -41,15 +46,17 @@ class WindowReader:
     def __init__(self, layers: Sequence[LayerRows], order: EpochOrder) -> None:
         self.layers = layers
         self.order = order
+        self.dtype = reduce(torch.promote_types, (handed_over(layer.dtype) for layer in layers))
+        self._memory = BatchMemory()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="window")
         self._windows: dict[tuple[int, int], Future[Window]] = {}
         self._spare: list[list[Tensor | None]] = []
 
     def read(
         self, start: int, stop: int
-    ) -> tuple[Float[Tensor, "token model d_model"], Int[Tensor, " token"]]:
-        """Activations and token indices of positions `start` up to `stop` of the stream."""
-        x = torch.empty(stop - start, len(self.layers), self.layers[0].d_model)
+    ) -> tuple[Shaped[Tensor, "token model d_model"], Int[Tensor, " token"]]:
+        """Stored activations and token indices of positions `start` up to `stop` of the stream."""
+        x = self._memory.take((stop - start, len(self.layers), self.layers[0].d_model), self.dtype)
         rows = torch.empty(stop - start, dtype=torch.int64)
         place = 0
         for segment in self.order.segments(start, stop):
@@ -96,3 +103,8 @@ class WindowReader:
         spare = self._spare.pop() if self._spare else [None] * len(self.layers)
         found = [layer.read_spans(spans, buffer) for layer, buffer in zip(self.layers, spare, strict=True)]
         return Window([x for x, _ in found], [scale for _, scale in found], kept, inside[kept])
+
+
+def handed_over(dtype: torch.dtype) -> torch.dtype:
+    """Number format of batches from rows kept in `dtype`: their own; int8 rows are decoded."""
+    return torch.float32 if dtype == torch.int8 else dtype

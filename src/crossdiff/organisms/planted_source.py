@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.data.shards import PairedBatch, Split
+from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.shards import Split
 from crossdiff.organisms.planted import Planted
 
 HELD_OUT_EVERY = 20
@@ -59,4 +60,4 @@ class PlantedSource:
 
     def _batch(self, rows: Tensor) -> PairedBatch:
         template = torch.zeros(len(rows), dtype=torch.bool)
-        return PairedBatch(x=self.x[rows], row=rows, document=self.document[rows], template=template)
+        return PairedBatch(stored=self.x[rows], row=rows, document=self.document[rows], template=template)

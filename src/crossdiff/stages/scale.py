@@ -14,7 +14,8 @@ from crossdiff.core.diagnostics import diagnose
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
 from crossdiff.core.latent_table import Scaled, pair_table
 from crossdiff.core.selection import SelectionSettings
-from crossdiff.data.shards import MaskSettings, PairedBatch
+from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.shards import MaskSettings
 from crossdiff.io.progress import track
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
@@ -68,8 +69,9 @@ def accumulate(
     sums = empty_sums(crosscoder, documents=True)
     dtype, device = crosscoder.decoder.dtype, crosscoder.decoder.device
     for batch in _batches(activations, batch_size, progress=progress):
-        x, document, template = (part.to(device) for part in (batch.x, batch.document, batch.template))
-        sums.add(crosscoder, x.to(dtype), document=document, template=template)
+        x = batch.activations_on(device).x.to(dtype)
+        document, template = batch.document.to(device), batch.template.to(device)
+        sums.add(crosscoder, x, document=document, template=template)
     return sums
 
 

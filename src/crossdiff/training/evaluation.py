@@ -122,7 +122,7 @@ def held_out_batches(
         source.batches(split="validation", batch_size=batch_size), 0, stride * wanted, stride
     ):
         check_finite(batch, source)
-        yield batch.x.to(device)
+        yield batch.activations_on(device).x
 
 
 def _score(crosscoder: Crosscoder, x: Activations, threshold: float, sums: ExplainedVariance) -> SparseCode:

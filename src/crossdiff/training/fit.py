@@ -55,10 +55,11 @@ def set_threshold(module: CrosscoderModule) -> None:
     numbers = range(settings.total_steps(), settings.total_steps() + settings.threshold_batches)
     device = module.crosscoder.encoder.device
     batches = (
-        module.source.training_batch(number, seed=module.seed, batch_size=settings.batch_size).x.to(device)
+        module.source.training_batch(number, seed=module.seed, batch_size=settings.batch_size)
         for number in numbers
     )
-    module.crosscoder.threshold.fill_(estimate_threshold(module.crosscoder, batches, k=sparsity.k))
+    x = (batch.activations_on(device).x for batch in batches)
+    module.crosscoder.threshold.fill_(estimate_threshold(module.crosscoder, x, k=sparsity.k))
 
 
 def final_figures(module: CrosscoderModule) -> dict[str, Any]:

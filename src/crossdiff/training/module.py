@@ -15,7 +15,7 @@ from crossdiff.core.collective import own_part
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.threshold import RunningThreshold
-from crossdiff.data.shards import PairedBatch
+from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.training.optimise import LastStep, Stepper, check_step
 from crossdiff.training.optimizers import clip_
 from crossdiff.training.schedules import learning_rate
@@ -66,8 +66,7 @@ class CrosscoderModule(pl.LightningModule):
         self, batch: PairedBatch, device: torch.device, dataloader_idx: int
     ) -> PairedBatch:
         """Only the activations travel."""
-        batch.x = batch.x.to(device, non_blocking=True)
-        return batch
+        return batch.activations_on(device)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """One optimizer step on one batch of raw activations."""
@@ -79,7 +78,7 @@ class CrosscoderModule(pl.LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        x = own_part(batch.x)
+        x = own_part(batch.stored).float()
         result = self.stepper.gradients(x, step=step, dead=dead)
         norm = clip_(optimizer.optimizer, self.crosscoder, max_norm=settings.clip_norm)
         check_step(result, norm, step=step)

@@ -8,7 +8,7 @@ from torch import distributed
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums
-from crossdiff.data.shards import PairedBatch
+from crossdiff.data.paired_batch import PairedBatch
 
 ADDED = ("energy", "overlap", "n_active", "template_energy")
 
@@ -34,7 +34,7 @@ class LatentScalingModule(pl.LightningModule):
     ) -> PairedBatch:
         """Activations, documents and template marks travel."""
         rest = (part.to(device, non_blocking=True) for part in (batch.row, batch.document, batch.template))
-        return PairedBatch(batch.x.to(device, non_blocking=True), *rest)
+        return PairedBatch(batch.activations_on(device).stored, *rest)
 
     @torch.no_grad()
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> None:
