@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.data.piece_files import AHEAD, PieceFiles
+from crossdiff.data.piece_files import Piece, read_pieces
 from crossdiff.data.row_check import refuse_altered
 from crossdiff.data.shard_files import ShardFile
 from crossdiff.data.statistics import Moments
@@ -91,37 +92,23 @@ class HarvestedLayer:
     def read_spans(
         self, spans: Sequence[tuple[int, int]], buffer: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows of spans, read one span after the other without the memory map, and int8 scales if any."""
-        n_rows = sum(stop - start for start, stop in spans)
-        out = _room(n_rows, self.d_model, self.dtype, buffer)
-        beside = {"check": torch.empty(n_rows, dtype=torch.int64)}
-        if self.dtype == torch.int8:
-            beside["scale"] = torch.empty(n_rows)
-        pieces = [piece for start, stop in spans for piece in self._pieces(start, stop)]
-        place = 0
-        with PieceFiles(pieces, ("x", *beside)) as files:
-            for index, (shard, first, last) in enumerate(pieces):
-                here = slice(place, place + last - first)
-                files.announce(index + AHEAD)
-                for name, target in {"x": out, **beside}.items():
-                    files.read(shard, name, first, target[here])
-                scale = beside["scale"][here] if "scale" in beside else None
-                refuse_altered(
-                    out[here], scale=scale, check=beside["check"][here], path=shard.path, first=first
-                )
-                place = here.stop
-        return out, beside.get("scale")
+        """Rows of spans, read by a few threads without the memory map, and int8 scales if any."""
+        pieces = self._pieces(spans)
+        out = _room(sum(piece.n_rows for piece in pieces), self.d_model, self.dtype, buffer)
+        scale = torch.empty(len(out)) if self.dtype == torch.int8 else None
+        read_pieces(pieces, out, scale)
+        return out, scale
 
-    def _pieces(self, start: int, stop: int) -> list[tuple[ShardFile, int, int]]:
-        """Parts (shard, first, last) of a span of rows, counted inside each shard."""
-        pieces = []
-        index = int(np.searchsorted(self.starts, start, side="right") - 1)
-        while start < stop:
-            last = min(stop, int(self.starts[index + 1]))
-            pieces.append(
-                (self.shards[index], start - int(self.starts[index]), last - int(self.starts[index]))
-            )
-            start, index = last, index + 1
+    def _pieces(self, spans: Sequence[tuple[int, int]]) -> list[Piece]:
+        """Spans of rows, cut where shards end."""
+        pieces, place = [], 0
+        for start, stop in spans:
+            inner = self.starts[(self.starts > start) & (self.starts < stop)].tolist()
+            for first, last in pairwise([start, *inner, stop]):
+                index = int(np.searchsorted(self.starts, first, side="right") - 1)
+                shard, offset = self.shards[index], int(self.starts[index])
+                pieces.append(Piece(shard, first - offset, last - offset, place))
+                place += last - first
         return pieces
 
 

@@ -1,22 +1,69 @@
-"""Reading stretches of shard files one after the other, with the kernel told of them beforehand."""
+"""Reading stretches of shard files into a window, with the kernel told of them beforehand."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from crossdiff.data.row_check import refuse_altered
 from crossdiff.data.shard_files import ShardFile
 
 AHEAD = 32
 """Pieces that the kernel is told of before they are read."""
+N_READERS = 2
+"""Threads that read; one alone copies and checks about as fast as one disk delivers."""
 
-Piece = tuple[ShardFile, int, int]
-"""Rows (first, last) of one shard."""
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `first` up to `last` of one shard; the window holds them from row `place` on."""
+
+    shard: ShardFile
+    first: int
+    last: int
+    place: int
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return self.last - self.first
+
+
+def read_pieces(
+    pieces: Sequence[Piece], x: Shaped[Tensor, "row d_model"], scale: Float[Tensor, " row"] | None
+) -> None:
+    """Fill a window, and the int8 scales of its rows where there are any; altered rows are refused.
+
+    Readers take turns, so that all of them together go through the files from front to back.
+    """
+    with ThreadPoolExecutor(N_READERS, thread_name_prefix="reader") as pool:
+        turns = [pool.submit(_read, pieces[turn::N_READERS], x, scale) for turn in range(N_READERS)]
+        for turn in turns:
+            turn.result()
+
+
+def _read(pieces: Sequence[Piece], x: Tensor, scale: Tensor | None) -> None:
+    names = ("x", "check") if scale is None else ("x", "check", "scale")
+    with PieceFiles(pieces, names) as files:
+        for index, piece in enumerate(pieces):
+            files.announce(index + AHEAD)
+            rows = x[piece.place : piece.place + piece.n_rows]
+            check = torch.empty(piece.n_rows, dtype=torch.int64)
+            files.read(piece, "x", rows)
+            files.read(piece, "check", check)
+            scales = None
+            if scale is not None:
+                scales = scale[piece.place : piece.place + piece.n_rows]
+                files.read(piece, "scale", scales)
+            refuse_altered(rows, scale=scales, check=check, path=piece.shard.path, first=piece.first)
 
 
 class PieceFiles:
@@ -39,20 +86,22 @@ class PieceFiles:
     def announce(self, index: int) -> None:
         """Let the kernel begin to read piece `index`."""
         if index < len(self.pieces):
-            shard, first, last = self.pieces[index]
+            piece = self.pieces[index]
             for name in self.names:
-                offset, row_bytes = _place(shard, name, first)
-                length = (last - first) * row_bytes
-                os.posix_fadvise(self._open(shard), offset, length, os.POSIX_FADV_WILLNEED)
+                offset, row_bytes = _place(piece, name)
+                length = piece.n_rows * row_bytes
+                os.posix_fadvise(self._open(piece.shard), offset, length, os.POSIX_FADV_WILLNEED)
 
-    def read(self, shard: ShardFile, name: str, first: int, target: Tensor) -> None:
-        """Fill `target`, contiguous, with rows from `first` on; a file that ends early is refused."""
+    def read(self, piece: Piece, name: str, target: Tensor) -> None:
+        """Fill `target`, contiguous, with a piece of tensor `name`; a file that ends early is refused."""
         view = memoryview(target.view(torch.uint8).numpy().data).cast("B")
-        offset, _ = _place(shard, name, first)
+        offset, _ = _place(piece, name)
         while len(view):
-            n_read = os.preadv(self._open(shard), [view], offset)
+            n_read = os.preadv(self._open(piece.shard), [view], offset)
             if n_read == 0:
-                raise ValueError(f"{shard.path} ends early; remove {shard.path.parent.parent} and run again")
+                raise ValueError(
+                    f"{piece.shard.path} ends early; remove {piece.shard.path.parent.parent} and run again"
+                )
             view, offset = view[n_read:], offset + n_read
 
     def _open(self, shard: ShardFile) -> int:
@@ -61,7 +110,7 @@ class PieceFiles:
         return self.descriptors[shard.path]
 
 
-def _place(shard: ShardFile, name: str, row: int) -> tuple[int, int]:
-    """Where a row of a tensor begins in its file, and how many bytes a row has."""
-    row_bytes = math.prod(shard.shape(name)[1:]) * shard.dtype(name).itemsize
-    return shard.byte_offset(name) + row * row_bytes, row_bytes
+def _place(piece: Piece, name: str) -> tuple[int, int]:
+    """Where a piece of a tensor begins in its file, and how many bytes a row has."""
+    row_bytes = math.prod(piece.shard.shape(name)[1:]) * piece.shard.dtype(name).itemsize
+    return piece.shard.byte_offset(name) + piece.first * row_bytes, row_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -16,11 +17,12 @@ def row_check(
 ) -> Int[Tensor, " row"]:
     """Sum of a row's bytes as words of up to 8 bytes, modulo 2^64: one flipped bit always changes it.
 
-    The float32 `scale` of an int8 row is one more word.
+    The float32 `scale` of an int8 row is one more word. Summed by numpy, because every reading thread would
+    start a team of torch threads of its own.
     """
     row_bytes = x.shape[1] * x.itemsize
     word = next(dtype for size, dtype in _WORDS if row_bytes % size == 0)
-    total = x.contiguous().view(word).sum(dim=1, dtype=torch.int64)
+    total = torch.from_numpy(x.contiguous().view(word).numpy().sum(axis=1, dtype=np.int64))
     return total if scale is None else total + scale.contiguous().view(torch.int32)
 
 
