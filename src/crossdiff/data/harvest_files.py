@@ -14,7 +14,7 @@ from torch import Tensor
 from crossdiff.data.harvested import FORMAT, RECORD, VERSION
 from crossdiff.data.row_check import row_check
 from crossdiff.data.shard_files import write_shard
-from crossdiff.data.statistics import Moments, row_groups
+from crossdiff.data.statistics import CHUNK, Moments, row_groups
 from crossdiff.data.tokens import TokenSet
 from crossdiff.io.tables import write_json
 
@@ -64,13 +64,28 @@ def corpus_shards(token_set: TokenSet, *, shard_tokens: int) -> list[CorpusShard
 def layer_tensors(
     x: Shaped[Tensor, "row d_model"], shard: CorpusShard, token_set: TokenSet, *, storage: Storage
 ) -> dict[str, Tensor]:
-    """What a shard file holds: rows as stored, their check sums and norms, moments of the stored values."""
-    stored = quantised(x) if storage == "int8" else {"x": x.to(DTYPES[storage])}
-    values = stored["x"].float() * stored["scale"][:, None] if storage == "int8" else stored["x"]
+    """What a shard file holds: rows as stored, their check sums and norms, moments of the stored values.
+
+    Worked out a few rows at a time, so that nothing but the stored rows has the size of a shard.
+    """
     span = slice(shard.first_row, shard.first_row + shard.n_rows)
-    moments = Moments.of(values, row_groups(token_set.kind[span], token_set.held_out[span]))
-    norm = torch.cat([part.float().norm(dim=1) for part in values.split(16_384)])
-    return {**moments.tensors(), "check": row_check(stored["x"], stored.get("scale")), "norm": norm, **stored}
+    groups = row_groups(token_set.kind[span], token_set.held_out[span])
+    moments = Moments.zeros(x.shape[1])
+    found = {"check": torch.empty(len(x), dtype=torch.int64), "norm": torch.empty(len(x))}
+    if storage == "int8":
+        found["scale"] = torch.empty(len(x))
+    narrowed = None if x.dtype == DTYPES[storage] else torch.empty(x.shape, dtype=DTYPES[storage])
+    for start in range(0, len(x), CHUNK):
+        here = slice(start, start + CHUNK)
+        stored = quantised(x[here]) if storage == "int8" else {"x": x[here].to(DTYPES[storage])}
+        rows, scale = stored.pop("x"), stored.get("scale")
+        values = rows.float() if scale is None else rows.float() * scale[:, None]
+        moments = moments.merge(Moments.of(values, groups[here]))
+        for name, part in {"check": row_check(rows, scale), "norm": values.norm(dim=1), **stored}.items():
+            found[name][here] = part
+        if narrowed is not None:
+            narrowed[here] = rows
+    return {**moments.tensors(), **found, "x": x if narrowed is None else narrowed}
 
 
 def quantised(x: Float[Tensor, "row d_model"]) -> dict[str, Tensor]:
