@@ -16,7 +16,7 @@ def crossdiff(*arguments: str, cwd: Path = ROOT, timeout: float = 300) -> subpro
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "ANTHROPIC_API_KEY": ""},
     )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
         (["model_pair=pt_simp", "layer=20"], ["did you mean", "pt_simpo"]),
         (["model_pair=pt_simpo", "layer=20", "device=cuda"], ["device=cuda", "device=cpu"]),
         (["experiment=demo", "store=README.md"], ["store=README.md", "cannot be written"]),
+        (["experiment=demo", "annotator=claude"], ["ANTHROPIC_API_KEY is not set", "annotator=lexical"]),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: list[str]) -> None:

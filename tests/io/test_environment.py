@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from crossdiff.io.environment import peak_memory_mb
+import torch
+
+from crossdiff.io.environment import memory_at_rest_mb, peak_memory_mb
 
 PRINT = "from crossdiff.io.environment import peak_memory_mb; print(peak_memory_mb())"
 GROW = f"block = bytearray(200_000_000); {PRINT}"
@@ -21,3 +23,12 @@ def test_the_peak_grows_with_what_was_held_and_is_not_the_parents() -> None:
     )
     assert small < 150
     assert 190 < large - small < 220
+
+
+def test_what_was_freed_is_not_held_at_rest() -> None:
+    before = memory_at_rest_mb()
+    blocks = [torch.ones(20_000_000 // 4) for _ in range(10)]
+    held = memory_at_rest_mb()
+    del blocks
+    assert 180 < held - before < 220
+    assert memory_at_rest_mb() < before + 20

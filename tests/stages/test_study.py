@@ -14,7 +14,7 @@ from tests.test_command_line import ROOT, crossdiff
 
 STUDIES = (
     "layers", "direct", "similarity_ladder", "ablation", "corpus", "behaviour", "paper", "paper_10m",
-    "llama3", "steering",
+    "llama3", "steering", "causal", "several", "self_diff", "seed_null", "planted",
 )  # fmt: skip
 
 

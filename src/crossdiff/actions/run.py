@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from crossdiff.annotation.client import api_key
+from crossdiff.annotation.settings import Claude
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
 from crossdiff.dispatch.remote import Publication
@@ -32,6 +34,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
     if first.plan or first.action == "plan":
         print(plan_table(steps, first.store))
         return 0
+    if first.action in ("run", "retry"):
+        refuse_missing_keys(steps, first.store)
     if isinstance(first.dispatch, SlurmDispatch) and first.action in ("run", "status", "cancel", "retry"):
         return status.perform(first.action, _submission(experiments, plans, steps, first.dispatch))
     match first.action:
@@ -45,6 +49,14 @@ def perform(experiments: Sequence[Experiment]) -> int:
                 f"action={first.action} acts on SLURM jobs; repeat their command with dispatch=slurm"
             )
     raise AssertionError(f"{first.action} is no action on steps")
+
+
+def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:
+    """ValueError, before any work, when a step that is still to do asks an API whose key is not set."""
+    for step in steps:
+        annotator = getattr(step.inputs, "annotator", None)
+        if isinstance(annotator, Claude) and not step.is_finished(store):
+            api_key(annotator)
 
 
 def _submission(

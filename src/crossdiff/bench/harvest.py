@@ -25,7 +25,7 @@ from crossdiff.bench.step import machine
 from crossdiff.data.harvest_files import quantised
 from crossdiff.data.harvester import PassCounts
 from crossdiff.data.settings import CacheSource
-from crossdiff.io.environment import peak_memory_mb
+from crossdiff.io.environment import memory_at_rest_mb, peak_memory_mb
 from crossdiff.models.load import TruncatedModel
 from crossdiff.models.pair import Dtype
 from crossdiff.settings import Settings
@@ -164,7 +164,7 @@ def _int8(work: Workload, model: TruncatedModel) -> float:
 
 
 def _memory(bench: HarvestBench, folder: Path) -> dict[str, float]:
-    """Peak resident set of a harvest over 1x and 10x the tokens, each in a fresh process."""
+    """Resident set of a harvest over 1x and 10x the tokens, its peak and at the end, in fresh processes."""
     found = {}
     for times in (1, 10):
         sizes = bench.model_copy(update={"n_tokens": times * bench.n_tokens})
@@ -173,13 +173,14 @@ def _memory(bench: HarvestBench, folder: Path) -> dict[str, float]:
         program = "import sys; from crossdiff.bench.harvest import child; child(*sys.argv[1:])"
         command = [sys.executable, "-c", program, sizes.model_dump_json(), str(here)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[f"peak_mb_{times}x"] = float(done.stdout.strip().splitlines()[-1])
+        peak, rest = map(float, done.stdout.strip().splitlines()[-1].split())
+        found |= {f"peak_mb_{times}x": peak, f"rest_mb_{times}x": rest}
     return found
 
 
 def child(sizes: str, folder: str) -> None:
-    """Harvest once and print this process's peak in MB."""
+    """Harvest once and print this process's peak and what it holds on to afterwards, in MB."""
     bench = HarvestBench.model_validate_json(sizes)
     torch.set_num_threads(bench.threads)
     bench.workload(Path(folder)).harvest()
-    print(peak_memory_mb())
+    print(peak_memory_mb(), memory_at_rest_mb())

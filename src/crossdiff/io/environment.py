@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import math
 import platform
 import resource
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,8 +68,21 @@ def peak_memory_mb() -> float:
 
     Linux counts the peak of the process that started this one into `ru_maxrss`; VmHWM is this program's own.
     """
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    own = _own_kib("VmHWM")
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if own is None else own
     return kib * 1024 / 1e6
+
+
+def memory_at_rest_mb() -> float:
+    """Resident set of this process now, in MB, once glibc has given back what is free; NaN without Linux."""
+    gc.collect()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+    own = _own_kib("VmRSS")
+    return math.nan if own is None else own * 1024 / 1e6
+
+
+def _own_kib(name: str) -> int | None:
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
