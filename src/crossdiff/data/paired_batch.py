@@ -33,7 +33,7 @@ class PairedBatch:
         return self.stored.float()
 
     def activations_on(self, device: torch.device | str) -> PairedBatch:
-        """The same batch with its activations on a device; the rest stays where it is."""
+        """The same batch with its activations on a device; CUDA has read pageable memory when it returns."""
         return replace(self, stored=self.stored.to(device, non_blocking=True))
 
 
