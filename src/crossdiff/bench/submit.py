@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,14 +23,15 @@ from crossdiff.bench.step import machine
 from crossdiff.settings import Settings
 
 STUB = Path(__file__).resolve().parents[3] / "slurm" / "stub"
+SMALL = ("dispatch.gpus=0", "dispatch.cpus=1", "dispatch.memory_gb=1")
 PAIRS, LAYERS = ("pt_it", "pt_simpo"), (10, 20)
 
 
 class SubmitBench(Settings):
     """`grid_points` runs: two pairs, two layers, and as many seeds as that takes.
 
-    scheduler: `stub` takes jobs and never starts them, `real` is the sbatch on the PATH; its jobs are held
-    by an impossible begin time and cancelled afterwards.
+    scheduler: `stub` takes jobs and never starts them, `real` is the sbatch on the PATH; its jobs ask for
+    one CPU, are submitted with --hold, so that none starts, and are cancelled afterwards.
     """
 
     grid_points: int = Field(default=200, ge=4, multiple_of=4)
@@ -44,8 +47,7 @@ def main(overrides: list[str]) -> dict:
         planned, plan = _timed([*grid, "action=plan"], environment)
         submitted, submit = _timed(grid, environment)
         again, second = _timed(grid, environment)
-        if bench.scheduler == "real":
-            _timed([*grid, "action=cancel"], environment)
+        found = _cancelled([*grid, "action=cancel"], environment) if bench.scheduler == "real" else {}
     n_jobs, n_steps = _counts(submitted)
     return {
         "sizes": bench.model_dump(),
@@ -54,6 +56,7 @@ def main(overrides: list[str]) -> dict:
         "n_jobs": n_jobs,
         "n_steps_planned": int(re.findall(r"of (\d+) steps finished", planned)[-1]),
         "n_jobs_again": _counts(again)[0],
+        **found,
         "plan": plan,
         "plan_and_submit": submit,
         "submit_again": second,
@@ -67,19 +70,34 @@ def _grid(bench: SubmitBench, folder: Path) -> list[str]:
     return [
         "-m", f"model_pair={','.join(PAIRS)}", f"layer={','.join(map(str, LAYERS))}",
         f"seed=range({seeds})", "dispatch=slurm", f"store={folder}/store",
+        *(SMALL if bench.scheduler == "real" else ()),
     ]  # fmt: skip
 
 
 def _environment(bench: SubmitBench, folder: Path) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     if bench.scheduler == "real":
-        return environment | {"SBATCH_BEGIN": "now+7days"}
+        return environment | {"PATH": f"{_held_sbatch(folder)}:{os.environ['PATH']}"}
     if not STUB.is_dir():
         raise ValueError(f"{STUB} is missing; run this benchmark in a checkout, or give scheduler=real")
     state = folder / "stub"
     state.mkdir()
     (state / "next").write_text("1\n")
     return environment | {"STUB_SLURM": str(state), "PATH": f"{STUB}:{os.environ['PATH']}"}
+
+
+def _held_sbatch(folder: Path) -> Path:
+    """A folder with an sbatch that adds --hold (no variable does) and hands everything to the real one."""
+    real = shutil.which("sbatch")
+    if real is None:
+        raise ValueError(
+            "scheduler=real needs sbatch on the PATH; slurm/local_cluster.sh up starts a SLURM here"
+        )
+    held = folder / "held" / "sbatch"
+    held.parent.mkdir()
+    held.write_text(f'#!/bin/sh\nexec {shlex.quote(real)} --hold "$@"\n')
+    held.chmod(0o755)
+    return held.parent
 
 
 def _timed(arguments: list[str], environment: dict[str, str]) -> tuple[str, dict[str, float]]:
@@ -94,6 +112,11 @@ def _timed(arguments: list[str], environment: dict[str, str]) -> tuple[str, dict
             f"crossdiff {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
         )
     return done.stdout, {"wall_s": time.perf_counter() - started, "cpu_s": _cpu_seconds() - before}
+
+
+def _cancelled(arguments: list[str], environment: dict[str, str]) -> dict[str, int]:
+    told, _ = _timed(arguments, environment)
+    return {"n_jobs_cancelled": int(re.findall(r"(\d+) jobs cancelled", told)[-1])}
 
 
 def _cpu_seconds() -> float:
