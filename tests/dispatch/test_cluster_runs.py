@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 from cluster_jobs import release, worker
 
+from crossdiff.bench import submit
+
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
@@ -143,3 +145,10 @@ def test_three_disturbances_at_random_moments_change_no_byte(tmp_path: Path, clu
     for name in names:
         assert (results / name).read_bytes() == (tmp_path / "calm" / "results" / name).read_bytes(), name
     assert pd.read_csv(results / "deltas.csv")["count_treatment"].sum() > 0
+
+
+@pytest.mark.usefixtures("cluster_only")
+def test_the_submission_benchmark_holds_every_job_until_it_is_cancelled() -> None:
+    found = submit.main(["grid_points=4", "scheduler=real"])
+    assert found["n_jobs"] == found["n_jobs_cancelled"] > 20
+    assert found["n_jobs_again"] == 0
