@@ -98,13 +98,17 @@ def test_kill_9_in_a_step_and_then_in_a_save_changes_no_bit(undisturbed: Crossco
 def test_a_stop_signal_saves_at_the_next_boundary_and_says_how_to_go_on(
     number: signal.Signals, ending: type[BaseException], undisturbed: Crosscoder, tmp_path: Path, capsys
 ) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(ending) as stopped:
-        fit(make_run(), Interrupting(at=9, number=number), RunFolder(tmp_path))
+    usual = signal.default_int_handler if ending is KeyboardInterrupt else signal.SIG_DFL
+    inherited = signal.signal(number, usual)  # a shell's background jobs are born deaf to SIGINT
+    try:
+        with pytest.raises(ending) as stopped:
+            fit(make_run(), Interrupting(at=9, number=number), RunFolder(tmp_path))
+        assert signal.getsignal(number) == usual
+    finally:
+        signal.signal(number, inherited)
     if ending is SystemExit:
         assert stopped.value.code == 128 + signal.SIGTERM  # type: ignore[attr-defined]
     assert "saved at step 9: run the same command again to continue" in capsys.readouterr().err
-    assert signal.getsignal(number) == before
     crosscoder, _ = fit(make_run(), PlantedSource(n_rows=2000), RunFolder(tmp_path))
     assert_same_bits(crosscoder, undisturbed)
 
