@@ -16,7 +16,7 @@ def crossdiff(*arguments: str, cwd: Path = ROOT, timeout: float = 300) -> subpro
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "ANTHROPIC_API_KEY": ""},
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "ANTHROPIC_API_KEY": ""},
     )  # fmt: skip
 
 

@@ -36,6 +36,11 @@ class PairedBatch:
         """The same batch with its activations on a device; CUDA has read pageable memory when it returns."""
         return replace(self, stored=self.stored.to(device, non_blocking=True))
 
+    def to(self, device: torch.device | str) -> PairedBatch:
+        """The same batch with everything on a device."""
+        parts = (self.stored, self.row, self.document, self.template)
+        return PairedBatch(*(part.to(device, non_blocking=True) for part in parts))
+
 
 class BatchMemory:
     """Gives out memory for batches and takes it back when the last view of a batch is gone.

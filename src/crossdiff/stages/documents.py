@@ -98,11 +98,9 @@ def fill_reservoirs(
     total = -(-activations.n_kept("all") // inputs.batch_size)
     shown = track(batches, total=total, description="documents", unit="batch", enabled=progress)
 
-    device = crosscoder.decoder.device
-
     def codes() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for batch in shown:
-            code = codes_of(crosscoder, batch.activations_on(device).x, latents).cpu()
+            code = codes_of(crosscoder, batch.activations_on(crosscoder.decoder.device).x, latents).cpu()
             histogram.add(code)
             yield code, batch.document, batch.row
 

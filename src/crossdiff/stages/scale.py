@@ -69,9 +69,8 @@ def accumulate(
     sums = empty_sums(crosscoder, documents=True)
     dtype, device = crosscoder.decoder.dtype, crosscoder.decoder.device
     for batch in _batches(activations, batch_size, progress=progress):
-        x = batch.activations_on(device).x.to(dtype)
-        document, template = batch.document.to(device), batch.template.to(device)
-        sums.add(crosscoder, x, document=document, template=template)
+        moved = batch.to(device)
+        sums.add(crosscoder, moved.x.to(dtype), document=moved.document, template=moved.template)
     return sums
 
 

@@ -33,8 +33,7 @@ class LatentScalingModule(pl.LightningModule):
         self, batch: PairedBatch, device: torch.device, dataloader_idx: int
     ) -> PairedBatch:
         """Activations, documents and template marks travel."""
-        rest = (part.to(device, non_blocking=True) for part in (batch.row, batch.document, batch.template))
-        return PairedBatch(batch.activations_on(device).stored, *rest)
+        return batch.to(device)
 
     @torch.no_grad()
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> None:
