@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cluster_jobs import running, settle, worker
+from cluster_jobs import handles, running, settle, worker
 from fake_plan import FOLDER, chain, submission
 
 from crossdiff.dispatch import queue, status
@@ -85,6 +85,19 @@ def test_a_failing_job_cancels_its_own_dependants_and_retry_finishes_it(
     switch.unlink()
     assert status.perform("retry", asked) == 0
     assert set(settle(asked).values()) == {"finished"}
+
+
+def test_signals_that_meet_a_job_while_it_starts_do_not_end_it(tmp_path: Path, cluster: None) -> None:
+    asked = submission(tmp_path / "store", chain("pt_it", layer=1)[:1])
+    submit(asked)
+    (node,) = read_graph(asked.steps, asked.runtime.store)
+    assert node.entry is not None
+    process = worker(node.entry.job)
+    assert not handles(process, signal.SIGUSR2)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        os.kill(process, number)
+    assert settle(asked) == {"tokens toy": "finished"}
+    assert "Traceback" not in node.entry.log.read_text()
 
 
 def test_interrupted_three_ways_the_result_is_that_of_an_undisturbed_run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,7 @@ class RemoteJob:
 
     def __call__(self) -> list[str]:
         """Make the job's artifacts; returns their keys."""
+        atexit.register(ignore_signals)
         prepare_store(self.runtime.store)
         check_code(self.job.steps)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
@@ -88,6 +91,7 @@ class RemotePart:
 
     def __call__(self) -> int:
         """Work in the draft folder of the job; returns the shards made here."""
+        atexit.register(ignore_signals)
         store, step = self.runtime.store, self.job.steps[0]
         prepare_store(store)
         check_code(self.job.steps)
@@ -105,6 +109,15 @@ class RemotePart:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def ignore_signals() -> None:
+    """Once the work is done: Python gives up its handlers before it has taken its modules down.
+
+    A time limit's signal would then end the process, and a finished job count as failed.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def node_device(job: Job, asked: str, n_gpus: int) -> str:

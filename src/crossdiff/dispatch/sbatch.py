@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +16,13 @@ from crossdiff.pipeline.jobs import Job
 
 SOURCES = shlex.quote(str(Path(__file__).resolve().parents[2]))
 """Where this package is imported from, so that the node runs the same code."""
+
+PYTHON = shlex.join(["sh", "-c", "trap '' TERM USR2; exec \"$@\"", "sh", sys.executable])
+"""This Python, with the signals of preemption and time limits ignored until submitit's handlers are there.
+
+By default they end a process, and one that dies while it imports counts as failed: SLURM would cancel what
+waits for it. A job that is evicted before it has begun has nothing to save and is queued again.
+"""
 
 
 def stage_resources(dispatch: SlurmDispatch, *, device: str) -> dict[StageName, Resources]:

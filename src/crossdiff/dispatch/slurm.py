@@ -11,7 +11,7 @@ from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.register import FOLDER, Register
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
-from crossdiff.dispatch.sbatch import parameters, refusal, stage_resources
+from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, stage_resources
 from crossdiff.dispatch.store import prepare_store
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.resources import Resources, SlurmDispatch, StageName
@@ -111,7 +111,9 @@ class _Submitter:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError
 
-        executor = SlurmExecutor(self.store / FOLDER / "%j", max_num_timeout=self.asked.dispatch.max_timeouts)
+        executor = SlurmExecutor(
+            self.store / FOLDER / "%j", max_num_timeout=self.asked.dispatch.max_timeouts, python=PYTHON
+        )
         executor.update_parameters(**parameters(job.name, resources, after, self.asked.dispatch))
         try:
             return executor.submit_array(calls)

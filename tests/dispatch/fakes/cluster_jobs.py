@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -67,6 +68,13 @@ def worker(job: str, *, but: int = 0, seconds: float = 200) -> int:
         release()
         time.sleep(0.2)
     pytest.fail(f"job {job} has no worker after {seconds} s")
+
+
+def handles(process: int, number: signal.Signals) -> bool:
+    """Whether the process has set a handler for the signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], base=16)
+    return bool(caught >> (number - 1) & 1)
 
 
 def _forked(folder: Path) -> bool:
