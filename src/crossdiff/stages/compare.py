@@ -27,7 +27,7 @@ from crossdiff.taxonomy.verdict import LEVEL, verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 4
+VERSION = 5
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
@@ -70,8 +70,6 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
         reference.side.labels,
         treatment.side.labels,
         taxonomy=taxonomy,
-        reference_votes=reference.side.votes,
-        treatment_votes=treatment.side.votes,
         draws=inputs.draws,
         seed=inputs.seed,
     )
@@ -185,10 +183,10 @@ def latents_below(scale: Path | None) -> dict[str, set[int]]:
 
 
 def pair_answers(rows: Sequence[Mapping[str, Any]], pair: str, *, scale: Path | None) -> PairAnswers:
-    """The exclusive latents of a pair: answered ones as labels and votes, the others counted by state."""
+    """The exclusive latents of a pair: answered ones as labels, the others counted by state."""
     mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE]
     answered = [row for row in mine if row["state"] in ANSWERED]
-    side = Side([row["category"] for row in answered], [row["votes"] for row in answered])
+    side = Side([row["category"] for row in answered])
     unanswered = Counter(row["state"] for row in mine if row["state"] not in ANSWERED)
     return PairAnswers(pair, side, _n_exclusive(scale, default=len(mine)), dict(sorted(unanswered.items())))
 

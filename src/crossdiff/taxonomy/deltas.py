@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crossdiff.taxonomy.intervals import bootstrap_interval, log_ratio, score_interval
 from crossdiff.taxonomy.scheme import RESERVED, PaperTaxonomy, Taxonomy
-from crossdiff.taxonomy.sides import Side, Votes
+from crossdiff.taxonomy.sides import Side
 from crossdiff.taxonomy.significance import benjamini_hochberg, fisher_p_value, max_t_p_values
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ def category_deltas(
     treatment: Sequence[str],
     *,
     taxonomy: Taxonomy | None = None,
-    reference_votes: Votes = (),
-    treatment_votes: Votes = (),
     draws: int = 5000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -39,14 +37,14 @@ def category_deltas(
 
     share = count / annotated latents of that pair, `other` and `uninterpretable` included in the total;
     relative_change = share_treatment / share_reference - 1: inf where only the reference count is 0
-    (printed as `new (n vs 0)`), NaN where both are. Intervals resample latents and, inside a latent, its
-    votes; p is max-T over classes (then q = p) and Fisher's exact over categories (q: Benjamini-Hochberg).
+    (printed as `new (n vs 0)`), NaN where both are. Intervals are over latents; p is max-T over classes
+    (then q = p) and Fisher's exact over categories (q: Benjamini-Hochberg).
     With a taxonomy every class and category has a row; without one, those that occur, and parents
     are taken from the paper's taxonomy where it knows the name.
     """
     import pandas as pd
 
-    sides = Side(reference, reference_votes), Side(treatment, treatment_votes)
+    sides = Side(reference), Side(treatment)
     rows = _rows(sides, taxonomy)
     table = _Tables.build(sides, rows, draws=draws, generator=np.random.default_rng([seed, 5]))
     frame = pd.DataFrame([table.row(index) for index in range(len(rows))], columns=list(COLUMNS))
@@ -67,22 +65,21 @@ class Row(NamedTuple):
 
 def _rows(sides: tuple[Side, Side], taxonomy: Taxonomy | None) -> list[Row]:
     labels = {label for side in sides for label in side.labels}
-    voted = {name for side in sides for shares in side.votes for name in shares}
     if any(not isinstance(label, str) or not label for label in labels):
         raise ValueError(
             "category_deltas got an empty or missing label; leave unanswered latents out and list them beside"
         )
     scheme = taxonomy or PaperTaxonomy().load()
     names = [category.name for category in scheme.categories]
-    unknown = sorted((labels | voted) - set(names) - set(RESERVED))
+    unknown = sorted(labels - set(names) - set(RESERVED))
     if taxonomy is not None and unknown:
         raise ValueError(
             f"label {unknown[0]!r} is not in taxonomy {taxonomy.name!r} (hash {taxonomy.hash}); "
             "the taxonomy was changed after assignment: annotate again, or give the one that was used"
         )
     if taxonomy is None:
-        names = [name for name in names if name in labels | voted]
-    used = [name for name in RESERVED if taxonomy is not None or name in labels | voted]
+        names = [name for name in names if name in labels]
+    used = [name for name in RESERVED if taxonomy is not None or name in labels]
     classes = [
         Row("class", group.name, None, tuple(c.name for c in group.categories))
         for group in scheme.classes

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Votes = Sequence[Mapping[str, float]]
-
 
 @dataclass(frozen=True)
 class Side:
-    """Labels of one pair's annotated latents, and per latent the vote shares (empty = no vote spread)."""
+    """Labels of one pair's annotated latents, one per latent (the majority where there were votes).
+
+    An annotator's doubt is not resampled inside a latent: another latent would have come with votes of its
+    own, so that labels drawn anew carry that doubt already. Drawing votes too counts it twice and pulls
+    every share towards the mean vote, away from the share that is reported (docs/annotation.md).
+    """
 
     labels: Sequence[str]
-    votes: Votes = ()
 
     @property
     def total(self) -> int:
@@ -29,21 +31,10 @@ class Side:
         found = Counter(self.labels)
         return np.array([found[name] for name in names], dtype=np.int64)
 
-    def probabilities(self, names: Sequence[str]) -> NDArray[np.float64]:
-        """Mean vote share per name, and last that of every other name.
-
-        Drawing a latent and then one of its votes is one draw from this distribution.
-        """
-        place = {name: index for index, name in enumerate(names)}
-        mean = np.zeros(len(names) + 1)
-        for index, label in enumerate(self.labels):
-            shares = self.votes[index] if self.votes else {}
-            for name, share in (shares or {label: 1.0}).items():
-                mean[place.get(name, len(names))] += share
-        return mean / mean.sum() if mean.sum() > 0 else mean
-
     def draw(self, names: Sequence[str], *, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """Bootstrap counts [draw name]: latents with replacement, one vote of each."""
+        """Bootstrap counts [draw name]: latents with replacement."""
         if not self.labels:
             return np.zeros((draws, len(names)), dtype=np.int64)
-        return generator.multinomial(self.total, self.probabilities(names), size=draws)[:, :-1]
+        counts = self.counts(names)
+        shares = np.append(counts, self.total - counts.sum()) / self.total
+        return generator.multinomial(self.total, shares, size=draws)[:, :-1]
