@@ -27,9 +27,18 @@ def test_a_tie_goes_to_the_surer_then_to_the_earlier() -> None:
 
 
 def test_failures_leave_the_shares_and_without_an_answer_are_the_state() -> None:
-    assert combine("1", [vote("x"), failed("refused"), failed("errored")]).votes == {"x": 1.0}
+    found = combine("1", [vote("x"), failed("refused"), failed("errored")])
+    assert (found.votes, found.failed_votes) == ({"x": 1.0}, {"refused": 1, "errored": 1})
     found = combine("1", [failed("invalid"), failed("errored"), failed("errored")])
     assert (found.state, found.category, found.votes) == ("errored", None, {})
+
+
+def test_more_refused_than_answered_votes_make_the_latent_refused() -> None:
+    found = combine("1", [failed("refused"), vote("x"), failed("refused")])
+    assert (found.state, found.category, found.votes) == ("refused", None, {})
+    assert found.failed_votes == {"refused": 2}
+    assert combine("1", [vote("x"), vote("x"), failed("refused")]).category == "x"
+    assert combine("1", [failed("errored"), vote("x"), failed("errored")]).category == "x"
 
 
 def test_uninterpretable_is_a_state_with_a_category() -> None:

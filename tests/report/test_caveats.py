@@ -6,14 +6,15 @@ from crossdiff.report import caveats
 from crossdiff.report.sources import Sources
 
 
-def test_refusals_show_both_ends_and_no_limit_where_there_is_none(sources: Sources) -> None:
+def test_refusals_show_both_ends_with_their_counts(sources: Sources) -> None:
     assert sources.comparison is not None
-    bounds = [{"level": "class", "name": "safety_moderation", "low": -0.25, "high": None}]
+    texts = {"low_text": "-25.0 % (3 vs 4)", "high_text": "new (6 vs 0)"}
+    bounds = [{"level": "class", "name": "safety_moderation", "low": -0.25, "high": None, **texts}]
     facts = {**sources.comparison.facts, "refusal_bounds": bounds}
     block = caveats.refusals(replace(sources.comparison, facts=facts))
     assert block is not None
     (row,) = block["table"].rows
-    assert [cell.text for cell in row.cells] == ["Safety moderation", "−25.0 %", "no limit"]
+    assert [cell.text for cell in row.cells] == ["Safety moderation", *texts.values()]
     assert row.kind == "class"
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from crossdiff.report import export
 from crossdiff.report.sources import Sources
 from crossdiff.report.tables import plain
+from crossdiff.report.words import readable
 
 
 def test_tables_are_csv_files_with_plain_numbers(sources: Sources, tmp_path: Path) -> None:
@@ -17,6 +19,22 @@ def test_tables_are_csv_files_with_plain_numbers(sources: Sources, tmp_path: Pat
     rows = list(csv.DictReader((tmp_path / "nu-pt_it.csv").open()))
     assert len(rows) == 15
     assert float(rows[0]["nu error"]) < 0.2
+
+
+def test_the_exported_changes_are_those_of_the_delta_table(sources: Sources, tmp_path: Path) -> None:
+    assert sources.comparison is not None
+    export.tables_of(sources, tmp_path, table_format="csv")
+    exported = pd.read_csv(tmp_path / "changes.csv").set_index("Category")
+    deltas = sources.comparison.deltas
+    assert len(exported) == len(deltas)
+    for row in deltas.itertuples():
+        own = exported.loc[readable(str(row.name))]
+        bounds = [float(own[f"95 % interval, {end}"]) for end in ("low", "high")]
+        assert bounds == pytest.approx([row.ci_low, row.ci_high], nan_ok=True)
+        if row.count_reference:
+            assert float(own["Change"]) == pytest.approx(row.relative_change)
+        else:
+            assert str(own["Change"]) == ("inf" if row.count_treatment else "none in either")
 
 
 def test_latex_tables_escape_what_latex_would_run(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_verdict_without_labels_claims_nothing() -> None:
 
 def test_the_chart_says_how_many_intervals_chance_would_clear() -> None:
     lines = sentences.comparison_lines(comparison(0.01, 0.2, 0.049))
-    assert lines[0].startswith("3 category intervals are clear of 0; by chance alone about 0.2 of 4")
+    assert lines[0].startswith("3 category intervals are clear of 0; by chance alone about 0.15 of 3")
 
 
 def test_unanswered_latents_are_named_by_state() -> None:
@@ -72,21 +72,6 @@ def test_a_signature_of_the_diagnostics_is_passed_on(sources: Sources) -> None:
         sources.pairs["pt_it"], diagnostics={"signature": {"sentence": "This pair is too similar."}}
     )
     assert sentences.failure_signatures(pair) == [{"level": "warn", "text": "This pair is too similar."}]
-
-
-def test_every_count_set_aside_has_a_row(sources: Sources) -> None:
-    pair = replace(
-        sources.pairs["pt_it"],
-        diagnostics={"rejected": {"tuned": {"nu_error": 7}, "base": {"min_tokens": 2}}},
-        selection={"not_taken": {"exclusive_tuned": 4}, "near_duplicates_dropped": 9},
-    )
-    rows = sentences.set_aside(pair)
-    assert ("train", "latents never active (dead)", 30) in rows
-    assert ("scale", "tuned side, stopped first by: complete shrinkage (nu_error)", 7) in rows
-    assert ("scale", "base side, stopped first by: too few tokens", 2) in rows
-    assert ("documents", "latents not taken, exclusive tuned", 4) in rows
-    assert ("documents", "near-duplicate documents dropped", 9) in rows
-    assert ("annotate", "tuned-exclusive latents: refused", 1) in rows
 
 
 def test_lexical_labels_are_called_keywords(sources: Sources) -> None:

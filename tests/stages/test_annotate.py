@@ -36,6 +36,8 @@ def test_every_selected_latent_gets_a_row_with_its_planted_category(documents_fo
     assert exclusive[0]["class"] == "linguistic_multilingual"
     assert set(exclusive[0]) >= {"version", "label", "votes", "confidence", "keywords", "evidence", "scores"}
     assert summary["n_subjects"] == len(rows) == 24 + annotate.N_SWAPPED
+    assert summary["share_other"] == 0  # the swapped controls are other
+    assert read_json(tmp_path / "annotate" / "annotate.json")["warnings"] == []
 
 
 def test_the_taxonomy_is_frozen_beside_the_annotations(documents_folder, tmp_path: Path) -> None:

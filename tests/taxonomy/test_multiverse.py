@@ -35,8 +35,17 @@ def test_changes_counts_and_signs_by_hand() -> None:
     assert found["changes"][group] == found["changes"][row]
     new = found["names"].index("mathematics")
     assert found["changes"][new][:3] == [None, None, None]
-    assert found["changes"][new][3] == pytest.approx(1.5 / 0.5 - 1)
+    assert found["changes"][new][3] == "new"
     assert found["sign"][new] == {"same": 0, "of": 0}
+
+
+def test_what_only_the_treatment_has_rises_however_large_its_total_is() -> None:
+    """0 of 20 against 1 of 80: with 1/2 added to both the ratio would be 0.76, a fall."""
+    choice = Choice("headline", labels(other=20), labels(mathematics=1, other=79))
+    found = multiverse([choice, choice], TAXONOMY)
+    row = found["names"].index("mathematics")
+    assert found["changes"][row] == ["new", "new"]
+    assert found["sign"][row] == {"same": 2, "of": 2}
 
 
 def test_an_empty_side_has_no_change() -> None:

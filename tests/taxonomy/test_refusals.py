@@ -27,11 +27,18 @@ def test_without_refusals_there_is_nothing_to_bound() -> None:
 
 def test_a_zero_reference_has_no_upper_bound() -> None:
     (row,) = [r for r in refusal_bounds(table(0, 6), reference=1, treatment=0) if r["name"] == "x"]
-    assert row["high"] is None
+    assert (row["high"], row["high_text"]) == (None, "new (6 vs 0)")
     assert row["low"] == pytest.approx((6 / 20) / (1 / 21) - 1)
 
 
 def test_all_refused_on_both_sides_is_bounded_by_the_refusals_alone() -> None:
     deltas = category_deltas([], ["x"])
     (row,) = [r for r in refusal_bounds(deltas, reference=3, treatment=0) if r["name"] == "x"]
-    assert row == {"level": "category", "name": "x", "low": 0.0, "high": None}
+    assert row["low"] == 0.0  # 3 of 3 against 1 of 1
+    assert (row["high"], row["high_text"]) == (None, "new (1 vs 0)")
+
+
+def test_a_category_that_is_new_either_way_says_so_at_both_ends() -> None:
+    """0 against 5, 2 of the treatment's refused: new with 5 at least, and with 7 at most."""
+    (row,) = [r for r in refusal_bounds(table(0, 5), reference=0, treatment=2) if r["name"] == "x"]
+    assert (row["low_text"], row["high_text"]) == ("new (5 vs 0)", "new (7 vs 0)")

@@ -28,8 +28,9 @@ ANSWERED: frozenset[str] = frozenset({"ok", "uninterpretable"})
 class Annotation:
     """Label, category and how sure; `category` is None unless the state is answered.
 
-    `votes` are shares over independent answers and sum to 1; `evidence` are indices of examples;
-    `scores` are accuracies on held-out examples (1/2 is chance), absent where not computed.
+    `votes` are shares over independent answers and sum to 1, `failed_votes` counts those without an answer
+    by state; `evidence` are indices of examples; `scores` are figures on held-out examples, absent where not
+    computed (detection and fuzz: balanced accuracy, 1/2 by chance; intruder: 1 or 0, 1 in 5 by chance).
     """
 
     key: str
@@ -39,6 +40,7 @@ class Annotation:
     description: str | None = None
     category: str | None = None
     votes: dict[str, float] = field(default_factory=dict)
+    failed_votes: dict[State, int] = field(default_factory=dict)
     confidence: Literal[1, 2, 3, 4, 5] | None = None
     keywords: tuple[str, ...] = ()
     evidence: tuple[int, ...] = ()

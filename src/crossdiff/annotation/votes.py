@@ -9,7 +9,7 @@ from crossdiff.annotation.results import UNINTERPRETABLE, Annotation, State
 from crossdiff.annotation.rounds import Answer
 from crossdiff.annotation.schema import Described
 
-_WORST_LAST: tuple[State, ...] = (
+_WORST_FIRST: tuple[State, ...] = (
     "refused", "invalid", "truncated", "errored", "expired", "skipped_budget", "unlabelled",
 )  # fmt: skip
 
@@ -19,13 +19,16 @@ def combine(
 ) -> Annotation:
     """The majority's category; ties go to the higher summed confidence, then to the earlier vote.
 
-    Vote shares are over votes that answered; without any, the commonest failure is the state.
+    Vote shares are over votes that answered; `failed_votes` counts the others by state. Without any answer
+    the commonest failure is the state; where more votes were refused than answered, the latent is refused:
+    toxic documents are refused most, and what one vote in three says of them is no majority.
     """
     answered = [(answer.value, answer.source) for answer in votes if answer.value is not None]
-    if not answered:
-        states = Counter(answer.state for answer in votes)
-        state = max(_WORST_LAST, key=lambda name: (states[name], -_WORST_LAST.index(name)))
-        return Annotation(key, state, votes[0].source)
+    failed = Counter(answer.state for answer in votes if answer.value is None)
+    told: dict[State, int] = {state: failed[state] for state in _WORST_FIRST if failed[state]}
+    if not answered or failed["refused"] > len(answered):
+        state = "refused" if answered else max(told, key=lambda name: told[name])
+        return Annotation(key, state, votes[0].source, failed_votes=told)
     counts = Counter(vote.category for vote, _ in answered)
     trust = Counter[str]()
     for vote, _ in answered:
@@ -41,6 +44,7 @@ def combine(
         description=vote.description,
         category=category,
         votes={name: count / len(answered) for name, count in sorted(counts.items())},
+        failed_votes=told,
         confidence=vote.confidence,
         evidence=tuple(sorted({index for voted, _ in agreeing for index in voted.evidence})),
         scores=dict(scores or {}),

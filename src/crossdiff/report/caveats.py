@@ -8,7 +8,7 @@ from crossdiff.core.jackknife import MIN_GROUPS
 from crossdiff.report import tables
 from crossdiff.report.frames import alive, values
 from crossdiff.report.sources import ComparisonSource, PairSource
-from crossdiff.report.words import change_text, readable
+from crossdiff.report.words import readable
 
 NULLS = "no null: how much two seeds of the same pair, or a model against itself, differ (action=studies)"
 MATCHED = "no matching: which exclusive latents of one pair have a twin in the other"
@@ -23,7 +23,7 @@ def refusals(comparison: ComparisonSource) -> dict[str, Any] | None:
         return None
     rows = [
         tables.Row(
-            (tables.Cell(readable(row["name"])), _change(row["low"]), _change(row["high"])), row["level"]
+            (tables.Cell(readable(row["name"])), *(_bound(row, end) for end in ("low", "high"))), row["level"]
         )
         for row in bounds
     ]
@@ -36,8 +36,8 @@ def refusals(comparison: ComparisonSource) -> dict[str, Any] | None:
     }
 
 
-def _change(value: float | None) -> tables.Cell:
-    return tables.Cell("no limit" if value is None else change_text(value), sort=value)
+def _bound(row: dict[str, Any], end: str) -> tables.Cell:
+    return tables.Cell(row[f"{end}_text"], sort=row[end])
 
 
 def not_measured(comparison: ComparisonSource) -> dict[str, Any] | None:

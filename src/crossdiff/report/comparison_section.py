@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from crossdiff.report import caveats, figures, sentences, tables
@@ -125,12 +127,13 @@ def _multiverse(comparison: ComparisonSource, drawn: dict[str, Any]) -> Block | 
     found = comparison.facts.get("multiverse")
     if not found:
         return None
-    names, choices, values = found["names"], found["choices"], found["changes"]
+    names, choices = found["names"], found["choices"]
+    values = [[math.inf if value == "new" else value for value in line] for line in found["changes"]]
     figure = drawn["multiverse"] = figures.multiverse(names, choices, values)
     signs = found.get("sign") or [{"same": 0, "of": 0}] * len(names)
     rows = [
-        (readable(name), _kept(sign), *(_change(value) for value in line))
-        for name, line, sign in zip(names, values, signs, strict=True)
+        (readable(name), _kept(sign), *map(_chosen, line, counts))
+        for name, line, counts, sign in zip(names, values, found["counts"], signs, strict=True)
     ]
     return {
         "title": "Every analysis choice",
@@ -139,6 +142,13 @@ def _multiverse(comparison: ComparisonSource, drawn: dict[str, Any]) -> Block | 
         "height": height_of(figure),
         "table": tables.plain(["Category", "Sign kept", *choices], rows, numeric=range(1, len(choices) + 2)),
     }
+
+
+def _chosen(change: float | None, counts: Sequence[int]) -> tables.Cell:
+    """The change under one choice, or `new (3 vs 0)`."""
+    if change is None or math.isfinite(change):
+        return _change(change)
+    return tables.Cell(f"new ({counts[1]} vs {counts[0]})", sort=change)
 
 
 def _kept(sign: dict[str, int]) -> tables.Cell:

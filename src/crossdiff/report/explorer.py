@@ -54,6 +54,7 @@ def pack(
         detail = {
             "description": annotation.get("description"),
             "votes": annotation.get("votes") or {},
+            "failed_votes": annotation.get("failed_votes") or {},
             "evidence": annotation.get("evidence") or [],
             "annotator": annotation.get("annotator"),
             "near": (near or {}).get(latent, []),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from crossdiff.report.sections import page_context
 from crossdiff.report.sources import Sources
-from crossdiff.report.tables import Table
+from crossdiff.report.tables import Cell, Column, Table
 
 WIDE, COLUMN = 1000, 640
 """Width in pixels of the delta chart and the training panels, and of all other figures."""
@@ -107,16 +107,27 @@ def _block_tables(prefix: str, blocks: list[dict[str, Any]]) -> Iterator[tuple[s
 
 
 def write_csv(table: Table, path: Path) -> Path:
-    """Titles and cells as they are read; numeric columns hold the number itself."""
+    """Titles and cells as read; numeric columns hold the number itself, intervals their two bounds."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
-        writer.writerow(column.title for column in table.columns)
+        writer.writerow(title for column in table.columns for title in _titles(column))
         for row in table.rows:
-            writer.writerow(
-                cell.sort if column.numeric and cell.sort is not None else cell.text
-                for column, cell in zip(table.columns, row.cells, strict=True)
-            )
+            cells = zip(table.columns, row.cells, strict=True)
+            writer.writerow(value for column, cell in cells for value in _values(column, cell))
     return path
+
+
+def _titles(column: Column) -> list[str]:
+    return [f"{column.title}, {end}" for end in ("low", "high")] if column.interval else [column.title]
+
+
+def _values(column: Column, cell: Cell) -> list[Any]:
+    """The cell's one value, or the bounds of its interval: empty where they are not known."""
+    if isinstance(cell.value, tuple):
+        return ["" if bound != bound else bound for bound in cell.value]
+    number = cell.sort if cell.value is None else cell.value
+    known = column.numeric and number is not None and number == number
+    return [number if known else cell.text]
 
 
 def write_tex(table: Table, path: Path) -> Path:

@@ -12,6 +12,7 @@ from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.figures.style import height_of
 from crossdiff.report.figures.training import panels
 from crossdiff.report.frames import alive, known, values, where
+from crossdiff.report.set_aside import rejected_by_side
 from crossdiff.report.sources import PairSource
 from crossdiff.report.summary import pair_summary
 from crossdiff.report.words import number, share
@@ -71,7 +72,7 @@ def _selection_charts(pair: PairSource) -> list[Chart]:
     latents, limits = pair.latents, nu_limits(pair)
     exclusive = where(latents, call="exclusive")
     columns = ["nu_error", "nu_reconstruction", "delta_norm", "density", "n_documents"]
-    rejected = sentences.rejected_by_side(pair).get("tuned", {})
+    rejected = rejected_by_side(pair).get("tuned", {})
     charts = [
         {
             "name": "delta-norm",
@@ -169,7 +170,7 @@ def _clauses(pair: PairSource) -> tables.Table:
     failing = pair.diagnostics.get("failing") or {}
     rows = [
         (side, clause_text(clause), first, (failing.get(side) or {}).get(clause))
-        for side, clauses in sentences.rejected_by_side(pair).items()
+        for side, clauses in rejected_by_side(pair).items()
         for clause, first in clauses.items()
     ]
     return tables.plain(["Side", "Clause", "Stopped first", "Holds for, in all"], rows, numeric=[2, 3])

@@ -8,6 +8,7 @@ from typing import Any
 from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.comparison_section import comparison_section
 from crossdiff.report.pair_section import pair_section
+from crossdiff.report.set_aside import set_aside
 from crossdiff.report.sources import Sources
 from crossdiff.report.summary import pair_summary
 from crossdiff.report.words import duration, finite, number, visible
@@ -93,7 +94,7 @@ def annotation_table(sources: Sources) -> tables.Table | None:
 
 
 def _set_aside(sources: Sources) -> tables.Table:
-    rows = [(pair.name, *row) for pair in sources.pairs.values() for row in sentences.set_aside(pair)]
+    rows = [(pair.name, *row) for pair in sources.pairs.values() for row in set_aside(pair)]
     return tables.plain(["Pair", "Step", "What", "Count"], rows, numeric=[3])
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from crossdiff.report.caveats import no_interval
-from crossdiff.report.figures.stops import clause_text
-from crossdiff.report.frames import where
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.report.words import number, share
 from crossdiff.taxonomy.scheme import RESERVED
@@ -57,12 +55,16 @@ def comparison_verdict(comparison: ComparisonSource) -> str:
 def comparison_lines(comparison: ComparisonSource) -> list[str]:
     """Below the chart: power line, what intervals say before correction, unanswered latents, notes."""
     lines = [_sentence(text) for text in texts(comparison.facts.get("power"))]
-    rows = [row for row in comparison.rows() if not row.is_class]
-    clear = sum(not row.holds_zero for row in rows)
-    if rows:
+    known = [
+        row
+        for row in comparison.rows()
+        if not (row.is_class or row.name in RESERVED) and row.interval[0] == row.interval[0]
+    ]
+    clear = sum(not row.holds_zero for row in known)
+    if known:
         lines.append(
             f"{count(clear, 'category interval is', 'category intervals are')} clear of 0; by chance alone "
-            f"about {LEVEL * len(rows):.2g} of {len(rows)} would be, hence the corrected q-values."
+            f"about {LEVEL * len(known):.2g} of {len(known)} would be, hence the corrected q-values."
         )
     for pair, states in (comparison.facts.get("unanswered") or {}).items():
         told = unanswered_text(states)
@@ -149,62 +151,6 @@ def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
             "reconstruction is good and the threshold holds.",
         }
     ]
-
-
-def set_aside(pair: PairSource) -> list[tuple[str, str, int]]:
-    """Every count that was left out on the way, as (step, what, count)."""
-    latents, selection = pair.latents, pair.selection
-    rows = [
-        ("train", "latents never active (dead)", len(where(latents, kind="dead"))),
-        ("scale", "latents whose call is undecided", len(where(latents, call="undecided"))),
-    ]
-    for side, clauses in rejected_by_side(pair).items():
-        rows += [
-            ("scale", f"{side} side, stopped first by: {clause_text(clause)}", each)
-            for clause, each in clauses.items()
-        ]
-    rows += [
-        ("documents", f"latents not taken, {name}", each)
-        for name, each in counts_in(selection.get("not_taken"))
-    ]
-    if "near_duplicates_dropped" in selection:
-        rows.append(
-            ("documents", "near-duplicate documents dropped", int(selection["near_duplicates_dropped"]))
-        )
-    states = pair.states()
-    rows += [
-        ("annotate", f"tuned-exclusive latents: {state.replace('_', ' ')}", each)
-        for state, each in sorted(states.items())
-        if state != "ok"
-    ]
-    if not pair.annotated:
-        rows.append(
-            ("annotate", "tuned-exclusive latents without annotations yet", len(pair.exclusive("tuned")))
-        )
-    return rows
-
-
-def rejected_by_side(pair: PairSource) -> dict[str, dict[str, int]]:
-    """Clause -> latents it stopped first, per side; an older flat table counts as the tuned side."""
-    rejected = pair.diagnostics.get("rejected") or {}
-    if any(not isinstance(value, dict) for value in rejected.values()):
-        rejected = {"tuned": rejected}
-    return {
-        side: {clause: each for clause, each in clauses.items() if clause != "exclusive"}
-        for side, clauses in rejected.items()
-    }
-
-
-def counts_in(value: Any) -> list[tuple[str, int]]:
-    """Named counts of a dictionary, or one unnamed count."""
-    match value:
-        case dict():
-            return [
-                (str(name).replace("_", " "), int(each)) for name, each in value.items() if each is not None
-            ]
-        case int():
-            return [("all", value)]
-    return []
 
 
 def explorer_note(sources: Sources) -> str:

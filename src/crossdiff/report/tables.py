@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,19 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; numeric columns are set to the right and sort by value."""
+    """A heading; numeric columns are set to the right and sort by value; in a CSV an interval is two."""
 
     title: str
     numeric: bool = False
+    interval: bool = False
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, the value it sorts by, and where it leads."""
+    """What a cell shows, the value it sorts by, where it leads, and what a CSV holds instead of `sort`."""
 
     text: str
     sort: float | str | None = None
     href: str | None = None
+    value: float | tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Tab
         titles.append("p, seeds")
     if planted:
         titles.append("Planted")
-    columns = tuple(Column(title, index not in (0, 3)) for index, title in enumerate(titles))
+    columns = tuple(
+        Column(title, numeric=index not in (0, 3), interval=index == 2) for index, title in enumerate(titles)
+    )
     body = []
     for row in ordered(list(rows)):
         cells = _delta_cells(row)
@@ -87,8 +92,8 @@ def _delta_cells(row: DeltaRow) -> list[Cell]:
     share_reference, share_treatment = row.shares
     return [
         Cell(readable(row.name)),
-        Cell(row.text, sort=_sortable(row.value)),
-        Cell(row.interval_text(), sort=_sortable(row.interval[0])),
+        Cell(row.text, sort=_sortable(row.value), value=math.inf if row.is_new else row.change),
+        Cell(row.interval_text(), sort=_sortable(row.interval[0]), value=row.interval),
         Cell(row.sign),
         Cell(f"{treatment} of {n_treatment}", sort=treatment),
         Cell(f"{reference} of {n_reference}", sort=reference),

@@ -19,7 +19,7 @@ from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.settings import Runtime, Settings
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
-VERSION = 2
+VERSION = 3
 N_SWAPPED = 10
 EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
 OTHER_LIMIT = 0.10
@@ -152,15 +152,19 @@ def variant_rows(
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:
-    """Counts of states, roles and categories, and the warnings that belong beside the deltas."""
+    """Counts of states, roles and categories, and the warnings that belong beside the deltas.
+
+    `share_other` is of the exclusive latents alone: swapped controls should come out as `other`.
+    """
     answered = [row for row in rows if row["state"] in ANSWERED]
-    others = sum(row["category"] == OTHER for row in answered)
-    share_other = others / len(answered) if answered else None
+    exclusive = [row for row in answered if row["role"] in EXCLUSIVE]
+    others = sum(row["category"] == OTHER for row in exclusive)
+    share_other = others / len(exclusive) if exclusive else None
     warnings = []
     if share_other is not None and share_other > OTHER_LIMIT:
         warnings.append(
-            f"{others} of {len(answered)} answers are `other` ({share_other:.0%}, limit {OTHER_LIMIT:.0%}): "
-            "the taxonomy does not fit these latents well"
+            f"{others} of {len(exclusive)} answers on exclusive latents are `other` ({share_other:.0%}, "
+            f"limit {OTHER_LIMIT:.0%}): the taxonomy does not fit these latents well"
         )
     return {
         "version": 1,

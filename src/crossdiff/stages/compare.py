@@ -121,8 +121,8 @@ def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
     """What refused latents could do to the change of every class."""
     return [
         f"{row['name']}: the refused latents leave its change anywhere from "
-        f"{_bound(row['low'])} (all of the reference's are of it, none of the treatment's) to "
-        f"{_bound(row['high'])} (the other way round)"
+        f"{row['low_text']} (all of the reference's are of it, none of the treatment's) to "
+        f"{row['high_text']} (the other way round)"
         for row in bounds
         if row["level"] == "class"
     ]
@@ -139,10 +139,6 @@ def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[
         f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
         f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`)"
     ]
-
-
-def _bound(change: float | None) -> str:
-    return "unbounded" if change is None else f"{100 * change:+.1f} %"
 
 
 def choices(

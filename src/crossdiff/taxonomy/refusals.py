@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.taxonomy.deltas import relative_change
+from crossdiff.taxonomy.deltas import change_text, relative_change
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,8 +15,9 @@ def refusal_bounds(deltas: pd.DataFrame, *, reference: int, treatment: int) -> l
     """Lowest and highest change per row of the delta table; `reference` and `treatment` count refusals.
 
     Refused latents join the totals. Lowest: all of the reference's are in the class, none of the
-    treatment's; highest: the other way round. None for a change that is not finite. Empty without
-    refusals. (Toxic documents are refused most, and they are the Safety class: annotation.md section 1.)
+    treatment's; highest: the other way round. `low` and `high` are relative changes, None where they are not
+    finite; the texts tell `new (6 vs 0)` from `none (0 vs 0)`. Empty without refusals. (Toxic documents are
+    refused most, and they are the Safety class: docs/annotation.md.)
     """
     if reference == 0 and treatment == 0:
         return []
@@ -23,14 +25,15 @@ def refusal_bounds(deltas: pd.DataFrame, *, reference: int, treatment: int) -> l
     columns = ("level", "name", "count_reference", "total_reference", "count_treatment", "total_treatment")
     for level, name, *counts in zip(*(deltas[column] for column in columns), strict=True):
         count_r, total_r, count_t, total_t = (int(count) for count in counts)
-        total_r, total_t = total_r + reference, total_t + treatment
-        if min(total_r, total_t) == 0:
+        totals = total_r + reference, total_t + treatment
+        if min(totals) == 0:
             continue
-        low = relative_change((count_r + reference) / total_r, count_t / total_t)
-        high = relative_change(count_r / total_r, (count_t + treatment) / total_t)
-        rows.append({"level": level, "name": name, "low": _finite(low), "high": _finite(high)})
+        lowest = _bound("low", (count_r + reference, count_t), totals)
+        highest = _bound("high", (count_r, count_t + treatment), totals)
+        rows.append({"level": level, "name": name, **lowest, **highest})
     return rows
 
 
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
+def _bound(end: str, counts: tuple[int, int], totals: tuple[int, int]) -> dict[str, Any]:
+    change = relative_change(counts[0] / totals[0], counts[1] / totals[1])
+    return {end: change if math.isfinite(change) else None, f"{end}_text": change_text(*counts, change)}

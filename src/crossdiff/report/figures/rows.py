@@ -48,11 +48,16 @@ class DeltaRow:
         return self.level == "class"
 
     @property
+    def is_new(self) -> bool:
+        """Whether only the treatment has it."""
+        reference, treatment = self.counts
+        return reference == 0 and treatment > 0
+
+    @property
     def value(self) -> float:
         """Length of the bar: log2 of the ratio of shares; a new category reaches the edge; NaN unknown."""
-        reference, treatment = self.counts
-        if reference == 0:
-            return LIMIT if treatment > 0 else math.nan
+        if self.counts[0] == 0:
+            return LIMIT if self.is_new else math.nan
         return log2_factor(self.change)
 
     @property

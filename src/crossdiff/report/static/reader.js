@@ -115,6 +115,7 @@ function answerList(row, detail) {
   const add = (name, values) => { if (values.length) list.append(element("dt", "", name), element("dd", "", "")); if (values.length) list.lastChild.append(chips(values)); };
   add("Category", [row.category, row.class].filter(Boolean).map(readable));
   add("Votes", Object.entries(detail.votes).map(([name, part]) => `${readable(name)} ${Math.round(100 * part)} %`));
+  add("Votes without an answer", Object.entries(detail.failed_votes || {}).map(([state, count]) => `${readable(state)} ${count}`));
   add("Confidence", row.confidence ? [`${row.confidence} of 5`] : []);
   add("Scores", Object.entries(row.scores).filter(([, value]) => typeof value === "number").map(([name, value]) => `${readable(name)} ${figure(value)}`));
   add("Keywords", row.keywords);
