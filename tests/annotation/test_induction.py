@@ -59,6 +59,14 @@ def test_a_model_proposes_once_per_shuffle_and_merges(tmp_path: Path, monkeypatc
     assert ledger_of(tmp_path).spent() > 0
 
 
+def test_a_compatible_server_is_asked_in_its_own_terms(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    with MessagesServer() as server:
+        induce(settings("anthropic_compatible", server.address), job(tmp_path, 5), sizes=(2, 2, 4))
+    assert not any("output_config" in body for body in server.bodies.values())
+    assert server.bodies
+
+
 def test_when_no_proposal_can_be_read_the_way_out_is_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with MessagesServer(Faults(refused=1.0)) as server, pytest.raises(ValueError, match="use taxonomy=paper"):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crossdiff.annotation.annotators import build
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
 
 from .accounts import check_accounts, ledger_of, server_bill
-from .campaign import annotate, lines
+from .campaign import annotate, job, lines, scheme, settings
 
 FAULTS = Faults(rate_limited=0.05, overloaded=0.02, reset=0.01, refused=0.02, truncated=0.01, off_schema=0.01)
 
@@ -32,6 +34,18 @@ def test_every_latent_gets_three_votes_in_shuffled_order(tmp_path: Path) -> None
     assert all(abs(sum(annotation.votes.values()) - 1) < 1e-9 for annotation in found)
     assert all(body["output_config"]["effort"] == "low" for body in server.bodies.values())
     assert not {"temperature", "top_p", "top_k"} & set().union(*server.bodies.values())
+
+
+def test_nobody_is_asked_about_a_latent_without_examples(tmp_path: Path) -> None:
+    asked = job(tmp_path, 3)
+    first, second, third = asked.subjects
+    asked = replace(asked, subjects=[first, replace(second, explain=(), score=()), third])
+    with MessagesServer() as server:
+        annotator = build(settings("claude", server.address, scores=()), scheme(), asked)
+        found = list(annotator.annotate(asked.subjects))
+    assert [annotation.state for annotation in found] == ["ok", "uninterpretable", "ok"]
+    assert [annotation.key for annotation in found] == [subject.key for subject in asked.subjects]
+    assert len(server.bodies) == 2 * 3
 
 
 def test_a_second_run_sends_nothing_and_says_the_same(tmp_path: Path) -> None:

@@ -80,11 +80,14 @@ def induce(settings: AnnotatorSettings, job: Job, *, sizes: tuple[int, int, int]
             return induction.induce_from_words(list(keywords), n_classes=sizes[1], n_categories=sizes[2])
         case _:
             recorded, rounds = conversation(settings, job)
+            model = getattr(recorded, "taxonomy_model", recorded.model)
+            if rounds.meter.prices is not None:
+                rounds.meter.prices.rate(model)  # a model without a price is refused before money is spent
             once = recorded.model_copy(update={"scores": (), "n_votes": 1})
             described = MessagesAnnotator(once, (), job.background, rounds, job.seed).annotate(job.subjects)
             texts = [f"{found.label}: {found.description}" for found in described if found.state == "ok"]
-            sorter = replace(rounds, model=getattr(recorded, "taxonomy_model", recorded.model), fallback=())
-            return induction.induce_with_model(sorter, texts, sizes=sizes, seed=job.seed)
+            sorter = replace(rounds, model=model, fallback=())
+            return induction.induce_with_model(recorded, sorter, texts, sizes=sizes, seed=job.seed)
 
 
 def conversation(

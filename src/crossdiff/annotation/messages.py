@@ -12,7 +12,7 @@ import numpy as np
 from crossdiff.annotation import prompts, schema, scoring
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.requests import Request, sha256
-from crossdiff.annotation.results import Annotation
+from crossdiff.annotation.results import UNINTERPRETABLE, Annotation
 from crossdiff.annotation.rounds import LEXICAL, Answer, Question, Rounds
 from crossdiff.annotation.schema import Described, Unreadable
 from crossdiff.annotation.settings import AnthropicCompatible, Lexical, MessagesSettings
@@ -34,7 +34,19 @@ class MessagesAnnotator:
     masked: bool = False
 
     def annotate(self, subjects: Sequence[Subject]) -> list[Annotation]:
-        """Votes first, then scores of the described, then the lexical fallback for the refused."""
+        """Votes first, then scores of the described, then the lexical fallback for the refused.
+
+        A subject without examples is uninterpretable: nobody is asked about nothing.
+        """
+        read = iter(self._annotated([subject for subject in subjects if subject.explain]))
+        return [
+            next(read)
+            if subject.explain
+            else Annotation(subject.key, "uninterpretable", self.settings.model, category=UNINTERPRETABLE)
+            for subject in subjects
+        ]
+
+    def _annotated(self, subjects: Sequence[Subject]) -> list[Annotation]:
         votes = self.describe(subjects)
         found = [combine(subject.key, mine) for subject, mine in zip(subjects, votes, strict=True)]
         for kind in self.settings.scores:
