@@ -79,7 +79,7 @@ def _run() -> int:
     from crossdiff import config
     from crossdiff.io.environment import conf_dir
 
-    collected: list[config.Experiment] = []
+    collected: list[tuple[config.Experiment, list[str]]] = []
     mistakes: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -94,13 +94,24 @@ def _run() -> int:
             if code:
                 sys.exit(code)
         else:
-            collected.append(experiment)
+            collected.append((experiment, list(HydraConfig.get().overrides.task)))
 
     config.compose_once()
     compose()
     if mistakes:
         raise mistakes[0]
-    return _act(collected) if collected else 0
+    return _act(_apart(collected)) if collected else 0
+
+
+def _apart(collected):
+    """The grid points of a sweep, each with a results folder of its own."""
+    from crossdiff.pipeline.results import own_folders
+
+    folders = own_folders([point.results for point, _ in collected], [own for _, own in collected])
+    return [
+        point if folder == point.results else point.model_copy(update={"results_dir": folder})
+        for (point, _), folder in zip(collected, folders, strict=True)
+    ]
 
 
 def _act(experiments) -> int:

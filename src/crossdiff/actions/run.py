@@ -17,7 +17,7 @@ from crossdiff.dispatch.track import tracker
 from crossdiff.io.device import choose_device
 from crossdiff.io.resources import LocalDispatch, SlurmDispatch
 from crossdiff.pipeline.plan import ordered, plan
-from crossdiff.pipeline.results import publish_results
+from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge
 from crossdiff.pipeline.study import results_of_runs
 from crossdiff.pipeline.table import describe, plan_table, remaining_cost
@@ -35,6 +35,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
         print(plan_table(steps, first.store))
         return 0
     if first.action in ("run", "retry"):
+        for experiment in experiments:
+            check_folder(experiment.results)
         refuse_missing_keys(steps, first.store)
     if isinstance(first.dispatch, SlurmDispatch) and first.action in ("run", "status", "cancel", "retry"):
         return status.perform(first.action, _submission(experiments, plans, steps, first.dispatch))

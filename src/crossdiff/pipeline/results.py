@@ -1,8 +1,9 @@
-"""The finished products of a run, copied from the report artifact into the user's results folder."""
+"""The user's results folders: which run fills which, and what a finished report leaves in one."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +15,68 @@ from crossdiff.io.tables import read_json, write_json
 SUMMARY = "summary.json"
 
 
-def publish_results(report: Path, results: Path, steps: Sequence[dict[str, Any]]) -> Path:
-    """Copy the report artifact's files to `results`, add the `steps` list to its summary; return the page.
+def own_folders(folders: Sequence[Path], overrides: Sequence[Sequence[str]]) -> list[Path]:
+    """One folder per grid point of a sweep: those that would share one get what differs into its name.
 
-    `steps` holds `{name, key, state, seconds}` of this run (design.md section 4).
+    `overrides` are Hydra's per grid point: `results/custom_4` of `seed=1,2` becomes `results/custom_4_seed_1`
+    and `..._2`. Grid points that differ in nothing keep sharing.
+    """
+    named = []
+    for folder, own in zip(folders, overrides, strict=True):
+        sharing = [set(theirs) for other, theirs in zip(folders, overrides, strict=True) if other == folder]
+        common = set.intersection(*sharing)
+        differing = [text for text in own if text not in common]
+        ending = "".join(f"_{re.sub(r'[^A-Za-z0-9.+-]+', '_', text).strip('_')}" for text in differing)
+        named.append(folder.with_name(folder.name + ending))
+    return named
+
+
+def check_folder(results: Path) -> None:
+    """ValueError, before any work, unless `results` is, or can become, a folder that can be written."""
+    there = next(path for path in (results, *results.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(
+            f"results_dir={results}: {there} is a file, and the report needs a folder; "
+            "give another results_dir=..."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"results_dir={results}: {there} cannot be written; give another results_dir=...")
+
+
+def publish_results(report: Path, results: Path, steps: Sequence[dict[str, Any]]) -> Path:
+    """Copy the report artifact's files to `results`, add `steps` and `files` to its summary; return the page.
+
+    `steps` holds `{name, key, state, seconds}` of this run (design.md section 4), `files` what was copied.
+    The files of another run's report that lies there are removed, with a notice.
     """
     results.mkdir(parents=True, exist_ok=True)
-    for path in sorted(report.iterdir()):
-        if path.is_file() and path.name not in (MANIFEST, SUMMARY):
-            aside = results / f".{path.name}.part"
-            shutil.copyfile(path, aside)
-            os.replace(aside, results / path.name)
     summary = read_json(report / SUMMARY)
-    write_json({**summary, "steps": list(steps)}, results / SUMMARY)
+    files = sorted(path.name for path in report.iterdir() if path.is_file() and path.name != MANIFEST)
+    _clear_other_run(results, steps)
+    for name in files:
+        if name != SUMMARY:
+            aside = results / f".{name}.part"
+            shutil.copyfile(report / name, aside)
+            os.replace(aside, results / name)
+    write_json({**summary, "steps": list(steps), "files": files}, results / SUMMARY)
     return results / "report.html"
+
+
+def _clear_other_run(results: Path, steps: Sequence[dict[str, Any]]) -> None:
+    """Remove what an earlier report of other steps left, as far as its summary tells."""
+    try:
+        earlier = read_json(results / SUMMARY)
+        former, files = earlier["steps"][-1]["key"], [str(name) for name in earlier.get("files", [])]
+        names = [str(step["name"]) for step in earlier["steps"]]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return
+    if not steps or former == steps[-1]["key"]:
+        return
+    for name in (*files, "steps.csv", *(f"metrics.{name.removeprefix('train ')}.csv" for name in names)):
+        if Path(name).name == name:
+            (results / name).unlink(missing_ok=True)
+    print(
+        f"note: {results} held the report of another run ({former}), which this one replaces; its steps stay "
+        "in the store, and name=... or results_dir=... keeps both",
+        flush=True,
+    )
