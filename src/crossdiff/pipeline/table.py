@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ HEADER = ("step", "key", "state", "GPU h", "CPU h", "disk GB", "API $")
 
 def plan_table(steps: Sequence[Step], store: Path) -> str:
     """Aligned columns, one row per step, and the total of what is still to do."""
-    rows = [HEADER, *(_row(step, store) for step in steps)]
+    repeated = {name for name, count in Counter(step.name for step in steps).items() if count > 1}
+    rows = [HEADER, *(_row(step, store, by_layer=step.name in repeated) for step in steps)]
     left = remaining_cost(steps, store)
     finished = sum(step.is_finished(store) for step in steps)
     total = f"{finished} of {len(steps)} steps finished; still to do: {describe(left)}"
@@ -47,11 +49,19 @@ def describe(cost: Cost) -> str:
     )
 
 
-def _row(step: Step, store: Path) -> tuple[str, ...]:
+def layers_of(step: Step) -> tuple[int, ...]:
+    """The layers of the harvests that a step stands on, its own included."""
+    found = set(getattr(step.inputs, "layers", ()))
+    return tuple(sorted(found.union(*(layers_of(parent) for parent in step.parents.values()))))
+
+
+def _row(step: Step, store: Path, *, by_layer: bool) -> tuple[str, ...]:
+    layers = layers_of(step) if by_layer else ()
+    name = f"{step.name}, layer {' '.join(map(str, layers))}" if layers else step.name
     state = "finished" if step.is_finished(store) else "to do"
     cost = step.cost
     amounts = (cost.gpu_hours, cost.cpu_hours, cost.disk_gb, cost.api_usd)
-    return (step.name, step.key, state, *(amount(value) for value in amounts))
+    return (name, step.key, state, *(amount(value) for value in amounts))
 
 
 def amount(value: float | None) -> str:
