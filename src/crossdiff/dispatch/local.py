@@ -13,7 +13,7 @@ from typing import Any, Literal
 from crossdiff.dispatch.publish import missing_steps, publish_job
 from crossdiff.dispatch.store import prepare_store
 from crossdiff.io import artifacts
-from crossdiff.io.environment import peak_memory_mb
+from crossdiff.io.environment import allow_open_files, peak_memory_mb
 from crossdiff.io.tables import errors_name
 from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step
@@ -36,6 +36,7 @@ def run_steps(
     steps: Sequence[Step], runtime: Runtime, *, finished: Callable[[Outcome], object] = lambda outcome: None
 ) -> list[Outcome]:
     """Bring every step to a finished artifact and say so in one line each; `finished` is told of each."""
+    allow_open_files()
     prepare_store(runtime.store)
     outcomes = []
     for job in group(steps):

@@ -15,6 +15,7 @@ from crossdiff.dispatch.store import prepare_store
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.artifacts import artifact_key, read_manifest
 from crossdiff.io.device import choose_device
+from crossdiff.io.environment import allow_open_files
 from crossdiff.pipeline.jobs import Job
 from crossdiff.pipeline.results import publish_results
 from crossdiff.pipeline.steps import Step
@@ -60,6 +61,7 @@ class RemoteJob:
     def __call__(self) -> list[str]:
         """Make the job's artifacts; returns their keys."""
         atexit.register(ignore_signals)
+        allow_open_files()
         prepare_store(self.runtime.store)
         check_code(self.job.steps)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
@@ -92,6 +94,7 @@ class RemotePart:
     def __call__(self) -> int:
         """Work in the draft folder of the job; returns the shards made here."""
         atexit.register(ignore_signals)
+        allow_open_files()
         store, step = self.runtime.store, self.job.steps[0]
         prepare_store(store)
         check_code(self.job.steps)
