@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from crossdiff.dispatch.publish import missing_steps, publish_job
 from crossdiff.dispatch.store import prepare_store
 from crossdiff.io import artifacts
 from crossdiff.io.environment import allow_open_files, peak_memory_mb
+from crossdiff.io.locks import lock
 from crossdiff.io.tables import errors_name
 from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step
@@ -102,21 +102,17 @@ def _measured(counts: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _sole_writer(lock: Path, name: str) -> Iterator[None]:
+def _sole_writer(path: Path, name: str) -> Iterator[None]:
     """Hold the job's lock; a process that dies lets go of it."""
-    with lock.open("a") as handle:
+    with path.open("a") as handle:
         told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    print(f"{name}: another process is computing it; waiting for its result", flush=True)
-                    told = True
-                time.sleep(0.2)
+        while not lock(handle, wait=False):
+            if not told:
+                print(f"{name}: another process is computing it; waiting for its result", flush=True)
+                told = True
+            time.sleep(0.2)
         yield
-    lock.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _line(counts: dict[str, Any]) -> str:
