@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossdiff.dispatch.publish import missing_steps, publish_job
-from crossdiff.dispatch.store import prepare_store
+from crossdiff.dispatch.store import draft_folder, prepare_store, warn_of_little_room
 from crossdiff.io import artifacts
 from crossdiff.io.environment import allow_open_files, peak_memory_mb
 from crossdiff.io.locks import lock
@@ -38,6 +38,7 @@ def run_steps(
     """Bring every step to a finished artifact and say so in one line each; `finished` is told of each."""
     allow_open_files()
     prepare_store(runtime.store)
+    warn_of_little_room(steps, runtime.store)
     outcomes = []
     for job in group(steps):
         missing = missing_steps(job, runtime.store)
@@ -70,11 +71,6 @@ def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
         publish_job(job, draft, _measured(counts, seconds), runtime.store)
     print(f"{job.name}: {_line(counts)} ({_duration(seconds)})", flush=True)
     return [Outcome(each, "done", seconds, counts) for each in job.steps]
-
-
-def draft_folder(job: Job, store: Path) -> Path:
-    """Where a job works until it is published; a killed job finds its own work there again."""
-    return store / job.stage / f".{job.key}.draft"
 
 
 def check(folder: Path) -> None:

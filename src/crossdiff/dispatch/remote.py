@@ -11,7 +11,7 @@ from typing import Any
 
 from crossdiff.dispatch import local
 from crossdiff.dispatch.publish import missing_steps
-from crossdiff.dispatch.store import prepare_store
+from crossdiff.dispatch.store import draft_folder, prepare_store
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.artifacts import artifact_key, read_manifest
 from crossdiff.io.device import choose_device
@@ -101,7 +101,7 @@ class RemotePart:
         parents = {role: parent.folder(store) for role, parent in step.parents.items()}
         for folder in parents.values():
             local.check(folder)
-        draft = local.draft_folder(self.job, store)
+        draft = draft_folder(self.job, store)
         draft.mkdir(parents=True, exist_ok=True)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
         runtime = self.runtime.model_copy(update={"device": device})

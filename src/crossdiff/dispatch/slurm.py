@@ -12,7 +12,7 @@ from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.register import FOLDER, Register
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
 from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, stage_resources
-from crossdiff.dispatch.store import prepare_store
+from crossdiff.dispatch.store import prepare_store, warn_of_little_room
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.resources import Resources, SlurmDispatch, StageName
 from crossdiff.pipeline.jobs import Job, group
@@ -47,6 +47,7 @@ def submit(asked: Submission) -> Submitted:
     queue.require_slurm()
     resources = stage_resources(asked.dispatch, device=asked.runtime.device)
     prepare_store(asked.runtime.store)
+    warn_of_little_room(asked.steps, asked.runtime.store)
     register = Register(asked.runtime.store)
     with register.locked():
         graph = read_graph(asked.steps, asked.runtime.store)
