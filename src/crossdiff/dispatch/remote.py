@@ -57,6 +57,8 @@ class RemoteJob:
     n_gpus: int
     tracker: Tracker
     publications: tuple[Publication, ...] = ()
+    merges_only: bool = False
+    """Whether tasks with GPUs harvest every shard before this job, which has none."""
 
     def __call__(self) -> list[str]:
         """Make the job's artifacts; returns their keys."""
@@ -66,6 +68,8 @@ class RemoteJob:
         check_code(self.job.steps)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
         runtime = self.runtime.model_copy(update={"device": device})
+        if self.merges_only:
+            refuse_missing_shards(self._missing(), runtime)
         with self.tracker:
             for outcome in local.run_job(self._missing(), runtime):
                 self.tracker.step_finished(outcome, runtime.store)
@@ -134,6 +138,24 @@ def node_device(job: Job, asked: str, n_gpus: int) -> str:
             "node; install a torch build with CUDA, name another partition, or ask for device=cpu"
         )
     return device
+
+
+def refuse_missing_shards(job: Job, runtime: Runtime) -> None:
+    """Raise where the tasks of a harvest left a shard: here it would be run through the model without a GPU.
+
+    A task leaves shards that another has locked, and a file system may keep the lock of a task that died.
+    """
+    if not missing_steps(job, runtime.store):
+        return
+    step = job.steps[0]
+    parents = {role: parent.folder(runtime.store) for role, parent in step.parents.items()}
+    left = step.module.missing_shards(job.inputs, parents, draft_folder(job, runtime.store), runtime)
+    if left:
+        raise ValueError(
+            f"{job.name}: the array tasks left {len(left):,} shards ({', '.join(left[:3])}"
+            f"{', ...' if len(left) > 3 else ''}), each of which another task seemed to be at; this job only "
+            "merges and was given no GPU to harvest them: repeat the command with action=retry"
+        )
 
 
 def check_code(steps: Sequence[Step]) -> None:
