@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from crossdiff.dispatch.local import draft_folder, run_steps
+from crossdiff.dispatch.local import run_steps
+from crossdiff.dispatch.store import draft_folder
 from crossdiff.pipeline.jobs import Job
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -191,3 +193,40 @@ def test_int8_rows_differ_by_at_most_half_a_step(folders: list[Path], tmp_path: 
     assert ((data.read(torch.arange(len(x))).x[:, 0] - x).abs().amax(1) <= step / 2 + 1e-6).all()
     batch = data.training_batch(0, seed=0, batch_size=100)
     torch.testing.assert_close(batch.x, data.read(batch.row).x)
+
+
+MANY_SHARDS = """
+import resource, sys
+from pathlib import Path
+import torch
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+from crossdiff.data.shards import MaskSettings, PairedActivations
+data = PairedActivations.open(
+    Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]], layer=3, mask=MaskSettings(outlier_norm=1e6)
+)
+data.layers[0].moments(), data.layers[1].moments(), data.statistics()
+assert data.read(torch.arange(data.n_rows)).x[:, 1, 0].equal(torch.arange(data.n_rows) + 0.5)
+n_train, size = data.n_kept("train"), 100
+rows = [data.training_batch(n, seed=0, batch_size=size).row for n in range(-(-n_train // size))]
+assert len(torch.cat(rows)[:n_train].unique()) == n_train
+assert sum(len(batch.row) for batch in data.batches(batch_size=size)) == data.n_kept()
+data.close()
+print(len(data.layers[0].shards))
+"""
+
+
+def test_a_harvest_may_have_more_shards_than_a_process_may_have_files_open(tmp_path: Path) -> None:
+    tokens = write_token_set(
+        tmp_path / "tokens",
+        documents=[(f"doc{n}", "test") for n in range(250)],
+        ids=torch.arange(750) % 7,
+        offsets=torch.arange(251) * 3,
+        kind=torch.zeros(750, dtype=torch.uint8),
+    )
+    for model, name in enumerate(("base", "tuned")):
+        x = (torch.arange(750) + model / 2)[:, None].expand(-1, 4).clone()
+        write_harvest(tmp_path / name, tokens, {3: x}, shard_tokens=3)
+    folders = [str(tmp_path / name) for name in ("tokens", "base", "tuned")]
+    command = [sys.executable, "-c", MANY_SHARDS, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.returncode) == ("250\n", 0), done.stderr[-2000:]

@@ -3,6 +3,20 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from crossdiff.dispatch.local import run_steps
+from crossdiff.dispatch.remote import RemoteJob
+from crossdiff.dispatch.store import draft_folder
+from crossdiff.dispatch.track import NoTracker
+from crossdiff.pipeline.jobs import Job
+from crossdiff.settings import Runtime
+from crossdiff.stages import harvest
+from tests.harvest_process import pipeline_steps
+from tests.model_folders import save_model
+from tests.stages.test_harvest import write_corpus
 
 ENDS = """
 import atexit, os, signal
@@ -26,3 +40,23 @@ def test_a_signal_after_the_work_is_done_does_not_end_the_process() -> None:
     assert run(ENDS).returncode == -signal.SIGUSR2
     done = run(ENDS + "atexit.register(ignore_signals)")
     assert (done.returncode, done.stdout) == (0, "taken down\n"), done.stderr
+
+
+def test_a_job_that_only_merges_does_not_harvest_what_the_tasks_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = pipeline_steps(save_model(tmp_path / "model", "llama"), write_corpus(tmp_path / "c.jsonl", 60))
+    runtime = Runtime(store=tmp_path / "store", progress=False)
+    run_steps(steps[:1], runtime)
+    job = Job((steps[1],))
+    draft = draft_folder(job, runtime.store)
+    draft.mkdir(parents=True)
+    parents = {"tokens": steps[0].folder(runtime.store)}
+    assert harvest.run_shards(job.inputs, parents, draft, runtime) > 1  # type: ignore[arg-type]
+    (draft / "progress" / "00001.json").rename(tmp_path / "receipt")
+    merge = RemoteJob(job, runtime=runtime, n_gpus=0, tracker=NoTracker(), merges_only=True)
+    with pytest.raises(ValueError, match=r"left 1 shards \(shard_00001.safetensors\).*action=retry"):
+        merge()
+    (tmp_path / "receipt").rename(draft / "progress" / "00001.json")
+    assert merge() == merge() == [steps[1].key]
+    assert "n_shards_harvested 0" in capsys.readouterr().out

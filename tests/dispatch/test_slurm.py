@@ -2,17 +2,21 @@
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_plan import chain, submission
+from fake_plan import WithSource, chain, submission
 
+from crossdiff.data.settings import CacheSource, LiveSource
+from crossdiff.dispatch import slurm
 from crossdiff.dispatch.graph import read_graph
 from crossdiff.dispatch.register import Register
+from crossdiff.dispatch.remote import RemotePart
 from crossdiff.dispatch.sbatch import stage_resources
 from crossdiff.dispatch.slurm import submit
 from crossdiff.io.resources import Resources, SlurmDispatch
-from crossdiff.pipeline.steps import merge
+from crossdiff.pipeline.steps import Step, merge
 
 
 def script(stub: Path, job: str) -> str:
@@ -112,6 +116,38 @@ def test_a_harvest_can_be_an_array_over_shards_and_a_job_that_puts_them_together
     assert waits_for(stub, array) == {tokens}
     assert merge_job in waits_for(stub, job_ids(submitted, "train")[0])
     assert len(submitted.new) == 6
+
+
+@pytest.mark.parametrize(
+    ("device", "source", "expected"),
+    [
+        ("auto", CacheSource(), [("part", 1), ("part", 1), ("merge", 0)]),
+        ("cpu", CacheSource(), [("part", 1), ("part", 1), ("whole", 0)]),
+        ("auto", LiveSource(), [("whole", 1)]),
+    ],
+)
+def test_the_job_after_an_array_merges_only_and_a_running_model_keeps_its_gpu(
+    tmp_path: Path,
+    stub: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    source: CacheSource | LiveSource,
+    expected: list[tuple[str, int]],
+) -> None:
+    plain, seen = slurm._Submitter.sbatch, []
+
+    def sbatch(self, job, calls, *rest):
+        seen.extend(calls)
+        return plain(self, job, calls, *rest)
+
+    monkeypatch.setattr(slurm._Submitter, "sbatch", sbatch)
+    step = Step("harvest", "pt", WithSource(text="pt", layers=(1,), source=source))
+    asked = submission(tmp_path / "store", [step], harvest_tasks=2, gpus=1)
+    submit(replace(asked, runtime=asked.runtime.model_copy(update={"device": device})))
+    kinds = [
+        "part" if isinstance(call, RemotePart) else "merge" if call.merges_only else "whole" for call in seen
+    ]
+    assert list(zip(kinds, (call.n_gpus for call in seen), strict=True)) == expected
 
 
 def test_a_failed_array_task_makes_its_step_failed(tmp_path: Path, stub: Path) -> None:

@@ -32,3 +32,13 @@ def test_what_was_freed_is_not_held_at_rest() -> None:
     del blocks
     assert 180 < held - before < 220
     assert memory_at_rest_mb() < before + 20
+
+
+def test_the_limit_of_open_files_is_raised_to_what_is_granted() -> None:
+    code = (
+        "import resource; limit = resource.RLIMIT_NOFILE; resource.setrlimit(limit, (64, 128));"
+        "from crossdiff.io.environment import allow_open_files; allow_open_files();"
+        "print(resource.getrlimit(limit))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(128, 128)\n"

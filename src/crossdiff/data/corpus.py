@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from crossdiff.io.file_hashes import file_sha256
 from crossdiff.settings import Settings
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -130,9 +131,7 @@ def files_hash(paths: Sequence[str]) -> str:
     """sha256 over names and bytes of all files, in reading order."""
     digest = hashlib.sha256()
     for path in expand(paths):
-        with path.open("rb") as handle:
-            content = hashlib.file_digest(handle, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

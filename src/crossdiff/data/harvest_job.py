@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 from dataclasses import dataclass
 from functools import cached_property
 from io import TextIOWrapper
@@ -14,6 +12,7 @@ from crossdiff.data.harvest_files import CorpusShard, Storage, corpus_shards
 from crossdiff.data.harvester import Harvester
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.tokens import TokenSet
+from crossdiff.io.locks import lock
 from crossdiff.io.tables import read_json
 from crossdiff.models.load import TruncatedModel, load_truncated
 from crossdiff.models.pair import ModelSettings
@@ -77,15 +76,10 @@ class HarvestJob:
         Where the file system has no locks two processes may do the same shard: the same bytes, renamed twice.
         """
         handle = (self.work / f"{shard.index:05d}.lock").open("a")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.close()
-            return None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-        return handle
+        if lock(handle, wait=False):
+            return handle
+        handle.close()
+        return None
 
     @cached_property
     def origin(self) -> dict[str, Any]:

@@ -59,6 +59,11 @@ def run_part(job: HarvestJob) -> int:
     return harvest_shards(job, _checked_model(job), todo) if todo else 0
 
 
+def missing_shards(job: HarvestJob) -> list[CorpusShard]:
+    """Shards that `run_job` would have to run the model for."""
+    return [] if _is_finished(job) else _todo(job)
+
+
 def harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusShard]) -> int:
     """Harvest those of `shards` that nobody else has; NaN activations are traced to their document."""
     try:

@@ -77,11 +77,11 @@ class HarvestedLayer:
         """Float64 moments of the stored values, merged over shards."""
         total = Moments.zeros(self.d_model)
         for shard in self.shards:
-            total = total.merge(Moments.from_tensors({name: shard.tensor(name) for name in shard.names}))
+            total = total.merge(Moments.from_tensors(shard.tensors(Moments.NAMES)))
         return total
 
     def rows(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        """Float32 activations of arbitrary rows, in the order given, gathered from the memory map."""
+        """Float32 activations of arbitrary rows, in the order given, gathered from memory maps."""
         found = torch.empty(len(rows), self.d_model)
         shard_of = torch.from_numpy(np.searchsorted(self.starts, rows.numpy(), side="right") - 1)
         for index in shard_of.unique().tolist():
@@ -132,9 +132,9 @@ def read_record(folder: Path, layer: int) -> dict[str, Any]:
 
 def decoded(shard: ShardFile, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
     """Float32 rows of one shard, with the scale of an int8 shard applied."""
-    x = shard.tensor("x")[rows]
-    scale = shard.tensor("scale")[rows] if "scale" in shard.names else None
-    refuse_altered(x, scale=scale, check=shard.tensor("check")[rows], path=shard.path)
+    x = shard.rows("x", rows)
+    scale = shard.rows("scale", rows) if "scale" in shard.names else None
+    refuse_altered(x, scale=scale, check=shard.rows("check", rows), path=shard.path)
     return x.float() if scale is None else x.float() * scale[:, None]
 
 

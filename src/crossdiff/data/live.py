@@ -71,7 +71,7 @@ class LiveLayer:
     def moments(self) -> Moments:
         """Moments over the sample of documents that the harvest step looked at."""
         shard = ShardFile.open(self.folder / f"layer_{self.layer}" / MOMENTS)
-        return Moments.from_tensors({name: shard.tensor(name) for name in shard.names})
+        return Moments.from_tensors(shard.tensors(Moments.NAMES))
 
     def norms(self) -> Float[Tensor, " row"]:
         """Not known without a pass over everything."""

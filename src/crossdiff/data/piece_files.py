@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from crossdiff.data.row_check import refuse_altered
-from crossdiff.data.shard_files import ShardFile
+from crossdiff.data.shard_files import ShardFile, read_into
 
 AHEAD = 32
 """Pieces that the kernel is told of before they are read."""
@@ -64,15 +64,17 @@ def _read(pieces: Sequence[Piece], x: Tensor, scale: Tensor | None) -> None:
                 scales = scale[piece.place : piece.place + piece.n_rows]
                 files.read(piece, "scale", scales)
             refuse_altered(rows, scale=scales, check=check, path=piece.shard.path, first=piece.first)
+            files.finish(index)
 
 
 class PieceFiles:
-    """Open shard files of some pieces, of which the tensors `names` are read."""
+    """Shard files of some pieces, open from announcement to last use; the tensors `names` are read."""
 
     def __init__(self, pieces: Sequence[Piece], names: Sequence[str]) -> None:
         self.pieces = pieces
         self.names = names
         self.descriptors: dict[Path, int] = {}
+        self.last_use = {piece.shard.path: index for index, piece in enumerate(pieces)}
 
     def __enter__(self) -> PieceFiles:
         for index in range(min(AHEAD, len(self.pieces))):
@@ -94,15 +96,13 @@ class PieceFiles:
 
     def read(self, piece: Piece, name: str, target: Tensor) -> None:
         """Fill `target`, contiguous, with a piece of tensor `name`; a file that ends early is refused."""
-        view = memoryview(target.view(torch.uint8).numpy().data).cast("B")
-        offset, _ = _place(piece, name)
-        while len(view):
-            n_read = os.preadv(self._open(piece.shard), [view], offset)
-            if n_read == 0:
-                raise ValueError(
-                    f"{piece.shard.path} ends early; remove {piece.shard.path.parent.parent} and run again"
-                )
-            view, offset = view[n_read:], offset + n_read
+        read_into(self._open(piece.shard), target, _place(piece, name)[0], piece.shard.path)
+
+    def finish(self, index: int) -> None:
+        """Close the file of piece `index` where no later piece is in it."""
+        path = self.pieces[index].shard.path
+        if self.last_use[path] == index and path in self.descriptors:
+            os.close(self.descriptors.pop(path))
 
     def _open(self, shard: ShardFile) -> int:
         if shard.path not in self.descriptors:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossdiff.data.corpus import FilesSource, HubSource, OrganismSource, Source, expand
-from crossdiff.models.reach import hub
+from crossdiff.data.hub_stream import hub_rows
 
 Message = dict[str, str]
 _COLUMNS = ("text", "messages", "conversation", "conversations", "input_ids")
@@ -130,16 +130,9 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
 
 
 def _hub_records(source: HubSource, start: int) -> Iterator[Record | BadRecord]:
-    import datasets
-
-    way_out = "download it and use corpus=files corpus.paths=[folder] (and check the name and your access)"
-    with hub(f"dataset {source.dataset}", way_out=way_out):
-        stream = datasets.load_dataset(
-            source.dataset, source.config, split=source.split, revision=source.revision, streaming=True
-        )
-        for number, row in enumerate(stream.skip(start), start=start):
-            place, name = f"{source.dataset}:{number}", f"{source.name}:{number}"
-            yield _record(row, place, name, column=source.column, id_column=source.id_column)
+    for number, row in hub_rows(source, start):
+        place, name = f"{source.dataset}:{number}", f"{source.name}:{number}"
+        yield _record(row, place, name, column=source.column, id_column=source.id_column)
 
 
 _WAY_OUT = "mend it, or count and skip such lines with corpus.skip_bad=true"

@@ -1,4 +1,9 @@
-"""Shard files: safetensors with activations of consecutive tokens, written once, read by memory map."""
+"""Shard files: safetensors with activations of consecutive tokens, written once.
+
+A harvest has more shards than a process may have files open (1,523 at 200M tokens, `ulimit -n` is often
+1024), and a memory map keeps its file open: whole tensors are read and the file closed, and the maps through
+which single rows are gathered are few at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,16 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from crossdiff.io.tables import errors_name
@@ -22,6 +28,8 @@ from crossdiff.io.tables import errors_name
 FORMAT = "crossdiff.shard"
 VERSION = 2
 
+MAPS = 64
+"""Memory maps, and so open files, that all shards of a process together keep for gathering rows."""
 _CHUNK = 1 << 24
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -58,9 +66,9 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[
     return result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShardFile:
-    """One opened shard: its header is checked against the file's size; tensors are memory-mapped views."""
+    """One shard whose header was checked against the file's size; it is not kept open."""
 
     path: Path
     metadata: dict[str, str]
@@ -103,15 +111,47 @@ class ShardFile:
         """Where the tensor's first byte lies in the file."""
         return self.data_start + self.entries[name]["data_offsets"][0]
 
-    @cached_property
-    def _map(self) -> np.memmap:
-        return np.memmap(self.path, dtype=np.uint8, mode="c")
-
     def tensor(self, name: str) -> Tensor:
-        """A memory-mapped view; only the pages that are touched are read."""
+        """A whole tensor, read into memory of its own."""
+        return self.tensors([name])[name]
+
+    def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Whole tensors, read with the file opened once."""
+        found = {name: torch.empty(self.shape(name), dtype=self.dtype(name)) for name in names}
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            for name, target in found.items():
+                read_into(descriptor, target, self.byte_offset(name), self.path)
+        finally:
+            os.close(descriptor)
+        return found
+
+    def rows(self, name: str, rows: Int[Tensor, " row"]) -> Shaped[Tensor, "row *rest"]:
+        """A copy of some rows of a tensor; only the pages that hold them are read."""
+        n_rows, *rest = self.shape(name)
         start, stop = (self.data_start + offset for offset in self.entries[name]["data_offsets"])
-        flat = torch.from_numpy(self._map[start:stop])
-        return flat.view(self.dtype(name)).reshape(self.shape(name))
+        stored = _mapped(self)[start:stop].reshape(n_rows, -1)
+        found = torch.from_numpy(stored.take(rows.numpy(), axis=0))
+        return found.view(self.dtype(name)).reshape(len(rows), *rest)
+
+
+def read_into(descriptor: int, target: Tensor, offset: int, path: Path) -> None:
+    """Fill a contiguous `target` with the bytes from `offset` on; a file that ends early is refused."""
+    view = _bytes_of(target)
+    while len(view):
+        n_read = os.preadv(descriptor, [view], offset)
+        if n_read == 0:
+            raise ValueError(f"{path} ends early; remove {path.parent.parent} and run again")
+        view, offset = view[n_read:], offset + n_read
+
+
+@lru_cache(MAPS)
+def _mapped(shard: ShardFile) -> np.ndarray:
+    """The shard's bytes; a map that is no longer among the last `MAPS` is closed once nobody reads from it.
+
+    Read-only: a writable map, though private, would count as committed memory.
+    """
+    return np.asarray(np.memmap(shard.path, dtype=np.uint8, mode="r"))
 
 
 def _header(arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> memoryview:

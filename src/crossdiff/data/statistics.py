@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,9 @@ CHUNK = 1024
 @dataclass
 class Moments:
     """Count, mean and sum of squared deviations per group; `merge` is Chan's formula, exact to rounding."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("moment_count", "moment_mean", "moment_deviation")
+    """Of `tensors`."""
 
     count: Float[Tensor, " group"]
     mean: Float[Tensor, "group d_model"]
@@ -68,12 +72,12 @@ class Moments:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, as named tensors for a shard file."""
-        return {"moment_count": self.count, "moment_mean": self.mean, "moment_deviation": self.deviation}
+        return dict(zip(self.NAMES, (self.count, self.mean, self.deviation), strict=True))
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Moments:
         """Inverse of `tensors`."""
-        return cls(tensors["moment_count"], tensors["moment_mean"], tensors["moment_deviation"])
+        return cls(*(tensors[name] for name in cls.NAMES))
 
 
 def row_groups(kind: Int[Tensor, " token"], validation: Bool[Tensor, " token"]) -> Int[Tensor, " token"]:

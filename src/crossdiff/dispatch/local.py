@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossdiff.dispatch.publish import missing_steps, publish_job
-from crossdiff.dispatch.store import prepare_store
+from crossdiff.dispatch.store import draft_folder, prepare_store, warn_of_little_room
 from crossdiff.io import artifacts
-from crossdiff.io.environment import peak_memory_mb
+from crossdiff.io.environment import allow_open_files, peak_memory_mb
+from crossdiff.io.locks import lock
 from crossdiff.io.tables import errors_name
 from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step
@@ -36,7 +36,9 @@ def run_steps(
     steps: Sequence[Step], runtime: Runtime, *, finished: Callable[[Outcome], object] = lambda outcome: None
 ) -> list[Outcome]:
     """Bring every step to a finished artifact and say so in one line each; `finished` is told of each."""
+    allow_open_files()
     prepare_store(runtime.store)
+    warn_of_little_room(steps, runtime.store)
     outcomes = []
     for job in group(steps):
         missing = missing_steps(job, runtime.store)
@@ -71,11 +73,6 @@ def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
     return [Outcome(each, "done", seconds, counts) for each in job.steps]
 
 
-def draft_folder(job: Job, store: Path) -> Path:
-    """Where a job works until it is published; a killed job finds its own work there again."""
-    return store / job.stage / f".{job.key}.draft"
-
-
 def check(folder: Path) -> None:
     """Refuse a damaged artifact; contents are hashed below 2 GiB, sizes compared above."""
     manifest = artifacts.read_manifest(folder)
@@ -101,21 +98,17 @@ def _measured(counts: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _sole_writer(lock: Path, name: str) -> Iterator[None]:
+def _sole_writer(path: Path, name: str) -> Iterator[None]:
     """Hold the job's lock; a process that dies lets go of it."""
-    with lock.open("a") as handle:
+    with path.open("a") as handle:
         told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    print(f"{name}: another process is computing it; waiting for its result", flush=True)
-                    told = True
-                time.sleep(0.2)
+        while not lock(handle, wait=False):
+            if not told:
+                print(f"{name}: another process is computing it; waiting for its result", flush=True)
+                told = True
+            time.sleep(0.2)
         yield
-    lock.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _line(counts: dict[str, Any]) -> str:

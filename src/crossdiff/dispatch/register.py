@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from crossdiff.dispatch.store import user_name
+from crossdiff.io.locks import lock
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Settings
@@ -87,7 +87,7 @@ class Register:
         """Only one process submits for a store at a time, so that no step is submitted twice."""
         (self.folder / "steps").mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock(handle, wait=True)
             yield
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from crossdiff.dispatch import local
 from crossdiff.dispatch.publish import missing_steps
-from crossdiff.dispatch.store import prepare_store
+from crossdiff.dispatch.store import draft_folder, prepare_store
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.artifacts import artifact_key, read_manifest
 from crossdiff.io.device import choose_device
+from crossdiff.io.environment import allow_open_files
 from crossdiff.pipeline.jobs import Job
 from crossdiff.pipeline.results import publish_results
 from crossdiff.pipeline.steps import Step
@@ -56,14 +57,19 @@ class RemoteJob:
     n_gpus: int
     tracker: Tracker
     publications: tuple[Publication, ...] = ()
+    merges_only: bool = False
+    """Whether tasks with GPUs harvest every shard before this job, which has none."""
 
     def __call__(self) -> list[str]:
         """Make the job's artifacts; returns their keys."""
         atexit.register(ignore_signals)
+        allow_open_files()
         prepare_store(self.runtime.store)
         check_code(self.job.steps)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
         runtime = self.runtime.model_copy(update={"device": device})
+        if self.merges_only:
+            refuse_missing_shards(self._missing(), runtime)
         with self.tracker:
             for outcome in local.run_job(self._missing(), runtime):
                 self.tracker.step_finished(outcome, runtime.store)
@@ -92,13 +98,14 @@ class RemotePart:
     def __call__(self) -> int:
         """Work in the draft folder of the job; returns the shards made here."""
         atexit.register(ignore_signals)
+        allow_open_files()
         store, step = self.runtime.store, self.job.steps[0]
         prepare_store(store)
         check_code(self.job.steps)
         parents = {role: parent.folder(store) for role, parent in step.parents.items()}
         for folder in parents.values():
             local.check(folder)
-        draft = local.draft_folder(self.job, store)
+        draft = draft_folder(self.job, store)
         draft.mkdir(parents=True, exist_ok=True)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
         runtime = self.runtime.model_copy(update={"device": device})
@@ -131,6 +138,24 @@ def node_device(job: Job, asked: str, n_gpus: int) -> str:
             "node; install a torch build with CUDA, name another partition, or ask for device=cpu"
         )
     return device
+
+
+def refuse_missing_shards(job: Job, runtime: Runtime) -> None:
+    """Raise where the tasks of a harvest left a shard: here it would be run through the model without a GPU.
+
+    A task leaves shards that another has locked, and a file system may keep the lock of a task that died.
+    """
+    if not missing_steps(job, runtime.store):
+        return
+    step = job.steps[0]
+    parents = {role: parent.folder(runtime.store) for role, parent in step.parents.items()}
+    left = step.module.missing_shards(job.inputs, parents, draft_folder(job, runtime.store), runtime)
+    if left:
+        raise ValueError(
+            f"{job.name}: the array tasks left {len(left):,} shards ({', '.join(left[:3])}"
+            f"{', ...' if len(left) > 3 else ''}), each of which another task seemed to be at; this job only "
+            "merges and was given no GPU to harvest them: repeat the command with action=retry"
+        )
 
 
 def check_code(steps: Sequence[Step]) -> None:

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crossdiff.data.settings import LiveSource
 from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.register import FOLDER, Register
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
 from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, stage_resources
-from crossdiff.dispatch.store import prepare_store
+from crossdiff.dispatch.store import prepare_store, warn_of_little_room
 from crossdiff.dispatch.track import Tracker
 from crossdiff.io.resources import Resources, SlurmDispatch, StageName
 from crossdiff.pipeline.jobs import Job, group
@@ -47,6 +48,7 @@ def submit(asked: Submission) -> Submitted:
     queue.require_slurm()
     resources = stage_resources(asked.dispatch, device=asked.runtime.device)
     prepare_store(asked.runtime.store)
+    warn_of_little_room(asked.steps, asked.runtime.store)
     register = Register(asked.runtime.store)
     with register.locked():
         graph = read_graph(asked.steps, asked.runtime.store)
@@ -96,12 +98,14 @@ class _Submitter:
         resources, after = self.resources[job.stage], self.after(job, known)  # type: ignore[index]
         parts: list[Any] = []
         n_tasks = self.asked.dispatch.harvest_tasks
-        if job.stage == "harvest" and n_tasks > 1:
+        merges_only = False
+        if job.stage == "harvest" and n_tasks > 1 and _stores_shards(job):
             part = RemotePart(job, runtime=self.runtime, n_gpus=resources.gpus or 0)
             parts = self.sbatch(job, [part] * n_tasks, resources, after)
             after = [parts[0].job_id.split("_")[0]]
+            merges_only = bool(resources.gpus) and self.runtime.device != "cpu"
             resources = resources.model_copy(update={"gpus": 0})
-        (last,) = self.sbatch(job, [self.remote(job, resources)], resources, after)
+        (last,) = self.sbatch(job, [self.remote(job, resources, merges_only)], resources, after)
         logs = {part.job_id: part.paths.stdout for part in parts}
         self.register.write(job.steps, last.job_id, last.paths.stdout, parts=logs)
         return last.job_id
@@ -120,7 +124,7 @@ class _Submitter:
         except FailedJobError as error:
             raise ValueError(refusal(str(error), job, resources)) from None
 
-    def remote(self, job: Job, resources: Resources) -> RemoteJob:
+    def remote(self, job: Job, resources: Resources, merges_only: bool) -> RemoteJob:
         """What the node will run."""
         own = {step.key for step in job.steps}
         publications = [item for item in self.asked.publications if item.report.key in own]
@@ -132,6 +136,7 @@ class _Submitter:
             publications=tuple(
                 replace(item, results=item.results.absolute(), new=self.new) for item in publications
             ),
+            merges_only=merges_only,
         )
 
     def after(self, job: Job, known: Mapping[str, str]) -> list[str]:
@@ -145,3 +150,8 @@ class _Submitter:
                 "run the same command again"
             )
         return sorted({known[step.key] for step in nearest(waiting)}, key=int)
+
+
+def _stores_shards(job: Job) -> bool:
+    """Whether a harvest has shards to share; one of a running model needs its GPU in the last job."""
+    return not isinstance(getattr(job.inputs, "source", None), LiveSource)

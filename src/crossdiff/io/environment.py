@@ -73,6 +73,16 @@ def peak_memory_mb() -> float:
     return kib * 1024 / 1e6
 
 
+def allow_open_files() -> None:
+    """Raise this process's limit of open files to what the system grants it (`ulimit -Sn` to `ulimit -Hn`).
+
+    Done where work is done, not where SLURM jobs are submitted: sbatch hands the limit on to the nodes.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def memory_at_rest_mb() -> float:
     """Resident set of this process now, in MB, once glibc has given back what is free; NaN without Linux."""
     gc.collect()

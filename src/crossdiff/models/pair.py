@@ -6,12 +6,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
+from crossdiff.io.file_hashes import file_sha256
 from crossdiff.settings import Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -163,28 +163,20 @@ def _fingerprint_of(path: str, revision: str | None) -> str:
     if not is_folder(path):
         return f"hub:{path}@{revision or 'main'}"
     files = _model_files(Path(path).expanduser())
-    if not any(name == "config.json" or name == "adapter_config.json" for name, *_ in files):
+    if not any(name == "config.json" or name == "adapter_config.json" for name, _ in files):
         raise ValueError(
             f"{path} holds no config.json; give a folder saved with save_pretrained (model and tokenizer)"
         )
     with ThreadPoolExecutor(4) as pool:
-        hashes = list(pool.map(lambda file: _file_hash(*file[1:]), files))
-    text = "\n".join(f"{file[0]} {digest}" for file, digest in zip(files, hashes, strict=True))
+        hashes = list(pool.map(lambda file: file_sha256(file[1]), files))
+    text = "\n".join(f"{name} {digest}" for (name, _), digest in zip(files, hashes, strict=True))
     return f"folder:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _model_files(folder: Path) -> list[tuple[str, str, int, int]]:
-    """(name, path, size, mtime) of every file that can change what the model computes."""
-    found = []
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(_IGNORED_SUFFIXES):
-            status = entry.stat()
-            found.append((entry.name, entry.path, status.st_size, status.st_mtime_ns))
-    return found
-
-
-@lru_cache(maxsize=4096)
-def _file_hash(path: str, size: int, mtime: int) -> str:
-    """sha256 of a file, kept while its size and time stand still."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _model_files(folder: Path) -> list[tuple[str, str]]:
+    """(name, path) of every file that can change what the model computes."""
+    return [
+        (entry.name, entry.path)
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name)
+        if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(_IGNORED_SUFFIXES)
+    ]

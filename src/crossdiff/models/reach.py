@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from urllib.parse import urlparse
 from urllib.request import getproxies
 
 _PROBE_S = 5.0
+_NETWORK_ERRNO = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET)
 
 
 @contextmanager
@@ -21,19 +23,46 @@ def hub(what: str, *, way_out: str, remote: bool = True) -> Iterator[None]:
     Where the hub does not answer a first knock, its clients are put into their offline mode: they then
     use what is cached, or fail at once instead of trying again for minutes.
     """
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
-    unreachable = (HfHubHTTPError, HFValidationError, httpx.HTTPError, ConnectionError, TimeoutError)
     try:
         with _offline_if_unreachable() if remote else nullcontext():
             yield
-    except unreachable as error:
+    except (HFValidationError, *_network_errors()) as error:
         raise _message(what, way_out, error) from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is not None and not is_outage(error):
             raise
         raise _message(what, way_out, error) from error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the network or the server failed, so that waiting may help.
+
+    A name that does not exist, a login that is missing and a damaged file are none.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
+    status = getattr(getattr(error, "response", None), "status_code", getattr(error, "status", None))
+    if isinstance(status, int):
+        return status >= 500 or status in (408, 429)
+    if isinstance(error, (*_network_errors(), LocalEntryNotFoundError, socket.gaierror)):
+        return True
+    return isinstance(error, OSError) and error.errno in _NETWORK_ERRNO
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the HTTP clients that are loaded raise: the hub's client has gone from one to the next."""
+    bases = {
+        "httpx": "HTTPError",
+        "httpx2": "HTTPError",
+        "aiohttp": "ClientError",
+        "requests": "RequestException",
+    }
+    loaded = [getattr(sys.modules[name], base) for name, base in bases.items() if name in sys.modules]
+    return (ConnectionError, TimeoutError, *loaded)
 
 
 @cache

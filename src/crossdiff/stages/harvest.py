@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from crossdiff.data import harvest_run
 from crossdiff.data.harvest_job import HarvestJob
 from crossdiff.data.harvest_run import run_job, run_part
 from crossdiff.data.harvested import RECORD
@@ -49,6 +50,13 @@ def run_shards(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, 
     Any number of processes may do this in one draft folder; `run` then finishes it. Returns shards written.
     """
     return run_part(_job(inputs, parents, draft, runtime))
+
+
+def missing_shards(
+    inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+) -> list[str]:
+    """File names of the shards for which `run` would still need the model; none where nothing is stored."""
+    return [shard.file for shard in harvest_run.missing_shards(_job(inputs, parents, draft, runtime))]
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

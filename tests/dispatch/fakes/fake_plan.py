@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.dispatch.track import NoTracker, Tracker
@@ -20,6 +21,10 @@ class Inputs(Settings):
     seconds: float = 0.0
     fails_while: str | None = None
     layers: tuple[int, ...] = ()
+
+
+class WithSource(Inputs):
+    source: CacheSource | LiveSource
 
 
 def chain(pair: str, *, layer: int, **train: object) -> list[Step]:

@@ -1,0 +1,75 @@
+"""sha256 of large files, remembered between commands: 54 GB of weights are not read again for every plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+REMEMBERED_BYTES = 1 << 24
+"""Smaller files are hashed anew every time: 16 MiB take about 10 ms."""
+SETTLED_S = 10.0
+"""Seconds since its last change after which a file is remembered; time stamps may be as coarse as 2 s."""
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes; a large one is read once while its path, size, times and inode stand still.
+
+    Between processes it is kept in `$XDG_CACHE_HOME/crossdiff/sha256`, one file per path. One that is damaged
+    or cannot be written only costs the reading. Raises OSError where the file cannot be read.
+    """
+    absolute = os.path.abspath(path)
+    identity = _identity(absolute)
+    return _read(absolute) if identity[0] < REMEMBERED_BYTES else _known(absolute, *identity)
+
+
+@lru_cache(maxsize=4096)
+def _known(path: str, *identity: int) -> str:
+    record = _folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    if (remembered := _remembered(record, identity)) is not None:
+        return remembered
+    found = _read(path)
+    if _identity(path) == identity and time.time() - max(identity[1:3]) / 1e9 > SETTLED_S:
+        _remember(record, {"path": repr(path), "identity": identity, "sha256": found})
+    return found
+
+
+def _identity(path: str) -> tuple[int, int, int, int]:
+    """Size, times of the last change of content and of anything (ns), inode; of the file behind a link."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _read(path: str) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "crossdiff" / "sha256"
+
+
+def _remembered(record: Path, identity: tuple[int, ...]) -> str | None:
+    """The hash in a record of the same identity."""
+    try:
+        found = json.loads(record.read_bytes())
+        same = found["identity"] == list(identity)
+        return bytes.fromhex(found["sha256"]).hex() if same and len(found["sha256"]) == 64 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(record: Path, content: dict[str, Any]) -> None:
+    """Written aside and renamed, so that several commands may do so at once."""
+    aside = record.with_name(f".{record.name}.{uuid4().hex}.part")
+    with suppress(OSError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(aside, record)
