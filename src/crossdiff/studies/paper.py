@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crossdiff.report import tables
 from crossdiff.report.figures.rows import delta_rows, log2_factor
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.frames import where
 from crossdiff.report.products import RunProducts
 from crossdiff.report.words import change_text, finite, told
 from crossdiff.stages.study import Asked, Changes, Study
@@ -62,7 +63,7 @@ def _beside(change: PublishedChange, deltas: pd.DataFrame) -> dict[str, Any]:
 
     `same_sign` is None for a change of exactly 0 too: it has no sign.
     """
-    own = deltas[(deltas.level == change.level) & (deltas.name == change.name)]
+    own = where(deltas, level=change.level, name=change.name)
     if own.empty:
         raise ValueError(
             f"the taxonomy of this run has no {change.level} {change.name!r}, which is held against a "
