@@ -4,8 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-import pandas as pd
-
+from crossdiff.report.frames import read_deltas
 from crossdiff.taxonomy.pooling import pooled_recovery, read_run
 
 
@@ -16,7 +15,7 @@ def main(folders: list[str]) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for folder in map(Path, folders):
         summary = json.loads((folder / "summary.json").read_text())
-        runs.append(read_run(pd.read_csv(folder / "deltas.csv"), summary["comparison"]["planted"]))
+        runs.append(read_run(read_deltas(folder / "deltas.csv"), summary["comparison"]["planted"]))
         alone = pooled_recovery(runs[-1:], draws=200)
         pairs = list(summary["pairs"].values())
         changes = " | ".join(

@@ -42,3 +42,11 @@ def test_norms_alone_and_latent_scaling_are_counted_apart() -> None:
     run = SimpleNamespace(pairs=("pair",), figures=lambda _: figures, latents=lambda _: table)
     found = STUDY.analyse({"a": run}, {}).numbers["a"]  # type: ignore[dict-item]
     assert (found["n_exclusive"], found["n_by_norm"], found["n_by_norm_base"]) == (1, 2, 1)
+
+
+def test_equal_counts_have_no_extremes_and_a_missing_fve_is_unknown(make_run) -> None:
+    runs = {name: make_run(name, {"mathematics": 4}, {}) for name in ("a", "b")}
+    assert "latents number 4 with every one; the worse model's FVE is best" in STUDY.analyse(runs, {}).answer
+    for run in runs.values():
+        run.figures("pt_it")["fve_base"] = None
+    assert STUDY.analyse(runs, {}).answer.endswith("the worse model's FVE is unknown.")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from crossdiff.studies.behaviour import Behaviour, correlation
+from crossdiff.studies.behaviour import Behaviour, _told, correlation
 
 STUDY = Behaviour(seeds=(0,), prompts="planted", n_prompts=8, n_new_tokens=4)
 NAMES = ["mathematics", "storytelling", "role_play", "self_reference", "translation", "data_analysis"]
@@ -82,3 +82,11 @@ def test_without_any_judgement_it_says_so(make_run, tmp_path) -> None:
         rows["sets"] = [row | {"n": 0} for row in rows["sets"]]
         (folder / "rates.json").write_text(json.dumps(rows))
     assert "No answer was judged" in STUDY.analyse(run(make_run), folders).answer
+
+
+def test_a_correlation_without_an_interval_is_no_verdict() -> None:
+    nothing = float("nan")
+    against = {"measured rates": {"n": 3, "rho": 0.5, "ci_low": nothing, "ci_high": nothing}}
+    assert _told(against) == (
+        "Whether latent changes go with the change of measured rates is unknown (3 points)"
+    )

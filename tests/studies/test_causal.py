@@ -42,3 +42,19 @@ def test_the_answer_names_shares_and_beaten_draws_and_missing_sets(tmp_path: Pat
     assert "second: No latent." in found.answer
     assert [chart.name for chart in found.charts] == ["causal_first"]
     assert "19 of 20 random sets" in found.notes[0]
+
+
+def test_models_that_predict_alike_have_no_gap_to_close(tmp_path: Path) -> None:
+    closed = {name: None for name in PLACE if name.startswith(("closed", "margin"))}
+    record = {
+        "n_exclusive": 7, "n_draws": 20, "draws_within_tolerance": 19, "tolerance": 0.2,
+        "latents_alike": None, "density_ratio": [None, 1.1], "energy_ratio": [0.8, 1.1],
+        "places": {"all tokens": PLACE | closed | {"beaten": 0}},
+    }  # fmt: skip
+    write_json(record, tmp_path / "causal.json")
+    columns = "where,condition,kl,kl_low,kl_high,closed,closed_low,closed_high"
+    (tmp_path / "causal.csv").write_text(f"{columns}\nall tokens,exclusive,0,0,0,,,\n")
+    found = Causal().analyse({}, {"pair": tmp_path})
+    assert "close no gap at all tokens, where both models predict alike" in found.answer
+    assert found.tiles[0]["value"] == "unknown"
+    assert "summed density (unknown of it)" in found.notes[0]

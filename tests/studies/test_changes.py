@@ -36,3 +36,7 @@ def test_equal_runs_are_stable_beyond_chance() -> None:
 def test_runs_without_a_common_category_are_unknown() -> None:
     assert np.isnan(mean_correlation(np.array([[np.nan, 1.0], [1.0, np.nan]])))
     assert same_sign(np.array([[np.nan, 1.0], [1.0, np.nan]])) == (0, 0)
+
+
+def test_a_pair_without_labels_has_no_change() -> None:
+    assert np.isnan(counts(([0, 0], [3, 1])).log_changes()).all()

@@ -29,3 +29,16 @@ def test_fates_are_counted(make_run) -> None:
     compositions = tuple(Composition(name=n, weights={"web": 1.0}) for n in ("mixed", "chat_only"))
     found = Corpus(compositions=compositions).analyse({"mixed": first, "chat_only": other}, {})
     assert "on chat_only 1 categories appear and 1 vanish (2 change beyond chance)" in found.answer
+
+
+def test_nothing_appears_against_a_corpus_without_labels(make_run) -> None:
+    first = make_run("mixed", {}, {})
+    other = make_run("chat_only", {"storytelling": 30, "role_play": 2}, {})
+    compositions = tuple(Composition(name=n, weights={"web": 1.0}) for n in ("mixed", "chat_only"))
+    found = Corpus(compositions=compositions).analyse({"mixed": first, "chat_only": other}, {})
+    assert "on chat_only nothing can be said (mixed has no labelled exclusive latent)" in found.answer
+    table = found.charts[1].table
+    assert table is not None
+    assert {row.cells[4].text for row in table.rows} == {"unknown"}
+    swapped = Corpus(compositions=compositions).analyse({"chat_only": other, "mixed": first}, {})
+    assert "on mixed nothing can be said (mixed has no labelled" in swapped.answer

@@ -27,3 +27,12 @@ def test_a_similar_pair_says_so(make_run, tmp_path) -> None:
 
 def far():
     return latent_table(delta_norm=np.r_[np.full(50, 0.97), np.full(150, 0.5)])
+
+
+def test_a_direct_pair_that_is_dead_says_nothing(make_run, tmp_path) -> None:
+    base = make_run("base", {"mathematics": 40}, {"mathematics": 35})
+    dead = latent_table(n=3, delta_norm=np.full(3, np.nan)).assign(kind="dead")
+    direct = write_run(tmp_path / "direct", {"it_simpo": Counter()}, latents=dead)
+    answer = Direct().analyse({"base": base, "direct": direct}, {}).answer
+    assert answer.endswith("none of its latents was ever active, so its norms say nothing.")
+    assert "nan" not in answer

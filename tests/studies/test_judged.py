@@ -47,3 +47,10 @@ def test_left_out_answers_are_told() -> None:
         "10 of 14 verdicts are those of the rules."
     ]
     assert judge_notes([{"sets": []}]) == []
+
+
+def test_no_verdict_at_all_is_not_0_of_0() -> None:
+    record = {"states": {"refused": 3}, "n_judged": 0, "n_as_rules": 0}
+    assert judge_notes([record]) == [
+        "The annotator judged 0 of 3 answers (3 refused: left out of the rates); none has a verdict."
+    ]

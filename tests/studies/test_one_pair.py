@@ -28,3 +28,13 @@ def test_the_sentence_follows_the_intervals(tmp_path) -> None:
 def test_too_few_are_not_judged(tmp_path) -> None:
     run = write_run(tmp_path / "pair", {"pt_it": Counter({"mathematics": 7})})
     assert "too few to say" in OnePair().analyse({"pair": run}, {}).answer
+
+
+def test_a_ratio_that_few_latents_have_is_not_judged(tmp_path) -> None:
+    table = latent_table(n=20, delta_norm=np.full(20, 0.95))
+    table = table.assign(nu_error=np.nan, nu_reconstruction=0.5)
+    run = write_run(tmp_path / "pair", {"pt_it": Counter({"mathematics": 7})}, latents=table)
+    answer = OnePair().analyse({"pair": run}, {}).answer
+    assert "among 20 with delta_norm above 0.9, nu_error is known for 0, too few to judge" in answer
+    assert "nu_reconstruction is the same for all, so it separates nothing" in answer
+    assert "nan" not in answer

@@ -29,3 +29,27 @@ def test_the_published_counts_agree_with_themselves_and_exclude_nothing(make_run
     assert all(row["inside"] in (True, None) for row in rows.values())
     assert not any(row["excludes_zero"] for row in rows.values())
     assert "113 and 92 against the published 113 and 92, which fit ours" in found.answer
+
+
+def test_a_change_of_exactly_nothing_has_no_sign(make_run) -> None:
+    same = {"translation": 3, "other": 7}
+    found = Paper().analyse({"comparison": make_run("comparison", same, same)}, {})
+    rows = {row["name"]: row for row in found.numbers["changes"]}
+    assert rows["linguistic_multilingual"]["change"] == 0
+    assert all(row["same_sign"] is None for row in rows.values())
+    assert "none has a sign here" in found.answer
+
+
+def test_new_and_empty_categories_are_told_as_in_the_delta_table(make_run) -> None:
+    run = make_run("comparison", {"other": 7}, {"translation": 3, "other": 7})
+    table = Paper().analyse({"comparison": run}, {}).charts[0].table
+    assert table is not None
+    cells = [[cell.text for cell in row.cells] for row in table.rows]
+    assert {tuple(row[2:4]) for row in cells if row[4:6] == ["0", "0"]} == {("none in either", "no interval")}
+    (new,) = {row[2] for row in cells if row[4:6] == ["3", "0"]}
+    assert new == "new (3 vs 0)"
+
+
+def test_nothing_labelled_is_no_verdict(make_run) -> None:
+    answer = Paper().analyse({"comparison": make_run("comparison", {}, {})}, {}).answer
+    assert "none has a sign here, and none can be held against an interval of ours" in answer

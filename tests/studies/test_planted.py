@@ -38,3 +38,16 @@ def test_the_plan_has_one_step_per_seed_and_nothing_else() -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=r"study.only=\['gated'\]: choose from l1, topk"):
         plan(experiment("experiment=planted", "study.only=[gated]"))
+
+
+def test_a_seed_without_a_score_is_left_out_and_no_score_is_no_verdict(tmp_path: Path) -> None:
+    nothing = float("nan")
+    some = {"seed_0": table(tmp_path / "a", 0, 1.0), "seed_1": table(tmp_path / "b", 1, nothing)}
+    found = PlantedTruth().analyse({}, some)
+    assert "1.000 for latents of 1 % of tokens and more (reaches" in found.answer
+    figure = found.charts[0].figure
+    assert figure is not None
+    assert figure.data[0].x == (1.0,)
+    answer = PlantedTruth().analyse({}, {"seed_0": table(tmp_path / "c", 0, nothing)}).answer
+    assert "unknown for latents of 0.5 % of tokens (cannot be held against the 0.85 asked for" in answer
+    assert "nan" not in answer

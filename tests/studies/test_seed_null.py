@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossdiff.studies.seed_null import spread
+from crossdiff.studies.seed_null import SeedNull, _answer, interval_calls, spread
 from tests.composed import experiment
 
 
@@ -29,3 +29,20 @@ def test_the_spread_is_about_no_change() -> None:
     assert found["log_deviation"] == pytest.approx(np.log(2) * np.sqrt(2 / 3))
     assert found["change_low"] == pytest.approx(-0.5, abs=0.03)
     assert spread(np.full((1, 2), np.nan))["n_changes"] == 0
+
+
+def test_only_categories_that_are_tested_count_as_calls(make_run) -> None:
+    outside = make_run("outside", {"other": 50}, {"uninterpretable": 50})
+    assert interval_calls({"a": outside}) == {"n_intervals": 0, "n_clear": 0, "n_significant": 0}
+    assert "nothing to show" in SeedNull().analyse({"a": outside}, {}).answer
+
+
+def test_a_category_that_one_seed_alone_has_is_a_call(make_run) -> None:
+    run = make_run("run", {"other": 50}, {"mathematics": 30, "other": 20})
+    assert interval_calls({"a": run}) == {"n_intervals": 1, "n_clear": 1, "n_significant": 1}
+
+
+def test_small_changes_are_told_without_a_minus_zero() -> None:
+    numbers = {"n_changes": 3, "n_clear": 0, "n_intervals": 5, "n_significant": 0}
+    answer = _answer({**numbers, "change_low": -0.001, "change_high": 0.002})
+    assert answer.endswith("95 % of the changes lie between 0% and 0%.")

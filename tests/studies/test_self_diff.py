@@ -39,6 +39,8 @@ def test_the_rate_pools_both_sides_of_all_seeds(tmp_path: Path) -> None:
 def test_nothing_alive_is_said(tmp_path: Path) -> None:
     found = SelfDiff().analyse({}, {"seed_0": record(tmp_path / "a", tuned=0, base=0, alive=0)})
     assert "says nothing" in found.answer
+    assert found.notes == ("95 % interval of the rate per 1,000: unknown (exact, Poisson).",)
+    assert found.tiles[0]["value"] == "unknown per 1,000 alive"
 
 
 def test_the_plan_harvests_one_model_and_trains_one_crosscoder_per_seed() -> None:

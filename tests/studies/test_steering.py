@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from crossdiff.io.tables import write_json
+from crossdiff.studies.steered_pair import _removal
 from crossdiff.studies.steering import Steering
 from tests.composed import experiment
 
@@ -93,3 +94,10 @@ def test_every_pair_is_steered_after_its_annotation() -> None:
 def test_doses_that_test_nothing_are_refused(doses: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Steering(**{**STUDY.model_dump(), "doses": doses})
+
+
+def test_rates_of_no_answer_are_unknown() -> None:
+    nothing = dict.fromkeys(("rate", "low", "high"), float("nan"))
+    rates = {f"rates_{kind}": {"0": nothing, "removed": nothing} for kind in ("latents", "random")}
+    sentence = _removal(rates)
+    assert sentence.startswith("Shown in unknown (unknown) of answers before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crossdiff.taxonomy.deltas import category_deltas
+from crossdiff.taxonomy.scheme import PaperTaxonomy
 from crossdiff.taxonomy.verdict import verdict
 
 
@@ -23,3 +24,10 @@ def test_a_large_change_is_named_with_its_counts() -> None:
 def test_empty_sides_are_named() -> None:
     assert "reference pair has no labelled" in verdict(category_deltas([], ["translation"]))
     assert "reference and the treatment" in verdict(category_deltas([], []))
+
+
+def test_labels_outside_every_category_are_no_comparison() -> None:
+    taxonomy = PaperTaxonomy().load()
+    sentence = verdict(category_deltas(["other"] * 5, ["uninterpretable"] * 4, taxonomy=taxonomy))
+    assert sentence.startswith("no comparison is possible: no labelled exclusive latent of either pair is in")
+    assert "nan" not in sentence

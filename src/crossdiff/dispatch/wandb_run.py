@@ -105,7 +105,9 @@ def tables(folder: Path) -> dict[str, Any]:
     import pandas as pd
     import wandb
 
-    found = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("deltas*.csv"))}
+    from crossdiff.report.frames import read_deltas
+
+    found = {path.stem: read_deltas(path) for path in sorted(folder.glob("deltas*.csv"))}
     found |= {path.stem: pd.read_parquet(path) for path in folder.glob("latents.parquet")}
     return {
         f"tables/{name}": wandb.Table(dataframe=frame.astype(object).where(frame.notna(), None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,14 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def read_deltas(path: Path) -> pd.DataFrame:
+    """A delta table from its CSV file; only empty cells are missing, so a category may be called `null`."""
+    import pandas as pd
+
+    texts: dict[Any, Any] = {"level": str, "name": str, "parent": str}
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:

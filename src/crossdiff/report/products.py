@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table
+from crossdiff.report.frames import read_deltas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,11 +64,9 @@ class RunProducts:
 
     def deltas(self) -> pd.DataFrame:
         """The delta table of a run with a comparison."""
-        import pandas as pd
-
         if self.comparison is None:
             raise ValueError(
                 f"run {self.name!r} compares no two pairs, so it has no deltas; give comparison=... "
                 "(two pairs against a shared base) instead of model_pair=..."
             )
-        return pd.read_csv(self.folder / "deltas.csv")
+        return read_deltas(self.folder / "deltas.csv")

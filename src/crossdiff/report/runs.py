@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.report.figures.rows import DeltaRow, delta_rows
+from crossdiff.report.frames import read_deltas
 from crossdiff.report.summary import VERSION
 
 Setting = str | int | float | bool | None
@@ -102,8 +103,6 @@ def _read(folder: Path, name: str) -> Run:
 
 
 def _deltas(path: Path) -> tuple[DeltaRow, ...]:
-    import pandas as pd
-
     if not path.is_file():
         raise ValueError(f"{path} is missing though the run compared two pairs; run that command again")
-    return tuple(delta_rows(pd.read_csv(path)))
+    return tuple(delta_rows(read_deltas(path)))

@@ -12,7 +12,7 @@ from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.resources import StageName
 from crossdiff.io.tables import read_json, read_jsonl, read_table
 from crossdiff.report.figures.rows import DeltaRow, delta_rows
-from crossdiff.report.frames import rows_of, where
+from crossdiff.report.frames import read_deltas, rows_of, where
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,15 +149,13 @@ def _annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
 def _comparison(
     parents: Mapping[str, Path], reference: str | None, treatment: str | None
 ) -> ComparisonSource | None:
-    import pandas as pd
-
     if "compare" not in parents or reference is None or treatment is None:
         return None
     folder = parents["compare"]
     return ComparisonSource(
         reference=reference,
         treatment=treatment,
-        deltas=pd.read_csv(folder / "deltas.csv", keep_default_na=True),
+        deltas=read_deltas(folder / "deltas.csv"),
         facts=_json(folder, "comparison.json") or {},
         rates=_json(parents.get("organism"), "rates.json"),
     )

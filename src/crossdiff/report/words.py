@@ -37,13 +37,33 @@ def number(value: Any, digits: int = 3) -> str:
         case float():
             if math.isnan(value):
                 return "–"
-            return f"{value:,.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+            rounded = float(f"{value:.{digits}g}") + 0.0
+            return f"{rounded:,.{digits}g}" if abs(rounded) < 10**digits else f"{value:,.0f}"
     return str(value)
 
 
+def told(value: float | None, form: str = ".2f") -> str:
+    """A figure inside a sentence, `form` as in f-strings: `unknown` if it is not finite, no minus zero."""
+    if value is None or not math.isfinite(value):
+        return "unknown"
+    text = format(value, form)
+    if not any(digit in text for digit in "123456789"):
+        return text.lstrip("+-")
+    return f"−{text[1:]}" if text.startswith("-") else text
+
+
+def between(low: float | None, high: float | None, form: str = ".2f") -> str:
+    """`0.20 to 0.45`; `unknown` where either bound is."""
+    texts = told(low, form), told(high, form)
+    return "unknown" if "unknown" in texts else " to ".join(texts)
+
+
 def share(value: float | None) -> str:
-    """A share as a percentage with one digit, `–` when missing."""
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
+    """A share as a percentage with one digit, `–` when missing, `< 0.1 %` for a little more than nothing."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = told(100 * value, ".1f")
+    return "< 0.1 %" if value > 0 and text == "0.0" else f"{text} %"
 
 
 def duration(seconds: float | None) -> str:

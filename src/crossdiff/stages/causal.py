@@ -23,6 +23,7 @@ from crossdiff.io.progress import track
 from crossdiff.io.tables import read_table, write_json
 from crossdiff.models.causal import CausalModel, load_causal
 from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.report.words import finite
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
 
@@ -101,7 +102,7 @@ def run(inputs: CausalInputs, parents: Mapping[str, Path], draft: Path, runtime:
         **_matching(draws),
         "places": found,
     }
-    write_json(record, draft / "causal.json")
+    write_json(finite(record), draft / "causal.json")
     return {"n_exclusive": len(chosen), **{f"beaten_{i}": v["beaten"] for i, v in enumerate(found.values())}}
 
 

@@ -24,7 +24,7 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.train import TrainInputs
 from crossdiff.training.settings import TrainingSettings
 
-VERSION = 2
+VERSION = 3
 Changes = Mapping[str, Any]
 """Fields of the experiment that a run of the study sets anew."""
 

@@ -13,6 +13,7 @@ from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, LargestK, Sparsity,
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval
 
@@ -115,7 +116,7 @@ def _quality(found: Mapping[str, Mapping[str, Any]], table: tables.Table) -> Cha
     from crossdiff.report.figures.curves import Point, rows
 
     def points(column: str) -> list[Point]:
-        return [Point(_plain(name), each[column]) for name, each in found.items()]
+        return [Point(_plain(name), _number(each[column])) for name, each in found.items()]
 
     figure = rows({"base": points("fve_base"), "tuned": points("fve_tuned")}, x_title="FVE", zero=False)
     caption = "Fraction of variance explained on held-out tokens, per model; all figures in the table."
@@ -127,13 +128,31 @@ def _answer(found: Mapping[str, Mapping[str, Any]]) -> str:
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     low = count_interval(counts[most])[0] > count_interval(counts[least])[1]
     clear = "more than counting noise" if low else "within counting noise"
-    worst = {name: min(each["fve_base"], each["fve_tuned"]) for name, each in found.items()}
-    best = max(worst, key=worst.__getitem__)
-    return (
-        f"Over {len(found)} choices the tuned-exclusive latents number {counts[least]} ({_plain(least)}) to "
-        f"{counts[most]} ({_plain(most)}), {clear}; the worse model's FVE is best with {_plain(best)} "
-        f"({worst[best]:.3f}) and lowest at {min(worst.values()):.3f}."
+    spanned = (
+        f"{counts[least]} ({_plain(least)}) to {counts[most]} ({_plain(most)}), {clear}"
+        if counts[least] < counts[most]
+        else f"{counts[most]} with every one"
     )
+    start = f"Over {len(found)} choices the tuned-exclusive latents number {spanned}; the worse model's FVE"
+    worst = {name: _worse(each) for name, each in found.items()}
+    known = {name: value for name, value in worst.items() if value == value}
+    if not known:
+        return f"{start} is unknown."
+    best = max(known, key=known.__getitem__)
+    return (
+        f"{start} is best with {_plain(best)} ({told(known[best], '.3f')}) and lowest at "
+        f"{told(min(known.values()), '.3f')}."
+    )
+
+
+def _worse(each: Mapping[str, Any]) -> float:
+    """The lower FVE of both models; NaN where either is unknown."""
+    both = [_number(each["fve_base"]), _number(each["fve_tuned"])]
+    return min(both) if all(value == value for value in both) else float("nan")
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _plain(name: str) -> str:

@@ -16,7 +16,7 @@ from crossdiff.models.pair import fingerprint
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import readable
+from crossdiff.report.words import between, readable, told
 from crossdiff.stages.generate import GenerateInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.studies.changes import CategoryCounts
@@ -202,7 +202,7 @@ def _answer(against: Mapping[str, Mapping[str, float]], pooled: Sequence[Mapping
 def _told(against: Mapping[str, Mapping[str, float]]) -> str:
     parts = []
     for name, each in against.items():
-        if each["rho"] != each["rho"]:
+        if any(each[key] != each[key] for key in ("rho", "ci_low", "ci_high")):
             parts.append(
                 f"whether latent changes go with the change of {name} is unknown ({each['n']} points)"
             )
@@ -212,8 +212,8 @@ def _told(against: Mapping[str, Mapping[str, float]]) -> str:
         else:
             verdict = "run against" if each["ci_high"] < 0 else "show no relation to"
         parts.append(
-            f"latent changes {verdict} the change of {name} (rho {each['rho']:+.2f}, 95 % interval "
-            f"{each['ci_low']:+.2f} to {each['ci_high']:+.2f})"
+            f"latent changes {verdict} the change of {name} (rho {told(each['rho'], '+.2f')}, "
+            f"95 % interval {between(each['ci_low'], each['ci_high'], '+.2f')})"
         )
     text = ", and ".join(parts)
     return text[:1].upper() + text[1:]

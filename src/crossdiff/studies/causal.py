@@ -11,6 +11,7 @@ from pydantic import Field
 from crossdiff.io.tables import read_json
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import between, told
 from crossdiff.stages.causal import WHERE, CausalInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.studies.counts import tile
@@ -88,10 +89,13 @@ def _sentence(pair: str, record: Mapping[str, Any]) -> str:
         if found["beaten"] is None:
             parts.append(f"no {where} in these documents")
             continue
+        if found["closed_exclusive"] is None:
+            parts.append(f"no gap at {where}, where both models predict alike")
+            continue
         parts.append(
-            f"{found['closed_exclusive']:.0%} of the gap at {where} (random sets "
-            f"{found['closed_random_mean']:.0%} on average, {found['beaten']} of {found['n_draws']} beaten; "
-            f"all latents {found['closed_all']:.0%})"
+            f"{told(found['closed_exclusive'], '.0%')} of the gap at {where} (random sets "
+            f"{told(found['closed_random_mean'], '.0%')} on average, {found['beaten']} of {found['n_draws']} "
+            f"beaten; all latents {told(found['closed_all'], '.0%')})"
         )
     return f"{pair}: its {record['n_exclusive']} exclusive latents close {'; '.join(parts)}."
 
@@ -100,8 +104,8 @@ def _note(pair: str, record: Mapping[str, Any]) -> str:
     density, energy = record["density_ratio"], record["energy_ratio"]
     return (
         f"{pair}: {record['draws_within_tolerance']} of {record['n_draws']} random sets match the exclusive "
-        f"one within {record['tolerance']:.0%} in summed density ({density[0]:.2f} to {density[1]:.2f} of "
-        f"it) and energy ({energy[0]:.2f} to {energy[1]:.2f}); {record['latents_alike']:.0%} of their "
+        f"one within {record['tolerance']:.0%} in summed density ({between(*density)} of it) and energy "
+        f"({between(*energy)}); {told(record['latents_alike'], '.0%')} of their "
         "latents match one by one."
     )
 
@@ -110,8 +114,8 @@ def _tiles(pair: str, record: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         tile(
             f"{pair}, {where}",
-            f"{found['margin']:+.1%}",
-            f"{found['margin_low']:+.1%} to {found['margin_high']:+.1%}",
+            told(found["margin"], "+.1%"),
+            between(found["margin_low"], found["margin_high"], "+.1%"),
         )
         for where, found in record["places"].items()
         if found["beaten"] is not None

@@ -47,13 +47,15 @@ class CategoryCounts:
         return self.counts.sum(axis=2) + self.rest
 
     def log_changes(self) -> Float[NDArray, "run category"]:
-        """Log ratio of shares, 1/2 added to counts and totals; NaN where neither pair has the category."""
+        """Log ratio of shares, 1/2 added to counts and totals; NaN where neither pair has the category, or
+        where one pair has no labelled latent at all."""
         totals = self.totals
         logs = [
             log_ratio(counts[1], counts[0], n_treatment=int(total[1]), n_reference=int(total[0]))
             for counts, total in zip(self.counts, totals, strict=True)
         ]
-        return np.where(self.counts.sum(axis=1) > 0, np.array(logs), np.nan)
+        known = (self.counts.sum(axis=1) > 0) & (totals > 0).all(axis=1, keepdims=True)
+        return np.where(known, np.array(logs), np.nan)
 
     def changes(self) -> Float[NDArray, "run category"]:
         """The same as relative changes (the log ratio's exponential, minus 1)."""

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MOVED = ("name", "count_reference", "count_treatment", "p_value", "q_value")
+MOVED = (
+    "name", "count_reference", "total_reference", "count_treatment", "total_treatment", "p_value", "q_value",
+)  # fmt: skip
 
 
 class Composition(Settings):
@@ -98,6 +100,8 @@ def _table(first: str, found: Mapping[str, pd.DataFrame]) -> Chart:
         for row in frame.to_dict("records"):
             before, after = int(row["count_reference"]), int(row["count_treatment"])
             fate = "appears" if not before and after else "vanishes" if before and not after else ""
+            if not _labelled(frame):
+                fate = "unknown"
             if before or after:
                 rows.append(
                     [name, readable(row["name"]), before, after, fate, row["p_value"], row["q_value"]]
@@ -108,9 +112,18 @@ def _table(first: str, found: Mapping[str, pd.DataFrame]) -> Chart:
     return Chart("fates", f"Categories against corpus {first}", caption, table=table)
 
 
+def _labelled(frame: pd.DataFrame) -> bool:
+    """Whether both corpora have a labelled latent, without which nothing appears and nothing vanishes."""
+    return bool((frame.total_reference > 0).any() and (frame.total_treatment > 0).any())
+
+
 def _answer(first: str, found: Mapping[str, pd.DataFrame]) -> str:
     parts = []
     for name, frame in found.items():
+        if not _labelled(frame):
+            without = name if (frame.total_reference > 0).any() else first
+            parts.append(f"on {name} nothing can be said ({without} has no labelled exclusive latent)")
+            continue
         appear = int(((frame.count_reference == 0) & (frame.count_treatment > 0)).sum())
         vanish = int(((frame.count_reference > 0) & (frame.count_treatment == 0)).sum())
         clear = int((frame.q_value < 0.05).sum())

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval, tile
 from crossdiff.studies.pairs import direct_pair, three_models
@@ -103,6 +104,12 @@ def _answer(direct: str, found: Mapping[str, Any], fewer: Mapping[str, Any]) -> 
     parts = [f"{each['other']} of {pair}{_p(each['p'])}" for pair, each in fewer.items()]
     smaller = all(each["p"] is not None and each["p"] < 0.05 for each in fewer.values())
     verdict = "fewer than either" if smaller else "not clearly fewer than each"
+    start = (
+        f"The direct pair {direct} has {own['n_exclusive']} tuned-exclusive latents, {verdict} base "
+        f"comparison ({' and '.join(parts)})"
+    )
+    if not own["n_alive"]:
+        return f"{start}; none of its latents was ever active, so its norms say nothing."
     empty = own["n_below_0.1"] == 0 and own["n_above_0.9"] == 0
     bins = (
         "its outer norm bins are empty"
@@ -110,11 +117,8 @@ def _answer(direct: str, found: Mapping[str, Any], fewer: Mapping[str, Any]) -> 
         else f"its outer norm bins hold {own['n_below_0.1']} and {own['n_above_0.9']}"
     )
     close = "this pair is too similar" if own["verdict"] == "too_similar" else "it is not called too similar"
-    return (
-        f"The direct pair {direct} has {own['n_exclusive']} tuned-exclusive latents, {verdict} base "
-        f"comparison ({' and '.join(parts)}); {bins}, {own['share_0.3_0.6']:.0%} lie in 0.3 to 0.6, "
-        f"and {close} by its norms."
-    )
+    middle = told(own["share_0.3_0.6"], ".0%")
+    return f"{start}; {bins}, {middle} lie in 0.3 to 0.6, and {close} by its norms."
 
 
 def _p(value: float | None) -> str:

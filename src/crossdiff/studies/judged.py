@@ -52,4 +52,5 @@ def judge_notes(records: Iterable[Mapping[str, Any]]) -> list[str]:
     others = ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if state != "ok")
     left_out = f"{others}: left out of the rates" if others else "none left out"
     text = f"The annotator judged {n_judged} of {states.total()} answers ({left_out})"
-    return [f"{text}; {n_alike} of {n_judged} verdicts are those of the rules."]
+    alike = f"{n_alike} of {n_judged} verdicts are those of the rules" if n_judged else "none has a verdict"
+    return [f"{text}; {alike}."]

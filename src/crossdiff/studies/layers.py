@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import between, told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts, stability
 from crossdiff.studies.counts import counts_chart, tile
@@ -101,25 +102,28 @@ def _answer(stable: Mapping[str, Any], layers: tuple[int, ...]) -> str:
     listed = ", ".join(map(str, layers))
     if not stable["judged"]:
         return f"Layers {listed} share no category that could be judged: stability of signs is unknown."
-    verdict = "more than" if stable["share_low"] * stable["judged"] > stable["chance"] else "no more than"
+    least = stable["share_low"] * stable["judged"]
+    if least != least:
+        verdict = "whether that is more than chance explains cannot be said"
+    else:
+        verdict = f"this is {'more' if least > stable['chance'] else 'no more'} than chance explains"
     return (
         f"On this comparison, {stable['kept']} of {stable['judged']} categories keep their sign across "
-        f"layers {listed}; chance alone would keep {stable['chance']:.1f}, "
-        f"so this is {verdict} chance explains."
+        f"layers {listed}; chance alone would keep {told(stable['chance'], '.1f')}, so {verdict}."
     )
 
 
 def _note(stable: Mapping[str, Any]) -> str:
     return (
-        f"95 % interval of the share that keeps its sign: {stable['share_low']:.0%} to "
-        f"{stable['share_high']:.0%} (latents resampled); chance: every run's changes shuffled over "
-        "its categories."
+        "95 % interval of the share that keeps its sign: "
+        f"{between(stable['share_low'], stable['share_high'], '.0%')} (latents resampled); chance: every "
+        "run's changes shuffled over its categories."
     )
 
 
 def _tiles(stable: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     return (
         tile("Categories that keep their sign", f"{stable['kept']} of {stable['judged']}", "in every run"),
-        tile("By chance", f"{stable['chance']:.1f}", "mean over shuffles"),
-        tile("Rank correlation of two runs", f"{stable['spearman']:+.2f}", "mean over all two runs"),
+        tile("By chance", told(stable["chance"], ".1f"), "mean over shuffles"),
+        tile("Rank correlation of two runs", told(stable["spearman"], "+.2f"), "mean over all two runs"),
     )

@@ -16,6 +16,7 @@ from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.frames import alive, values
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval, tile
 from crossdiff.studies.spread import norm_chart, scatter_chart, spread
@@ -85,7 +86,7 @@ def separation(latents: pd.DataFrame, *, above: float, seed: int = 0, draws: int
         column = values(chosen, name)
         known = column[np.isfinite(column)]
         value, low, high = (float("nan"),) * 3
-        if len(known) >= FEWEST:
+        if len(known) >= FEWEST and np.ptp(known) > 0:
             value = bimodality(known)
             drawn = [bimodality(generator.choice(known, len(known))) for _ in range(draws)]
             low, high = (float(bound) for bound in np.nanpercentile(drawn, [2.5, 97.5]))
@@ -123,14 +124,18 @@ def _answer(pair: str, n_exclusive: int, found: Mapping[str, Any], *, above: flo
             f"{start}; only {found['n_judged']} have delta_norm above {above:g}, too few to say whether "
             "the nu scatter separates."
         )
-    parts = []
-    for name in ("nu_error", "nu_reconstruction"):
-        each = found[name]
-        if each["ci_low"] > TWO_MODES:
-            verdict = "separates into two groups"
-        elif each["ci_high"] < TWO_MODES:
-            verdict = "is one group"
-        else:
-            verdict = "is undecided"
-        parts.append(f"{name} {verdict} (bimodality {each['bimodality']:.2f})")
+    parts = [f"{name} {_verdict(found[name])}" for name in ("nu_error", "nu_reconstruction")]
     return f"{start}; among {found['n_judged']} with delta_norm above {above:g}, {' and '.join(parts)}."
+
+
+def _verdict(each: Mapping[str, Any]) -> str:
+    """What one ratio says; too few latents that have it, or one value for all of them, say nothing."""
+    if each["n"] < FEWEST:
+        return f"is known for {each['n']}, too few to judge"
+    if each["bimodality"] != each["bimodality"]:
+        return "is the same for all, so it separates nothing"
+    if each["ci_low"] > TWO_MODES:
+        verdict = "separates into two groups"
+    else:
+        verdict = "is one group" if each["ci_high"] < TWO_MODES else "is undecided"
+    return f"{verdict} (bimodality {told(each['bimodality'])})"

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossdiff.report import tables
+from crossdiff.report.figures.rows import delta_rows, log2_factor
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.frames import where
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import change_text
+from crossdiff.report.words import change_text, finite, told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval, tile
 from crossdiff.studies.pairs import three_models
@@ -38,10 +40,9 @@ class Paper(Study):
         notes = [f"Published numbers: {published().source}; {published().where}."]
         if run.comparison and run.comparison.get("planted"):
             rho = (run.comparison.get("spearman") or {}).get("rho")
-            correlation = "unknown" if rho is None else f"{rho:+.2f}"
             notes.append(
                 "These are the toy's models: what was planted in them, not the publication, is their truth "
-                f"(rank correlation of recovered with planted change: {correlation})."
+                f"(rank correlation of recovered with planted change: {told(rho, '+.2f')})."
             )
         return Findings(
             _answer(rows, counts),
@@ -58,44 +59,45 @@ class Paper(Study):
 
 
 def _beside(change: PublishedChange, deltas: pd.DataFrame) -> dict[str, Any]:
-    """The published change and ours; `inside`: the published one lies in our interval, None if unknown."""
-    own = deltas[(deltas.level == change.level) & (deltas.name == change.name)]
+    """The published change and ours; `inside`: the published one lies in our interval, None if unknown.
+
+    `same_sign` is None for a change of exactly 0 too: it has no sign.
+    """
+    own = where(deltas, level=change.level, name=change.name)
     if own.empty:
         raise ValueError(
             f"the taxonomy of this run has no {change.level} {change.name!r}, which is held against a "
             "published change; use taxonomy=paper with this study"
         )
-    row = own.iloc[0]
-    low, high = float(row.ci_low), float(row.ci_high)
+    (row,) = delta_rows(own)
+    low, high = row.interval
     known = low == low and high == high
+    signed = row.change == row.change and row.change != 0
     return {
         "name": change.name,
         "published_as": change.published,
         "published": change.change,
-        "change": float(row.relative_change),
+        "change": row.change,
+        "text": row.text,
+        "interval": row.interval_text(),
+        "log2_ratio": row.value,
         "ci_low": low,
         "ci_high": high,
-        "count_reference": int(row.count_reference),
-        "count_treatment": int(row.count_treatment),
-        "p_value": float(row.p_value),
-        "same_sign": None
-        if row.relative_change != row.relative_change
-        else bool((row.relative_change > 0) == (change.change > 0)),
-        "inside": bool(low <= change.change <= high) if known else None,
-        "excludes_zero": bool(low > 0 or high < 0) if known else None,
+        "count_reference": row.counts[0],
+        "count_treatment": row.counts[1],
+        "p_value": row.p_value,
+        "same_sign": (row.change > 0) == (change.change > 0) if signed else None,
+        "inside": low <= change.change <= high if known else None,
+        "excludes_zero": not row.holds_zero if known else None,
     }
 
 
 def _chart(rows: list[dict[str, Any]]) -> Chart:
     from crossdiff.report.figures.curves import Point
     from crossdiff.report.figures.curves import rows as dots
-    from crossdiff.report.figures.rows import log2_factor
-
-    def bound(value: float) -> float:
-        return log2_factor(value) if value == value else value
 
     own = [
-        Point(r["published_as"], log2_factor(r["change"]), bound(r["ci_low"]), bound(r["ci_high"]))
+        Point(r["published_as"], r["log2_ratio"], log2_factor(r["ci_low"]), log2_factor(r["ci_high"]))
         for r in rows
     ]
     theirs = [Point(row["published_as"], log2_factor(row["published"])) for row in rows]
@@ -104,8 +106,8 @@ def _chart(rows: list[dict[str, Any]]) -> Chart:
         [
             row["published_as"],
             tables.Cell(change_text(row["published"]), sort=row["published"]),
-            tables.Cell(change_text(row["change"]), sort=_finite(row["change"])),
-            f"{change_text(row['ci_low'])} to {change_text(row['ci_high'])}",
+            tables.Cell(row["text"], sort=finite(row["change"])),
+            row["interval"],
             row["count_treatment"], row["count_reference"], row["p_value"],
             {True: "yes", False: "no", None: "unknown"}[row["inside"]],
         ]
@@ -121,10 +123,6 @@ def _chart(rows: list[dict[str, Any]]) -> Chart:
     )
 
 
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
-
-
 def _answer(rows: list[dict[str, Any]], counts: Mapping[str, int]) -> str:
     signs = [row["same_sign"] for row in rows if row["same_sign"] is not None]
     inside = [row["inside"] for row in rows if row["inside"] is not None]
@@ -132,10 +130,14 @@ def _answer(rows: list[dict[str, Any]], counts: Mapping[str, int]) -> str:
     given = published().exclusive
     bounds = [count_interval(count) for count in counts.values()]
     fits = all(low <= given[side] <= high for side, (low, high) in zip(counts, bounds, strict=True))
+    shown = f"{sum(signs)} of the {len(signs)} with a sign here have it" if signs else "none has a sign here"
+    held = (
+        f"{sum(inside)} of {len(inside)} lie inside our intervals, and {clear} of our own exclude zero"
+        if inside
+        else "and none can be held against an interval of ours"
+    )
     return (
-        f"Of {len(rows)} published changes, {sum(signs)} of the {len(signs)} with a sign here have it, "
-        f"{sum(inside)} of {len(inside)} lie inside our intervals, and {clear} of our own changes exclude "
-        f"zero; exclusive latents number {counts['reference']} and {counts['treatment']} against the "
-        f"published {given['reference']} and {given['treatment']}, which "
-        f"{'fit' if fits else 'do not both fit'} ours."
+        f"Of {len(rows)} published changes, {shown}, {held}; exclusive latents number {counts['reference']} "
+        f"and {counts['treatment']} against the published {given['reference']} and {given['treatment']}, "
+        f"which {'fit' if fits else 'do not both fit'} ours."
     )

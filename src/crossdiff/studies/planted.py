@@ -13,6 +13,7 @@ from crossdiff.organisms.planted import PlantedSettings
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.frames import values, where
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import told
 from crossdiff.stages.planted import Contender, PlantedInputs, contenders
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
 from crossdiff.studies.counts import tile
@@ -107,9 +108,16 @@ def _kinds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _mean(part: pd.DataFrame, column: str) -> float:
     """Mean over the seeds that have a value; NaN where none has."""
+    return _over_seeds(part, column)[0]
+
+
+def _over_seeds(part: pd.DataFrame, column: str) -> tuple[float, float, float]:
+    """Mean, lowest and highest over the seeds that have a value; NaN where none has."""
     found = values(part, column)
     found = found[~np.isnan(found)]
-    return float(found.mean()) if len(found) else float("nan")
+    if not len(found):
+        return float("nan"), float("nan"), float("nan")
+    return float(found.mean()), float(found.min()), float(found.max())
 
 
 def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -123,9 +131,11 @@ def _answer(means: Mapping[str, Mapping[str, float]]) -> str:
     for group, words in GROUPS.items():
         found = row[f"scaling_f1_{group}"]
         verdict = "reaches" if found >= REQUIRED[group] else "misses"
+        if found != found:
+            verdict = "cannot be held against"
         parts.append(
-            f"{found:.3f} for latents of {words} ({verdict} the {REQUIRED[group]} asked for; "
-            f"by norm alone {row[f'norm_f1_{group}']:.3f})"
+            f"{told(found, '.3f')} for latents of {words} ({verdict} the {REQUIRED[group]} asked for; "
+            f"by norm alone {told(row[f'norm_f1_{group}'], '.3f')})"
         )
     return f"With {name} the tuned-only call by latent scaling has an F1 of {' and '.join(parts)}."
 
@@ -142,8 +152,7 @@ def _chart(rows: pd.DataFrame, group: str) -> Chart:
     series = {words: [] for words in METHODS.values()}
     for method, words in METHODS.items():
         for name, part in _kinds(rows).items():
-            found = values(part, f"{method}_f1_{group}")
-            series[words].append(Point(name, float(found.mean()), float(found.min()), float(found.max())))
+            series[words].append(Point(name, *_over_seeds(part, f"{method}_f1_{group}")))
     return Chart(
         f"f1_{group}",
         f"F1 of the tuned-only call, planted latents of {GROUPS[group]}",
@@ -165,7 +174,7 @@ def _calls(rows: pd.DataFrame) -> Table:
             cells: list[Any] = [name, words]
             for group in GROUPS:
                 cells += [_mean(part, f"{method}_{f}_{group}") for f in ("precision", "recall", "f1")]
-                cells.append(float(values(part, f"{method}_f1_{group}").min()))
+                cells.append(_over_seeds(part, f"{method}_f1_{group}")[1])
             cells += [_mean(part, f"{method}_called_{k}") for k in ("shrunken", "decoupled", "unmatched")]
             body.append(cells)
     figures = ("precision", "recall", "F1", "lowest F1")

@@ -13,10 +13,12 @@ from crossdiff.models.pair import ModelPair
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.frames import known, rows_of, where
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts
 from crossdiff.studies.counts import counts_chart, tile
 from crossdiff.studies.layers import changes_chart
+from crossdiff.taxonomy.scheme import RESERVED
 from crossdiff.taxonomy.seed_null import SeedNullChanges
 
 if TYPE_CHECKING:
@@ -79,10 +81,15 @@ def spread(logs: NDArray) -> dict[str, Any]:
 
 
 def interval_calls(runs: Mapping[str, RunProducts]) -> dict[str, int]:
-    """Categories whose 95 % interval excludes no change, and those below 5 % corrected for many tests."""
+    """Categories whose 95 % interval excludes no change, and those below 5 % corrected for many tests.
+
+    `other` and `uninterpretable` are left out: their q is always NaN, so they belong to no family of tests.
+    An interval without an upper limit (no latent in the reference) counts like any other.
+    """
     n_intervals = n_clear = n_significant = 0
     for run in runs.values():
-        rows = rows_of(known(where(run.deltas(), level="category"), "ci_low", "ci_high"))
+        found = rows_of(known(where(run.deltas(), level="category"), "ci_low"))
+        rows = [row for row in found if row.name not in RESERVED]
         n_intervals += len(rows)
         n_clear += sum(row.ci_low > 0 or row.ci_high < 0 for row in rows)
         n_significant += sum(row.q_value < 0.05 for row in rows)
@@ -100,12 +107,12 @@ def twins(run: RunProducts) -> dict[str, Any]:
 
 def _answer(numbers: Mapping[str, Any]) -> str:
     if not numbers["n_changes"]:
-        return "No category has a labelled exclusive latent, so the null has nothing to show."
+        return "No comparison has a labelled exclusive latent in a category, so the null has nothing to show."
     return (
         f"Between crosscoders that differ in their seed alone, {numbers['n_clear']} of "
         f"{numbers['n_intervals']} category intervals exclude no change (5 % are expected) and "
         f"{numbers['n_significant']} pass correction; 95 % of the changes lie between "
-        f"{numbers['change_low']:+.0%} and {numbers['change_high']:+.0%}."
+        f"{told(numbers['change_low'], '+.0%')} and {told(numbers['change_high'], '+.0%')}."
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from crossdiff.io.tables import read_json
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import between, told
 from crossdiff.stages.self_diff import SelfDiffInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.counts import count_interval, tile
@@ -72,8 +73,8 @@ class SelfDiff(Study):
         numbers = {"n_exclusive": count, "n_alive": alive, "per_1000": rate, "low": low, "high": high}
         return Findings(
             _answer(count, alive, rate, len(found)),
-            notes=(f"95 % interval of the rate: {low:.2f} to {high:.2f} per 1,000 (exact, Poisson).",),
-            tiles=(tile("False exclusive calls", f"{rate:.2f} per 1,000 alive", f"{count} of {alive:,}"),),
+            notes=(f"95 % interval of the rate per 1,000: {between(low, high)} (exact, Poisson).",),
+            tiles=(tile("False exclusive calls", f"{told(rate)} per 1,000 alive", f"{count} of {alive:,}"),),
             charts=(_chart(found),),
             numbers={**numbers, "seeds": found},
         )

@@ -10,6 +10,7 @@ from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
+from crossdiff.report.words import told
 from crossdiff.stages.several import SeveralInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.counts import tile
@@ -47,14 +48,15 @@ class ThreeModels(Study):
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Counts of exclusive latents of every model against every other."""
         found = read_json(extras[STEP] / "several.json")
+        explained = [f"{name} {told(fve, '.3f')}" for name, fve in found["fve"].items()]
         return Findings(
             _answer(found),
-            notes=(f"FVE: {', '.join(f'{name} {fve:.3f}' for name, fve in found['fve'].items())}.",),
+            notes=(f"FVE: {', '.join(explained)}.",),
             tiles=(
                 tile(
                     "Alive latents",
                     f"{found['n_alive']:,} of {found['n_latents']:,}",
-                    f"L0 {found['l0']:.1f}",
+                    f"L0 {told(found['l0'], '.1f')}",
                 ),
             ),
             charts=(_chart(found),),

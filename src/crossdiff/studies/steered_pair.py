@@ -12,7 +12,7 @@ from crossdiff.behaviour.dose_response import LATENT, REMOVED, VERDICTS, Curve, 
 from crossdiff.io.tables import read_json
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart
-from crossdiff.report.words import number, readable
+from crossdiff.report.words import between, number, readable, told
 from crossdiff.stages.steer import PLACES
 from crossdiff.studies.counts import tile
 from crossdiff.taxonomy.significance import fisher_p_value
@@ -118,9 +118,10 @@ class SteeredPair:
     def _note(self, place: str) -> str:
         found = self.numbers["places"][place][ALL]
         own, drawn = found["latents"], found["random"]
+        still = told(found["share_not_rising"], ".0%")
         return (
             f"{self.pair}, {ASKED[place]}: of {own['n']} latents {_listed(own)}; of {drawn['n']} random "
-            f"directions {_listed(drawn)}; {found['share_not_rising']:.0%} of latents do not rise. Of flat "
+            f"directions {_listed(drawn)}; {still} of latents do not rise. Of flat "
             "ones 2.5 % are called rising by chance, and weak rises are missed: trend of all latents "
             f"together z = {number(own['z_together'])}, of all random directions "
             f"{number(drawn['z_together'])}."
@@ -208,7 +209,10 @@ def _listed(found: Mapping[str, Any]) -> str:
 def _removal(found: Mapping[str, Any]) -> str:
     before = found["rates_latents"]["0"]
     without = (found[f"rates_{kind}"][REMOVED] for kind in ("latents", "random"))
-    texts = [f"{cell['rate']:.0%} ({cell['low']:.0%} to {cell['high']:.0%})" for cell in (before, *without)]
+    texts = [
+        f"{told(cell['rate'], '.0%')} ({between(cell['low'], cell['high'], '.0%')})"
+        for cell in (before, *without)
+    ]
     return (
         f"Shown in {texts[0]} of answers before, in {texts[1]} with the latents' directions taken out of the "
         f"states, in {texts[2]} with random ones taken out."

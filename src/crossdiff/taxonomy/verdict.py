@@ -22,6 +22,8 @@ def verdict(deltas: pd.DataFrame) -> str:
         sides = " and the ".join(empty)
         return f"no comparison is possible: the {sides} pair has no labelled exclusive latent"
     tested = deltas.loc[~deltas["name"].isin(RESERVED)]
+    if not (tested["count_reference"] + tested["count_treatment"]).any():
+        return "no comparison is possible: no labelled exclusive latent of either pair is in a category"
     found = tested.loc[tested["q_value"] < LEVEL].sort_values(by=["q_value"], kind="stable")
     classes, categories = (found.loc[found["level"] == level] for level in ("class", "category"))
     if not len(found):

@@ -1,0 +1,43 @@
+"""Delta tables as they are read again."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from crossdiff.report.figures.rows import delta_rows
+from crossdiff.report.frames import read_deltas
+from crossdiff.report.runs import _deltas
+from crossdiff.taxonomy.deltas import category_deltas
+from crossdiff.taxonomy.pooling import read_run
+
+NAMES = ["null", "nan", "NA", "None", "12"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = category_deltas([*NAMES, "mathematics"], [*NAMES, "null", "translation"], draws=50)
+    found.to_csv(tmp_path / "deltas.csv", index=False)
+    return tmp_path / "deltas.csv"
+
+
+def test_categories_may_be_called_what_pandas_takes_for_missing(path: Path) -> None:
+    rows = {row.name: row for row in delta_rows(read_deltas(path)) if not row.is_class}
+    assert set(NAMES) <= set(rows)
+    assert rows["null"].counts == (1, 2)
+    assert {row.name for row in _deltas(path)} >= set(NAMES)
+
+
+def test_empty_cells_stay_missing_and_numbers_stay_numbers(path: Path) -> None:
+    rows = {row.name: row for row in delta_rows(read_deltas(path))}
+    assert rows["technical"].parent is None
+    assert rows["null"].parent is None
+    assert rows["mathematics"].parent == "technical"
+    assert math.isinf(rows["translation"].change)
+    assert math.isnan(rows["technical"].p_seed_null)
+    assert read_deltas(path)["q_value"].dtype == float
+
+
+def test_planted_truth_finds_such_a_name(path: Path) -> None:
+    planted = [{"name": "null", "group": "gain", "change": 1.0}]
+    assert read_run(read_deltas(path), planted).treatment.tolist() == [2]
