@@ -67,7 +67,8 @@ def annotation(pair: str, latent: int, role: str, *, state: str, number: int) ->
         "category": name,
     }
     rest = {"class": parent, "votes": {name: 0.67, "other": 0.33}, "confidence": 4, "keywords": WORDS[:4]}
-    return row | words | rest | {"evidence": [0, 1], "scores": {"detection": 0.5 + (number % 5) / 10}}
+    scores = {"detection": 0.5 + (number % 5) / 10, "intruder": 1.0}
+    return row | words | rest | {"evidence": [0, 1], "scores": scores}
 
 
 def deltas(n_reference: int, n_treatment: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from crossdiff.actions import export
+from crossdiff.actions.export_annotations import _write_csv
+from crossdiff.io.tables import write_jsonl
 from tests.finished_annotation import experiment, finished
 from tests.messages_server import KEY, MessagesServer
 
@@ -24,6 +26,15 @@ def test_answers_leave_as_json_lines_and_as_csv(tmp_path: Path) -> None:
     table = pd.read_csv(path.with_suffix(".csv"))
     assert len(table) == len(rows)
     assert json.loads(table["votes"][0]) == rows[0]["votes"]
+
+
+def test_no_cell_is_a_formula(tmp_path: Path) -> None:
+    label = '=HYPERLINK("http://x")'
+    row = {"latent": 7, "label": label, "description": "@x", "confidence": -1, "votes": {"a": 1}}
+    write_jsonl([row], tmp_path / "a.jsonl")
+    _write_csv(tmp_path / "a.jsonl", tmp_path / "a.csv")
+    found = pd.read_csv(tmp_path / "a.csv").iloc[0].to_dict()
+    assert found == row | {"label": f"'{label}", "description": "'@x", "votes": '{"a": 1}'}
 
 
 def test_the_ledger_comes_along_without_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

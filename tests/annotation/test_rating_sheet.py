@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdiff.annotation.rating_sheet import Labelled, read_ratings, sample, write_csv, write_html
+from crossdiff.annotation.rating_sheet import Item, Labelled, read_ratings, sample, write_csv, write_html
 from crossdiff.annotation.subjects import Example
 
 HOSTILE = ["</script><script>alert(1)</script>", "=HYPERLINK(1)", "\u202eabc\x00", "x" * 100_000, "«»", "123"]
@@ -89,6 +89,17 @@ def test_hostile_documents_stay_text(tmp_path: Path, scheme) -> None:
     assert len(rows) == len(HOSTILE)
     assert not any(row["text"].startswith(("=", "+", "-", "@")) for row in rows)
     assert not any(sign in row["text"] for row in rows for sign in "\u202e\x00")
+
+
+def test_line_separators_of_a_document_do_not_break_the_sheet(tmp_path: Path) -> None:
+    told = Labelled("pt_it", 7, "translation", (shown("one\u2028two\u2029three", "d"),))
+    items = sample([told], n=1, unit="document", seed=0)
+    assert items[0].texts[0].startswith("«one two three»")
+    torn = Item(items[0].name, ("\u2028\x85a\u2029",), "pt_it", 7, "translation")
+    write_csv([torn], tmp_path / "sheet.csv")
+    filled = (tmp_path / "sheet.csv").read_text(encoding="utf-8").replace(",,", ",translation,")
+    (tmp_path / "sheet.csv").write_text(filled, encoding="utf-8")
+    assert read_ratings(tmp_path / "sheet.csv", [torn.name], ["translation"]) == {torn.name: "translation"}
 
 
 def sheet(path: Path, *lines: str, head: str = "item,category,note") -> Path:

@@ -188,6 +188,10 @@ def test_filters_and_order_hold_together(browser: Any, small: Path) -> None:
         page.select_option("#sort", "latent")
         numbers = [int(text.split()[-1]) for text in page.locator("#list .where").all_text_contents()]
         assert numbers == [number for number in range(12) if number != 3]
+        # the intruder score, 1 everywhere, lets nobody in
+        page.select_option("#filter-score", "0.9")
+        numbers = [int(text.split()[-1]) for text in page.locator("#list .where").all_text_contents()]
+        assert numbers == [4, 9]
 
 
 def test_a_latent_copies_as_text(browser: Any, small: Path) -> None:

@@ -69,6 +69,15 @@ def test_every_selected_latent_has_a_row_and_a_chunk(sources: Sources) -> None:
     assert detail["histogram"]["counts"] == [900, 0, 3]
 
 
+def test_the_intruder_score_neither_sorts_nor_filters(sources: Sources) -> None:
+    assert explorer.score({"detection": 0.5, "fuzz": 0.75, "intruder": 1.0}) == 0.625
+    assert explorer.score({"detection": 0.5, "fuzz": None, "intruder": 1.0}) == 0.5
+    assert explorer.score({"intruder": 1.0}) is None
+    index, _ = explorer.pack(sources.pairs["pt_it"], n_examples=1)
+    row = next(row for row in index if row["latent"] == 4)
+    assert (row["score"], row["scores"]["intruder"]) == (0.9, 1.0)
+
+
 def test_a_swapped_control_does_not_hide_the_latent_it_borrowed(sources: Sources) -> None:
     pair = sources.pairs["pt_it"]
     swapped = {**pair.annotations[0], "role": "control_swapped", "label": "wrong"}

@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from crossdiff.annotation.annotators import LEDGER
 from crossdiff.annotation.ledger import Ledger
 from crossdiff.annotation.own import OwnAnnotator
+from crossdiff.annotation.rating_sheet import inert
 from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Replay, Transformers
 from crossdiff.config import Experiment
 from crossdiff.io.tables import read_jsonl
@@ -45,11 +47,17 @@ def ledger_path(annotator: AnnotatorSettings, store: Path) -> Path | None:
 
 
 def _write_csv(source: Path, target: Path) -> None:
-    """One row per latent; lists and mappings as JSON in their cell."""
+    """One row per latent; lists and mappings as JSON in their cell, and no text that a spreadsheet runs."""
     import pandas as pd
 
-    rows = [
-        {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in row.items()}
-        for row in read_jsonl(source)
-    ]
+    rows = [{name: _cell(value) for name, value in row.items()} for row in read_jsonl(source)]
     pd.DataFrame(rows).to_csv(target, index=False)
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case list() | dict():
+            return json.dumps(value)
+        case str():
+            return inert(value)
+    return value

@@ -143,9 +143,12 @@ def _closed(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Text without our delimiters, control characters (newline and tab stay) and bidirectional controls."""
+    """Text without our delimiters, control characters (newline and tab stay) and bidirectional controls.
+
+    The line and paragraph separators U+2028 and U+2029 become spaces.
+    """
     kept = "".join(
-        character
+        " " if character in "\u2028\u2029" else character
         for character in text[: 4 * MAX_CHARACTERS]
         if character in "\n\t" or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Cn"}
     )

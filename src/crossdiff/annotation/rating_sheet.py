@@ -6,6 +6,7 @@ import base64
 import csv
 import difflib
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ COLUMNS = ("item", "text", "category", "note")
 EXAMPLES_PER_LATENT = 6
 BETWEEN = "\n-----\n"
 TEMPLATE = Path(__file__).with_name("rating_sheet.html")
-_FORMULA = ("=", "+", "-", "@", "\t")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters that make a spreadsheet run a cell; such texts get an apostrophe in front."""
 
 
@@ -90,10 +91,11 @@ def write_csv(items: Sequence[Item], path: Path) -> None:
         writer = csv.writer(handle)
         writer.writerow(COLUMNS)
         for item in items:
-            writer.writerow([item.name, _inert(BETWEEN.join(item.texts)), "", ""])
+            writer.writerow([item.name, inert(BETWEEN.join(item.texts)), "", ""])
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
+    """The text of a cell as no spreadsheet runs it."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -159,9 +161,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"ratings file {path} does not exist; give validate.file=<filled sheet>") from None
     except UnicodeDecodeError:
         raise ValueError(f"ratings file {path} is not UTF-8; save the sheet as CSV UTF-8") from None
-    first = text.splitlines()[0] if text else ""
+    first = text.partition("\n")[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","
-    rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter))
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     given = rows[0].keys() if rows else ()
     missing = [name for name in ("item", "category") if name not in given]
     if missing:

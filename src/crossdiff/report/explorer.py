@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_LEVELS = 255
+MANY_GUESSES = ("detection", "fuzz")
+"""Scores over many documents each."""
 MAX_TEXT = 6000
 """Characters of one example kept in the page; the tokens around the peak stay."""
 
@@ -84,12 +86,22 @@ def index_row(
             "confidence": annotation.get("confidence"),
             "keywords": (annotation.get("keywords") or [])[:10],
             "scores": annotation.get("scores") or {},
+            "score": score(annotation.get("scores") or {}),
             "density": significant(figures.get("density")),
             "delta_norm": significant(figures.get("delta_norm")),
             "nu_error": significant(figures.get("nu_error")),
             "nu_reconstruction": significant(figures.get("nu_reconstruction")),
         }
     )
+
+
+def score(scores: Mapping[str, float | None]) -> float | None:
+    """What the list filters and sorts by: the mean of detection and fuzz, of those that were taken.
+
+    The intruder score is a single guess, right 1 time in 5 by chance, and is only shown.
+    """
+    taken = [value for name in MANY_GUESSES if (value := scores.get(name)) is not None]
+    return significant(sum(taken) / len(taken)) if taken else None
 
 
 def example_set(frame: pd.DataFrame | None, *, n_examples: int) -> dict[str, Any]:

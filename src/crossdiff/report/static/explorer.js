@@ -6,16 +6,11 @@ const SORTS = {
   nu: ["nu_error, lowest first", (row) => [row.nu_error ?? Infinity, row.latent]],
   norm: ["delta_norm, highest first", (row) => [-(row.delta_norm ?? -Infinity), row.latent]],
   density: ["Density, highest first", (row) => [-(row.density ?? -Infinity), row.latent]],
-  score: ["Score, highest first", (row) => [-(scoreOf(row) ?? -Infinity), row.latent]],
+  score: ["Mean of detection and fuzz, highest first", (row) => [-(row.score ?? -Infinity), row.latent]],
   latent: ["Latent number", (row) => [row.pair, row.latent]],
 };
 const byPlace = new Map(rows.map((row) => [`${row.pair}-${row.latent}`, row]));
 let shownRows = [], current = null, opening = null;
-
-function scoreOf(row) {
-  const values = Object.values(row.scores).filter((value) => typeof value === "number");
-  return values.length ? Math.max(...values) : null;
-}
 
 function compare(a, b) {
   for (let index = 0; index < a.length; index += 1) {
@@ -56,7 +51,7 @@ function refresh() {
   const least = Number(byId("filter-score").value || 0);
   shownRows = rows.filter((row) =>
     Object.entries(chosen).every(([key, value]) => !value || String(row[key]) === value)
-    && (!least || (scoreOf(row) ?? -1) >= least)
+    && (!least || (row.score ?? -1) >= least)
     && wanted.every((word) => row.words.includes(word)));
   const order = SORTS[byId("sort").value][1];
   shownRows = shownRows.map((row) => [order(row), row]).sort((a, b) => compare(a[0], b[0])).map((pair) => pair[1]);
@@ -141,7 +136,7 @@ if (byId("explorer")) {
   fill("filter-kind", "All", distinct("kind"));
   fill("filter-category", "All", distinct("category"));
   fill("filter-state", "All", distinct("state"));
-  fill("filter-score", "Any", rows.some((row) => scoreOf(row) !== null) ? ["0.6", "0.7", "0.8", "0.9"] : [], String);
+  fill("filter-score", "Any", rows.some((row) => row.score !== null) ? ["0.6", "0.7", "0.8", "0.9"] : [], String);
   for (const [key, [name]] of Object.entries(SORTS)) byId("sort").append(new Option(name, key));
   byId("filters").addEventListener("input", refresh);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
