@@ -1,12 +1,13 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, gradients
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Penalised, TopK
 
 NONE_DEAD = torch.zeros(0, dtype=torch.int64)
 PLAN = StepPlan(
@@ -102,3 +103,76 @@ def test_top_k_keeps_k_per_token() -> None:
     crosscoder, xn = make(), batch()
     result = gradients(crosscoder, xn, replace(PLAN, sparsity=TopK(k=3)))
     assert result.n_active <= 33
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "gate", "sparsity_term", "revival"),
+    [
+        (L1(penalty=1.0), None, 0.1 * 2 * 10 + 1 * 7, None),
+        (JumpReLU(penalty=1.0, sharpness=0.05), 0.5, 0.1 * np.tanh(1) + np.tanh(0.35), 0),
+        (JumpReLU(penalty=1.0), 3.0, 0, 0.1 * 1 * 10 + 2 * 7),
+    ],
+)
+def test_a_designated_latent_pays_its_weight_of_the_penalty(
+    sparsity: Penalised, gate: float | None, sparsity_term: float, revival: float | None
+) -> None:
+    """Codes 2 and 1, code norms 5 + 5 and 3 + 4, weight 0.1 for the first."""
+    settings = DictionarySettings(
+        n_latents=2, architecture="designated_shared", designated_share=0.5, designated_weight=0.1
+    )
+    crosscoder = Crosscoder(settings, n_models=2, d_model=2)
+    with torch.no_grad():
+        crosscoder.decoder.copy_(torch.tensor([[[3, 4], [3, 4]], [[3, 0], [0, 4]]]))
+        crosscoder.encoder_bias.copy_(torch.tensor([2.0, 1.0]))
+    if gate is not None:
+        crosscoder.add_gate_(gate)
+    result = gradients(crosscoder.double(), torch.zeros(3, 2, 2).double(), replace(PLAN, sparsity=sparsity))
+    assert float(result.terms["sparsity"]) == pytest.approx(sparsity_term, rel=1e-6)
+    if revival is not None:
+        assert float(result.terms["revival"]) == pytest.approx(revival, rel=1e-6)
+
+
+def priced_loss(weights: dict[str, np.ndarray], xn: np.ndarray, sparsity: L1 | JumpReLU) -> float:
+    """Loss of L1 or JumpReLU with a first fifth of designated latents at weight 0.3, in numpy alone."""
+    n_latents = len(weights["encoder_bias"])
+    price = np.where(np.arange(n_latents) < n_latents // 5, 0.3, 1.0)
+    norm = np.sqrt((weights["decoder"] ** 2).sum(2)).sum(1)
+    pre = np.einsum("tmd,lmd->tl", xn, weights["encoder"]) + weights["encoder_bias"]
+    if isinstance(sparsity, L1):
+        code, revival = np.maximum(pre, 0), 0.0
+        cost = code * norm
+    else:
+        gate = np.exp(weights["log_gate"])
+        code = np.where(pre > gate, pre, 0)
+        cost = np.tanh(sparsity.sharpness * code * norm)
+        revival = sparsity.revival * (price * norm * np.maximum(gate - pre, 0)).sum(1).mean()
+    x_hat = np.einsum("tl,lmd->tmd", code, weights["decoder"]) + weights["decoder_bias"]
+    reconstruction = ((xn - x_hat) ** 2).sum(2).mean()
+    return float(reconstruction + sparsity.penalty * (price * cost).sum(1).mean() + revival)
+
+
+@pytest.mark.parametrize("sparsity", [L1(penalty=0.4), JumpReLU(penalty=0.4, revival=0.2)])
+def test_penalties_with_designated_latents_have_the_gradients_of_the_formula(
+    sparsity: L1 | JumpReLU,
+) -> None:
+    crosscoder, xn = (
+        make(architecture="designated_shared", designated_share=0.2, designated_weight=0.3),
+        batch(),
+    )
+    if isinstance(sparsity, JumpReLU):
+        crosscoder.add_gate_(0.3)
+        crosscoder.double()
+    weights = {name: value.detach().numpy().copy() for name, value in crosscoder.named_parameters()}
+    result = gradients(crosscoder, xn, replace(PLAN, sparsity=sparsity, penalty=sparsity.penalty))
+    assert float(result.total) == pytest.approx(priced_loss(weights, xn.numpy(), sparsity), rel=1e-6)
+    for name in ("encoder", "encoder_bias", "decoder", "decoder_bias"):
+        gradient = crosscoder.get_parameter(name).grad
+        assert gradient is not None
+        size = float(gradient.norm())
+        losses = [
+            priced_loss(
+                {**weights, name: weights[name] + step * gradient.numpy() / size}, xn.numpy(), sparsity
+            )
+            for step in (1e-6, -1e-6)
+        ]
+        assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(size, rel=1e-5)

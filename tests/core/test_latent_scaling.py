@@ -284,3 +284,22 @@ def test_no_tensor_has_latents_times_tokens_times_width() -> None:
     assert sums.n_active.sum() > 0
     # a slice of at most 4,096 latents by at most 1,024 tokens, or the sums themselves: 8 x 20 x latents
     assert largest.numel <= max(4096 * n_tokens, 8 * 20 * n_latents)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_activation_that_is_not_finite_is_refused_with_its_model(
+    crosscoder: Crosscoder, x: Tensor, document: Tensor, value: float, dtype: torch.dtype
+) -> None:
+    bad = x.clone()
+    bad[7, 1, 3] = value
+    with pytest.raises(ValueError, match=r"activations of model\(s\) \[1\] .* 3,000 tokens .* dtype=float32"):
+        latent_scaling(crosscoder, [(bad, document)], dtype=dtype)
+
+
+def test_a_crosscoder_with_a_damaged_weight_is_refused(crosscoder: Crosscoder, x: Tensor) -> None:
+    damaged = in_dtype(crosscoder, torch.float64)
+    with torch.no_grad():
+        damaged.decoder_bias[0, 0] = math.nan
+    with pytest.raises(ValueError, match="weights are damaged"):
+        latent_scaling(damaged, [x])

@@ -90,6 +90,23 @@ def test_norm_looks_at_norms_and_counts_alone() -> None:
     assert call(0.95, settings, n_active=3).call == ["undecided"]
 
 
+@pytest.mark.parametrize("method", ["norm", "both"])
+@pytest.mark.parametrize(("delta_norm", "side"), [(0.6, "tuned"), (0.4, "base")])
+def test_what_the_norms_reject_is_not_exclusive_however_few_its_tokens(
+    method: Any, delta_norm: float, side: str
+) -> None:
+    few = {"n_active": 10, "beta_error": -1.0}
+    found = call(delta_norm, SelectionSettings(method=method), base=few, **few)
+    assert found.call == ["not_exclusive"]
+    assert found.rejected[side]["norm_bin"] == 1
+
+
+def test_a_tied_latent_has_equal_norms_and_is_not_exclusive_however_few_its_tokens() -> None:
+    found = call(0.5, base={"n_active": 10}, n_active=10)
+    assert found.call == ["not_exclusive"]
+    assert found.rejected["tuned"]["delta_norm"] == found.rejected["base"]["delta_norm"] == 1
+
+
 def test_both_needs_norms_and_latent_scaling() -> None:
     settings = SelectionSettings(method="both")
     assert call(0.95, settings).call == ["exclusive"]

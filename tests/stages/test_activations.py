@@ -68,3 +68,8 @@ def test_harvests_come_base_first_however_the_parents_are_listed() -> None:
     roles = ("harvest_tuned_2", "tokens", "harvest_base", "harvest_tuned_1")
     found = harvests({role: Path(role) for role in roles})
     assert [path.name for path in found] == ["harvest_base", "harvest_tuned_1", "harvest_tuned_2"]
+
+
+def test_eleven_tuned_models_come_by_number() -> None:
+    roles = ["harvest_base", *(f"harvest_tuned_{number}" for number in range(1, 12))]
+    assert [path.name for path in harvests({role: Path(role) for role in reversed(roles)})] == roles

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.data.tokens import TokenSet
 from crossdiff.io.tables import read_json, read_table, write_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale
-from crossdiff.stages.match import ROLES, MatchInputs, run
+from crossdiff.stages.match import ROLES, MatchInputs, run, shared_rows
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 QUIET = Runtime(progress=False)
@@ -95,3 +99,42 @@ def test_a_pair_without_exclusive_latents_ends_well(artifacts: Artifacts, tmp_pa
     assert found["none_twin"] == found["none_new"] == 0
     assert found["first_twin"] == 8  # found among all latents of the other, exclusive or not
     assert read_json(tmp_path / "matches.json")["pairs"]["first"]["twin_is_exclusive"] == 0
+
+
+def corpus(n_documents: int, *, length: int) -> Any:
+    """Documents of equal length from two sources that take turns, all kept."""
+    n_tokens = n_documents * length
+    token_set = TokenSet(
+        ids=torch.zeros(n_tokens, dtype=torch.int32),
+        offsets=torch.arange(n_documents + 1) * length,
+        kind=torch.zeros(n_tokens, dtype=torch.uint8),
+        document_ids=[str(number) for number in range(n_documents)],
+        sources=["web", "chat"] * (n_documents // 2),
+        token_hash="",
+    )
+    return SimpleNamespace(kept=torch.ones(n_tokens, dtype=torch.bool), token_set=token_set)
+
+
+@pytest.mark.parametrize("n_tokens", [50_000, 25_000, 10_000, 5_000])
+def test_a_part_of_an_alternating_corpus_holds_whole_documents_of_both_sources(n_tokens: int) -> None:
+    """Half, a quarter, a tenth, a twentieth of 1,000 documents: every n-th of them would be web only."""
+    whole = corpus(1000, length=100)
+    rows = shared_rows(whole, whole, n_tokens=n_tokens)
+    documents, lengths = whole.token_set.document_of(rows).unique(return_counts=True)
+    assert len(rows) == n_tokens
+    assert set(lengths.tolist()) == {100}
+    sources = Counter(whole.token_set.sources[number] for number in documents.tolist())
+    assert min(sources.values()) > 0.3 * len(documents)
+
+
+def test_rows_are_those_that_both_pairs_keep_in_corpus_order() -> None:
+    first, second = corpus(4, length=5), corpus(4, length=5)
+    first.kept[:5], second.kept[5:7] = False, False
+    assert shared_rows(first, second, n_tokens=100).tolist() == list(range(7, 20))
+
+
+def test_one_document_is_taken_even_if_it_is_too_long() -> None:
+    whole = corpus(4, length=50)
+    assert len(shared_rows(whole, whole, n_tokens=10)) == 50
+    whole.kept[:] = False
+    assert len(shared_rows(whole, whole, n_tokens=10)) == 0

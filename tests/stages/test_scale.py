@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.latent_scaling import latent_scaling
 from crossdiff.core.selection import SelectionSettings
 from crossdiff.io.tables import read_json, read_table
@@ -96,3 +98,17 @@ def test_too_few_tokens_leave_every_latent_undecided_with_the_reason(
 def test_batch_size_is_no_part_of_the_identity() -> None:
     assert inputs(batch_size=7).identity() == inputs(batch_size=9).identity()
     assert inputs(selection=SelectionSettings(nu_error=0.3)).identity() != inputs().identity()
+
+
+def test_an_activation_that_is_not_finite_stops_the_pass_by_name(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = scale.ScalingSums.add
+
+    def spoilt(sums: scale.ScalingSums, crosscoder: Crosscoder, x: torch.Tensor, **rest: Any) -> Any:
+        return original(sums, crosscoder, x.index_fill(0, torch.tensor([3]), torch.nan), **rest)
+
+    monkeypatch.setattr(scale.ScalingSums, "add", spoilt)
+    with pytest.raises(ValueError, match=r"activations of model\(s\) \[0, 1\] \(0 is base\) are NaN"):
+        scale.run(inputs(), artifacts.parents, tmp_path, QUIET)
+    assert not list(tmp_path.iterdir())

@@ -68,6 +68,23 @@ def test_without_a_threshold_its_figures_are_missing_not_zero(planted: PlantedSo
     assert not math.isnan(found.fve_batch[0])
 
 
+def test_a_collapsed_crosscoder_keeps_nothing_and_reconstructs_its_bias(planted: PlantedSource) -> None:
+    crosscoder = initial_crosscoder(
+        planted,
+        DictionarySettings(n_latents=64),
+        sparsity=BatchTopK(k=4),
+        training=TrainingSettings(n_steps=1, batch_size=100),
+        seed=0,
+    )
+    with torch.no_grad():
+        crosscoder.encoder_bias.fill_(-1e6)
+        crosscoder.decoder_bias.zero_()
+    batches = held_out_batches(planted, batch_size=100, n_tokens=200, device=torch.device("cpu"))
+    found = evaluate(crosscoder, batches, threshold=math.nan, k=4)
+    assert found.l0_batch == 0
+    assert found.fve_batch == pytest.approx([0.0, 0.0], abs=0.05)  # the bias is the training rows' mean
+
+
 def test_a_part_of_the_held_out_tokens_is_spread_over_the_corpus(planted: PlantedSource) -> None:
     batches = list(held_out_batches(planted, batch_size=100, n_tokens=300, device=torch.device("cpu")))
     whole = planted.x[planted.rows("validation")]

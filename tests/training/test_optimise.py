@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from crossdiff.core.dense import StepPlan
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
 from crossdiff.core.sparsity import BatchTopK
+from crossdiff.training.optimise import Stepper
+from crossdiff.training.settings import TrainingSettings
 
 N_LATENTS, D_MODEL, N_TOKENS, K = 256, 16, 128, 6
 
@@ -77,3 +81,59 @@ def test_two_hundred_float64_steps_give_the_losses_of_the_dense_step() -> None:
 def test_a_run_repeated_is_equal_bit_for_bit(backend: str) -> None:
     first, second = (sparse_losses(40, torch.float32, backend=backend, encode="bfloat16") for _ in range(2))
     assert torch.equal(first, second)
+
+
+def lazy_run(
+    architecture: Any, *, accumulate: int, backend: Any, by_hand: bool, n_steps: int = 15
+) -> tuple[list[torch.Tensor], float]:
+    """Parameters after lazy Adam, by the optimizer or written out here, and the share of rows left alone."""
+    made = Crosscoder(
+        DictionarySettings(n_latents=N_LATENTS, architecture=architecture), n_models=2, d_model=16
+    )
+    made.initialise_(torch.Generator().manual_seed(0))
+    training = TrainingSettings(n_steps=n_steps, accumulate=accumulate, optimizer="lazy_adam", clip_norm=1e9)
+    stepper = Stepper(made, BatchTopK(k=2), training)
+    assert stepper.sparse is not None
+    stepper.sparse.backend = backend
+    optimizer: Any = stepper.optimizer()
+    optimizer.backend = backend
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in made.parameters()]
+    still = 0.0
+    for step in range(n_steps):
+        dead = torch.arange(0, N_LATENTS, 16) if step > 7 else torch.zeros(0, dtype=torch.long)
+        stepper.gradients(batch(step, torch.float32)[:32], step=step, dead=dead)
+        before = made.encoder.detach().clone()
+        if by_hand:
+            lazy_adam_(made, moments, step=step + 1, rate=training.learning_rate)
+        else:
+            optimizer.step()
+        still += float((made.encoder == before).all(dim=2).all(dim=1).float().mean()) / n_steps
+        optimizer.zero_grad()
+    return [p.detach() for p in made.parameters()], still
+
+
+@torch.no_grad()
+def lazy_adam_(made: Crosscoder, moments: list, *, step: int, rate: float) -> None:
+    """Textbook Adam (Kingma and Ba, 2015, algorithm 1) on the rows whose gradient is not 0."""
+    for parameter, (mean, square) in zip(made.parameters(), moments, strict=True):
+        assert parameter.grad is not None
+        gradient = parameter.grad.to_dense()
+        rows = (gradient != 0).reshape(len(gradient), -1).any(dim=1)
+        mean[rows] = 0.9 * mean[rows] + 0.1 * gradient[rows]
+        square[rows] = 0.999 * square[rows] + 0.001 * gradient[rows].square()
+        root = (square[rows] / (1 - 0.999**step)).sqrt() + 1e-8
+        parameter[rows] -= rate * mean[rows] / (1 - 0.9**step) / root
+
+
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("architecture", ["standard", "designated_shared", "dedicated"])
+def test_lazy_adam_is_lazy_whatever_backend_layout_and_architecture(
+    architecture: str, accumulate: int, backend: str
+) -> None:
+    expected, still = lazy_run(architecture, accumulate=accumulate, backend="torch", by_hand=True)
+    assert 0.1 < still < 0.9
+    found, as_still = lazy_run(architecture, accumulate=accumulate, backend=backend, by_hand=False)
+    assert as_still == pytest.approx(still, abs=1e-3)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-6)

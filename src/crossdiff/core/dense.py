@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdiff.core import objectives
-from crossdiff.core.axes import Activations, Code
+from crossdiff.core.axes import Activations, Code, PerLatent
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dictionary import project_
+from crossdiff.core.dictionary import code_norm, project_
 from crossdiff.core.sparsity import JumpReLU, LargestK, Penalised, Sparsity
 
 
@@ -86,13 +86,16 @@ def project_gradients_(crosscoder: Crosscoder) -> None:
 def _forward_code(
     crosscoder: Crosscoder, xn: Activations, plan: StepPlan
 ) -> tuple[Code, Code, dict[str, Tensor]]:
-    """Code, scaled code and the sparsity terms; selection uses detached norms, penalties let them learn."""
+    """Code, scaled code and the sparsity terms; selection uses detached norms, penalties let them learn.
+
+    A latent's price of sparsity divides what is ranked and multiplies what is paid.
+    """
     pre = xn.flatten(1) @ crosscoder.encoder.flatten(1).T + crosscoder.encoder_bias
-    norm = crosscoder.code_norm()
+    rank, norm = crosscoder.code_norm().detach(), code_norm(crosscoder.decoder, crosscoder.settings.code_norm)
     match plan.sparsity:
         case LargestK() as chooser:
             positive = pre.relu()
-            scaled = (positive * norm).detach()
+            scaled = positive.detach() * rank
             mask = chooser.kept(scaled, k=plan.k)
             return torch.where(mask, positive, 0), scaled * mask, {}
         case JumpReLU() as gated:
@@ -100,11 +103,22 @@ def _forward_code(
             code = objectives.Jump.apply(pre, crosscoder.log_gate, gated.bandwidth)
             assert isinstance(code, Tensor)
             silent = (crosscoder.log_gate.exp() - pre).relu() * norm
-            terms = {"sparsity": gated.cost(code, norm), "revival": silent.sum(dim=1).mean()}
-            return code, code * norm, terms
+            if crosscoder.sparsity_weight is not None:
+                silent = silent * crosscoder.sparsity_weight
+            terms = {"sparsity": _priced(crosscoder, gated, code, norm), "revival": silent.sum(dim=1).mean()}
+            return code, code.detach() * rank, terms
         case Penalised() as penalised:
             code = pre.relu()
-            return code, code * norm, {"sparsity": penalised.cost(code, norm)}
+            return code, code.detach() * rank, {"sparsity": _priced(crosscoder, penalised, code, norm)}
+
+
+def _priced(crosscoder: Crosscoder, penalised: Penalised, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
+    """Cost of the code, of designated latents times their price (Anthropic, Feb 2025: 0.1 to 0.2)."""
+    weight = crosscoder.sparsity_weight
+    if weight is None:
+        return penalised.cost(code, norm)
+    groups = [(price, weight == price) for price in weight.unique()]
+    return torch.stack([price * penalised.cost(code[:, own], norm[own]) for price, own in groups]).sum()
 
 
 def _auxiliary(crosscoder: Crosscoder, xn: Activations, residual: Activations, plan: StepPlan) -> Tensor:

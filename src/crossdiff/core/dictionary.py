@@ -65,7 +65,10 @@ def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
 
 
 def sparsity_weight(settings: DictionarySettings) -> Tensor | None:
-    """Per-latent price of sparsity, or None where all are 1; ranking uses `v_j / weight_j`."""
+    """Per-latent price of sparsity, or None where all are 1.
+
+    A cheap latent goes before others: ranking uses `v_j / weight_j`, a penalty charges `weight_j * cost_j`.
+    """
     if settings.architecture != "designated_shared":
         return None
     weight = torch.ones(settings.n_latents)

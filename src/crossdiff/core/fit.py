@@ -49,6 +49,25 @@ class FitSums:
         parts = (part.to(device) for part in (self.residual, self.square, self.total))
         return FitSums(self.n_tokens, self.n_active, *parts)
 
+    def check_finite(self) -> None:
+        """ValueError when any activation or reconstruction of the pass was NaN or infinite.
+
+        A sum is finite only if all its terms are, so that one look at the end of a pass sees every token.
+        """
+        bad = (~self.total.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"activations of model(s) {bad} (0 is base) are NaN or infinite somewhere in the "
+                f"{self.n_tokens:,} tokens of this pass; drop the documents that hold such values, or "
+                "harvest again with dtype=float32"
+            )
+        if not bool(self.residual.isfinite().all()):
+            raise ValueError(
+                f"reconstructions of finite activations are NaN or infinite in a pass of {self.n_tokens:,} "
+                "tokens; the crosscoder's weights are damaged, or these activations too large for its dtype: "
+                "train it again, or scale it in dtype=float64"
+            )
+
     def explained(self) -> list[float]:
         """FVE per model over these tokens: `1 - sum |x - x_hat|^2 / sum |x - mean|^2` (method.md 2)."""
         variance = self.square - self.total.square().sum(dim=1) / self.n_tokens

@@ -38,7 +38,9 @@ class Scaled:
 
     @classmethod
     def of(cls, decoder: Directions, sums: ScalingSums) -> Scaled:
-        """Betas, ratios and, where documents are known, intervals."""
+        """Betas, ratios and, where documents are known, intervals; sums that are not finite are refused."""
+        if sums.fit is not None:
+            sums.fit.check_finite()
         products = gram(decoder)
         beta = betas(sums.energy.sum(0), sums.overlap.sum(-2), products)
         norms = torch.diagonal(products).T.sqrt()

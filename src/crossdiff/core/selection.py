@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Side = Literal["tuned", "base"]
 CALLS = ("exclusive", "not_exclusive", "undecided")
+NORM_CLAUSES = ("delta_norm", "norm_bin")
 
 
 class SelectionSettings(Settings):
@@ -32,8 +33,8 @@ class SelectionSettings(Settings):
         point: the ratio itself is compared with its threshold.
         interval: its whole 95 % interval is; a latent whose interval straddles a threshold is undecided.
     min_tokens, min_documents
-        Below these counts of active tokens and documents a latent is undecided. Documents are only counted
-        where they are known.
+        Below these counts of active tokens and documents a latent is undecided, unless its norms have
+        rejected it already. Documents are only counted where they are known.
     """
 
     method: Literal["minder", "norm", "both"] = "minder"
@@ -151,7 +152,8 @@ def call_latents(
         stopped = _any({**unclear, **against}, dead)
         exclusive[side] = ~stopped & ~dead
         here = delta_norm > 0.5 if side == "tuned" else delta_norm <= 0.5
-        unsure |= here & _any(unclear, dead)
+        by_norms = _any({name: against[name] for name in NORM_CLAUSES if name in against}, dead)
+        unsure |= here & ~by_norms & _any(unclear, dead)
     call = torch.where(unsure | dead, 2, 1)
     for claimed in exclusive.values():
         call[claimed] = 0
@@ -161,7 +163,7 @@ def call_latents(
 
 def _in_order(unclear: dict[str, Tensor], against: dict[str, Tensor]) -> dict[str, Tensor]:
     """The side's norm clause first (it halves the latents), then counts, own betas and ratios."""
-    norms = {name: mask for name, mask in against.items() if name in ("delta_norm", "norm_bin")}
+    norms = {name: mask for name, mask in against.items() if name in NORM_CLAUSES}
     return {**norms, **unclear, **{name: mask for name, mask in against.items() if name not in norms}}
 
 

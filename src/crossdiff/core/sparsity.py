@@ -81,7 +81,10 @@ class Penalised(Settings):
 
     @abstractmethod
     def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
-        """What is added to the loss, times the penalty; gradients reach the codes and the norms."""
+        """What is added to the loss, times the penalty; gradients reach the codes and the norms.
+
+        A sum over latents: with designated latents it is asked for each price of sparsity apart.
+        """
 
 
 class L1(Penalised):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,7 +17,13 @@ SCALE_TOLERANCE = 0.05
 
 def harvests(parents: Mapping[str, Path]) -> list[Path]:
     """Harvest folders of all models, base first: roles harvest_base, harvest_tuned or harvest_tuned_<n>."""
-    return [parents[role] for role in sorted(parents) if role.startswith("harvest_")]
+    return [parents[role] for role in _harvest_roles(parents)]
+
+
+def _harvest_roles(parents: Iterable[str]) -> list[str]:
+    """Base first, then the tuned models by number (as text, 10 would come before 2)."""
+    roles = [role for role in parents if role.startswith("harvest_")]
+    return sorted(roles, key=lambda role: (role.rstrip("0123456789"), len(role), role))
 
 
 def open_activations(
@@ -64,7 +70,7 @@ def _check_origin(folder: Path, crosscoder: Crosscoder, activations: PairedActiv
     trained = {
         "token_hash": made_for.get("token_hash"),
         "layer": made_for.get("inputs", {}).get("layer"),
-        "harvests": [parents[role] for role in sorted(parents) if role.startswith("harvest_")] or None,
+        "harvests": [parents[role] for role in _harvest_roles(parents)] or None,
     }
     for name, value in trained.items():
         if value is not None and value != found[name]:

@@ -16,6 +16,7 @@ from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.matching import CodeCorrelation, Nearest, nearest_direction
 from crossdiff.core.selection import exclusive_latents
+from crossdiff.core.streaming import mix
 from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.io.tables import read_table, write_json, write_table
 from crossdiff.report.frames import rows_of, where
@@ -25,7 +26,7 @@ from crossdiff.stages.activations import open_activations, open_crosscoder
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 TABLE_VERSION = 1
 ROLES = ("harvest_base", "harvest_tuned", "train", "scale")
 Verdict = Literal["twin", "direction_only", "code_only", "new"]
@@ -40,7 +41,7 @@ class MatchInputs(Settings):
     min_correlation
         Pearson's, of the codes on the same tokens, zeros included.
     n_tokens
-        At most so many tokens are encoded, in whole documents spread evenly over the corpus.
+        At most so many tokens are encoded, in whole documents drawn from all over the corpus.
     """
 
     pairs: tuple[str, str]
@@ -110,11 +111,21 @@ def _open(name: str, inputs: MatchInputs, parents: Mapping[str, Path], runtime: 
 
 
 def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens: int) -> torch.Tensor:
-    """Rows that both pairs keep, of every n-th document, so that there are at most about `n_tokens`."""
+    """Rows that both pairs keep, at most `n_tokens`, of whole documents (of one, if even that is longer).
+
+    Documents are taken in the order of a hash, because corpora alternate (web, chat, web, chat, ...) and
+    every n-th document can be of one source only.
+    """
     rows = (first.kept & second.kept).nonzero().flatten()
-    document = first.token_set.document_of(rows)
-    every = max(1, -(-len(rows) // n_tokens))
-    return rows[document % every == 0]
+    document, of_row, length = torch.unique_consecutive(
+        first.token_set.document_of(rows), return_inverse=True, return_counts=True
+    )
+    order = mix(document).argsort()
+    fits = length[order].cumsum(0) <= n_tokens
+    fits[:1] = True
+    chosen = torch.zeros_like(fits)
+    chosen[order] = fits
+    return rows[chosen[of_row]]
 
 
 def correlations(first: _Pair, second: _Pair, rows: torch.Tensor) -> tuple[CodeCorrelation, CodeCorrelation]:

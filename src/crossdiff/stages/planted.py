@@ -25,7 +25,7 @@ from crossdiff.training.settings import TrainingSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 
 
 class Contender(Settings):

@@ -24,7 +24,7 @@ from crossdiff.stages.activations import open_activations, open_crosscoder
 if TYPE_CHECKING:
     from crossdiff.training.source import ActivationSource
 
-VERSION = 1
+VERSION = 2
 TABLE_VERSION = 1
 
 

@@ -20,7 +20,7 @@ from crossdiff.stages import scale
 from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.train import TrainInputs, fit_and_save
 
-VERSION = 1
+VERSION = 2
 TABLE_VERSION = 1
 
 

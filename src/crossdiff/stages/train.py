@@ -17,7 +17,7 @@ from crossdiff.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from crossdiff.training.source import ActivationSource
 
-VERSION = 1
+VERSION = 2
 
 
 class TrainInputs(Settings):

@@ -82,7 +82,10 @@ def evaluate(
             fired[code.latent] = True
             n_active += len(code)
         if k is not None:
-            just_below = (1 - 1e-6) * smallest_kept(crosscoder, x, k=k)
+            smallest = smallest_kept(crosscoder, x, k=k)
+            just_below = (
+                0.0 if math.isnan(smallest) else (1 - 1e-6) * smallest
+            )  # no positive code: none is kept
             n_active_batch += len(_score(crosscoder, x, just_below, by_batch))
     n_tokens = max(by_threshold.n_tokens, by_batch.n_tokens)
     return HeldOut(

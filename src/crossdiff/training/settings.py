@@ -49,8 +49,8 @@ class TrainingSettings(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the encoder product (sparse, re-scored exactly) or the forward pass (dense); state is float32."""
     optimizer: Literal["adam", "lazy_adam", "adam_8bit"] = "adam"
-    """adam_8bit keeps moments in 8 bits (bitsandbytes, GPU); lazy_adam leaves latents without gradient alone:
-    it trains differently and is never the default."""
+    """adam_8bit keeps moments in 8 bits (bitsandbytes, GPU); lazy_adam leaves latents whose gradient is 0
+    alone: it trains differently and is never the default."""
     validate_every: int = Field(default=500, ge=1)
     validate_tokens: int = Field(default=50_000, ge=1)
     """Held-out tokens looked at during training; the final figures use all of them."""

@@ -68,14 +68,36 @@ def test_skipping_inactive_rows_is_a_different_optimizer() -> None:
     assert (ours[0] - expected[0]).abs().max() > 1e-3
 
 
-def test_both_backends_skip_alike() -> None:
-    weights = []
-    for backend in BACKENDS:
-        ours = parameters()
-        train(SparseRowAdam(ours, lr=1e-2, inactive="skip", backend=backend), ours, range(20), sparse=True)
-        weights.append(ours)
-    for mine, theirs in zip(*weights, strict=True):
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sparse", [True, False])
+def test_rows_of_gradient_zero_are_skipped_in_either_layout_and_on_either_backend(
+    backend: str, sparse: bool
+) -> None:
+    ours, expected = parameters(), parameters()
+    train(SparseRowAdam(ours, lr=1e-2, inactive="skip", backend=backend), ours, range(20), sparse=sparse)
+    train(
+        SparseRowAdam(expected, lr=1e-2, inactive="skip", backend="torch"), expected, range(20), sparse=True
+    )
+    for mine, theirs in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sparse", [True, False])
+def test_two_lazy_steps_by_hand(backend: str, sparse: bool) -> None:
+    """Adam's first step moves a weight by the rate, and a second one of equal gradient does so again.
+
+    Row 0 has such gradients, row 1 has gradient 0 in the second step and stays, row 2 never moves.
+    """
+    weights = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = SparseRowAdam([weights], lr=0.1, inactive="skip", backend=backend)
+    for gradient in ([[2.0, -5.0], [4.0, 0.0], [0.0, -0.0]], [[2.0, -5.0], [0.0, 0.0], [0.0, -0.0]]):
+        listed = torch.sparse_coo_tensor(
+            torch.arange(3)[None], torch.tensor(gradient), (3, 2), is_coalesced=True, check_invariants=True
+        )
+        weights.grad = listed if sparse else torch.tensor(gradient)
+        optimizer.step()
+    torch.testing.assert_close(weights.data, torch.tensor([[0.8, 1.2], [0.9, 1.0], [1.0, 1.0]]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

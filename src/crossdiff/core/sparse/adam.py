@@ -20,7 +20,7 @@ class SparseRowAdam(torch.optim.Optimizer):
 
     A gradient may be an ordinary tensor or a coalesced sparse COO tensor of whole rows. Rows that are absent
     have gradient 0: their moments decay and their weights move, as in dense Adam. `inactive="skip"` leaves
-    them alone instead ("lazy Adam", which trains differently).
+    all rows of gradient 0 alone, absent or not ("lazy Adam", which trains differently).
     `max_norm` clips the norm over all gradients as `torch.nn.utils.clip_grad_norm_` does; call `measure` to
     see that norm before `step` uses it. Afterwards `.grad` may hold the clipped gradient or the original one.
     State: `step`, `exp_avg`, `exp_avg_sq` per parameter, as in torch.optim.Adam.
@@ -73,12 +73,12 @@ class SparseRowAdam(torch.optim.Optimizer):
         moments = state["exp_avg"], state["exp_avg_sq"]
         if isinstance(work, FusedAdam):
             state["step"] += 1
-            rows, values = _rows(gradient)
+            rows, values = _rows(gradient, skip=skip)
             work.adam(
                 (parameter, *moments), rows, values, _factors(group, float(state["step"]), clip), skip=skip
             )
-        elif skip and gradient.is_sparse:
-            rows, values = _rows(gradient)
+        elif skip:
+            rows, values = _rows(gradient, skip=True)
             parts = [whole[rows] for whole in (parameter, *moments)]
             _fused(parts, values, state["step"], group, clip)
             for whole, part in zip((parameter, *moments), parts, strict=True):
@@ -100,12 +100,17 @@ def gradient_norm(parameters: Iterable[Tensor]) -> float:
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
 
 
-def _rows(gradient: Tensor) -> tuple[Int[Tensor, " row"], Float[Tensor, "row *rest"]]:
-    """The rows that a gradient has, and their values."""
-    if not gradient.is_sparse:
-        return torch.arange(gradient.shape[0], device=gradient.device), gradient
-    gradient = gradient.coalesce()
-    return gradient.indices()[0], gradient.values()
+def _rows(gradient: Tensor, *, skip: bool) -> tuple[Int[Tensor, " row"], Float[Tensor, "row *rest"]]:
+    """The rows that a gradient has, and their values; with `skip` without rows that are 0 throughout."""
+    if gradient.is_sparse:
+        gradient = gradient.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+    else:
+        rows, values = torch.arange(gradient.shape[0], device=gradient.device), gradient
+    if not skip:
+        return rows, values
+    some = torch.linalg.vector_norm(values[:, None].flatten(1), ord=math.inf, dim=1) != 0
+    return (rows, values) if bool(some.all()) else (rows[some], values[some])
 
 
 def _factors(group: dict[str, Any], step: float, clip: float) -> AdamFactors:
