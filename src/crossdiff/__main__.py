@@ -105,8 +105,11 @@ def _run() -> int:
 
 def _apart(collected):
     """The grid points of a sweep, each with a results folder of its own."""
+    from crossdiff.config import NEEDS_NO_PAIR
     from crossdiff.pipeline.results import own_folders
 
+    if len(collected) == 1 or collected[0][0].action in NEEDS_NO_PAIR:
+        return [point for point, _ in collected]
     folders = own_folders([point.results for point, _ in collected], [own for _, own in collected])
     return [
         point if folder == point.results else point.model_copy(update={"results_dir": folder})
