@@ -61,7 +61,7 @@ def make_config(architecture: str, *, vocab_size: int, n_blocks: int = N_BLOCKS)
         "intermediate_size": 64,
         "num_hidden_layers": n_blocks,
         "num_attention_heads": 4,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 1024,
         "bos_token_id": None,
         "eos_token_id": 1,
         "pad_token_id": 0,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from crossdiff.__main__ import guarded, user_message
 
@@ -25,6 +26,7 @@ def test_help_starts_with_what_to_type() -> None:
     assert shown.returncode == 0
     assert "experiment=demo" in shown.stdout[:800]
     assert "model_pair: custom, it_simpo" in shown.stdout
+    assert "dictionary=toy training=toy sparsity=toy device=cpu" in shown.stdout
 
 
 def test_a_paper_scale_run_without_an_accelerator_stops_with_its_cost(tmp_path: Path) -> None:
@@ -48,12 +50,18 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
         (["model_pair=pt_simp", "layer=20"], ["did you mean", "pt_simpo"]),
         (["model_pair=pt_simpo", "layer=20", "device=cuda"], ["device=cuda", "device=cpu"]),
         (["experiment=demo", "store=README.md"], ["store=README.md", "cannot be written"]),
+        (["experiment=demo", "store="], ["store= is empty", "name a folder"]),
+        (["experiment=demo", "results_dir="], ["results_dir= is empty", "name a folder"]),
+        (["experiment=demo", "name=../x"], ["name='../x'", "without '/'", "results_dir=..."]),
+        (["model_pair=pt_it"], ["layer has no value", "give layer=..."]),
+        (["model_pair=custom", "layer=1"], ["model_pair.base has no value", "give model_pair.base=..."]),
         (["experiment=demo", "annotator=claude"], ["ANTHROPIC_API_KEY is not set", "annotator=lexical"]),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], parts: list[str]) -> None:
     done = crossdiff(*arguments)
     assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert [part for part in parts if part not in done.stderr] == [], done.stderr
 
@@ -75,6 +83,60 @@ def test_a_full_disk_names_the_way_out() -> None:
         message = user_message(error)
         assert message is not None
         assert "store=" in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1024 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_names_what_to_make_smaller(error: Exception) -> None:
+    message = user_message(error)
+    assert message is not None
+    assert message.startswith("out of memory (")
+    assert "dictionary.n_latents or training.batch_size" in message
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_cannot_be_read_is_not_called_unwritable(
+    inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so what the system answers is put in its place."""
+    file = tmp_path / "secret.jsonl"
+    file.write_text("{}")
+    closed = tmp_path if inside else file
+    exists, access = os.path.exists, os.access
+    monkeypatch.setattr(os.path, "exists", lambda path: exists(path) and not (inside and path == file))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    message = user_message(PermissionError(13, "Permission denied", str(file)))
+    assert message is not None
+    assert f"{closed} cannot be read" in message
+    assert f"chmod {'u+rx' if inside else 'u+r'} {closed}" in message
+
+
+def test_what_cannot_be_written_names_the_store(tmp_path: Path) -> None:
+    message = user_message(PermissionError(13, "Permission denied", str(tmp_path / "store" / "x")))
+    assert message is not None
+    assert "cannot be written" in message
+    assert "store=..." in message
+
+
+def test_a_plan_of_a_sweep_leaves_no_folder(tmp_path: Path) -> None:
+    grid = ("-m", "model_pair=toy_pt_it", "corpus=toy", "layer=1,2", "action=plan")
+    done = crossdiff(*grid, f"store={tmp_path}/store")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_of_a_sweep_leaves_what_others_put_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    grid = ("-m", "model_pair=toy_pt_it", "corpus=toy", "layer=1,2", "action=plan")
+    done = crossdiff(*grid, f"store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_value_error_of_a_library_is_a_bug_not_a_message() -> None:

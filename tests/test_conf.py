@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from crossdiff import config
+from crossdiff import config, mistakes
 from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.plan import plan
 
@@ -77,8 +77,8 @@ def test_every_variant_of_a_crosscoder_has_its_name(sparsity, architecture, norm
 def message(*overrides: str) -> str | None:
     try:
         build(*overrides)
-    except Exception as error:  # noqa: BLE001  explain() sees every failure
-        return config.explain(error)
+    except Exception as error:  # noqa: BLE001  mistakes.explain sees every failure
+        return mistakes.explain(error)
     return None
 
 

@@ -78,6 +78,11 @@ def test_plain_text_files_and_a_folder_are_read(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def change_config(folder: Path, **settings: int) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model folders: base, tuned, and tuned ones with something wrong; two without a chat template."""
@@ -91,6 +96,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = float("nan")
     save_file(weights, file, metadata={"format": "pt"})
     write_chats(folder / "chats.jsonl", n=30)
+    save_model(folder / "cut_config", "llama", seed=1)
+    (folder / "cut_config" / "config.json").write_text("{")
+    save_model(folder / "wide", "llama", seed=1)
+    change_config(folder / "wide", hidden_size=64)
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "my_base"}')
+    (folder / "null.jsonl").write_text('{"text": null}\n')
     (folder / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
     (folder / "empty.jsonl").write_text("")
     (folder / "blank.txt").write_text("   \n\n")
@@ -114,6 +126,33 @@ MISTAKES = {
     "k above the dictionary": (["sparsity.k=200", "sparsity.k_initial=null"], ["k=200", "128 latents"]),
     "an unknown option": (["sparsity=topkk"], ["sparsity=topkk", "did you mean topk"]),
     "an unknown key": (["training.learning_rat=1"], ["learning_rat", "training.learning_rate"]),
+    "a config.json that is cut": (
+        ["tuned=cut_config"],
+        ["cut_config/config.json is no JSON", "save the model"],
+    ),
+    "a context beyond the model": (
+        ["corpus.context=2000"],
+        ["corpus.context=2000", "1024 positions", "give corpus.context=1024"],
+    ),
+    "an adapter without its model": (
+        ["tuned=adapter"],
+        ["PEFT adapter", "model_pair.tuned=my_base model_pair.tuned_adapter="],
+    ),
+    "models of two widths": (["tuned=wide"], ["need one d_model", "base has 32", "wide has 64"]),
+    "one model twice": (["tuned=base"], ["are one model", "experiment=self_diff"]),
+    "more tokens in a batch than asked for": (
+        ["corpus.n_tokens=100", "training.batch_size=4096"],
+        ["corpus.n_tokens=100", "training.batch_size=4,096"],
+    ),
+    "a text that is null": (["corpus=null.jsonl"], ["null.jsonl:1: text is null", "corpus.skip_bad=true"]),
+    "a mask that leaves nothing": (
+        ["mask.skip_first=1000"],
+        ["keeps none of the", "mask.skip_first=1000", "loosen it"],
+    ),
+    "a dictionary that fits no memory": (
+        ["dictionary.n_latents=4000000000000"],
+        ["out of memory", "dictionary.n_latents"],
+    ),
     "weights that give NaN": (["tuned=broken"], ["tuned at layer 1 holds NaN", "document 'chat-0'"]),
 }
 

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -38,9 +39,9 @@ def guarded(command) -> int:
 
 def user_message(error: BaseException) -> str | None:
     """What to tell the user about `error`; None when it is a bug of ours."""
-    from crossdiff import config
+    from crossdiff import mistakes
 
-    hint = config.explain(error)
+    hint = mistakes.explain(error)
     if hint is not None:
         return hint
     if _is_full_disk(error):
@@ -48,13 +49,37 @@ def user_message(error: BaseException) -> str | None:
             f"no space left on the device ({getattr(error, 'filename', None) or 'store'}); free some and run "
             "the same command again, which goes on from here, or give another store=..."
         )
-    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+    if _is_full_memory(error):
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         return (
-            f"{error.filename} cannot be written ({error.strerror}); "
-            "give another store=... or results_dir=..."
+            f"out of memory ({reason}); give a smaller dictionary.n_latents or training.batch_size (or, in a "
+            "forward pass, source.batch_tokens), or a larger machine; what is finished is kept"
         )
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return _no_access(error)
     if isinstance(error, ValueError) and _raised_by_us(error):
         return str(error)
+    return None
+
+
+def _no_access(error: OSError) -> str:
+    """What this user may not read, or else cannot write."""
+    closed = error.filename and _closed(Path(os.fsdecode(error.filename)))
+    if closed:
+        rights = "u+rx" if closed.is_dir() else "u+r"
+        return (
+            f"{closed} cannot be read by this user ({error.strerror}); change that with "
+            f"`chmod {rights} {closed}` (its owner can), or give a copy that you may read"
+        )
+    return f"{error.filename} cannot be written ({error.strerror}); give another store=... or results_dir=..."
+
+
+def _closed(path: Path) -> Path | None:
+    """`path`, or the folder above it where the way ends, if this user may not read it."""
+    for place in (path, *path.absolute().parents):
+        if os.path.exists(place):
+            wanted = os.R_OK | os.X_OK if os.path.isdir(place) else os.R_OK
+            return None if os.access(place, wanted) else place
     return None
 
 
@@ -63,6 +88,15 @@ def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return os.strerror(errno.ENOSPC) in str(error)
+
+
+def _is_full_memory(error: BaseException) -> bool:
+    """Memory of this machine or of its accelerator; PyTorch's CPU allocator raises a plain RuntimeError."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    texts = ("can't allocate memory", "DefaultCPUAllocator: not enough memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def _raised_by_us(error: BaseException) -> bool:
@@ -75,32 +109,42 @@ def _run() -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     from crossdiff import config
     from crossdiff.io.environment import conf_dir
 
     collected: list[tuple[config.Experiment, list[str]]] = []
     mistakes: list[Exception] = []
+    sweeps: list[Path] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def compose(cfg) -> None:
+        composed = HydraConfig.get()
         try:
             experiment = config.load(cfg)
-        except HydraException as error:  # kept from Hydra, which would print a line of its own before ours
-            mistakes.append(error)
+        except (HydraException, OmegaConfBaseException) as error:
+            mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
             return
-        if config.runs_alone(HydraConfig.get()):
+        if config.runs_alone(composed):
             code = _act([experiment])
             if code:
                 sys.exit(code)
         else:
             collected.append((experiment, list(HydraConfig.get().overrides.task)))
+            sweeps.extend(config.sweep_folders(composed))
 
     config.compose_once()
     compose()
     if mistakes:
         raise mistakes[0]
-    return _act(_apart(collected)) if collected else 0
+    if not collected:
+        return 0
+    points = _apart(collected)
+    if points[0].plan or points[0].action == "plan":
+        for sweep in sweeps[:1]:
+            _remove_empty(sweep)
+    return _act(points)
 
 
 def _apart(collected):
@@ -115,6 +159,15 @@ def _apart(collected):
         point if folder == point.results else point.model_copy(update={"results_dir": folder})
         for (point, _), folder in zip(collected, folders, strict=True)
     ]
+
+
+def _remove_empty(sweep: Path) -> None:
+    """Take away what Hydra made for a sweep of which nothing runs: its record, and folders that are empty."""
+    (sweep / "multirun.yaml").unlink(missing_ok=True)
+    inside = [path for path in sweep.iterdir() if path.is_dir()] if sweep.is_dir() else []
+    for folder in (*inside, sweep, *list(sweep.parents)[:2]):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _act(experiments) -> int:

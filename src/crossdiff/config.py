@@ -1,26 +1,17 @@
-"""The one Hydra-aware module: the composed configuration becomes an `Experiment`, or one clear message."""
+"""The one Hydra-aware module besides `mistakes`: the composed configuration becomes an `Experiment`."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-)
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from crossdiff.action_settings import CompareRuns, ExportSettings, FreezeSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
@@ -91,7 +82,7 @@ class Experiment(Settings):
     dispatch: LocalDispatch | SlurmDispatch
     study: SerializeAsAny[Study] | None = None
     name: str | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     draws: int = Field(default=5000, ge=100)
     device: str = "auto"
     store: Path = Path("store")
@@ -103,6 +94,30 @@ class Experiment(Settings):
     validate_: ValidateSettings = Field(default=ValidateSettings(), alias="validate")
     freeze: FreezeSettings = FreezeSettings()
     compare: CompareRuns = CompareRuns()
+
+    @field_validator("store", "results_dir", mode="before")
+    @classmethod
+    def _is_a_folder(cls, value: Any, info: Any) -> Any:
+        """An empty path would be the folder one stands in."""
+        if value == "":
+            raise ValueError(
+                f"{info.field_name}= is empty, which would scatter files over the current folder; name a "
+                f"folder, as in {info.field_name}=my_folder, or leave it out"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_words(self) -> Experiment:
+        """Names become folders and files inside the results."""
+        pairs = () if self.model_pair is None and self.comparison is None else self.pairs
+        for name in (self.name, *(pair.name for pair in pairs)):
+            if name is not None and (name in ("", ".", "..") or "/" in name):
+                raise ValueError(
+                    f"name={name!r} names files inside the results, so it must be a word without '/'; "
+                    "choose such a name (name=... of the run, model_pair.name=... of its pair), and "
+                    "results_dir=... for another folder"
+                )
+        return self
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Experiment:
@@ -174,6 +189,11 @@ def runs_alone(hydra: Any) -> bool:
     return sweeping and not hydra.launcher["_target_"].endswith("BasicLauncher")
 
 
+def sweep_folders(hydra: Any) -> list[Path]:
+    """The folder that Hydra has made for a sweep; none for a single run."""
+    return [Path(hydra.sweep.dir)] if hydra.mode == RunMode.MULTIRUN else []
+
+
 def compose_once() -> None:
     """Keep Hydra's sweeper from composing every grid point twice: our own loop reports the same errors.
 
@@ -187,73 +207,3 @@ def compose_once() -> None:
             validate(self, batch)
 
     Sweeper.validate_batch_is_legal = only_for_other_launchers
-
-
-def explain(error: BaseException) -> str | None:
-    """The message for a configuration error: what was given, the rule, the near options; else None."""
-    cause = _root(error)
-    match cause:
-        case ValidationError():
-            return "\n       ".join(_one_problem(problem) for problem in cause.errors())
-        case MissingConfigException() if cause.options:
-            group, _, option = (cause.missing_cfg_file or "").rpartition("/")
-            return f"{group}={option} is no option of {group!r}; {_choices(option, list(cause.options))}"
-        case MissingMandatoryValue():
-            return f"{cause.full_key} has no value; give {cause.full_key}=..."
-        case ConfigCompositionException() | OmegaConfBaseException():
-            return _unknown_key(cause)
-        case HydraException() if not isinstance(cause, InstantiationException):
-            return str(cause)
-        case ImportError() if str(error).startswith("Error locating target"):
-            path = " ".join(str(cause).split())
-            return f"{path}; a class of your own lies beside run.py, or on PYTHONPATH"
-        case ValueError() if isinstance(error, InstantiationException):
-            return str(cause)
-        case ValueError() if "Config group override must be a string or a list" in str(cause):
-            return "a group has no option null; take out what a preset chose with ~<group>, as in ~comparison"
-    return None
-
-
-def _root(error: BaseException) -> BaseException:
-    """The exception under Hydra's wrappers."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _one_problem(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "settings"
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    if problem["type"] == "extra_forbidden":
-        return f"{where} is no setting; remove it (python run.py --help lists the groups)"
-    return f"{where}={problem['input']!r}: {problem['msg']}"
-
-
-def _unknown_key(error: BaseException) -> str:
-    texts = [str(error), str(error.__cause__ or "")]
-    found = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", "\n".join(texts))
-    if found is None:
-        return "; ".join(text.strip() for text in texts if text.strip())
-    key = found.group(1) or found.group(2)
-    return f"{key} is no setting; {_choices(key, _all_keys())}"
-
-
-def _choices(given: str, options: list[str]) -> str:
-    near = difflib.get_close_matches(given, options, n=4, cutoff=0.5)
-    if near:
-        return f"did you mean {', '.join(near)}?"
-    return f"choose from {', '.join(sorted(options)[:40])}"
-
-
-def _all_keys() -> list[str]:
-    folder = conf_dir()
-    groups = [path.name for path in folder.iterdir() if path.is_dir() and path.name != "hydra"]
-    keys = [key for key in OmegaConf.load(folder / "config.yaml") if key not in ("defaults", "hydra")]
-    nested = [
-        f"{path.parent.name}.{key}"
-        for path in folder.glob("*/*.yaml")
-        for key in OmegaConf.load(path)  # type: ignore[union-attr]
-        if path.parent.name in groups and not str(key).startswith("_")
-    ]
-    return sorted({*groups, *map(str, keys), *nested})

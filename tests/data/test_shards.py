@@ -59,6 +59,20 @@ def test_default_mask_drops_bos_and_no_template_drops_control_tokens_too(folders
     assert opened(folders, skip_first=10).n_kept() == N_DOCUMENTS * (LENGTH - 10)
 
 
+def test_a_mask_that_keeps_nothing_says_what_each_rule_drops(folders: list[Path]) -> None:
+    counts = r"none of the 2,400 tokens \(mask.mask=no_template drops 180, mask.skip_first=40 2,400"
+    with pytest.raises(ValueError, match=counts):
+        opened(folders, mask="no_template", skip_first=LENGTH)
+    with pytest.raises(ValueError, match=r"mask.outlier_norm=1e-09 2,400\); loosen it"):
+        opened(folders, outlier_norm=1e-9, skip_first=1)
+
+
+@pytest.mark.parametrize("wrong", [{"skip_first": -1}, {"outlier_norm": 0.0}])
+def test_a_mask_without_a_meaning_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MaskSettings(**wrong)
+
+
 def test_outlier_norm_drops_rows_above_a_multiple_of_the_median_norm(folders: list[Path]) -> None:
     kept = opened(folders, outlier_norm=1.5).rows()
     assert kept.max() == int(1.5 * 1199)

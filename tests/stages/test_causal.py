@@ -155,6 +155,10 @@ def test_exclusive_latents_that_never_fire_in_the_documents_end_well_too(
     assert "n_documents" in found["sentence"]
 
 
-def test_documents_are_spread_over_the_corpus() -> None:
-    assert spread(10, 3).tolist() == [0, 4, 9]
+def test_documents_come_from_all_over_an_alternating_corpus() -> None:
+    """Every second of 399 documents, as even steps would take them, is of one source."""
+    chosen = spread(399, 200)
+    assert len(chosen) == len(chosen.unique()) == 200
+    assert (chosen.diff() > 0).all()
+    assert 70 < int((chosen % 2).sum()) < 130
     assert spread(2, 5).tolist() == [0, 1]

@@ -60,6 +60,7 @@ def test_a_zero_reference_is_new_and_two_zeros_are_nothing() -> None:
     assert np.isposinf(new.ci_high)
     assert np.isfinite(new.ci_low)
     assert change_text(0, 3, new.relative_change) == "new (3 vs 0)"
+    assert change_text(3, 3, -0.0001) == "+0.0 % (3 vs 3)"
     assert none[["relative_change", "ci_low", "ci_high", "p_value", "q_value"]].isna().all()
 
 

@@ -20,6 +20,12 @@ def test_parts_divide_the_batch() -> None:
         TrainingSettings(n_steps=1, batch_size=100, accumulate=3)
 
 
+@pytest.mark.parametrize("betas", [(1.0, 1.0), (0.9, 1.0), (-0.1, 0.999)])
+def test_betas_are_shares_below_one(betas: tuple[float, float]) -> None:
+    with pytest.raises(ValidationError, match="betas"):
+        TrainingSettings(n_steps=1, betas=betas)
+
+
 def test_how_often_is_saved_does_not_change_the_identity() -> None:
     first, second = (TrainingSettings(n_steps=1, checkpoint_every=every) for every in (1, 2))
     assert first.identity() == second.identity()

@@ -156,7 +156,10 @@ def _record(
             f"{place} holds {type(row).__name__}, a document is an object with text or messages; {_WAY_OUT}"
         )
     key = column or next((name for name in _COLUMNS if row.get(name) is not None), None)
-    if key is None or row.get(key) is None:
+    empty = [name for name in ([column] if column else _COLUMNS) if name in row]
+    if empty and (key is None or row[key] is None):
+        return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {_WAY_OUT}")
+    if key is None or key not in row:
         wanted = column or ", ".join(_COLUMNS)
         return BadRecord(
             f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"

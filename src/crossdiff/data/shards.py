@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
+from pydantic import Field
 from torch import Tensor
 
 from crossdiff.data.harvested import HarvestedLayer, read_record
@@ -32,9 +33,9 @@ class MaskSettings(Settings):
 
     mask: Literal["default", "no_template"] = "default"
     """`no_template` also drops the control tokens of the chat template."""
-    skip_first: int = 0
+    skip_first: int = Field(default=0, ge=0)
     """Drop the first n tokens of every document (BOS counts as one)."""
-    outlier_norm: float | None = None
+    outlier_norm: float | None = Field(default=None, gt=0)
     """Drop tokens whose norm, in any model, exceeds this multiple of that model's median norm."""
 
 
@@ -72,11 +73,26 @@ class PairedActivations:
         if len({harvested.d_model for harvested in layers}) > 1:
             widths = ", ".join(f"{h.folder} has {h.d_model}" for h in layers)
             raise ValueError(f"the models of a pair need one d_model: {widths}; choose models of one family")
-        return cls(token_set, layers, mask or MaskSettings())
+        paired = cls(token_set, layers, mask or MaskSettings())
+        if not paired.kept.any():
+            raise ValueError(paired.why_none_is_kept())
+        return paired
 
     def rows(self, split: Split = "all") -> Int[Tensor, " row"]:
         """Token indices that the mask keeps, ascending."""
         return self._split_mask(split).nonzero().flatten()
+
+    def why_none_is_kept(self) -> str:
+        """For messages: how many tokens there are, and how many each rule of the mask drops by itself."""
+        tokens, mask = self.token_set, self.mask
+        kept_kinds = torch.tensor(self._kept_kinds(), dtype=torch.uint8)
+        dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kept_kinds)}
+        if mask.skip_first:
+            dropped[f"mask.skip_first={mask.skip_first}"] = tokens.position < mask.skip_first
+        if mask.outlier_norm is not None:
+            dropped[f"mask.outlier_norm={mask.outlier_norm:g}"] = ~self._within_norm()
+        counts = ", ".join(f"{rule} {int(which.sum()):,}" for rule, which in dropped.items())
+        return f"the mask keeps none of the {self.n_rows:,} tokens ({counts}); loosen it or give more text"
 
     def n_kept(self, split: Split = "all") -> int:
         """How many rows `rows(split)` has."""
@@ -164,10 +180,17 @@ class PairedActivations:
         if self.mask.skip_first:
             kept &= self.token_set.position >= self.mask.skip_first
         if self.mask.outlier_norm is not None:
-            for harvested in self.layers:
-                norms = harvested.norms()
-                kept &= norms <= self.mask.outlier_norm * norms.median()
+            kept &= self._within_norm()
         return kept
+
+    def _within_norm(self) -> Bool[Tensor, " row"]:
+        """Rows whose norm in every model is at most `outlier_norm` times that model's median."""
+        assert self.mask.outlier_norm is not None
+        within = torch.ones(self.n_rows, dtype=torch.bool)
+        for harvested in self.layers:
+            norms = harvested.norms()
+            within &= norms <= self.mask.outlier_norm * norms.median()
+        return within
 
     def _training_moments(self, harvested: LayerRows) -> Moments:
         chosen = torch.zeros(2 * N_KINDS, dtype=torch.bool)

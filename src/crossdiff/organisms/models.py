@@ -10,12 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from crossdiff.organisms.settings import ToySettings
+from crossdiff.organisms.settings import CONTEXT, ToySettings
 
 if TYPE_CHECKING:
     from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
-
-CONTEXT = 256
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from crossdiff.settings import Settings
+
+CONTEXT = 256
+"""Positions of the toy models."""
 
 
 class SimPOSettings(Settings):
     """Constants of the SimPO loss (Meng et al., arXiv 2405.14734, eq. 6) and of its SFT term."""
 
-    beta: float = 2.5
-    gamma: float = 1.4
-    sft_weight: float = 1.0
+    beta: float = Field(default=2.5, gt=0)
+    gamma: float = Field(default=1.4, ge=0)
+    sft_weight: float = Field(default=1.0, ge=0)
 
 
 class PhaseSettings(Settings):
@@ -23,13 +26,13 @@ class PhaseSettings(Settings):
     Li et al., arXiv 1802.01483), so that what the phase does not ask for returns to pt.
     """
 
-    n_steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    web_share: float = 0.0
-    anchor: float = 0.0
-    adam_epsilon: float = 1e-8
+    n_steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    web_share: float = Field(default=0.0, ge=0)
+    anchor: float = Field(default=0.0, ge=0)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
 
 
 class ToySettings(Settings):
@@ -41,28 +44,28 @@ class ToySettings(Settings):
     plain sentences); with two, far fewer exclusive latents belong to one behaviour: the default is none.
     """
 
-    seed: int = 0
-    d_model: int = 96
-    n_layers: int = 4
-    n_heads: int = 4
-    d_mlp: int = 512
-    initializer_range: float = 0.05
-    n_gain: int = 10
-    n_loss: int = 10
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    d_model: int = Field(default=96, ge=1)
+    n_layers: int = Field(default=4, ge=1)
+    n_heads: int = Field(default=4, ge=1)
+    d_mlp: int = Field(default=512, ge=1)
+    initializer_range: float = Field(default=0.05, gt=0)
+    n_gain: int = Field(default=10, ge=0)
+    n_loss: int = Field(default=10, ge=0)
     n_few: int = 1
     n_many: int = 4
-    n_keep: int = 2
-    n_idioms: int = 0
-    idiom_share: float = 0.35
+    n_keep: int = Field(default=2, ge=0)
+    n_idioms: int = Field(default=0, ge=0)
+    idiom_share: float = Field(default=0.35, ge=0, le=1)
     pretraining: PhaseSettings = PhaseSettings(n_steps=300, batch_size=48, learning_rate=3e-3)
     tuning: PhaseSettings = PhaseSettings(n_steps=600, batch_size=48, learning_rate=3e-3, web_share=0.25)
     preference: PhaseSettings = PhaseSettings(
         n_steps=300, batch_size=32, learning_rate=1.5e-3, web_share=0.25
     )
     simpo: SimPOSettings = SimPOSettings()
-    n_web_documents: int = 4000
-    n_chat_documents: int = 6000
-    n_rate_prompts: int = 8
+    n_web_documents: int = Field(default=4000, ge=1)
+    n_chat_documents: int = Field(default=6000, ge=1)
+    n_rate_prompts: int = Field(default=8, ge=1)
 
     @property
     def places(self) -> int:

@@ -6,14 +6,13 @@ Rates are those of docs/performance.md: 790 TFLOP/s (bf16) for one H200, of whic
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.data.settings import CacheSource, LiveSource
+from crossdiff.models.config_file import folder_sizes
 from crossdiff.models.pair import ORGANISM, ModelSettings
-from crossdiff.organisms.settings import ToySettings
+from crossdiff.organisms.settings import CONTEXT, ToySettings
 from crossdiff.pipeline.steps import Cost
 
 GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
@@ -30,6 +29,8 @@ class ModelShape:
     d_model: int
     n_blocks: int
     block_parameters: int
+    n_positions: int | None = None
+    """Longest document that the model was made for, in tokens."""
 
     def forward_flops(self, layer: int) -> float:
         """FLOPs per token up to and including block `layer`, two per parameter, attention scores left out."""
@@ -37,17 +38,18 @@ class ModelShape:
 
 
 KNOWN = {
-    "google/gemma-2-9b": ModelShape(3584, 42, 198_195_200),
-    "google/gemma-2-9b-it": ModelShape(3584, 42, 198_195_200),
-    "princeton-nlp/gemma-2-9b-it-SimPO": ModelShape(3584, 42, 198_195_200),
-    "meta-llama/Meta-Llama-3-8B": ModelShape(4096, 32, 218_112_000),
-    "meta-llama/Meta-Llama-3-8B-Instruct": ModelShape(4096, 32, 218_112_000),
+    "google/gemma-2-9b": ModelShape(3584, 42, 198_195_200, 8192),
+    "google/gemma-2-9b-it": ModelShape(3584, 42, 198_195_200, 8192),
+    "princeton-nlp/gemma-2-9b-it-SimPO": ModelShape(3584, 42, 198_195_200, 8192),
+    "meta-llama/Meta-Llama-3-8B": ModelShape(4096, 32, 218_112_000, 8192),
+    "meta-llama/Meta-Llama-3-8B-Instruct": ModelShape(4096, 32, 218_112_000, 8192),
 }
 
 
 def toy_shape(toy: ToySettings) -> ModelShape:
     """Shape of the models of the toy triple."""
-    return ModelShape(toy.d_model, toy.n_layers, 4 * toy.d_model**2 + 3 * toy.d_model * toy.d_mlp)
+    parameters = 4 * toy.d_model**2 + 3 * toy.d_model * toy.d_mlp
+    return ModelShape(toy.d_model, toy.n_layers, parameters, CONTEXT)
 
 
 def model_shape(model: ModelSettings, toy: ToySettings) -> ModelShape | None:
@@ -56,15 +58,12 @@ def model_shape(model: ModelSettings, toy: ToySettings) -> ModelShape | None:
         return toy_shape(toy)
     if model.path in KNOWN:
         return KNOWN[model.path]
-    config = Path(model.path) / "config.json"
-    if not config.is_file():
+    sizes = folder_sizes(model.path)
+    if sizes is None or sizes.d_model is None or sizes.n_blocks is None:
         return None
-    sizes = json.loads(config.read_text(encoding="utf-8"))
-    d_model, n_blocks = sizes.get("hidden_size"), sizes.get("num_hidden_layers")
-    if not d_model or not n_blocks:
-        return None
-    hidden = sizes.get("intermediate_size") or 4 * d_model
-    return ModelShape(d_model, n_blocks, 4 * d_model**2 + 3 * d_model * hidden)
+    hidden = sizes.d_mlp or 4 * sizes.d_model
+    parameters = 4 * sizes.d_model**2 + 3 * sizes.d_model * hidden
+    return ModelShape(sizes.d_model, sizes.n_blocks, parameters, sizes.n_positions)
 
 
 def toy_tokens(toy: ToySettings) -> int:

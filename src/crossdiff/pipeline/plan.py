@@ -10,6 +10,7 @@ from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
+from crossdiff.pipeline.checks import check_length, check_pair, check_two_models
 from crossdiff.pipeline.steps import Step
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.blend import BlendInputs
@@ -29,7 +30,11 @@ from crossdiff.taxonomy.seed_null import load_seed_null
 def plan(experiment: Experiment) -> list[Step]:
     """Every step that the experiment's report stands on; the report (of a study, the study) is the last."""
     if experiment.study is None:
-        return ordered(Planner(experiment).report)
+        check_length(experiment.corpus, experiment.training)
+        planner = Planner(experiment)
+        for pair in experiment.pairs:
+            check_two_models(pair, planner.activations(pair))
+        return ordered(planner.report)
     from crossdiff.pipeline.study import study_step
 
     return ordered(study_step(experiment, experiment.study))
@@ -121,7 +126,8 @@ class Planner:
         return {"model": Step("blend", model.name, inputs, self.organism, size)}
 
     def activations(self, pair: ModelPair) -> dict[str, Step]:
-        """Tokens and the harvests of both models."""
+        """Tokens and the harvests of both models, which must fit the corpus and each other."""
+        check_pair(pair, self.experiment.corpus, self.experiment.organism)
         return {
             "tokens": self.tokens,
             "harvest_base": self.harvest(pair.base),

@@ -14,9 +14,11 @@ from torch import Tensor
 from crossdiff.core.active_products import active_code
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import code_norm
 from crossdiff.core.matched_sets import MatchedSets, matched_sets
 from crossdiff.core.patching import difference_directions, divergence, gap_closed, patches, sets_of
 from crossdiff.core.selection import exclusive_latents
+from crossdiff.core.streaming import mix
 from crossdiff.data.answers import answer_places
 from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
@@ -30,7 +32,7 @@ from crossdiff.stages.activations import open_activations, open_crosscoder
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 WHERE = ("all tokens", "first answer tokens")
 TOLERANCE = 0.2
 
@@ -39,7 +41,7 @@ class CausalInputs(Settings):
     """What determines the check, beside the parents (tokens, harvests, train, scale of one pair).
 
     tuned         the tuned model, whose later blocks read the patched states
-    n_documents   documents spread evenly over the corpus
+    n_documents   documents, drawn from all over the corpus
     n_draws       random sets, matched on density and energy
     first         answer tokens that the second figure looks at
     """
@@ -113,8 +115,11 @@ def _nothing(draft: Path, n_exclusive: int, sentence: str) -> dict[str, Any]:
 
 
 def spread(n: int, wanted: int) -> Tensor:
-    """`wanted` of n numbers, evenly spread; all of them where there are fewer."""
-    return torch.linspace(0, n - 1, min(wanted, n), dtype=torch.float64).round().long().unique()
+    """`wanted` of n document numbers, in order, drawn by a hash; all of them where there are fewer.
+
+    Corpora alternate (web, chat, web, chat, ...): even steps could take one source alone.
+    """
+    return mix(torch.arange(n)).argsort()[:wanted].sort().values
 
 
 def document_rows(activations: PairedActivations, document: int) -> Tensor:
@@ -146,7 +151,7 @@ def draw_sets(
     None where no chosen latent fires in them.
     """
     n = torch.zeros(crosscoder.n_latents, dtype=torch.float64)
-    energy, norm = torch.zeros_like(n), crosscoder.code_norm()
+    energy, norm = torch.zeros_like(n), code_norm(crosscoder.decoder, crosscoder.settings.code_norm)
     for document in documents.tolist():
         _, code = patched_code(crosscoder, activations, document_rows(activations, document))
         latent, scaled = code.latent.cpu(), (code.value * norm[code.latent]).double().cpu()

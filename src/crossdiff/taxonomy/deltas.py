@@ -171,4 +171,6 @@ def change_text(count_reference: int, count_treatment: int, change: float) -> st
     counts = f"({count_treatment} vs {count_reference})"
     if np.isposinf(change):
         return f"new {counts}"
-    return f"none {counts}" if np.isnan(change) else f"{100 * change:+.1f} % {counts}"
+    if np.isnan(change):
+        return f"none {counts}"
+    return f"{round(100 * change, 1) + 0.0:+.1f} % {counts}"

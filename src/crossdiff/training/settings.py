@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from crossdiff.settings import Settings
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Share of a moment that Adam keeps from one step to the next."""
 
 
 class TrainingSettings(Settings):
@@ -24,7 +27,7 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, ge=1)
     """Parts a batch is worked off in to save memory; batch top-k is then taken over each part."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     warmup_steps: int = Field(default=1000, ge=0)
     decay: Literal["none", "linear", "cosine"] = "linear"
     decay_share: float = Field(default=0.2, ge=0, le=1)

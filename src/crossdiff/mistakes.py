@@ -1,0 +1,128 @@
+"""What a user can put right in the command, as one message: the value, the rule, the way out."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import ValidationError
+
+from crossdiff.io.environment import conf_dir
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for a configuration error: what was given, the rule, the near options; else None."""
+    cause = _root(error)
+    match cause:
+        case ValidationError():
+            group = _group(error)
+            return "\n       ".join(_one_problem(problem, group) for problem in cause.errors())
+        case MissingConfigException() if cause.options:
+            group, _, option = (cause.missing_cfg_file or "").rpartition("/")
+            return f"{group}={option} is no option of {group!r}; {_choices(option, list(cause.options))}"
+        case MissingMandatoryValue():
+            return f"{cause.full_key} has no value; give {cause.full_key}=..."
+        case ConfigCompositionException() | OmegaConfBaseException():
+            return _unknown_key(cause)
+        case HydraException() if not isinstance(cause, InstantiationException):
+            return str(cause)
+        case ImportError() if str(error).startswith("Error locating target"):
+            path = " ".join(str(cause).split())
+            return f"{path}; a class of your own lies beside run.py, or on PYTHONPATH"
+        case ValueError() if isinstance(error, InstantiationException):
+            return str(cause)
+        case ValueError() if "Config group override must be a string or a list" in str(cause):
+            return "a group has no option null; take out what a preset chose with ~<group>, as in ~comparison"
+    return None
+
+
+def _root(error: BaseException) -> BaseException:
+    """The exception under Hydra's wrappers."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _group(error: BaseException) -> str:
+    """Key of the block that Hydra was building, such as `training` or `organism.tuning`; "" for the whole."""
+    found = re.search(r"^full_key: (\S+)\s*\Z", str(error), re.MULTILINE)
+    if found is None or not isinstance(error, InstantiationException):
+        return ""
+    return re.sub(r"(?<=sources)(\d+)", r".\1", found.group(1))  # Hydra leaves out the point before an index
+
+
+def _one_problem(problem: Any, group: str) -> str:
+    given = problem["input"]
+    where = ".".join(str(part) for part in (*filter(None, [group]), *problem["loc"])) or "settings"
+    match problem["type"]:
+        case "value_error":
+            text = str(problem["ctx"]["error"])
+            return f"{group}.{text}" if group and re.match(r"\w+=", text) else text
+        case "extra_forbidden":
+            return f"{where} is no setting; remove it (python run.py --help lists the groups)"
+        case "missing" if isinstance(problem["loc"][-1], int):
+            whole, _, _ = where.rpartition(".")
+            return f"{whole}={given!r} lacks value number {problem['loc'][-1] + 1}; give every value"
+        case "missing":
+            return f"{where} has no value; give {where}=..."
+        case "tuple_type" | "list_type" if isinstance(given, str | int | float):
+            return f"{where}={given} is one value where a list is wanted; give {where}=[{given}]"
+    return f"{where}={given!r}: {problem['msg']}"
+
+
+def _unknown_key(error: BaseException) -> str:
+    texts = [str(error), str(error.__cause__ or "")]
+    found = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", "\n".join(texts))
+    if found is None:
+        return "; ".join(text.strip() for text in texts if text.strip())
+    key = found.group(1) or found.group(2)
+    owners = _options_with(key)
+    if owners:
+        group, _, name = key.partition(".")
+        listed = ", ".join(f"{group}={option}" for option in owners)
+        return (
+            f"{key}: the {group} chosen here has no {name}, unlike {listed}; remove it or choose one of those"
+        )
+    return f"{key} is no setting; {_choices(key, _all_keys())}"
+
+
+def _choices(given: str, options: list[str]) -> str:
+    near = difflib.get_close_matches(given, options, n=4, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"choose from {', '.join(sorted(options)[:40])}"
+
+
+def _options_with(key: str) -> list[str]:
+    """Options of a group that have the setting `group.name`, in the order of their names."""
+    group, _, name = key.partition(".")
+    return [option for owner, option, setting in _settings() if (owner, setting) == (group, name)]
+
+
+def _all_keys() -> list[str]:
+    keys = [key for key in OmegaConf.load(conf_dir() / "config.yaml") if key not in ("defaults", "hydra")]
+    nested = [f"{group}.{setting}" for group, _, setting in _settings()]
+    return sorted({*_groups(), *map(str, keys), *nested})
+
+
+def _settings() -> list[tuple[str, str, str]]:
+    """(group, option, setting) of every file of every group."""
+    return [
+        (path.parent.name, path.stem, str(key))
+        for path in sorted(conf_dir().glob("*/*.yaml"))
+        for key in OmegaConf.load(path)  # type: ignore[union-attr]
+        if path.parent.name in _groups() and not str(key).startswith("_")
+    ]
+
+
+def _groups() -> list[str]:
+    return [path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra"]

@@ -1,0 +1,60 @@
+"""What the config.json of a local model folder says of its sizes, read without transformers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NAMES = {
+    "d_model": ("hidden_size", "n_embd", "d_model"),
+    "n_blocks": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "d_mlp": ("intermediate_size", "n_inner", "ffn_dim"),
+    "n_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+}
+"""What architectures call the same size."""
+
+
+@dataclass(frozen=True)
+class FolderSizes:
+    """Sizes of a model; None where its config.json does not say them."""
+
+    d_model: int | None
+    n_blocks: int | None
+    d_mlp: int | None
+    n_positions: int | None
+
+
+def folder_sizes(path: str) -> FolderSizes | None:
+    """Sizes from `<path>/config.json`; None for a hub id or a folder without one."""
+    file = Path(path).expanduser() / "config.json"
+    if not file.is_file():
+        return None
+    config = _read(file)
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    return FolderSizes(**{size: _first(config, names) for size, names in _NAMES.items()})
+
+
+def adapter_base(path: str) -> str | None:
+    """For a folder that holds a PEFT adapter and no model: the model it was trained on, or `<its base>`."""
+    folder = Path(path).expanduser()
+    if (folder / "config.json").exists() or not (folder / "adapter_config.json").is_file():
+        return None
+    return _read(folder / "adapter_config.json").get("base_model_name_or_path") or "<its base>"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken JSON, or bytes that are no UTF-8
+        raise ValueError(f"{file} is no JSON ({error}); save the model again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds {type(found).__name__} instead of settings; save the model again")
+    return found
+
+
+def _first(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    found = (config.get(name) for name in names)
+    return next((value for value in found if isinstance(value, int) and value > 0), None)

@@ -1,0 +1,66 @@
+"""What can be refused while planning, before any model has run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crossdiff.data.corpus import CorpusSettings, as_mixture
+from crossdiff.models.config_file import adapter_base
+from crossdiff.models.pair import ModelPair, ModelSettings
+from crossdiff.organisms.settings import ToySettings
+from crossdiff.pipeline.cost import model_shape
+from crossdiff.pipeline.steps import Step
+from crossdiff.training.settings import TrainingSettings
+
+
+def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> None:
+    """ValueError when the models cannot read the corpus, or cannot be compared with each other."""
+    widths = {}
+    for model in (pair.base, pair.tuned):
+        _refuse_adapter_alone(model)
+        shape = model_shape(model, toy)
+        if shape is None:
+            continue
+        widths[model.path] = shape.d_model
+        _check_context(model, shape.n_positions, as_mixture(corpus).context)
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{path} has {width}" for path, width in widths.items())
+        raise ValueError(f"the models of a pair need one d_model: {told}; choose models of one family")
+
+
+def check_two_models(pair: ModelPair, activations: Mapping[str, Step]) -> None:
+    """ValueError when base and tuned are the same weights, read in the same way (studies may ask for it)."""
+    if activations["harvest_base"].key == activations["harvest_tuned"].key:
+        raise ValueError(
+            f"base ({pair.base.path}) and tuned ({pair.tuned.path}) of {pair.name} are one model, so no "
+            "latent can belong to one of them; give two models, or experiment=self_diff, which asks how many "
+            "latents of a model against itself are called exclusive"
+        )
+
+
+def check_length(corpus: CorpusSettings, training: TrainingSettings) -> None:
+    """ValueError when the tokens that the corpus is asked for cannot fill one training batch."""
+    mixture = as_mixture(corpus)
+    if mixture.n_tokens is not None and mixture.n_tokens + mixture.context <= training.batch_size:
+        raise ValueError(
+            f"corpus.n_tokens={mixture.n_tokens:,} cannot fill one batch of training.batch_size="
+            f"{training.batch_size:,} tokens; raise the one or lower the other"
+        )
+
+
+def _refuse_adapter_alone(model: ModelSettings) -> None:
+    base = adapter_base(model.path)
+    if base is None:
+        return
+    way_out = f"give both: model_pair.tuned={base} model_pair.tuned_adapter={model.path}"
+    if model.name == "base":
+        way_out = f"merge it into its model ({base}; merge_and_unload, save_pretrained) and give that folder"
+    raise ValueError(f"{model.path} holds a PEFT adapter and no model; {way_out}")
+
+
+def _check_context(model: ModelSettings, n_positions: int | None, context: int) -> None:
+    if n_positions is not None and context > n_positions:
+        raise ValueError(
+            f"corpus.context={context} is more than the {n_positions} positions of {model.path}, beyond "
+            f"which it was not trained; give corpus.context={n_positions} (longer documents are cut there)"
+        )

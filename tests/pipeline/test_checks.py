@@ -1,0 +1,63 @@
+"""What a plan refuses before any model has run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crossdiff.pipeline.plan import plan
+from tests.composed import experiment
+
+
+def folder(path: Path, **config: object) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"num_hidden_layers": 3, **config}))
+    return path
+
+
+def planned(base: Path, tuned: Path, *overrides: str) -> list:
+    documents = base.parent / "text.txt"
+    documents.write_text("words")
+    pair = ("model_pair=custom", f"model_pair.base={base}", f"model_pair.tuned={tuned}", "layer=1")
+    return plan(experiment(*pair, "corpus=files", f"corpus.paths=[{documents}]", *overrides))
+
+
+def test_a_context_is_at_most_the_positions_of_both_models(tmp_path: Path) -> None:
+    base = folder(tmp_path / "base", n_embd=32, n_positions=2048)
+    tuned = folder(tmp_path / "tuned", n_embd=32, n_positions=128)
+    with pytest.raises(ValueError, match=r"context=129 .* 128 positions of .*tuned.*corpus.context=128"):
+        planned(base, tuned, "corpus.context=129")
+    assert planned(base, tuned, "corpus.context=128")
+
+
+def test_models_of_two_widths_are_named(tmp_path: Path) -> None:
+    base = folder(tmp_path / "base", hidden_size=32)
+    with pytest.raises(ValueError, match="base has 32, .*tuned has 64"):
+        planned(base, folder(tmp_path / "tuned", hidden_size=64))
+
+
+def test_an_adapter_needs_its_model(tmp_path: Path) -> None:
+    model, adapter = folder(tmp_path / "model", hidden_size=32), tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "org/its_base"}')
+    with pytest.raises(ValueError, match=f"tuned=org/its_base model_pair.tuned_adapter={adapter}"):
+        planned(model, adapter)
+    with pytest.raises(ValueError, match=r"merge it into its model \(org/its_base"):
+        planned(adapter, model)
+    assert planned(model, model, f"model_pair.tuned_adapter={adapter}")
+
+
+def test_one_model_twice_is_refused_but_by_studies(tmp_path: Path) -> None:
+    model = folder(tmp_path / "model", hidden_size=32)
+    with pytest.raises(ValueError, match="are one model.*experiment=self_diff"):
+        planned(model, model)
+    assert plan(experiment("experiment=self_diff", "size=ci"))
+    assert plan(experiment("experiment=seed_null", "size=ci"))
+
+
+def test_a_corpus_asked_for_fills_a_batch(tmp_path: Path) -> None:
+    base, tuned = folder(tmp_path / "base", n_embd=32), folder(tmp_path / "tuned", n_embd=32, x=1)
+    sizes = ("corpus.context=100", "training.batch_size=2048")
+    with pytest.raises(ValueError, match=r"corpus.n_tokens=1,948 .* training.batch_size=2,048"):
+        planned(base, tuned, *sizes, "corpus.n_tokens=1948")
+    assert planned(base, tuned, *sizes, "corpus.n_tokens=1949")
