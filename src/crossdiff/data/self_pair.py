@@ -52,6 +52,15 @@ class SelfPair:
         for batch in self.activations.batches(split=split, batch_size=batch_size):
             yield self._noisy(batch)
 
+    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+        """Index of the document that each row belongs to."""
+        return self.activations.document_of(rows)
+
+    def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
+        """The given rows in corpus order."""
+        for batch in self.activations.batches_of(rows, batch_size=batch_size):
+            yield self._noisy(batch)
+
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
         """Batch `number` of the shuffled stream."""
         return self._noisy(self.activations.training_batch(number, seed=seed, batch_size=batch_size))

@@ -53,7 +53,7 @@ class TrainingSettings(Settings):
     it trains differently and is never the default."""
     validate_every: int = Field(default=500, ge=1)
     validate_tokens: int = Field(default=50_000, ge=1)
-    """Held-out tokens looked at during training; the final figures use all of them."""
+    """Held-out tokens looked at during training, always the same; the final figures use all of them."""
     log_every: int = Field(default=50, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
     devices: int = Field(default=1, ge=1)

@@ -15,7 +15,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from crossdiff.training.callbacks import Metrics, Progress, Resume
-from crossdiff.training.evaluation import HeldOut, evaluate, held_out_batches
+from crossdiff.training.evaluation import HeldOut, evaluate
+from crossdiff.training.held_out import HeldOutSample
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
 from crossdiff.training.resume import check_checkpoint
@@ -84,17 +85,14 @@ def _reporting(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) ->
     if not run.leads:
         return []
     settings = run.training
+    sample = HeldOutSample(
+        module.source, n_tokens=settings.validate_tokens, batch_size=settings.batch_size, seed=run.seed
+    )
 
     def validate() -> HeldOut:
-        batches = held_out_batches(
-            module.source,
-            batch_size=settings.batch_size,
-            n_tokens=settings.validate_tokens,
-            device=module.device,
-        )
         k = module.stepper.k_at(module.global_step - 1)
         threshold = 0.0 if k is None else module.running_threshold.value()
-        return evaluate(module.crosscoder, batches, threshold=threshold, k=k)
+        return evaluate(module.crosscoder, sample.batches(module.device), threshold=threshold, k=k)
 
     return [
         Metrics(folder.metrics, validate=validate, names=model_names(module.crosscoder)),
