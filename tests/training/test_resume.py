@@ -1,11 +1,13 @@
 """A run that was stopped, however it was stopped, ends with the bits of an undisturbed one."""
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.fit import fit
-from crossdiff.training.resume import differences
+from crossdiff.training.resume import WholeCheckpoints, differences
 from crossdiff.training.run import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
@@ -66,17 +68,15 @@ def make_run(**changes) -> TrainingRun:
 
 def train_and_die(folder: str, at: str) -> None:
     """Run in a subprocess: killed while batch `at` is fetched, or half way through the next checkpoint."""
-    import pytorch_lightning as pl
-
     if at == "save":
-        whole = pl.Trainer.save_checkpoint
+        whole = torch.save
 
-        def cut(trainer: pl.Trainer, path: Path, *rest: object) -> None:
-            whole(trainer, path)
-            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+        def cut(content: object, path: Path) -> None:
+            whole(content, path)
+            path.write_bytes(path.read_bytes()[:1000])
             os.kill(os.getpid(), signal.SIGKILL)
 
-        pl.Trainer.save_checkpoint = cut  # type: ignore[method-assign]
+        torch.save = cut
     source = Interrupting(at=-1 if at == "save" else int(at), number=signal.SIGKILL)
     fit(make_run(), source, RunFolder(Path(folder)))
 
@@ -268,6 +268,40 @@ def test_another_number_of_devices_is_refused(stopped: RunFolder) -> None:
     torch.save({**content, "n_devices": 4}, stopped.checkpoint)
     with pytest.raises(ValueError, match=r"written on 4 device\(s\), this run has 1"):
         fit(make_run(), PlantedSource(n_rows=2000), stopped)
+
+
+def test_a_checkpoint_is_flushed_beside_the_last_one_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "folder" / "last.ckpt", []
+    flush = os.fsync
+
+    def flushed(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        seen.append((name, sorted(found.name for found in path.parent.iterdir())))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr("tempfile.mkstemp", lambda *_, **__: pytest.fail("a file elsewhere"))
+    for number in range(2):
+        WholeCheckpoints().save_checkpoint({"number": number}, path)
+    assert seen[2:] == [("last.part", ["last.ckpt", "last.part"]), ("folder", ["last.ckpt"])]
+    assert WholeCheckpoints().load_checkpoint(path, weights_only=True) == {"number": 1}
+
+
+def test_checkpoints_wait_for_the_clock_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, save = [], WholeCheckpoints.save_checkpoint
+
+    def counted(self: WholeCheckpoints, checkpoint: dict, path: Path, storage_options: object = None) -> None:
+        saved.append(checkpoint["global_step"])
+        save(self, checkpoint, path)
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", counted)
+    seconds = itertools.count(step=60)  # a minute passes at every look: one a step, one a save
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr("crossdiff.training.callbacks.time", clock)
+    fit(make_run(n_steps=20, checkpoint_minutes=7), PlantedSource(n_rows=2000), RunFolder(tmp_path))
+    assert saved == [8, 16]
 
 
 def test_differences_are_named_by_their_dotted_path() -> None:

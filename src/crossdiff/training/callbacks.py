@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,15 +50,18 @@ class Progress(pl.Callback):
 
 
 class Resume(pl.Callback):
-    """Checkpoints for exact resume: written aside and renamed, only at optimizer-step boundaries.
+    """Checkpoints for exact resume, only at boundaries of optimizer steps.
+
+    They are due at every `every`-th step, except within `minutes` of the last one.
 
     A stop signal (TERM, INT, and USR2 that submitit sends before a time limit) is remembered, the step
     finished, the state saved and the fit ended; `interrupted` then holds the signal. Inside a SLURM job the
     process goes on after TERM and a save: SLURM kills and requeues it (an exit would count as the end).
     """
 
-    def __init__(self, path: Path, *, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, *, every: int, minutes: float = 0) -> None:
+        self.path, self.every, self.minutes = path, every, minutes
+        self.saved_at = -math.inf
         self.pending: signal.Signals | None = None
         self.interrupted: signal.Signals | None = None
         self.guarded: tuple[signal.Signals, ...] = ()
@@ -64,6 +69,7 @@ class Resume(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore random states; from here on signals are ours."""
+        self.saved_at = time.monotonic()
         if self.rng is not None:
             restore_random_states(self.rng)
         for number in self.guarded:
@@ -89,18 +95,20 @@ class Resume(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Save when it is time or when a signal came."""
-        step = trainer.global_step
-        self.heed(trainer, pl_module, save=step % self.every == 0 and step != trainer.max_steps)
+        step, waited = trainer.global_step, time.monotonic() - self.saved_at
+        due = step % self.every == 0 and step != trainer.max_steps and waited >= 60 * self.minutes
+        self.heed(trainer, pl_module, due=due)
 
-    def heed(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, save: bool = False) -> None:
-        """Save if asked to or if any rank got a signal, and end the fit if that signal asks for it.
+    def heed(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, due: bool = False) -> None:
+        """Save if any rank finds it due or got a signal, and end the fit if the signal asks for it.
 
         All ranks call this at the same places of the same steps.
         """
-        number = self._agreed(pl_module.device)
-        if number is None and not save:
+        number, due = self._agreed(due, pl_module.device)
+        if number is None and not due:
             return
-        self.save(trainer)
+        trainer.save_checkpoint(self.path)
+        self.saved_at = time.monotonic()
         if number is not None and _ends(number):
             self.interrupted = number
             trainer.should_stop = True
@@ -109,22 +117,14 @@ class Resume(pl.Callback):
         """Whether this process has a signal to heed that ends the fit."""
         return self.pending is not None and _ends(self.pending)
 
-    def _agreed(self, device: torch.device) -> signal.Signals | None:
-        """A signal that any rank got, one that ends the fit before others; the same on all ranks."""
+    def _agreed(self, due: bool, device: torch.device) -> tuple[signal.Signals | None, bool]:
+        """A signal of any rank, one that ends the fit before others, and whether any finds a save due."""
         number, self.pending = self.pending, None
         if n_ranks() == 1:
-            return number
+            return number, due
         own = 0 if number is None else number + _ENDING * _ends(number)
-        agreed = int(largest_over_ranks(torch.tensor(own, device=device))) % _ENDING
-        return signal.Signals(agreed) if agreed else None
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint aside, then rename."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".part")
-        trainer.save_checkpoint(aside)
-        if trainer.is_global_zero:
-            os.replace(aside, self.path)
+        agreed, any_due = largest_over_ranks(torch.tensor([own, int(due)], device=device)).tolist()
+        return signal.Signals(agreed % _ENDING) if agreed else None, bool(any_due)
 
     def state_dict(self) -> dict[str, Any]:
         """Random states, which Lightning does not save."""

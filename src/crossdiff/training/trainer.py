@@ -21,7 +21,7 @@ from crossdiff.training.held_out import HeldOutSample
 from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
-from crossdiff.training.resume import check_checkpoint
+from crossdiff.training.resume import WholeCheckpoints, check_checkpoint
 from crossdiff.training.run import RunFolder, TrainingRun
 
 
@@ -35,7 +35,7 @@ class Ranks(DDPStrategy):
 def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None:
     """Do all optimizer steps that are left, or end the process as a stop signal asks."""
     settings = run.training
-    resume = Resume(folder.checkpoint, every=settings.checkpoint_every)
+    resume = Resume(folder.checkpoint, every=settings.checkpoint_every, minutes=settings.checkpoint_minutes)
     metrics = _metrics(run, module, folder) if run.leads else None
     reporting = [metrics, Progress(n_steps=settings.total_steps(), enabled=run.progress)] if metrics else []
     resumed = check_checkpoint(folder.checkpoint, run.identity(), n_devices=settings.devices)
@@ -44,7 +44,7 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
             accelerator="gpu" if run.device.startswith("cuda") else "cpu",
             devices=run.lightning_devices,
             strategy=_strategy(run),
-            plugins=[LightningEnvironment()],
+            plugins=[LightningEnvironment(), WholeCheckpoints()],
             max_steps=settings.total_steps(),
             max_epochs=-1,
             logger=list(run.loggers) if run.leads and run.loggers else False,
