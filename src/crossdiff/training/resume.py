@@ -28,12 +28,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         aside = target.with_suffix(".part")
         with errors_name(aside):
             torch.save(checkpoint, aside)
-            _flush(aside)
+            flush(aside)
             os.replace(aside, target)
-            _flush(target.parent)
+            flush(target.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Have the kernel write a file, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
