@@ -20,7 +20,7 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import scale
 from crossdiff.stages.train import TrainInputs, fit_and_save
 
-VERSION = 1
+VERSION = 2
 
 
 class SelfDiffInputs(Settings):
