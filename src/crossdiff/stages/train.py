@@ -15,6 +15,7 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.training.source import ActivationSource
 
 VERSION = 1
@@ -52,9 +53,7 @@ def fit_and_save(
     A draft that already holds this very training, finished, is left as it is, and its figures are returned.
     """
     from crossdiff.data.tokens import TokenSet
-    from crossdiff.io.tables import write_json
     from crossdiff.training.launch import fit_on_devices
-    from crossdiff.training.resume import flush
     from crossdiff.training.run import RunFolder, TrainingRun
 
     folder = RunFolder(draft)
@@ -76,12 +75,20 @@ def fit_and_save(
     )
     crosscoder, figures = fit_on_devices(training_run, open_source, folder)
     crosscoder.metadata = {**origin, "training": figures}
+    _save(crosscoder, figures, draft)
+    shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
+    return figures
+
+
+def _save(crosscoder: Crosscoder, figures: dict[str, Any], draft: Path) -> None:
+    """Write the crosscoder, then its figures, down to the disk."""
+    from crossdiff.io.tables import write_json
+    from crossdiff.training.resume import flush
+
     crosscoder.save(draft / "crosscoder")
     write_json(figures, draft / "training.json")
     for path in (*(draft / "crosscoder").iterdir(), draft / "training.json"):
-        flush(path)  # before the checkpoint goes
-    shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
-    return figures
+        flush(path)
 
 
 def finished_figures(draft: Path, origin: Mapping[str, Any]) -> dict[str, Any] | None:
