@@ -45,6 +45,13 @@ class PlantedSource:
         for rows in self.rows(split).split(batch_size):
             yield self.read(rows)
 
+    def document_of(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.document[rows]
+
+    def batches_of(self, rows: torch.Tensor, *, batch_size: int) -> Iterator[PairedBatch]:
+        for part in rows.sort().values.split(batch_size):
+            yield self.read(part)
+
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
         generator = torch.Generator().manual_seed(1000 * seed + number)
         rows = self.rows("train")

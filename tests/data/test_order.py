@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crossdiff.data.order import BLOCK_ROWS, EpochOrder, Segment, document_blocks
+from crossdiff.data.order import BLOCK_ROWS, CorpusOrder, EpochOrder, Segment, document_blocks
 
 
 def test_blocks_end_at_document_boundaries_and_hold_at_least_the_block_size() -> None:
@@ -47,3 +47,12 @@ def test_another_seed_or_epoch_is_another_order() -> None:
 def test_a_mask_that_keeps_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no training row is left after the mask"):
         EpochOrder(torch.zeros(10, dtype=torch.bool), torch.tensor([0, 10]), seed=0, window_blocks=1)
+
+
+def test_a_pass_in_corpus_order_leaves_out_windows_that_keep_nothing() -> None:
+    kept = torch.zeros(1000, dtype=torch.bool)
+    kept[[150, 160, 820]] = True
+    made = CorpusOrder(kept, torch.arange(0, 1001, 100), window_blocks=1)
+    assert [part.window for part in made.segments(0, 3)] == [1, 8]
+    assert made.next_window(0, 1) == (0, 8)
+    assert made.next_window(0, 8) is None

@@ -28,6 +28,20 @@ def test_both_models_are_the_same_but_for_one_percent_of_independent_noise(null:
     assert abs(float(noise.mean())) < 3e-4
 
 
+def test_the_noise_is_normal_and_the_copies_are_independent(null: SelfPair) -> None:
+    z = null._normal(torch.arange(100_000, 140_000)).double()
+    base, tuned = z.transpose(0, 1).flatten(1)
+    for values in (base, tuned):
+        ordered = values.sort().values
+        expected = torch.special.ndtri((torch.arange(len(values)) + 0.5) / len(values))
+        assert float((ordered - expected)[1000:-1000].abs().max()) < 0.03
+        assert float(values.abs().max()) < 6
+    for left, right in ((base, tuned), (base.square(), tuned.square()), (base.square(), tuned)):
+        assert abs(float(torch.corrcoef(torch.stack([left, right]))[0, 1])) < 0.008
+    neighbours = torch.corrcoef(torch.stack([z[:-1].flatten(), z[1:].flatten()]))[0, 1]
+    assert abs(float(neighbours)) < 0.008
+
+
 def test_a_row_has_the_same_noise_in_every_pass(null: SelfPair) -> None:
     rows = torch.tensor([70, 5, 1300])
     again = null.read(rows).x

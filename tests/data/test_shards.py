@@ -13,6 +13,7 @@ import torch
 
 from crossdiff.data import shards as shards_module
 from crossdiff.data.harvest_files import Storage, write_harvest
+from crossdiff.data.harvested import HarvestedLayer
 from crossdiff.data.shard_files import ShardFile
 from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.data.tokens import TokenKind, write_token_set
@@ -128,6 +129,27 @@ def test_corpus_order_batches_hold_every_kept_row_once(
     assert rows.tolist() == data.rows(split).tolist()
     assert torch.equal(torch.cat([batch.x for batch in batches])[:, 0, 0].long(), rows)
     assert {len(batch.row) for batch in batches[:-1]} == {7}
+
+
+@pytest.mark.parametrize("pass_bytes", [1 << 28, 4_000])
+def test_chosen_rows_come_in_corpus_order_and_only_their_documents_are_read(
+    folders: list[Path], pass_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "PASS_BYTES", pass_bytes)
+    read: list[tuple[int, int]] = []
+    read_spans = HarvestedLayer.read_spans
+
+    def counted(layer: HarvestedLayer, spans: list[tuple[int, int]], buffer: torch.Tensor | None = None):
+        read.extend(spans)
+        return read_spans(layer, spans, buffer)
+
+    monkeypatch.setattr(HarvestedLayer, "read_spans", counted)
+    rows = torch.tensor([2100, 90, 85, 2130, 1300])
+    batches = list(opened(folders).batches_of(rows, batch_size=2))
+    assert torch.cat([batch.row for batch in batches]).tolist() == [85, 90, 1300, 2100, 2130]
+    assert torch.cat([batch.x[:, 1, 0] for batch in batches]).tolist() == [85.5, 90.5, 1300.5, 2100.5, 2130.5]
+    documents = [(start, start + LENGTH) for start in (80, 1280, 2080, 2120)]
+    assert sorted(read) == sorted(2 * documents)
 
 
 @pytest.mark.parametrize("mask", [{}, {"mask": "no_template"}, {"skip_first": 5}])

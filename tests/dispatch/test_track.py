@@ -20,10 +20,10 @@ from crossdiff.io.tracking import CsvLogger, NoLogger, WandbLogger
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
-from crossdiff.training.callbacks import Metrics
+from crossdiff.training.metrics import Metrics
 from tests import report_artifacts
 
-CURVES = Metrics(Path("metrics.csv"), validate=lambda: None, names=["base", "tuned"]).columns  # type: ignore[arg-type,return-value]
+CURVES = Metrics(Path("metrics.csv"), validate=lambda _: None, names=["base", "tuned"]).columns
 
 
 @pytest.fixture(autouse=True)

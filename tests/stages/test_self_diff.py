@@ -10,6 +10,7 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
+from crossdiff.data.self_pair import SelfPair
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages.self_diff import SelfDiffInputs, per_1000_alive, run
@@ -38,6 +39,21 @@ def test_one_harvest_stands_for_both_models_and_the_table_is_that_of_a_pair(tmp_
     assert found["n_exclusive_tuned"] == int((table["exclusive_to"] == "tuned").sum())
     # equal copies are explained equally well
     assert found["fve_base"] == pytest.approx(found["fve_tuned"], abs=0.05)
+
+
+def test_a_scaling_that_died_does_not_cost_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = build(tmp_path / "parents").parents
+    only = {name: parents[name] for name in ("tokens", "harvest_base")}
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    found = run(inputs(), only, draft, Runtime(progress=False))
+    (draft / "latents.parquet").unlink()
+    (draft / "self_diff.json").unlink()
+    monkeypatch.setattr(SelfPair, "training_batch", lambda *_, **__: pytest.fail("trained again"))
+    assert run(inputs(), only, draft, Runtime(progress=False)) == found
+    assert (draft / "latents.parquet").is_file()
 
 
 def test_the_copies_start_with_independent_directions() -> None:

@@ -88,6 +88,51 @@ def test_the_same_inputs_give_the_same_bits_and_another_seed_others(
     assert not torch.equal(weights[0], weights[2])
 
 
+class Unread:
+    """A source that nobody may open."""
+
+    def __call__(self) -> PairedActivations:
+        pytest.fail("trained again")
+
+
+@pytest.fixture
+def finished(artifacts: Artifacts, tmp_path: Path) -> tuple[Path, dict]:
+    return tmp_path, train.run(inputs(), parents(artifacts), tmp_path, QUIET)
+
+
+def test_a_finished_training_in_the_draft_is_not_done_again(
+    artifacts: Artifacts, finished: tuple[Path, dict]
+) -> None:
+    draft, figures = finished
+    (draft / ".resume").mkdir()  # the process died before it was removed
+    before = (draft / "metrics.csv").read_bytes()
+    again = train.fit_and_save(inputs(), parents(artifacts), Unread(), draft=draft, runtime=QUIET)
+    assert again == figures
+    assert (draft / "metrics.csv").read_bytes() == before
+    assert not (draft / ".resume").exists()
+
+
+@pytest.mark.parametrize("half", ["weights", "config", "figures", "other seed", "other parents"])
+def test_half_a_training_or_that_of_another_run_is_done_again(
+    half: str, artifacts: Artifacts, finished: tuple[Path, dict]
+) -> None:
+    draft, _ = finished
+    weights, found, seed = draft / "crosscoder" / "weights.safetensors", parents(artifacts), 0
+    match half:
+        case "weights":
+            weights.write_bytes(weights.read_bytes()[:500])
+        case "config":
+            (draft / "crosscoder" / "config.json").unlink()
+        case "figures":
+            (draft / "training.json").unlink()
+        case "other seed":
+            seed = 1
+        case "other parents":
+            found = {role: path for role, path in found.items() if role != "harvest_tuned"}
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        train.fit_and_save(inputs(seed=seed), found, Unread(), draft=draft, runtime=QUIET)
+
+
 def test_a_batch_larger_than_the_corpus_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:
     training = TrainingSettings(n_steps=5, batch_size=100_000)
     with pytest.raises(ValueError, match=r"fewer than one batch of 100,000; give more text"):

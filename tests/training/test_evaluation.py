@@ -5,7 +5,8 @@ import torch
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
-from crossdiff.training.evaluation import ExplainedVariance, evaluate, held_out_batches
+from crossdiff.training.evaluation import ExplainedVariance, evaluate
+from crossdiff.training.held_out import held_out_batches
 from crossdiff.training.initialise import initial_crosscoder
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
@@ -41,7 +42,7 @@ def test_held_out_figures_of_a_crosscoder_agree_with_dense_encoding(planted: Pla
         training=TrainingSettings(n_steps=1, batch_size=100),
         seed=0,
     )
-    batches = list(held_out_batches(planted, batch_size=100, n_tokens=None, device=torch.device("cpu")))
+    batches = list(held_out_batches(planted, batch_size=100, device=torch.device("cpu")))
     found = evaluate(crosscoder, batches, threshold=2.0, k=4)
     x = planted.x[planted.rows("validation")]
     code = crosscoder.encode(x, threshold=2.0)
@@ -61,7 +62,7 @@ def test_without_a_threshold_its_figures_are_missing_not_zero(planted: PlantedSo
         training=TrainingSettings(n_steps=1, batch_size=100),
         seed=0,
     )
-    batches = held_out_batches(planted, batch_size=100, n_tokens=200, device=torch.device("cpu"))
+    batches = planted.x[planted.rows("validation")[:200]].split(100)
     found = evaluate(crosscoder, batches, threshold=math.nan, k=4)
     assert found.n_tokens == 200
     assert all(math.isnan(value) for value in (found.l0, found.never_fired, *found.fve))
@@ -79,14 +80,7 @@ def test_a_collapsed_crosscoder_keeps_nothing_and_reconstructs_its_bias(planted:
     with torch.no_grad():
         crosscoder.encoder_bias.fill_(-1e6)
         crosscoder.decoder_bias.zero_()
-    batches = held_out_batches(planted, batch_size=100, n_tokens=200, device=torch.device("cpu"))
+    batches = planted.x[planted.rows("validation")[:200]].split(100)
     found = evaluate(crosscoder, batches, threshold=math.nan, k=4)
     assert found.l0_batch == 0
     assert found.fve_batch == pytest.approx([0.0, 0.0], abs=0.05)  # the bias is the training rows' mean
-
-
-def test_a_part_of_the_held_out_tokens_is_spread_over_the_corpus(planted: PlantedSource) -> None:
-    batches = list(held_out_batches(planted, batch_size=100, n_tokens=300, device=torch.device("cpu")))
-    whole = planted.x[planted.rows("validation")]
-    assert len(batches) == 3
-    assert torch.equal(batches[1], whole[200:300])

@@ -28,6 +28,19 @@ def small_source() -> PlantedSource:
     return PlantedSource(n_rows=2000)
 
 
+class SlowToMeasure(PlantedSource):
+    """Says when the final figures are being taken, and takes its time."""
+
+    def batches(self, **settings):
+        Path(os.environ["TOLD"]).touch()
+        time.sleep(2)
+        return super().batches(**settings)
+
+
+def slow_to_measure() -> PlantedSource:
+    return SlowToMeasure(n_rows=2000)
+
+
 def broken_source() -> PlantedSource:
     source = PlantedSource(n_rows=2000)
     statistics = source.statistics()
@@ -146,6 +159,33 @@ def test_a_stop_signal_reaches_all_ranks_and_the_run_continues(tmp_path: Path) -
     assert folder.checkpoint.is_file()
     again, _ = fitted(tmp_path, devices=2, n_steps=60)
     assert torch.equal(again.decoder, whole.decoder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["training", "measuring"])
+def test_two_ranks_that_survive_a_term_inside_slurm_hand_over_their_result(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    folder, received = RunFolder(tmp_path), []
+
+    def term_at_the_moment() -> None:
+        while not (folder.checkpoint if moment == "training" else tmp_path / "told").is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    thread = threading.Thread(target=term_at_the_moment)
+    thread.start()
+    try:
+        run = make_run(devices=2, n_steps=60)
+        _, figures = fit_on_devices(run, slow_to_measure, folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        thread.join()
+    assert figures["n_steps"] == 60
+    assert received == []  # fit_on_devices' own handler got it
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

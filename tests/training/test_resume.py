@@ -1,10 +1,13 @@
 """A run that was stopped, however it was stopped, ends with the bits of an undisturbed one."""
 
+import csv
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.fit import fit
-from crossdiff.training.resume import differences
+from crossdiff.training.resume import WholeCheckpoints, differences
 from crossdiff.training.run import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
@@ -35,6 +38,20 @@ class Interrupting(PlantedSource):
         return super().training_batch(number, seed=seed, batch_size=batch_size)
 
 
+class InterruptingValidation(PlantedSource):
+    """Sends this process a signal when the sample's first batch is read; counts the batches."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(n_rows=2000)
+        self.number, self.n_validated = number, 0
+
+    def batches_of(self, rows: torch.Tensor, *, batch_size: int):
+        os.kill(os.getpid(), self.number)
+        for batch in super().batches_of(rows, batch_size=32):
+            self.n_validated += 1
+            yield batch
+
+
 def make_run(**changes) -> TrainingRun:
     training = {
         "n_steps": 30, "batch_size": 128, "learning_rate": 3e-3, "warmup_steps": 5, "dead_after_tokens": 500,
@@ -51,25 +68,33 @@ def make_run(**changes) -> TrainingRun:
 
 def train_and_die(folder: str, at: str) -> None:
     """Run in a subprocess: killed while batch `at` is fetched, or half way through the next checkpoint."""
-    import pytorch_lightning as pl
-
     if at == "save":
-        whole = pl.Trainer.save_checkpoint
+        whole = torch.save
 
-        def cut(trainer: pl.Trainer, path: Path, *rest: object) -> None:
-            whole(trainer, path)
-            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+        def cut(content: object, path: Path) -> None:
+            whole(content, path)
+            path.write_bytes(path.read_bytes()[:1000])
             os.kill(os.getpid(), signal.SIGKILL)
 
-        pl.Trainer.save_checkpoint = cut  # type: ignore[method-assign]
+        torch.save = cut
     source = Interrupting(at=-1 if at == "save" else int(at), number=signal.SIGKILL)
     fit(make_run(), source, RunFolder(Path(folder)))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Crosscoder:
-    source = PlantedSource(n_rows=2000)
-    return fit(make_run(), source, RunFolder(tmp_path_factory.mktemp("undisturbed")))[0]
+def undisturbed_folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return RunFolder(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_folder: RunFolder) -> Crosscoder:
+    return fit(make_run(), PlantedSource(n_rows=2000), undisturbed_folder)[0]
+
+
+def logged(folder: RunFolder) -> list[dict[str, str]]:
+    """Rows of metrics.csv without the one figure that a clock decides."""
+    with folder.metrics.open(newline="") as handle:
+        return [{**row, "tokens_per_s": ""} for row in csv.DictReader(handle)]
 
 
 def assert_same_bits(crosscoder: Crosscoder, other: Crosscoder) -> None:
@@ -139,6 +164,77 @@ def test_a_signal_in_the_last_step_leaves_only_the_end_to_do(undisturbed: Crossc
     assert_same_bits(crosscoder, undisturbed)
 
 
+def test_a_signal_in_a_validation_breaks_it_off_and_the_next_run_begins_with_it(
+    undisturbed: Crosscoder, undisturbed_folder: RunFolder, tmp_path: Path, capsys
+) -> None:
+    folder, source = RunFolder(tmp_path), InterruptingValidation(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        fit(make_run(), source, folder)
+    assert source.n_validated <= 1
+    assert "saved at step 9:" in capsys.readouterr().err
+    assert [row["step"] for row in logged(folder)] == ["4", "8"]
+    crosscoder, _ = fit(make_run(), PlantedSource(n_rows=2000), folder)
+    assert_same_bits(crosscoder, undisturbed)
+    assert logged(folder) == logged(undisturbed_folder)
+
+
+def test_no_validation_begins_while_a_signal_waits(
+    undisturbed: Crosscoder, undisturbed_folder: RunFolder, tmp_path: Path
+) -> None:
+    folder, source = RunFolder(tmp_path), Interrupting(at=8, number=signal.SIGTERM)
+    source.batches_of = lambda *_, **__: pytest.fail("validated")  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        fit(make_run(), source, folder)
+    fit(make_run(), PlantedSource(n_rows=2000), folder)
+    assert logged(folder) == logged(undisturbed_folder)
+
+
+def test_kill_9_in_a_validation_after_a_save_at_the_same_step_loses_no_row(tmp_path: Path) -> None:
+    class Dying(PlantedSource):
+        def batches_of(self, rows: torch.Tensor, *, batch_size: int):
+            raise RuntimeError("as good as killed")
+
+    folder, whole = RunFolder(tmp_path / "cut"), RunFolder(tmp_path / "whole")
+    run = make_run(n_steps=16, validate_every=8)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(run, Dying(n_rows=2000), folder)
+    for each in (folder, whole):
+        fit(run, PlantedSource(n_rows=2000), each)
+    assert logged(folder) == logged(whole)
+
+
+def test_a_validation_of_the_last_step_that_was_skipped_is_made_up_for(tmp_path: Path) -> None:
+    folder, whole = RunFolder(tmp_path / "cut"), RunFolder(tmp_path / "whole")
+    run = make_run(n_steps=18)
+    with pytest.raises(SystemExit):
+        fit(run, Interrupting(at=17, number=signal.SIGTERM), folder)
+    assert [row["step"] for row in logged(folder)][-1] == "16"
+    for each in (folder, whole):
+        fit(run, PlantedSource(n_rows=2000), each)
+    assert logged(folder) == logged(whole)
+
+
+def test_term_inside_slurm_during_a_validation_saves_and_goes_on(
+    undisturbed_folder: RunFolder, undisturbed: Crosscoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    folder = RunFolder(tmp_path)
+    crosscoder, _ = fit(make_run(), InterruptingValidation(signal.SIGTERM), folder)
+    assert_same_bits(crosscoder, undisturbed)
+    rows, expected = logged(folder), logged(undisturbed_folder)
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
+
+
+@pytest.mark.parametrize("tail", [b"12,1536,3.1", b"12,15\r\n", b"\0" * 200_000, b"\xff\xfe,\r\n"])
+def test_a_tail_of_the_metrics_that_a_crash_broke_is_dropped(
+    tail: bytes, stopped: RunFolder, undisturbed: Crosscoder, undisturbed_folder: RunFolder
+) -> None:
+    with stopped.metrics.open("ab") as handle:
+        handle.write(tail)
+    fit(make_run(), PlantedSource(n_rows=2000), stopped)
+    assert logged(stopped) == logged(undisturbed_folder)
+
+
 @pytest.fixture
 def stopped(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path)
@@ -172,6 +268,40 @@ def test_another_number_of_devices_is_refused(stopped: RunFolder) -> None:
     torch.save({**content, "n_devices": 4}, stopped.checkpoint)
     with pytest.raises(ValueError, match=r"written on 4 device\(s\), this run has 1"):
         fit(make_run(), PlantedSource(n_rows=2000), stopped)
+
+
+def test_a_checkpoint_is_flushed_beside_the_last_one_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "folder" / "last.ckpt", []
+    flush = os.fsync
+
+    def flushed(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        seen.append((name, sorted(found.name for found in path.parent.iterdir())))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr("tempfile.mkstemp", lambda *_, **__: pytest.fail("a file elsewhere"))
+    for number in range(2):
+        WholeCheckpoints().save_checkpoint({"number": number}, path)
+    assert seen[2:] == [("last.part", ["last.ckpt", "last.part"]), ("folder", ["last.ckpt"])]
+    assert WholeCheckpoints().load_checkpoint(path, weights_only=True) == {"number": 1}
+
+
+def test_checkpoints_wait_for_the_clock_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, save = [], WholeCheckpoints.save_checkpoint
+
+    def counted(self: WholeCheckpoints, checkpoint: dict, path: Path, storage_options: object = None) -> None:
+        saved.append(checkpoint["global_step"])
+        save(self, checkpoint, path)
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", counted)
+    seconds = itertools.count(step=60)  # a minute passes at every look: one a step, one a save
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr("crossdiff.training.callbacks.time", clock)
+    fit(make_run(n_steps=20, checkpoint_minutes=7), PlantedSource(n_rows=2000), RunFolder(tmp_path))
+    assert saved == [8, 16]
 
 
 def test_differences_are_named_by_their_dotted_path() -> None:

@@ -27,6 +27,6 @@ def test_betas_are_shares_below_one(betas: tuple[float, float]) -> None:
 
 
 def test_how_often_is_saved_does_not_change_the_identity() -> None:
-    first, second = (TrainingSettings(n_steps=1, checkpoint_every=every) for every in (1, 2))
+    first, second = (TrainingSettings(n_steps=1, checkpoint_every=n, checkpoint_minutes=n) for n in (1, 2))
     assert first.identity() == second.identity()
     assert first.identity() != TrainingSettings(n_steps=2).identity()

@@ -124,8 +124,10 @@ class CorpusOrder(EpochOrder):
         super().__init__(kept, blocks, seed=0, window_blocks=window_blocks)
 
     def next_window(self, epoch: int, window: int) -> tuple[int, int] | None:
-        """The window after this one; None after the last."""
-        return (epoch, window + 1) if window + 1 < self.n_windows else None
+        """The next window that keeps a row; None after the last."""
+        ends = self._plan(epoch)[1]
+        following = int(np.searchsorted(ends, ends[window], side="right"))
+        return (epoch, following) if following < self.n_windows else None
 
     def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         starts = np.arange(0, self.n_blocks, self.window_blocks)

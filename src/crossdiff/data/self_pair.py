@@ -13,6 +13,9 @@ from crossdiff.core.streaming import mix
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.data.shards import PairedActivations, Split
 
+CHUNK_ROWS = 32
+"""Rows whose noise is made at a time: what lies in between fits a processor's cache."""
+
 
 class SelfPair:
     """Offers what `PairedActivations` offers: base and tuned are the same model, each with its own noise.
@@ -52,18 +55,30 @@ class SelfPair:
         for batch in self.activations.batches(split=split, batch_size=batch_size):
             yield self._noisy(batch)
 
+    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+        """Index of the document that each row belongs to."""
+        return self.activations.document_of(rows)
+
+    def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
+        """The given rows in corpus order."""
+        for batch in self.activations.batches_of(rows, batch_size=batch_size):
+            yield self._noisy(batch)
+
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
         """Batch `number` of the shuffled stream."""
         return self._noisy(self.activations.training_batch(number, seed=seed, batch_size=batch_size))
 
     def _noisy(self, batch: PairedBatch) -> PairedBatch:
         x = batch.x[:, self.model, None].expand(-1, 2, -1)
-        noise = torch.stack([self._normal(batch.row, salt=2 * m) for m in (1, 2)], dim=1)
-        return replace(batch, stored=x + self.noise * self.deviation.float() * noise)
+        normal = torch.empty(x.shape)
+        for part, rows in zip(normal.split(CHUNK_ROWS), batch.row.split(CHUNK_ROWS), strict=True):
+            part.copy_(self._normal(rows))
+        return replace(batch, stored=normal.mul_(self.noise * self.deviation.float()).add_(x))
 
-    def _normal(self, row: Int[Tensor, " token"], *, salt: int) -> Float[Tensor, "token d_model"]:
-        """Standard normal values by Box and Muller from hashed counters."""
+    def _normal(self, row: Int[Tensor, " token"]) -> Float[Tensor, "token model d_model"]:
+        """Standard normal values: the two independent ones that Box and Muller make of a hashed counter."""
         counter = row[:, None].long() * self.d_model + torch.arange(self.d_model)
-        salt += 1000 * (self.seed + 1)
-        first, second = (((mix(counter, salt=salt + i) >> 10).double() + 0.5) / 2**53 for i in (0, 1))
-        return ((-2 * first.log()).sqrt() * (2 * torch.pi * second).cos()).float()
+        hashed = mix(counter, salt=1000 * (self.seed + 1))  # 63 bits: 24 for the radius, 24 for the angle
+        radius = (((hashed >> 39).float() + 0.5) / 2**24).log_().mul_(-2).sqrt_()
+        angle = ((hashed >> 15) & 0xFF_FFFF).float().mul_(2 * torch.pi / 2**24)
+        return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)

@@ -109,13 +109,30 @@ class PairedActivations:
         x = torch.stack([harvested.rows(rows) for harvested in self.layers], dim=1)
         return self._batch(x, rows)
 
+    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+        """Index of the document that each row belongs to."""
+        return self.token_set.document_of(rows)
+
     def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
         """Kept rows in corpus order, read ahead in the background."""
-        kept = self._split_mask(split)
-        if not kept.any():
+        blocks = (
+            document_blocks(self.token_set.offsets) if split == "all" else self.token_set.offsets.unique()
+        )
+        return self._pass(self._split_mask(split), blocks, batch_size)
+
+    def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
+        """The given rows in corpus order; of the rest only what shares a document with them is read."""
+        chosen = torch.zeros(self.n_rows, dtype=torch.bool)
+        chosen[rows] = True
+        return self._pass(chosen, self.token_set.offsets.unique(), batch_size)
+
+    def _pass(
+        self, chosen: Bool[Tensor, " row"], blocks: Int[Tensor, " block_boundary"], batch_size: int
+    ) -> Iterator[PairedBatch]:
+        if not chosen.any():
             return
-        blocks, window_blocks = self._windows(PASS_BYTES)
-        order = CorpusOrder(kept, blocks, window_blocks=window_blocks)
+        window_blocks = self._blocks_per_window(len(blocks) - 1, int(chosen.sum()), PASS_BYTES)
+        order = CorpusOrder(chosen, blocks, window_blocks=window_blocks)
         reader = WindowReader(self.layers, order)
         try:
             for start in range(0, order.n_rows, batch_size):
@@ -146,17 +163,17 @@ class PairedActivations:
     def _window_reader(self, seed: int) -> WindowReader:
         if self._reader is None or self._reader.order.seed != seed:
             self.close()
-            blocks, window_blocks = self._windows(WINDOW_BYTES)
+            blocks = document_blocks(self.token_set.offsets)
+            window_blocks = self._blocks_per_window(len(blocks) - 1, self.n_rows, WINDOW_BYTES)
             order = EpochOrder(self._split_mask("train"), blocks, seed=seed, window_blocks=window_blocks)
             self._reader = WindowReader(self.layers, order)
         return self._reader
 
-    def _windows(self, window_bytes: int) -> tuple[Int[Tensor, " block_boundary"], int]:
-        """Boundaries of the blocks, and how many blocks make windows of at most about `window_bytes`."""
-        blocks = document_blocks(self.token_set.offsets)
-        data_bytes = self.n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
+    def _blocks_per_window(self, n_blocks: int, n_rows: int, window_bytes: int) -> int:
+        """How many of `n_blocks` that hold `n_rows` wanted rows make windows of about `window_bytes`."""
+        data_bytes = n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
         n_windows = -(-data_bytes // window_bytes)
-        return blocks, -(-(len(blocks) - 1) // n_windows)
+        return -(-n_blocks // n_windows)
 
     def _batch(self, stored: Shaped[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
         tokens = self.token_set

@@ -49,6 +49,15 @@ class PlantedSource:
         for rows in self.rows(split).split(batch_size):
             yield self._batch(rows)
 
+    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+        """Document that each row belongs to."""
+        return self.document[rows]
+
+    def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
+        """The given rows in document order."""
+        for part in rows.sort().values.split(batch_size):
+            yield self._batch(part)
+
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
         """Batch `number` of a stream that reshuffles every epoch."""
         rows = self.rows("train")

@@ -15,6 +15,7 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.training.source import ActivationSource
 
 VERSION = 2
@@ -47,12 +48,23 @@ def fit_and_save(
     draft: Path,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Train on `open_source()` and write everything; the crosscoder's metadata names inputs and parents."""
+    """Train on `open_source()` and write everything; the crosscoder's metadata names inputs and parents.
+
+    A draft that already holds this very training, finished, is left as it is, and its figures are returned.
+    """
     from crossdiff.data.tokens import TokenSet
-    from crossdiff.io.tables import write_json
     from crossdiff.training.launch import fit_on_devices
     from crossdiff.training.run import RunFolder, TrainingRun
 
+    folder = RunFolder(draft)
+    origin = {
+        "inputs": inputs.identity(),
+        "parents": {role: path.name for role, path in parents.items()},
+        "token_hash": TokenSet.open(parents["tokens"]).token_hash,
+    }
+    if (finished := finished_figures(draft, origin)) is not None:
+        shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
+        return finished
     training_run = TrainingRun(
         dictionary=inputs.dictionary,
         sparsity=within(inputs.sparsity, inputs.training.total_steps()),
@@ -61,15 +73,37 @@ def fit_and_save(
         device=runtime.device,
         progress=runtime.progress,
     )
-    folder = RunFolder(draft)
     crosscoder, figures = fit_on_devices(training_run, open_source, folder)
-    crosscoder.metadata = {
-        "inputs": inputs.identity(),
-        "parents": {role: path.name for role, path in parents.items()},
-        "token_hash": TokenSet.open(parents["tokens"]).token_hash,
-        "training": figures,
-    }
-    crosscoder.save(draft / "crosscoder")
-    write_json(figures, draft / "training.json")
+    crosscoder.metadata = {**origin, "training": figures}
+    _save(crosscoder, figures, draft)
     shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
     return figures
+
+
+def _save(crosscoder: Crosscoder, figures: dict[str, Any], draft: Path) -> None:
+    """Write the crosscoder, then its figures, down to the disk."""
+    from crossdiff.io.tables import write_json
+    from crossdiff.training.resume import flush
+
+    crosscoder.save(draft / "crosscoder")
+    write_json(figures, draft / "training.json")
+    for path in (*(draft / "crosscoder").iterdir(), draft / "training.json"):
+        flush(path)
+
+
+def finished_figures(draft: Path, origin: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Figures of the finished training of this origin that `draft` holds; None where there is none.
+
+    A crosscoder that cannot be read counts as not finished.
+    """
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.io.tables import read_json
+
+    if not (draft / "training.json").is_file():  # written last
+        return None
+    try:
+        metadata = Crosscoder.load(draft / "crosscoder").metadata
+        figures = read_json(draft / "training.json")
+    except ValueError:
+        return None
+    return figures if metadata == {**origin, "training": figures} else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import KINDS, decoder_norms, kinds
 from crossdiff.core.threshold import smallest_kept
-from crossdiff.training.source import ActivationSource, check_finite
 
 
 @dataclass
@@ -112,20 +110,6 @@ def delta_norm_histogram(crosscoder: Crosscoder, *, n_bins: int = 20) -> list[in
     if crosscoder.n_models != 2:
         return None
     return decoder_norms(crosscoder).delta_norm.cpu().histc(n_bins, 0, 1).long().tolist()
-
-
-def held_out_batches(
-    source: ActivationSource, *, batch_size: int, n_tokens: int | None, device: torch.device
-) -> Iterator[Activations]:
-    """Raw activations of held-out rows; batches at a stride when `n_tokens` is fewer than all."""
-    n_batches = math.ceil(len(source.rows("validation")) / batch_size)
-    wanted = n_batches if n_tokens is None else max(1, min(n_batches, n_tokens // batch_size))
-    stride = n_batches // wanted
-    for batch in islice(
-        source.batches(split="validation", batch_size=batch_size), 0, stride * wanted, stride
-    ):
-        check_finite(batch, source)
-        yield batch.activations_on(device).x
 
 
 def _score(crosscoder: Crosscoder, x: Activations, threshold: float, sums: ExplainedVariance) -> SparseCode:

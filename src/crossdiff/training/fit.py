@@ -9,7 +9,8 @@ from typing import Any
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.sparsity import LargestK
 from crossdiff.core.threshold import estimate_threshold
-from crossdiff.training.evaluation import delta_norm_histogram, evaluate, held_out_batches, kind_shares
+from crossdiff.training.evaluation import delta_norm_histogram, evaluate, kind_shares
+from crossdiff.training.held_out import held_out_batches
 from crossdiff.training.initialise import initial_crosscoder
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
@@ -68,7 +69,7 @@ def final_figures(module: CrosscoderModule) -> dict[str, Any]:
     k = module.sparsity.k if isinstance(module.sparsity, LargestK) else None
     threshold = float(crosscoder.threshold)
     batches = held_out_batches(
-        module.source, batch_size=settings.batch_size, n_tokens=None, device=crosscoder.encoder.device
+        module.source, batch_size=settings.batch_size, device=crosscoder.encoder.device
     )
     found = evaluate(crosscoder, batches, threshold=threshold, k=k)
     names = model_names(crosscoder)

@@ -52,7 +52,7 @@ def fit_on_devices(
                 raise ValueError(read_json(told)) from None
             if not received:
                 raise
-    if received:
+    if received and not (result / "figures.json").is_file():  # which is written last
         end_by(received[0])
     return Crosscoder.load(result), read_json(result / "figures.json")
 
@@ -81,6 +81,8 @@ def _rank(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(max(1, torch.get_num_threads() // run.training.devices))
     result = folder.checkpoint.parent / "result"
+    if "SLURM_JOB_ID" in os.environ:  # there TERM only announces a kill: outside the fit nobody saves
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         crosscoder, figures = fit(replace(run, rank=rank), open_source(), folder)
     except (SystemExit, KeyboardInterrupt):

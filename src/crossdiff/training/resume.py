@@ -1,12 +1,45 @@
-"""Whether a checkpoint found in the draft folder belongs to the run that is about to continue from it."""
+"""The checkpoint file: written whole or not at all, and checked before a run continues from it."""
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from crossdiff.io.tables import errors_name
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes beside the target, tensor by tensor, flushes to the disk and renames; loads as Lightning does.
+
+    Lightning's own class holds the whole file in memory and then in $TMPDIR, and flushes nothing.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Replace the file at `path`; until that is complete the earlier one stays."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_suffix(".part")
+        with errors_name(aside):
+            torch.save(checkpoint, aside)
+            flush(aside)
+            os.replace(aside, target)
+            flush(target.parent)
+
+
+def flush(path: Path) -> None:
+    """Have the kernel write a file, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_checkpoint(path: Path, identity: dict[str, Any], *, n_devices: int = 1) -> bool:

@@ -18,7 +18,7 @@ class TrainingSettings(Settings):
     Give either `n_tokens` (tokens seen, epochs included) or `n_steps`. Step counts are optimizer steps.
     """
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "devices"})
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "checkpoint_minutes", "devices"})
 
     n_tokens: int | None = Field(default=None, ge=1)
     n_steps: int | None = Field(default=None, ge=1)
@@ -56,9 +56,11 @@ class TrainingSettings(Settings):
     alone: it trains differently and is never the default."""
     validate_every: int = Field(default=500, ge=1)
     validate_tokens: int = Field(default=50_000, ge=1)
-    """Held-out tokens looked at during training; the final figures use all of them."""
+    """Held-out tokens looked at during training, always the same; the final figures use all of them."""
     log_every: int = Field(default=50, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
+    checkpoint_minutes: float = Field(default=0, ge=0)
+    """A checkpoint that its step makes due is left out until this time since the last one has passed."""
     devices: int = Field(default=1, ge=1)
     """Processes on this machine that share every batch, one per GPU (or on CPU)."""
 

@@ -32,6 +32,14 @@ class ActivationSource(Protocol):
         """Kept rows in corpus order."""
         ...
 
+    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+        """Index of the document that each row belongs to; documents are consecutive rows."""
+        ...
+
+    def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
+        """The given rows in corpus order, at a cost that grows with their documents alone."""
+        ...
+
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
         """Batch `number` of the shuffled stream, a pure function of its arguments."""
         ...

@@ -6,19 +6,22 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import NoReturn
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from crossdiff.training.callbacks import Metrics, Progress, Resume
-from crossdiff.training.evaluation import HeldOut, evaluate, held_out_batches
+from crossdiff.training.callbacks import Progress, Resume, Validation
+from crossdiff.training.evaluation import HeldOut, evaluate
+from crossdiff.training.held_out import HeldOutSample
+from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
-from crossdiff.training.resume import check_checkpoint
+from crossdiff.training.resume import WholeCheckpoints, check_checkpoint
 from crossdiff.training.run import RunFolder, TrainingRun
 
 
@@ -32,18 +35,20 @@ class Ranks(DDPStrategy):
 def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None:
     """Do all optimizer steps that are left, or end the process as a stop signal asks."""
     settings = run.training
-    resume = Resume(folder.checkpoint, every=settings.checkpoint_every)
+    resume = Resume(folder.checkpoint, every=settings.checkpoint_every, minutes=settings.checkpoint_minutes)
+    metrics = _metrics(run, module, folder) if run.leads else None
+    reporting = [metrics, Progress(n_steps=settings.total_steps(), enabled=run.progress)] if metrics else []
     resumed = check_checkpoint(folder.checkpoint, run.identity(), n_devices=settings.devices)
     with quiet_lightning():
         trainer = pl.Trainer(
             accelerator="gpu" if run.device.startswith("cuda") else "cpu",
             devices=run.lightning_devices,
             strategy=_strategy(run),
-            plugins=[LightningEnvironment()],
+            plugins=[LightningEnvironment(), WholeCheckpoints()],
             max_steps=settings.total_steps(),
             max_epochs=-1,
             logger=list(run.loggers) if run.leads and run.loggers else False,
-            callbacks=[*_reporting(run, module, folder), resume],
+            callbacks=[*reporting, resume, Validation(resume, metrics)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -55,6 +60,8 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
         if run.leads:
             say_stopped(resume.interrupted, trainer.global_step)
         end_by(resume.interrupted)
+    if metrics is not None and metrics.due:  # of a last step that was done before the run was stopped
+        metrics.complete(trainer, module.to(run.device))
 
 
 def say_stopped(number: signal.Signals, step: int) -> None:
@@ -79,27 +86,21 @@ def _strategy(run: TrainingRun) -> Strategy | str:
     return Ranks(process_group_backend="nccl" if run.device.startswith("cuda") else "gloo")
 
 
-def _reporting(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> list[pl.Callback]:
-    """Metrics and progress, of the leading rank only."""
-    if not run.leads:
-        return []
+def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> Metrics:
+    """metrics.csv with validations on a sample of the held-out rows."""
     settings = run.training
+    sample = HeldOutSample(
+        module.source, n_tokens=settings.validate_tokens, batch_size=settings.batch_size, seed=run.seed
+    )
 
-    def validate() -> HeldOut:
-        batches = held_out_batches(
-            module.source,
-            batch_size=settings.batch_size,
-            n_tokens=settings.validate_tokens,
-            device=module.device,
-        )
+    def validate(stopping: Callable[[], bool]) -> HeldOut | None:
+        batches = takewhile(lambda _: not stopping(), sample.batches(module.device))
         k = module.stepper.k_at(module.global_step - 1)
         threshold = 0.0 if k is None else module.running_threshold.value()
-        return evaluate(module.crosscoder, batches, threshold=threshold, k=k)
+        found = evaluate(module.crosscoder, batches, threshold=threshold, k=k)
+        return None if stopping() else found
 
-    return [
-        Metrics(folder.metrics, validate=validate, names=model_names(module.crosscoder)),
-        Progress(n_steps=settings.total_steps(), enabled=run.progress),
-    ]
+    return Metrics(folder.metrics, validate=validate, names=model_names(module.crosscoder))
 
 
 @contextmanager

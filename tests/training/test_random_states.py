@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossdiff.training.callbacks import random_states, restore_random_states
+from crossdiff.training.random_states import random_states, restore_random_states
 
 
 def draws() -> tuple[list[float], float, float]:
