@@ -63,7 +63,9 @@ def test_a_planned_comparison_holds_the_null_itself(tmp_path: Path) -> None:
     null = SeedNullChanges(n_comparisons=1, of_classes=(1.0,), of_categories=(1.0, 2.0))
     (tmp_path / "summary.json").write_text(json.dumps({"numbers": {"null": null.model_dump()}}))
     assert load_seed_null(str(tmp_path / "summary.json")) == null
-    asked = experiment("comparison=toy_it_vs_simpo", "layer=2", f"comparison.seed_null={tmp_path}")
+    asked = experiment(
+        "comparison=toy_it_vs_simpo", "layer=2", "corpus=toy", f"comparison.seed_null={tmp_path}"
+    )
     (step,) = [step for step in plan(asked) if step.stage == "compare"]
     assert step.inputs.null == null  # type: ignore[attr-defined]
 
