@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.evaluation import ExplainedVariance, evaluate
@@ -10,6 +11,16 @@ from crossdiff.training.held_out import held_out_batches
 from crossdiff.training.initialise import initial_crosscoder
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
+
+
+def untrained(source: PlantedSource) -> Crosscoder:
+    return initial_crosscoder(
+        source,
+        DictionarySettings(n_latents=64),
+        sparsity=BatchTopK(k=4),
+        training=TrainingSettings(n_steps=1, batch_size=100),
+        seed=0,
+    )
 
 
 def test_explained_variance_equals_its_definition_and_does_not_depend_on_batching() -> None:
@@ -35,13 +46,7 @@ def test_the_mean_explains_nothing_and_tokens_that_do_not_vary_have_no_figure() 
 
 
 def test_held_out_figures_of_a_crosscoder_agree_with_dense_encoding(planted: PlantedSource) -> None:
-    crosscoder = initial_crosscoder(
-        planted,
-        DictionarySettings(n_latents=64),
-        sparsity=BatchTopK(k=4),
-        training=TrainingSettings(n_steps=1, batch_size=100),
-        seed=0,
-    )
+    crosscoder = untrained(planted)
     batches = list(held_out_batches(planted, batch_size=100, device=torch.device("cpu")))
     found = evaluate(crosscoder, batches, threshold=2.0, k=4)
     x = planted.x[planted.rows("validation")]
@@ -55,13 +60,7 @@ def test_held_out_figures_of_a_crosscoder_agree_with_dense_encoding(planted: Pla
 
 
 def test_without_a_threshold_its_figures_are_missing_not_zero(planted: PlantedSource) -> None:
-    crosscoder = initial_crosscoder(
-        planted,
-        DictionarySettings(n_latents=64),
-        sparsity=BatchTopK(k=4),
-        training=TrainingSettings(n_steps=1, batch_size=100),
-        seed=0,
-    )
+    crosscoder = untrained(planted)
     batches = planted.x[planted.rows("validation")[:200]].split(100)
     found = evaluate(crosscoder, batches, threshold=math.nan, k=4)
     assert found.n_tokens == 200
@@ -70,13 +69,7 @@ def test_without_a_threshold_its_figures_are_missing_not_zero(planted: PlantedSo
 
 
 def test_a_collapsed_crosscoder_keeps_nothing_and_reconstructs_its_bias(planted: PlantedSource) -> None:
-    crosscoder = initial_crosscoder(
-        planted,
-        DictionarySettings(n_latents=64),
-        sparsity=BatchTopK(k=4),
-        training=TrainingSettings(n_steps=1, batch_size=100),
-        seed=0,
-    )
+    crosscoder = untrained(planted)
     with torch.no_grad():
         crosscoder.encoder_bias.fill_(-1e6)
         crosscoder.decoder_bias.zero_()
