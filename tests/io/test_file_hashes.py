@@ -97,3 +97,14 @@ def test_a_small_file_a_fresh_file_and_a_cache_that_cannot_be_written_leave_noth
     (tmp_path / "cache").write_text("a file, not a folder")
     expected = aged(tmp_path / "old", b"c" * 2000, monkeypatch)
     assert file_hashes.file_sha256(tmp_path / "old") == expected
+
+
+def test_a_long_reading_is_told_of_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(file_hashes, "TOLD_BYTES", 2000)
+    path = tmp_path / "model.safetensors"
+    known = aged(path, os.urandom(3000), monkeypatch)
+    for _ in range(2):
+        assert file_hashes.file_sha256(path) == known
+    assert capsys.readouterr().err.count(f"reading {path} once for its hash") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from contextlib import suppress
 from functools import lru_cache
@@ -14,6 +15,8 @@ from uuid import uuid4
 
 REMEMBERED_BYTES = 1 << 24
 """Smaller files are hashed anew every time: 16 MiB take about 10 ms."""
+TOLD_BYTES = 1 << 30
+"""Reading a file of this size is told of: it takes seconds, and minutes on a slow network."""
 SETTLED_S = 10.0
 """Seconds since its last change after which a file is remembered; time stamps may be as coarse as 2 s."""
 
@@ -34,6 +37,9 @@ def _known(path: str, *identity: int) -> str:
     record = _folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
     if (remembered := _remembered(record, identity)) is not None:
         return remembered
+    if identity[0] >= TOLD_BYTES:
+        size = f"{identity[0] / 1e9:.1f} GB"
+        print(f"reading {path} once for its hash ({size}) ...", file=sys.stderr, flush=True)
     found = _read(path)
     if _identity(path) == identity and time.time() - max(identity[1:3]) / 1e9 > SETTLED_S:
         _remember(record, {"path": repr(path), "identity": identity, "sha256": found})
