@@ -10,10 +10,11 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
@@ -86,13 +87,25 @@ def _rank(
     try:
         crosscoder, figures = fit(replace(run, rank=rank), open_source(), folder)
     except (SystemExit, KeyboardInterrupt):
-        return
+        _leave()
     except ValueError as error:
         write_json(str(error), result / f"error_{rank}.json")  # ranks that fail at once share no file
         raise SystemExit(FAILED) from error
     if rank == 0:
         crosscoder.save(result)
         write_json(figures, result / "figures.json")
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End a rank that is done, or saved, without taking Python down.
+
+    Threads that torch's process group still has abort that now and again ("terminate called without an active
+    exception"); the rank would count as failed, and the others be killed at whatever they still do.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _free_port() -> int:
