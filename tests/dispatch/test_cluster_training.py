@@ -25,7 +25,8 @@ from crossdiff.training.settings import TrainingSettings
 from tests import scaling_artifacts
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
-N_STEPS = 4000
+N_STEPS = 30_000
+"""Half a minute on a fast machine: after a requeue SLURM leaves a job 5 to 7 s in which it must not end."""
 STARTED = "Starting with JobEnvironment"
 
 
