@@ -95,7 +95,7 @@ def running_jobs() -> list[str]:
 
 def disturb(interrupt: Callable[[str], None], *, draw: random.Random, seconds: float = 120) -> str:
     """After a random while, interrupt a random running job; returns which."""
-    time.sleep(draw.uniform(2, 12))
+    time.sleep(draw.uniform(1, 8))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         release()
