@@ -131,7 +131,7 @@ def _run() -> int:
             if code:
                 sys.exit(code)
         else:
-            collected.append((experiment, list(HydraConfig.get().overrides.task)))
+            collected.append((experiment, list(composed.overrides.task)))
             sweeps.extend(config.sweep_folders(composed))
 
     config.compose_once()

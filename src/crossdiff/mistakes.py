@@ -116,11 +116,13 @@ def _all_keys() -> list[str]:
 
 def _settings() -> list[tuple[str, str, str]]:
     """(group, option, setting) of every file of every group."""
+    groups = _groups()
     return [
         (path.parent.name, path.stem, str(key))
         for path in sorted(conf_dir().glob("*/*.yaml"))
+        if path.parent.name in groups
         for key in OmegaConf.load(path)  # type: ignore[union-attr]
-        if path.parent.name in _groups() and not str(key).startswith("_")
+        if not str(key).startswith("_")
     ]
 
 

@@ -62,10 +62,7 @@ class RemoteJob:
 
     def __call__(self) -> list[str]:
         """Make the job's artifacts; returns their keys."""
-        atexit.register(ignore_signals)
-        allow_open_files()
-        prepare_store(self.runtime.store)
-        check_code(self.job.steps)
+        begin(self.job, self.runtime)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
         runtime = self.runtime.model_copy(update={"device": device})
         if self.merges_only:
@@ -97,11 +94,8 @@ class RemotePart:
 
     def __call__(self) -> int:
         """Work in the draft folder of the job; returns the shards made here."""
-        atexit.register(ignore_signals)
-        allow_open_files()
+        begin(self.job, self.runtime)
         store, step = self.runtime.store, self.job.steps[0]
-        prepare_store(store)
-        check_code(self.job.steps)
         parents = {role: parent.folder(store) for role, parent in step.parents.items()}
         for folder in parents.values():
             local.check(folder)
@@ -116,6 +110,14 @@ class RemotePart:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def begin(job: Job, runtime: Runtime) -> None:
+    """What every job and every task does first on its node."""
+    atexit.register(ignore_signals)
+    allow_open_files()
+    prepare_store(runtime.store)
+    check_code(job.steps)
 
 
 def ignore_signals() -> None:

@@ -10,6 +10,7 @@ from crossdiff.report import caveats, figures, sentences, tables
 from crossdiff.report.figures.style import height_of
 from crossdiff.report.sources import ComparisonSource
 from crossdiff.report.words import change_text, readable, share, visible
+from crossdiff.taxonomy import deltas
 
 Block = dict[str, Any]
 
@@ -148,7 +149,7 @@ def _chosen(change: float | None, counts: Sequence[int]) -> tables.Cell:
     """The change under one choice, or `new (3 vs 0)`."""
     if change is None or math.isfinite(change):
         return _change(change)
-    return tables.Cell(f"new ({counts[1]} vs {counts[0]})", sort=change)
+    return tables.Cell(deltas.change_text(counts[0], counts[1], change), sort=change)
 
 
 def _kept(sign: dict[str, int]) -> tables.Cell:
