@@ -106,7 +106,10 @@ def test_a_person_rates_in_the_browser_and_the_download_is_imported(
         }
         rate(page, said, unrated=len(said) - 1)
         assert page.inner_text("#progress").startswith("11 of 12 rated")
+        asked_before_leaving: list[str] = []
+        page.on("dialog", lambda dialog: (asked_before_leaving.append(dialog.type), dialog.accept()))
         page.reload()
+        assert asked_before_leaving == ["beforeunload"]
         assert page.inner_text("#progress").startswith("11 of 12 rated")
         assert page.locator("article.done").count() == 11
         with page.expect_download() as started:
@@ -114,6 +117,8 @@ def test_a_person_rates_in_the_browser_and_the_download_is_imported(
         assert started.value.suggested_filename == "ratings_Ann_B_.csv"
         sheet = folder / started.value.suggested_filename
         started.value.save_as(sheet)
+        page.reload()
+        assert asked_before_leaving == ["beforeunload"]
     assert "'=1+1" in sheet.read_text(encoding="utf-8")
     capfd.readouterr()
     assert typed(monkeypatch, *asked_for(tmp_path), *IMPORT, f"validate.file={sheet}") == 0
