@@ -149,9 +149,13 @@ def _check_shard(shard: ShardFile, expected: dict[str, Any], token_hash: str) ->
 
 
 def _room(n_rows: int, d_model: int, dtype: torch.dtype, buffer: Tensor | None) -> Tensor:
-    """The first rows of `buffer` where it is long enough, else new memory with a little to spare."""
+    """The first rows of `buffer` where it is long enough, else new memory with a little to spare.
+
+    New memory is numpy's, which asks for huge pages: small ones take 0.3 s more to clear for 1 GB.
+    """
     if buffer is None or len(_whole(buffer, d_model)) < n_rows:
-        buffer = torch.empty(n_rows + n_rows // 16, d_model, dtype=dtype)
+        n_bytes = (n_rows + n_rows // 16) * d_model * dtype.itemsize
+        buffer = torch.from_numpy(np.empty(n_bytes, np.uint8)).view(dtype).view(-1, d_model)
     return _whole(buffer, d_model)[:n_rows]
 
 
