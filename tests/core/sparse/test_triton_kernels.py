@@ -158,14 +158,29 @@ def compile_for_a_gpu() -> None:
         )
 
 
-@pytest.mark.slow
-def test_the_kernels_compile_to_machine_code_of_a_gpu() -> None:
-    program = "from tests.core.sparse.test_triton_kernels import compile_for_a_gpu as c; c()"
+def run_outside_the_interpreter(program: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program], cwd=Path(__file__).parents[3], env=environment,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DEVICE == "cuda", reason="Triton starts where there is a GPU")
+def test_a_triton_that_does_not_start_is_told_of_and_pytorch_serves() -> None:
+    program = "from crossdiff.core.sparse import kernels as k; print(k._load_or_plain('triton', 'cpu').name)"
+    done = run_outside_the_interpreter(program)
+    assert done.stdout == "torch\n", done.stderr
+    assert "Triton does not start (" in done.stderr
+    assert "; using PyTorch operations" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_to_machine_code_of_a_gpu() -> None:
+    done = run_outside_the_interpreter(
+        "from tests.core.sparse.test_triton_kernels import compile_for_a_gpu as c; c()"
+    )
     assert done.returncode == 0, done.stderr
     sizes = dict(line.split() for line in done.stdout.splitlines())
     assert set(sizes) == {"_count", "_gather", "_dot", "_bag", "_latent", "_adam"}

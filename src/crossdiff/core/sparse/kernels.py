@@ -147,21 +147,21 @@ def kernels(backend: Backend, device: str = "cpu") -> Kernels:
     Where the automatic choice is missing (no Triton, no compiler) one notice says so and PyTorch's serve.
     """
     if backend != "auto":
-        return _load(backend)
-    return _load_or_plain({"cuda": "triton", "cpu": "compiled"}.get(device, "torch"))
+        return _load(backend, device)
+    return _load_or_plain({"cuda": "triton", "cpu": "compiled"}.get(device, "torch"), device)
 
 
 @functools.cache
-def _load_or_plain(backend: str) -> Kernels:
+def _load_or_plain(backend: str, device: str) -> Kernels:
     try:
-        return _load(backend)
+        return _load(backend, device)
     except (KernelsMissing, ModuleNotFoundError) as reason:
         warnings.warn(f"sparse step: {reason}; using PyTorch operations", stacklevel=3)
-        return _load("torch")
+        return _load("torch", device)
 
 
 @functools.cache
-def _load(backend: str) -> Kernels:
+def _load(backend: str, device: str) -> Kernels:
     match backend:
         case "compiled":
             from crossdiff.core.sparse.compiled import CompiledKernels
@@ -170,7 +170,7 @@ def _load(backend: str) -> Kernels:
         case "triton":
             from crossdiff.core.sparse.triton_kernels import TritonKernels
 
-            return TritonKernels()
+            return TritonKernels.load(device)
         case _:
             from crossdiff.core.sparse.plain import PlainKernels
 

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.sparse.kernels import AdamFactors, Backward, ByLatent, RowGradients, Rows, starts
+from crossdiff.core.sparse.kernels import (
+    AdamFactors,
+    Backward,
+    ByLatent,
+    KernelsMissing,
+    RowGradients,
+    Rows,
+    starts,
+)
 from crossdiff.core.sparse.plain import PlainKernels
 from crossdiff.core.sparse.scratch import Scratch
 
@@ -27,6 +35,20 @@ class TritonKernels(PlainKernels):
     """float32 (products also bfloat16) on a GPU; AuxK's selection is PyTorch's."""
 
     name = "triton"
+
+    @classmethod
+    def load(cls, device: str) -> TritonKernels:
+        """The kernels, once one has run: to start any, Triton calls a C compiler, which a node may lack.
+
+        Raises KernelsMissing with Triton's reason where that fails.
+        """
+        found = cls()
+        try:
+            found.above(torch.ones(1, 1, device=device), torch.zeros(1, device=device))
+        except Exception as reason:
+            told = str(reason).strip().splitlines() or [type(reason).__name__]
+            raise KernelsMissing(f"Triton does not start ({told[0]})") from reason
+        return found
 
     def above(self, product: Tensor, cut: Tensor) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
         """Counted per block of a row, then written where the counts before it say."""
