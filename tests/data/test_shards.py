@@ -54,6 +54,12 @@ def test_rows_come_back_in_the_order_asked_for(folders: list[Path]) -> None:
     assert batch.template.tolist() == [False, False, False, False]
 
 
+def test_no_spans_are_no_rows(folders: list[Path]) -> None:
+    x, scale = opened(folders).layers[0].read_spans([])
+    assert x.shape == (0, D_MODEL)
+    assert scale is None
+
+
 def test_default_mask_drops_bos_and_no_template_drops_control_tokens_too(folders: list[Path]) -> None:
     assert opened(folders).n_kept() == N_DOCUMENTS * (LENGTH - 1)
     assert opened(folders, mask="no_template").n_kept() == N_DOCUMENTS * (LENGTH - 3)

@@ -154,8 +154,8 @@ def _room(n_rows: int, d_model: int, dtype: torch.dtype, buffer: Tensor | None) 
     New memory is numpy's, which asks for huge pages: small ones take 0.3 s more to clear for 1 GB.
     """
     if buffer is None or len(_whole(buffer, d_model)) < n_rows:
-        n_bytes = (n_rows + n_rows // 16) * d_model * dtype.itemsize
-        buffer = torch.from_numpy(np.empty(n_bytes, np.uint8)).view(dtype).view(-1, d_model)
+        memory = np.empty((n_rows + n_rows // 16 + 1, d_model * dtype.itemsize), np.uint8)
+        buffer = torch.from_numpy(memory).view(dtype)
     return _whole(buffer, d_model)[:n_rows]
 
 
