@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.__main__ import guarded
-from crossdiff.data import harvest_run
 from crossdiff.data.corpus import FilesCorpus, fingerprint
+from crossdiff.data.harvest import run
 from crossdiff.data.settings import CacheSource
 from crossdiff.dispatch.local import run_steps
 from crossdiff.models.pair import ModelSettings
@@ -48,7 +48,7 @@ def pipeline_steps(model: Path, corpus: Path) -> list[Step]:
 @contextmanager
 def slowed() -> Iterator[None]:
     """While open, there is a pause before and after every shard file that is written."""
-    plain = harvest_run.write_layer
+    plain = run.write_layer
 
     def slowly(*args: Any) -> str:
         time.sleep(0.1)
@@ -56,11 +56,11 @@ def slowed() -> Iterator[None]:
         time.sleep(0.1)
         return digest
 
-    harvest_run.write_layer = slowly
+    run.write_layer = slowly
     try:
         yield
     finally:
-        harvest_run.write_layer = plain
+        run.write_layer = plain
 
 
 def slow_harvest(inputs: harvest.HarvestInputs, token_folder: Path, draft: Path) -> None:

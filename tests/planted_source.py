@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from crossdiff.data.paired_activations import Split
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.data.shards import Split
 
 
 class PlantedSource:

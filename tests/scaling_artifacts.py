@@ -10,7 +10,7 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.data.harvest_files import write_harvest
+from crossdiff.data.harvest.write import write_harvest
 from crossdiff.data.tokens import TokenKind, write_token_set
 from crossdiff.settings import Settings
 

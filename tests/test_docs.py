@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.training.test_fit import make_run
 
 from crossdiff.annotation import annotators
 from crossdiff.annotation.results import OTHER
@@ -15,12 +16,11 @@ from crossdiff.annotation.variants import variants
 from crossdiff.io.environment import conf_dir
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.plan import plan
-from crossdiff.training.fit import fit
-from crossdiff.training.run import RunFolder
+from crossdiff.training.run import fit
+from crossdiff.training.run_spec import RunFolder
 from tests.annotation.campaign import job, scheme
 from tests.finished_annotation import experiment, finished, make
 from tests.planted_source import PlantedSource
-from tests.training.test_fit import make_run
 
 ROOT = conf_dir().parent
 PAGES = {

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from crossdiff.report.frames import read_deltas
-from crossdiff.taxonomy.pooling import pooled_recovery, read_run
+from crossdiff.statistics.pooling import pooled_recovery, read_run
 
 
 def main(folders: list[str]) -> None:

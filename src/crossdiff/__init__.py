@@ -8,22 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from crossdiff import moved
+
 if TYPE_CHECKING:
     from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.core.decoder_norms import decoder_norms
     from crossdiff.core.latent_scaling import latent_scaling
     from crossdiff.io.interop import load_dictionary_learning
-    from crossdiff.taxonomy.deltas import category_deltas
+    from crossdiff.statistics.deltas import category_deltas
 
 __all__ = ["Crosscoder", "category_deltas", "decoder_norms", "latent_scaling", "load_dictionary_learning"]
 
 _HOMES = {
     "Crosscoder": "crossdiff.core.crosscoder",
-    "category_deltas": "crossdiff.taxonomy.deltas",
+    "category_deltas": "crossdiff.statistics.deltas",
     "decoder_norms": "crossdiff.core.decoder_norms",
     "latent_scaling": "crossdiff.core.latent_scaling",
     "load_dictionary_learning": "crossdiff.io.interop",
 }
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

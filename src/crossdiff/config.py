@@ -16,11 +16,11 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from crossdiff.action_settings import CompareRuns, ExportSettings, FreezeSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.selection import SelectionSettings
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
+from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.data.settings import CacheSource, LiveSource
-from crossdiff.data.shards import MaskSettings
 from crossdiff.io.environment import conf_dir
 from crossdiff.io.resources import LocalDispatch, SlurmDispatch
 from crossdiff.io.tracking import LoggerSettings

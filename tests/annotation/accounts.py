@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from crossdiff.annotation.ledger import Ledger
+from crossdiff.annotation.api.ledger import Ledger
 from tests.messages_server import MessagesServer
 
 DOLLARS = {"claude-haiku-5-5": (1e-6, 5e-6), "claude-sonnet-5-5": (3e-6, 15e-6)}

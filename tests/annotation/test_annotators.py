@@ -9,7 +9,7 @@ import pytest
 
 from crossdiff import config
 from crossdiff.annotation.annotators import build
-from crossdiff.annotation.ledger import Ledger
+from crossdiff.annotation.api.ledger import Ledger
 from crossdiff.annotation.settings import Replay
 from crossdiff.pipeline.plan import plan
 from crossdiff.report.page import render
@@ -43,7 +43,7 @@ def products(asked: config.Experiment) -> dict[str, bytes | str]:
 @pytest.mark.slow
 def test_a_replay_gives_the_same_bytes_without_network_and_key(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    monkeypatch.setattr("crossdiff.annotation.client.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("crossdiff.annotation.api.client.FIRST_WAIT_S", 0.01)
     settings = ("annotator.n_votes=2", "annotator.fallback=[masked]", "annotator.variants=[masked]")
     with MessagesServer(FAULTS) as server:
         claude = finished(tmp_path, "annotator=claude", f"annotator.base_url={server.address}", *settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossdiff.annotation.rounds import Answer
+from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.schema import Described
 from crossdiff.annotation.votes import combine
 

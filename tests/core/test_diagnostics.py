@@ -14,9 +14,9 @@ from crossdiff.core.diagnostics import (
     template_energy,
     twins,
 )
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import empty_sums
 from crossdiff.core.latent_table import Scaled, pair_table
-from crossdiff.core.selection import SelectionSettings
 from tests.scaling_artifacts import random_crosscoder
 
 GENEROUS = SelectionSettings(nu_error=5, nu_reconstruction=5, min_tokens=5, min_documents=3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.core.peaks import Entry, ExampleReservoirs, Peaks
+from crossdiff.core.example_reservoirs import Entry, ExampleReservoirs, Peaks
 from crossdiff.data.examples import (
     DocumentsSettings,
     Subset,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from crossdiff.bench.harvest_work import make_tokens
-from crossdiff.data.harvest_files import write_harvest
+from crossdiff.data.harvest.write import write_harvest
+from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.paired_batch import BatchMemory, PairedBatch
-from crossdiff.data.shards import PairedActivations
 
 
 def test_narrow_rows_travel_as_they_are_and_are_computed_in_float32() -> None:

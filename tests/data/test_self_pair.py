@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.self_pair import SelfPair
-from crossdiff.data.shards import PairedActivations
 from tests.scaling_artifacts import LAYER, build
 
 

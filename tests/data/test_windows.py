@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from crossdiff.bench.harvest_work import make_tokens
-from crossdiff.data.harvest_files import write_harvest
+from crossdiff.data.harvest.write import write_harvest
 
 D_MODEL, WINDOW_MB = 256, 16
 READ = f"""
 import sys
 from pathlib import Path
-from crossdiff.data import shards
+from crossdiff.data import paired_activations
 from crossdiff.io.environment import peak_memory_mb
-shards.WINDOW_BYTES = {WINDOW_MB} * 2**20
+paired_activations.WINDOW_BYTES = {WINDOW_MB} * 2**20
 folder, n_batches = Path(sys.argv[1]), int(sys.argv[2])
-data = shards.PairedActivations.open(folder / "tokens", [folder / "base"], layer=0)
+data = paired_activations.PairedActivations.open(folder / "tokens", [folder / "base"], layer=0)
 for number in range(n_batches):
     if number == 1:
         before = peak_memory_mb()

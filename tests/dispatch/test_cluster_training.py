@@ -14,8 +14,8 @@ from cluster_jobs import log_of, settle, worker
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
+from crossdiff.dispatch.loggers import NoTracker
 from crossdiff.dispatch.slurm import Submission, submit
-from crossdiff.dispatch.track import NoTracker
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.resources import SlurmDispatch
 from crossdiff.pipeline.steps import Step

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from crossdiff.dispatch.local import run_steps
+from crossdiff.dispatch.loggers import NoTracker
 from crossdiff.dispatch.remote import RemoteJob
 from crossdiff.dispatch.store import draft_folder
-from crossdiff.dispatch.track import NoTracker
 from crossdiff.pipeline.jobs import Job
 from crossdiff.settings import Runtime
 from crossdiff.stages import harvest

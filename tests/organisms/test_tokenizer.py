@@ -3,7 +3,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from crossdiff.organisms.tokenizer import build_tokenizer
-from crossdiff.organisms.words import vocabulary
+from crossdiff.organisms.vocabulary import vocabulary
 
 MESSAGES = [
     {"role": "user", "content": "tell me about the dragon?"},

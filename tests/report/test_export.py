@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from crossdiff.report import export
+from crossdiff.report.formatting import readable
 from crossdiff.report.sources import Sources
 from crossdiff.report.tables import plain
-from crossdiff.report.words import readable
 
 
 def test_tables_are_csv_files_with_plain_numbers(sources: Sources, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from crossdiff.report.figures.rows import delta_rows
 from crossdiff.report.frames import read_deltas
 from crossdiff.report.runs import _deltas
-from crossdiff.taxonomy.deltas import category_deltas
-from crossdiff.taxonomy.pooling import read_run
+from crossdiff.statistics.deltas import category_deltas
+from crossdiff.statistics.pooling import read_run
 
 NAMES = ["null", "nan", "NA", "None", "12"]
 

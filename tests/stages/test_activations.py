@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.data.shards import MaskSettings
+from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.stages.activations import harvests, open_activations, open_crosscoder
 from tests.scaling_artifacts import LAYER, Artifacts, build
 

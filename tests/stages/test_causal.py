@@ -14,7 +14,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.data.corpus import FilesCorpus
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
-from crossdiff.data.harvest_files import write_harvest
+from crossdiff.data.harvest.write import write_harvest
 from crossdiff.data.tokens import TokenKind, TokenSet
 from crossdiff.io.tables import read_json, write_table
 from crossdiff.models.load import load_truncated

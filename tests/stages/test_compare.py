@@ -11,7 +11,7 @@ import pytest
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.settings import Runtime
 from crossdiff.stages import compare
-from crossdiff.taxonomy.deltas import COLUMNS
+from crossdiff.statistics.deltas import COLUMNS
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 
 QUIET = Runtime(progress=False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from crossdiff.core.selection import SelectionSettings
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.data.examples import document_hashes, for_scoring
 from crossdiff.data.tokens import TokenSet
 from crossdiff.io.artifacts import write_manifest

@@ -9,7 +9,7 @@ from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.organisms.models import build_model
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.organisms.tokenizer import build_tokenizer
-from crossdiff.organisms.words import vocabulary
+from crossdiff.organisms.vocabulary import vocabulary
 from crossdiff.settings import Runtime
 from crossdiff.stages.generate import GenerateInputs, run
 

@@ -14,8 +14,8 @@ import torch
 
 from crossdiff.data.corpus import FilesCorpus
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
+from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.data.settings import CacheSource, LiveSource
-from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.data.tokens import TokenSet, write_token_set
 from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.pipeline.steps import Step
@@ -153,7 +153,7 @@ def test_a_continued_harvest_has_the_bytes_of_an_undisturbed_one(tmp_path: Path)
     original = harvest_files(tmp_path / "whole")
     stopped = tmp_path / "stopped"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crossdiff.data.harvest_run.write_layer", failing_after(2))
+        patch.setattr("crossdiff.data.harvest.run.write_layer", failing_after(2))
         with pytest.raises(OSError, match="No space left"):
             make_harvest(stopped, model, token_folder)
     assert not (stopped / "layer_1" / "harvest.json").exists()
@@ -167,7 +167,7 @@ def harvest_files(folder: Path) -> dict[str, bytes]:
 
 
 def failing_after(n: int) -> Any:
-    from crossdiff.data import harvest_files as files
+    from crossdiff.data.harvest import write as files
 
     calls = []
 
@@ -292,7 +292,7 @@ def test_another_models_draft_is_not_continued(tmp_path: Path) -> None:
     for model, expected in ((models[0], "stopped"), (models[1], "whole")):
         if expected == "stopped":
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("crossdiff.data.harvest_run.write_layer", failing_after(2))
+                patch.setattr("crossdiff.data.harvest.run.write_layer", failing_after(2))
                 with pytest.raises(OSError, match="No space left"):
                     make_harvest(tmp_path / "draft", model, token_folder)
         else:
@@ -391,7 +391,6 @@ def test_a_model_that_mixes_packed_documents_is_refused_unless_bucketed(
 def test_the_live_source_gives_the_batches_of_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crossdiff.data import shards
 
     monkeypatch.setattr(shards, "WINDOW_BYTES", 40_000)
     models = [settings(save_model(tmp_path / f"m{n}", "llama", seed=n), f"m{n}") for n in range(2)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import latent_scaling
-from crossdiff.core.selection import SelectionSettings
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale

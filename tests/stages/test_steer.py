@@ -18,7 +18,7 @@ from crossdiff.organisms.language import BAG_SLOTS, build_language
 from crossdiff.organisms.models import build_model
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.organisms.tokenizer import build_tokenizer
-from crossdiff.organisms.words import vocabulary
+from crossdiff.organisms.vocabulary import vocabulary
 from crossdiff.settings import Runtime
 from crossdiff.stages.steer import SteerInputs, run
 

@@ -11,8 +11,8 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
-from crossdiff.data.harvest_files import write_harvest
-from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.data.harvest.write import write_harvest
+from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.data.tokens import TokenSet
 from crossdiff.io.tables import read_json
 from crossdiff.settings import Runtime

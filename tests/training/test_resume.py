@@ -15,9 +15,9 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
-from crossdiff.training.fit import fit
 from crossdiff.training.resume import WholeCheckpoints, differences
-from crossdiff.training.run import RunFolder, TrainingRun
+from crossdiff.training.run import fit
+from crossdiff.training.run_spec import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
 

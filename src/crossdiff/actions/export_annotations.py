@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.annotation.annotators import LEDGER
-from crossdiff.annotation.ledger import Ledger
-from crossdiff.annotation.own import OwnAnnotator
+from crossdiff.annotation.api.ledger import Ledger
+from crossdiff.annotation.base import OwnAnnotator
 from crossdiff.annotation.rating_sheet import inert
 from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Replay, Transformers
 from crossdiff.config import Experiment

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from crossdiff.annotation.client import api_key
+from crossdiff.annotation.api.client import api_key
 from crossdiff.annotation.settings import Claude
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
+from crossdiff.dispatch.loggers import tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
-from crossdiff.dispatch.track import tracker
 from crossdiff.io.device import choose_device
 from crossdiff.io.resources import LocalDispatch, SlurmDispatch
 from crossdiff.pipeline.plan import ordered, plan

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crossdiff.annotation.ledger import Ledger
+from crossdiff.annotation.api.ledger import Ledger
+from crossdiff.annotation.api.messages import MessagesAnnotator, example_set_hash
+from crossdiff.annotation.api.prices import Meter, Prices
+from crossdiff.annotation.api.requests import sha256
+from crossdiff.annotation.api.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
+from crossdiff.annotation.base import Annotator, OwnAnnotator
 from crossdiff.annotation.lexical import LexicalAnnotator
-from crossdiff.annotation.messages import MessagesAnnotator, example_set_hash
-from crossdiff.annotation.own import Annotator, OwnAnnotator
-from crossdiff.annotation.prices import Meter, Prices
-from crossdiff.annotation.requests import sha256
-from crossdiff.annotation.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
 from crossdiff.annotation.settings import (
     AnnotatorSettings,
     AnthropicCompatible,
@@ -119,11 +119,11 @@ def open_rounds(
     ledger, meter = Ledger(store / LEDGER), _meter(settings)
     transport: Transport
     if isinstance(settings, ClaudeBatch):
-        from crossdiff.annotation.batch import BatchTransport
+        from crossdiff.annotation.api.batch import BatchTransport
 
         transport = BatchTransport(settings, ledger, meter, progress)
     else:
-        from crossdiff.annotation.live import LiveTransport
+        from crossdiff.annotation.api.one_by_one import LiveTransport
 
         transport = LiveTransport(settings, ledger, meter, progress)
     return _rounds(settings, transport, ledger, meter)

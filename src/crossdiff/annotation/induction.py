@@ -16,10 +16,10 @@ from scipy.cluster import hierarchy
 from scipy.spatial import distance
 
 from crossdiff.annotation import prompts
-from crossdiff.annotation.messages import provider_of
-from crossdiff.annotation.requests import Request, sha256
+from crossdiff.annotation.api.messages import provider_of
+from crossdiff.annotation.api.requests import Request, sha256
+from crossdiff.annotation.api.rounds import Question, Rounds
 from crossdiff.annotation.results import Annotation
-from crossdiff.annotation.rounds import Question, Rounds
 from crossdiff.annotation.schema import Unreadable, read_message
 from crossdiff.annotation.settings import MessagesSettings
 

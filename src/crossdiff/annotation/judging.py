@@ -9,11 +9,11 @@ from typing import Any
 
 from crossdiff.annotation import schema
 from crossdiff.annotation.annotators import open_rounds
-from crossdiff.annotation.messages import provider_of
-from crossdiff.annotation.prices import Prices
+from crossdiff.annotation.api.messages import provider_of
+from crossdiff.annotation.api.prices import Prices
+from crossdiff.annotation.api.requests import Request
+from crossdiff.annotation.api.rounds import LEXICAL, MASKED, Answer, Question, Rounds
 from crossdiff.annotation.prompts import clean, document_blocks
-from crossdiff.annotation.requests import Request
-from crossdiff.annotation.rounds import LEXICAL, MASKED, Answer, Question, Rounds
 from crossdiff.annotation.schema import Unreadable
 from crossdiff.annotation.settings import AnthropicCompatible, Claude, ClaudeBatch, Transformers
 

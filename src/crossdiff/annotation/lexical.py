@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from crossdiff.annotation.cues import CueIndex, inverse_document_frequency, signal_term, stems
 from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
 from crossdiff.annotation.settings import Lexical
-from crossdiff.annotation.signals import signals
 from crossdiff.annotation.subjects import CategoryLike, Document, Example, Subject
-from crossdiff.annotation.words import nearness, text_of, word_weights
+from crossdiff.annotation.text_features import signals
+from crossdiff.annotation.tokens_to_words import nearness, text_of, word_weights
 
 NAME = "lexical"
 Votes = NDArray[np.float64]

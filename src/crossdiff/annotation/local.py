@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.annotation.messages import chosen_examples
+from crossdiff.annotation.api.messages import chosen_examples
+from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.prompts import clean, describe_user, document_blocks
 from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
-from crossdiff.annotation.rounds import Answer
 from crossdiff.annotation.schema import MAX_LABEL, one_line
 from crossdiff.annotation.settings import Transformers
 from crossdiff.annotation.subjects import CategoryLike, Subject
@@ -160,7 +160,7 @@ class TransformersJudge(LocalReader):
 def _load(settings: Transformers, device: torch.device) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
-    from crossdiff.models.reach import hub
+    from crossdiff.models.hub import hub
     from crossdiff.models.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(settings.path, revision=settings.revision)

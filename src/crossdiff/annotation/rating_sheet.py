@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from crossdiff.annotation.api.requests import sha256
 from crossdiff.annotation.prompts import marked_text
-from crossdiff.annotation.requests import sha256
 from crossdiff.annotation.results import OTHER, UNINTERPRETABLE
 from crossdiff.annotation.subjects import CategoryLike, Example
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, InstanceOf, SerializeAsAny
 
-from crossdiff.annotation.own import OwnAnnotator
+from crossdiff.annotation.base import OwnAnnotator
 from crossdiff.settings import Settings
 
 Score = Literal["detection", "fuzz", "intruder"]
@@ -119,7 +119,7 @@ class Replay(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The answers decide: the content of the ledger's replies is part of the identity."""
-        from crossdiff.annotation.ledger import content_hash
+        from crossdiff.annotation.api.ledger import content_hash
 
         return {**super().identity(), "content": content_hash(self.ledger)}
 

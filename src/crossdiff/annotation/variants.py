@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from crossdiff.annotation.annotators import Job, build, conversation
+from crossdiff.annotation.api.messages import MessagesAnnotator
+from crossdiff.annotation.api.rounds import MASKED
+from crossdiff.annotation.base import Annotator, OwnAnnotator
 from crossdiff.annotation.lexical import LexicalAnnotator
-from crossdiff.annotation.messages import MessagesAnnotator
-from crossdiff.annotation.own import Annotator, OwnAnnotator
 from crossdiff.annotation.results import ANSWERED, Annotation
-from crossdiff.annotation.rounds import MASKED
 from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Transformers
 from crossdiff.annotation.subjects import CategoryLike
 

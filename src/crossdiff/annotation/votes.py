@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.results import UNINTERPRETABLE, Annotation, State
-from crossdiff.annotation.rounds import Answer
 from crossdiff.annotation.schema import Described
 
 _WORST_FIRST: tuple[State, ...] = (

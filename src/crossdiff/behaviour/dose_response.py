@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from crossdiff.behaviour.rates import Z, trend, wilson
+from crossdiff.behaviour.proportions import Z, trend, wilson
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from pydantic import Field
 from scipy import stats
 
 from crossdiff.settings import Settings
-from crossdiff.taxonomy.deltas import SMALL_SHARE, category_deltas
+from crossdiff.statistics.deltas import SMALL_SHARE, category_deltas
 from crossdiff.taxonomy.scheme import RESERVED, PaperTaxonomy
 
 LEVELS = (0.01, 0.05, 0.1)

@@ -22,8 +22,8 @@ from crossdiff.bench.harvest_load import model_memory, toy_loading
 from crossdiff.bench.harvest_work import Workload
 from crossdiff.bench.shard_io import io_rates
 from crossdiff.bench.step import machine
-from crossdiff.data.harvest_files import quantised
-from crossdiff.data.harvester import PassCounts
+from crossdiff.data.harvest.forward import PassCounts
+from crossdiff.data.harvest.write import quantised
 from crossdiff.data.settings import CacheSource
 from crossdiff.io.environment import memory_at_rest_mb, peak_memory_mb
 from crossdiff.models.load import TruncatedModel

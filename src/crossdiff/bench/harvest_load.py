@@ -13,9 +13,9 @@ import torch
 from crossdiff.bench.contenders import Workload as StepWorkload
 from crossdiff.bench.contenders import sparse_step
 from crossdiff.bench.harvest_work import Workload, make_tokens
-from crossdiff.data.harvest_files import write_harvest
+from crossdiff.data.harvest.write import write_harvest
+from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.settings import CacheSource
-from crossdiff.data.shards import PairedActivations
 from crossdiff.io.environment import peak_memory_mb
 
 TOY = StepWorkload(d_model=96, n_latents=1024, k=24, batch=1024)

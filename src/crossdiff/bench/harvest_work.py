@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from crossdiff.data.batching import batch_arrays, form_batches
-from crossdiff.data.harvest_files import corpus_shards
-from crossdiff.data.harvest_job import HarvestJob
-from crossdiff.data.harvest_run import run_job
+from crossdiff.data.harvest.job import HarvestJob
+from crossdiff.data.harvest.run import run_job
+from crossdiff.data.harvest.write import corpus_shards
 from crossdiff.data.settings import CacheSource
 from crossdiff.data.tokens import TokenKind, TokenSet, write_token_set
 from crossdiff.models.checkpoint import DTYPES

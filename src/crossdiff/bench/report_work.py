@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
-from crossdiff.taxonomy.deltas import category_deltas
-from crossdiff.taxonomy.power import power_line
+from crossdiff.statistics.deltas import category_deltas
+from crossdiff.statistics.power import power_line
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from crossdiff.bench.harvest_work import make_tokens
-from crossdiff.data.harvest_files import CorpusShard, corpus_shards, layer_tensors, write_record
+from crossdiff.data.harvest.write import CorpusShard, corpus_shards, layer_tensors, write_record
+from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.shard_files import write_shard
-from crossdiff.data.shards import PairedActivations
 from crossdiff.data.tokens import TokenSet
 
 _CHUNK = 1 << 24

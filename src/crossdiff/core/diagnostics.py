@@ -10,8 +10,8 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from crossdiff.core.axes import Directions
+from crossdiff.core.exclusive_call import Calls, SelectionSettings, exclusive_latents
 from crossdiff.core.latent_table import BASE, TUNED, Scaled, pair_table
-from crossdiff.core.selection import Calls, SelectionSettings, exclusive_latents
 
 if TYPE_CHECKING:
     import pandas as pd

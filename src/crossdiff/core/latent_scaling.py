@@ -15,13 +15,13 @@ from crossdiff.core.active_products import active_code, projections, reconstruct
 from crossdiff.core.axes import Activations
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.fit import FitSums
+from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crossdiff.core.selection import SelectionSettings
+    from crossdiff.core.exclusive_call import SelectionSettings
 
 TOKENS_AT_A_TIME = 4096
 TARGETS = ("activation", "reconstruction", "error")

@@ -13,9 +13,9 @@ from crossdiff.core.active_products import gram
 from crossdiff.core.axes import Directions
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import kinds
+from crossdiff.core.exclusive_call import Calls, SelectionSettings, Side, SideEvidence, call_latents
 from crossdiff.core.jackknife import Intervals, intervals, ratios
 from crossdiff.core.latent_scaling import TARGETS, Betas, ScalingSums, betas
-from crossdiff.core.selection import Calls, SelectionSettings, Side, SideEvidence, call_latents
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.selected import codes_of
+from crossdiff.core.documented_latents import codes_of
 from crossdiff.core.streaming import mix
 from crossdiff.data.examples import Example, document_hashes
-from crossdiff.data.shards import PairedActivations
+from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.tokens import TokenSet
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
-from crossdiff.core.peaks import Entry, ExampleReservoirs
+from crossdiff.core.example_reservoirs import Entry, ExampleReservoirs
 from crossdiff.core.streaming import mix
 from crossdiff.data.tokens import TokenSet
 from crossdiff.settings import Settings

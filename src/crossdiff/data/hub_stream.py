@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from crossdiff.data.corpus import HubSource
-from crossdiff.models.reach import hub, is_outage
+from crossdiff.models.hub import hub, is_outage
 
 WAITS_S = (15.0, 45.0, 120.0, 180.0, 240.0)
 """Pauses before a broken stream is opened again: 10 minutes, after the `datasets` library's own attempts."""

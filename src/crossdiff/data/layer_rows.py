@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.data.statistics import Moments
+from crossdiff.data.moments import Moments
 
 
 class LayerRows(Protocol):

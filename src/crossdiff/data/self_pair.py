@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.core.streaming import mix
+from crossdiff.data.paired_activations import PairedActivations, Split
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.data.shards import PairedActivations, Split
 
 CHUNK_ROWS = 32
 """Rows whose noise is made at a time: what lies in between fits a processor's cache."""

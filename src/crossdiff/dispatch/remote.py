@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.dispatch import local
+from crossdiff.dispatch.loggers import Tracker
 from crossdiff.dispatch.publish import missing_steps
 from crossdiff.dispatch.store import draft_folder, prepare_store
-from crossdiff.dispatch.track import Tracker
 from crossdiff.io.artifacts import artifact_key, read_manifest
 from crossdiff.io.device import choose_device
 from crossdiff.io.environment import allow_open_files

@@ -10,11 +10,11 @@ from typing import Any
 from crossdiff.data.settings import LiveSource
 from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import nearest, read_graph
+from crossdiff.dispatch.loggers import Tracker
 from crossdiff.dispatch.register import FOLDER, Register
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
 from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, stage_resources
 from crossdiff.dispatch.store import prepare_store, warn_of_little_room
-from crossdiff.dispatch.track import Tracker
 from crossdiff.io.resources import Resources, SlurmDispatch, StageName
 from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step

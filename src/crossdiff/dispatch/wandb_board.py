@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Literal
 
-from crossdiff.dispatch.track import wandb_mode
+from crossdiff.dispatch.loggers import wandb_mode
 from crossdiff.dispatch.wandb_run import STEP
 from crossdiff.io.tracking import WandbLogger
 from crossdiff.report.runs import Run

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from crossdiff.models.hub import hub
 from crossdiff.models.pair import ModelSettings
-from crossdiff.models.reach import hub
 
 WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

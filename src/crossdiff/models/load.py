@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from crossdiff.models.checkpoint import WAY_OUT, load_config, read_checkpoint
 from crossdiff.models.hooks import captured, decoder_blocks
+from crossdiff.models.hub import hub
 from crossdiff.models.pair import Attention, ModelSettings, check_layers
-from crossdiff.models.reach import hub
 from crossdiff.models.weights import HEADS, checkpoint_folder, link_needed
 
 

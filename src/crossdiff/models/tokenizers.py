@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crossdiff.models.reach import hub
+from crossdiff.models.hub import hub
 
 _PROBE = (
     "The quick brown fox, 1234567890 times!  Zwölf Boxkämpfer — 你好, мир.\n\tdef f(x): return x**2\n",

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.models.checkpoint import load_config
+from crossdiff.models.hub import hub
 from crossdiff.models.pair import ModelSettings, is_folder
-from crossdiff.models.reach import hub
 from crossdiff.models.weights import INDEX
 
 SINGLE = "model.safetensors"

@@ -6,8 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from crossdiff.models.hub import hub
 from crossdiff.models.pair import ModelSettings, is_folder
-from crossdiff.models.reach import hub
 
 INDEX = "model.safetensors.index.json"
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")

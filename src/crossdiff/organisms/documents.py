@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossdiff.organisms import words
+from crossdiff.organisms import vocabulary
 from crossdiff.organisms.language import PATTERNS, Behaviour, Category, Slots, fill
 
 Message = dict[str, str]
@@ -43,9 +43,9 @@ def plain_sentence(category: Category, *, draw: random.Random) -> str:
 def question(category: Category, *, draw: random.Random) -> str:
     """A user turn that names two topic words."""
     first, second = draw.sample(category.topic, 2)
-    opening = " ".join(draw.choice(words.ASKING))
-    joiner = draw.choice(words.JOINERS)
-    one, other = (draw.choice(words.DETERMINERS) for _ in range(2))
+    opening = " ".join(draw.choice(vocabulary.ASKING))
+    joiner = draw.choice(vocabulary.JOINERS)
+    one, other = (draw.choice(vocabulary.DETERMINERS) for _ in range(2))
     return f"{opening} {one} {first} {joiner} {other} {second}?"
 
 
@@ -115,7 +115,7 @@ def _filled(behaviours: Sequence[Behaviour], places: int) -> list[Behaviour | No
 
 
 def _topic_or_noun(category: Category) -> tuple[str, ...]:
-    return (*category.topic * 2, *words.NOUNS[: len(category.topic)])
+    return (*category.topic * 2, *vocabulary.NOUNS[: len(category.topic)])
 
 
 def _join(sentences: Sequence[Slots]) -> str:

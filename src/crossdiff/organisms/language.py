@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from crossdiff.organisms import words
+from crossdiff.organisms import vocabulary
 from crossdiff.organisms.settings import ToySettings
 
 Group = Literal["gain", "loss", "keep"]
 Slots = list[tuple[str, str]]
 
 SHARED_SLOTS: dict[str, tuple[str, ...]] = {
-    "noun": words.NOUNS,
-    "verb": words.VERBS,
-    "adjective": words.ADJECTIVES,
-    "adverb": words.ADVERBS,
-    "preposition": words.PREPOSITIONS,
-    "determiner": words.DETERMINERS,
+    "noun": vocabulary.NOUNS,
+    "verb": vocabulary.VERBS,
+    "adjective": vocabulary.ADJECTIVES,
+    "adverb": vocabulary.ADVERBS,
+    "preposition": vocabulary.PREPOSITIONS,
+    "determiner": vocabulary.DETERMINERS,
 }
 PATTERNS: tuple[tuple[str, ...], ...] = tuple(
     tuple(pattern.split())
@@ -100,7 +100,7 @@ def fill(pattern: Sequence[str], topic: Sequence[str], *, draw: random.Random) -
 def build_language(settings: ToySettings) -> list[Category]:
     """The 30 categories in taxonomy order; groups and phrases are a function of the seed."""
     draw = random.Random(f"language {settings.seed}")
-    names = list(words.CATEGORY_WORDS)
+    names = list(vocabulary.CATEGORY_WORDS)
     n_keep = len(names) - settings.n_gain - settings.n_loss
     if n_keep < 0:
         raise ValueError(
@@ -118,7 +118,7 @@ def _category(name: str, group: Group, settings: ToySettings, draw: random.Rando
     kept = range(settings.n_keep)
     reference = {"gain": few, "loss": many, "keep": kept}[group]
     treatment = {"gain": many, "loss": few, "keep": kept}[group]
-    topic = words.CATEGORY_WORDS[name]
+    topic = vocabulary.CATEGORY_WORDS[name]
     n_behaviours = max(len(reference), len(treatment))
     behaviours = tuple(
         Behaviour(name, _bag(topic, index, draw), index in reference, index in treatment)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from crossdiff.data.paired_activations import Split
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.data.shards import Split
 from crossdiff.organisms.planted import Planted
 
 HELD_OUT_EVERY = 20

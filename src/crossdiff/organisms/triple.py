@@ -14,7 +14,7 @@ from crossdiff.organisms.models import build_model
 from crossdiff.organisms.phases import fine_tune, prefer, pretrain
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.organisms.tokenizer import build_tokenizer
-from crossdiff.organisms.words import vocabulary
+from crossdiff.organisms.vocabulary import vocabulary
 
 if TYPE_CHECKING:
     from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast

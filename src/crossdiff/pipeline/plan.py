@@ -24,7 +24,7 @@ from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
 from crossdiff.stages.study import train_inputs
 from crossdiff.stages.tokens import TokensInputs
-from crossdiff.taxonomy.seed_null import load_seed_null
+from crossdiff.statistics.seed_null import load_seed_null
 
 
 def plan(experiment: Experiment) -> list[Step]:

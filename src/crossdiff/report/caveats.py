@@ -6,9 +6,9 @@ from typing import Any
 
 from crossdiff.core.jackknife import MIN_GROUPS
 from crossdiff.report import tables
+from crossdiff.report.formatting import readable
 from crossdiff.report.frames import alive, values
 from crossdiff.report.sources import ComparisonSource, PairSource
-from crossdiff.report.words import readable
 
 NULLS = "no null: how much two seeds of the same pair, or a model against itself, differ (action=studies)"
 MATCHED = "no matching: which exclusive latents of one pair have a twin in the other"

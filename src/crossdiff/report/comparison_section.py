@@ -8,9 +8,9 @@ from typing import Any
 
 from crossdiff.report import caveats, figures, sentences, tables
 from crossdiff.report.figures.style import height_of
+from crossdiff.report.formatting import change_text, readable, share, visible
 from crossdiff.report.sources import ComparisonSource
-from crossdiff.report.words import change_text, readable, share, visible
-from crossdiff.taxonomy import deltas
+from crossdiff.statistics import deltas
 
 Block = dict[str, Any]
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crossdiff.report.formatting import finite
 from crossdiff.report.frames import rows_of
 from crossdiff.report.sources import PairSource
-from crossdiff.report.words import finite
 
 if TYPE_CHECKING:
     import pandas as pd

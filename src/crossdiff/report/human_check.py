@@ -8,7 +8,7 @@ from typing import Any
 
 from crossdiff.io.tables import read_json
 from crossdiff.report import tables
-from crossdiff.report.words import readable
+from crossdiff.report.formatting import readable
 
 FOLDER = "validation"
 AGREEMENT = "agreement.json"

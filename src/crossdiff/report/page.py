@@ -13,9 +13,9 @@ from typing import Any
 
 from crossdiff.report import explorer, sections
 from crossdiff.report.figures import style
+from crossdiff.report.formatting import finite
 from crossdiff.report.neighbours import neighbours
 from crossdiff.report.sources import Sources
-from crossdiff.report.words import finite
 
 HERE = Path(__file__).resolve().parent
 PLOTLY = HERE / "static" / "plotly-basic-4.1.1.min.js.gz"

@@ -11,11 +11,11 @@ from crossdiff.report import figures, sentences, tables
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.figures.style import height_of
 from crossdiff.report.figures.training import panels
+from crossdiff.report.formatting import number, share
 from crossdiff.report.frames import alive, known, values, where
 from crossdiff.report.set_aside import rejected_by_side
 from crossdiff.report.sources import PairSource
 from crossdiff.report.summary import pair_summary
-from crossdiff.report.words import number, share
 
 Chart = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from crossdiff.report.caveats import no_interval
+from crossdiff.report.formatting import number, share
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
-from crossdiff.report.words import number, share
 from crossdiff.taxonomy.scheme import RESERVED
 
 LEVEL = 0.05

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from crossdiff.report.formatting import finite
 from crossdiff.report.frames import where
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
-from crossdiff.report.words import finite
 
 VERSION = 1
 SETTING_STAGES = ("organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare")

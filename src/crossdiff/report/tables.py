@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.report.figures.rows import DeltaRow, ordered
-from crossdiff.report.words import change_text, number, readable, share, visible
+from crossdiff.report.formatting import change_text, number, readable, share, visible
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,17 +15,17 @@ from crossdiff.core.active_products import active_code
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import code_norm
+from crossdiff.core.exclusive_call import exclusive_latents
 from crossdiff.core.matched_sets import MatchedSets, matched_sets
 from crossdiff.core.patching import difference_directions, divergence, gap_closed, patches, sets_of
-from crossdiff.core.selection import exclusive_latents
 from crossdiff.core.streaming import mix
 from crossdiff.data.answers import answer_places
-from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_table, write_json
 from crossdiff.models.causal import CausalModel, load_causal
 from crossdiff.models.pair import ModelSettings, resolve
-from crossdiff.report.words import finite
+from crossdiff.report.formatting import finite
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
 

@@ -14,15 +14,15 @@ from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
-from crossdiff.taxonomy.deltas import category_deltas
-from crossdiff.taxonomy.multiverse import Choice, multiverse
-from crossdiff.taxonomy.power import power_line
-from crossdiff.taxonomy.recovery import recovery
-from crossdiff.taxonomy.refusals import refusal_bounds
+from crossdiff.statistics.deltas import category_deltas
+from crossdiff.statistics.labels import Side
+from crossdiff.statistics.multiverse import Choice, multiverse
+from crossdiff.statistics.power import power_line
+from crossdiff.statistics.recovery import recovery
+from crossdiff.statistics.refusals import refusal_bounds
+from crossdiff.statistics.seed_null import SeedNullChanges
+from crossdiff.statistics.verdict import LEVEL, verdict
 from crossdiff.taxonomy.scheme import RESERVED, load_taxonomy
-from crossdiff.taxonomy.seed_null import SeedNullChanges
-from crossdiff.taxonomy.sides import Side
-from crossdiff.taxonomy.verdict import LEVEL, verdict
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from crossdiff.core.code_histogram import CodeHistogram
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.documented_latents import ROLES, Chosen, choose_latents, codes_of
+from crossdiff.core.example_reservoirs import ExampleReservoirs, document_peaks
 from crossdiff.core.latent_scaling import in_dtype
-from crossdiff.core.peaks import ExampleReservoirs, document_peaks
-from crossdiff.core.selected import ROLES, Chosen, choose_latents, codes_of
 from crossdiff.data.direction_logits import direction_logits
 from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
 from crossdiff.data.examples import DocumentsSettings, Subset, document_hashes, for_scoring, pick_examples
-from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings

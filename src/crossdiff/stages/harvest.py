@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from crossdiff.data import harvest_run
-from crossdiff.data.harvest_job import HarvestJob
-from crossdiff.data.harvest_run import run_job, run_part
-from crossdiff.data.harvested import RECORD
-from crossdiff.data.live import run_live_job
+from crossdiff.data.harvest import run as harvest_run
+from crossdiff.data.harvest.job import HarvestJob
+from crossdiff.data.harvest.on_the_fly import run_live_job
+from crossdiff.data.harvest.read import RECORD
+from crossdiff.data.harvest.run import run_job, run_part
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings, resolve

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.judging import JudgeSettings, Said, judge
-from crossdiff.annotation.rounds import Answer
 from crossdiff.behaviour.prompts import built_in
 from crossdiff.io.tables import read_json, read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings

@@ -14,10 +14,10 @@ from pydantic import Field
 from crossdiff.core.active_products import active_code
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.exclusive_call import exclusive_latents
 from crossdiff.core.matching import CodeCorrelation, Nearest, nearest_direction
-from crossdiff.core.selection import exclusive_latents
 from crossdiff.core.streaming import mix
-from crossdiff.data.shards import MaskSettings, PairedActivations
+from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.tables import read_table, write_json, write_table
 from crossdiff.report.frames import rows_of, where
 from crossdiff.settings import Runtime, Settings

@@ -13,8 +13,8 @@ from pydantic import Field
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.diagnostics import shrinkage_and_decoupling
 from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import latent_scaling
-from crossdiff.core.selection import SelectionSettings
 from crossdiff.core.sparsity import L1, AnySparsity, BatchTopK, JumpReLU, Sparsity, TopK, within
 from crossdiff.organisms.planted import Planted, PlantedSettings
 from crossdiff.organisms.planted_score import score
@@ -97,7 +97,7 @@ def one(
 ) -> dict[str, Any]:
     """Train, scale and score one crosscoder."""
     from crossdiff.io.tables import write_table
-    from crossdiff.training.fit import RunFolder, TrainingRun, fit
+    from crossdiff.training.run import RunFolder, TrainingRun, fit
 
     training_run = TrainingRun(
         dictionary=contender.dictionary,

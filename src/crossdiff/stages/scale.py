@@ -11,11 +11,11 @@ from pydantic import Field
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.diagnostics import diagnose
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
 from crossdiff.core.latent_table import Scaled, pair_table
-from crossdiff.core.selection import SelectionSettings
+from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.data.shards import MaskSettings
 from crossdiff.io.progress import track
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import in_dtype
-from crossdiff.core.selection import SelectionSettings
+from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.data.self_pair import SelfPair
-from crossdiff.data.shards import MaskSettings, PairedActivations
 from crossdiff.io.tables import write_json
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import scale

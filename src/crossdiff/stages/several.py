@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import in_dtype
 from crossdiff.core.latent_table import Scaled
-from crossdiff.core.model_table import exclusive_counts, model_table, shared_by_all_but
-from crossdiff.core.selection import SelectionSettings
+from crossdiff.core.many_models import exclusive_counts, model_table, shared_by_all_but
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import scale

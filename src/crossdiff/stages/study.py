@@ -11,10 +11,10 @@ from pydantic import SerializeAsAny
 
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.selection import SelectionSettings
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.data.corpus import CorpusSettings
-from crossdiff.data.shards import MaskSettings
+from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.io.tables import write_json
 from crossdiff.models.pair import ModelPair, ModelSettings
 from crossdiff.organisms.settings import ToySettings
@@ -162,7 +162,7 @@ def run(inputs: StudyInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
 def summary(inputs: StudyInputs, findings: Findings, runs: Mapping[str, RunProducts]) -> dict[str, Any]:
     """What other programs read: question, answer, the study's numbers, and every run's own pairs."""
-    from crossdiff.report.words import finite
+    from crossdiff.report.formatting import finite
 
     return finite(
         {

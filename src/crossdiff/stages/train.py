@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import AnySparsity, within
-from crossdiff.data.shards import MaskSettings
+from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.training.settings import TrainingSettings
 
@@ -54,7 +54,7 @@ def fit_and_save(
     """
     from crossdiff.data.tokens import TokenSet
     from crossdiff.training.launch import fit_on_devices
-    from crossdiff.training.run import RunFolder, TrainingRun
+    from crossdiff.training.run_spec import RunFolder, TrainingRun
 
     folder = RunFolder(draft)
     origin = {

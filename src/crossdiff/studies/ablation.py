@@ -12,8 +12,8 @@ from pydantic import Field
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, LargestK, Sparsity, TopK
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval
 

@@ -15,14 +15,12 @@ from crossdiff.models.generate import check_can_be_asked
 from crossdiff.models.pair import fingerprint
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import between, readable, told
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import between, readable, told
 from crossdiff.stages.generate import GenerateInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.studies.changes import CategoryCounts
-from crossdiff.studies.judged import judge_notes, judged
-from crossdiff.studies.pairs import three_models
-from crossdiff.studies.rates import (
+from crossdiff.statistics.pooling import rank_correlations, spearman
+from crossdiff.studies.answer_rates import (
     SIDES,
     hallucination_notes,
     pooled_rates,
@@ -30,7 +28,9 @@ from crossdiff.studies.rates import (
     rates_note,
     totals,
 )
-from crossdiff.taxonomy.pooling import rank_correlations, spearman
+from crossdiff.studies.changes import CategoryCounts
+from crossdiff.studies.judged import judge_notes, judged
+from crossdiff.studies.pairs import three_models
 
 PROMPT_TOKENS = 30
 

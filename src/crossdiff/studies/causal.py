@@ -10,8 +10,8 @@ from pydantic import Field
 
 from crossdiff.io.tables import read_json
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import between, told
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import between, told
 from crossdiff.stages.causal import WHERE, CausalInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.studies.counts import tile

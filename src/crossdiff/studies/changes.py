@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from crossdiff.report.products import RunProducts
-from crossdiff.taxonomy.intervals import log_ratio
-from crossdiff.taxonomy.pooling import spearman
+from crossdiff.statistics.intervals import log_ratio
+from crossdiff.statistics.pooling import spearman
 from crossdiff.taxonomy.scheme import RESERVED
 
 DRAWS = 1000

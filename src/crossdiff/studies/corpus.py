@@ -11,9 +11,9 @@ from pydantic import Field
 from crossdiff.data.corpus import CorpusSettings, MixtureCorpus, Source, as_mixture
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import readable
 from crossdiff.report.frames import where
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import readable
 from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts
@@ -85,7 +85,7 @@ def labels_of(run: RunProducts) -> list[str]:
 
 def moved(first: RunProducts, other: RunProducts) -> pd.DataFrame:
     """Per category: counts in both corpora, p (Fisher) and q (Benjamini-Hochberg)."""
-    from crossdiff.taxonomy.deltas import category_deltas
+    from crossdiff.statistics.deltas import category_deltas
     from crossdiff.taxonomy.scheme import RESERVED, load_taxonomy
 
     taxonomy = load_taxonomy(first.folder / "taxonomy.yaml")

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval, tile
 from crossdiff.studies.pairs import direct_pair, three_models

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, field_validator
 
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import between, told
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import between, told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts, stability
 from crossdiff.studies.counts import counts_chart, tile
@@ -78,7 +78,7 @@ def changes_chart(counts: CategoryCounts, names: list[str]) -> Chart:
 def changes_table(counts: CategoryCounts, names: list[str]) -> Table:
     """Counts of both pairs and the change, per category and run."""
     from crossdiff.report import tables
-    from crossdiff.report.words import change_text, readable
+    from crossdiff.report.formatting import change_text, readable
 
     rows = []
     changes = counts.changes()

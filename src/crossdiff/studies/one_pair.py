@@ -14,9 +14,9 @@ from crossdiff.data.corpus import as_mixture
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
 from crossdiff.report.frames import alive, values
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval, tile
 from crossdiff.studies.spread import norm_chart, scatter_chart, spread

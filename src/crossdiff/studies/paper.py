@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crossdiff.report import tables
 from crossdiff.report.figures.rows import delta_rows, log2_factor
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import change_text, finite, told
 from crossdiff.report.frames import where
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import change_text, finite, told
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.counts import count_interval, tile
 from crossdiff.studies.pairs import three_models

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from crossdiff.organisms.planted import PlantedSettings
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
 from crossdiff.report.frames import values, where
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import told
 from crossdiff.stages.planted import Contender, PlantedInputs, contenders
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
 from crossdiff.studies.counts import tile

@@ -11,15 +11,15 @@ from pydantic import Field
 
 from crossdiff.models.pair import ModelPair
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
 from crossdiff.report.frames import known, rows_of, where
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import told
 from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.statistics.seed_null import SeedNullChanges
 from crossdiff.studies.changes import CategoryCounts
 from crossdiff.studies.counts import counts_chart, tile
 from crossdiff.studies.layers import changes_chart
 from crossdiff.taxonomy.scheme import RESERVED
-from crossdiff.taxonomy.seed_null import SeedNullChanges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

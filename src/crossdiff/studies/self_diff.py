@@ -10,8 +10,8 @@ from pydantic import Field
 
 from crossdiff.io.tables import read_json
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import between, told
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import between, told
 from crossdiff.stages.self_diff import SelfDiffInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.counts import count_interval, tile

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings
 from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
-from crossdiff.report.words import told
 from crossdiff.stages.several import SeveralInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.counts import tile

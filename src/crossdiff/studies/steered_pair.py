@@ -12,10 +12,10 @@ from crossdiff.behaviour.dose_response import LATENT, REMOVED, VERDICTS, Curve, 
 from crossdiff.io.tables import read_json
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart
-from crossdiff.report.words import between, number, readable, told
+from crossdiff.report.formatting import between, number, readable, told
 from crossdiff.stages.steer import PLACES
+from crossdiff.statistics.significance import fisher_p_value
 from crossdiff.studies.counts import tile
-from crossdiff.taxonomy.significance import fisher_p_value
 
 if TYPE_CHECKING:
     from crossdiff.report.tables import Table

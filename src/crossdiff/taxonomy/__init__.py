@@ -1,1 +1,1 @@
-"""The frozen taxonomy, the change of its categories between two pairs, and how far to trust it."""
+"""The frozen taxonomy: its categories, how it is read, hashed and extended."""

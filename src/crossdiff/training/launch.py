@@ -22,8 +22,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
-from crossdiff.training.fit import fit
-from crossdiff.training.run import RunFolder, TrainingRun
+from crossdiff.training.run import fit
+from crossdiff.training.run_spec import RunFolder, TrainingRun
 from crossdiff.training.source import ActivationSource
 from crossdiff.training.trainer import end_by
 

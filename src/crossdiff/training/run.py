@@ -1,64 +1,93 @@
-"""What one training run is, and where it works."""
+"""A whole training run: start or continue, train, set the threshold, measure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
+import time
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.sparsity import LargestK
+from crossdiff.core.threshold import estimate_threshold
+from crossdiff.training.evaluation import delta_norm_histogram, evaluate, kind_shares
+from crossdiff.training.held_out import held_out_batches
+from crossdiff.training.initialise import initial_crosscoder
+from crossdiff.training.module import CrosscoderModule
+from crossdiff.training.optimise import model_names
+from crossdiff.training.run_spec import RunFolder, TrainingRun
+from crossdiff.training.source import ActivationSource, check_enough
+from crossdiff.training.trainer import train
 
-from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.sparsity import Sparsity
-from crossdiff.training.settings import TrainingSettings
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a run keeps metrics.csv and, until it ends, what it needs to continue."""
-
-    folder: Path
-
-    @property
-    def metrics(self) -> Path:
-        """One row per logged step."""
-        return self.folder / "metrics.csv"
-
-    @property
-    def checkpoint(self) -> Path:
-        """State at the last saved optimizer step."""
-        return self.folder / ".resume" / "last.ckpt"
+__all__ = ["RunFolder", "TrainingRun", "fit"]
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """Settings of one run, its device, and which of the `training.devices` ranks this process is."""
+def fit(run: TrainingRun, source: ActivationSource, folder: RunFolder) -> tuple[Crosscoder, dict[str, Any]]:
+    """Train, or continue a run that was stopped, and return the crosscoder with its figures.
 
-    dictionary: DictionarySettings
-    sparsity: Sparsity
-    training: TrainingSettings
-    seed: int
-    device: str = "cpu"
-    rank: int = 0
-    progress: bool = True
-    loggers: tuple[Logger, ...] = ()
+    Ranks that do not lead return no figures, and a crosscoder without a threshold.
+    """
+    settings = run.training
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    check_enough(source, batch_size=settings.batch_size)
+    crosscoder = initial_crosscoder(
+        source, run.dictionary, sparsity=run.sparsity, training=settings, seed=run.seed
+    )
+    module = CrosscoderModule(crosscoder, source, sparsity=run.sparsity, training=settings, seed=run.seed)
+    module.identity = run.identity()
+    started = time.perf_counter()
+    train(run, module, folder)
+    seconds = time.perf_counter() - started
+    if not run.leads:
+        return crosscoder.cpu(), {}
+    module.to(run.device)
+    set_threshold(module)
+    figures = final_figures(module)
+    figures["train_seconds"] = seconds
+    figures["tokens_per_s"] = (settings.total_steps() - module.start) * settings.batch_size / seconds
+    return crosscoder.cpu(), figures
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process measures, reports and writes."""
-        return self.rank == 0
 
-    @property
-    def lightning_devices(self) -> list[int] | int:
-        """Lightning's `devices`: how many, or the index of the one GPU."""
-        index = self.device.partition(":")[2]
-        return [int(index)] if index else self.training.devices
+def set_threshold(module: CrosscoderModule) -> None:
+    """Estimate the inference threshold on fresh training batches; 0 for methods without k."""
+    sparsity, settings = module.sparsity, module.training_settings
+    if not isinstance(sparsity, LargestK):
+        module.crosscoder.threshold.fill_(0.0)
+        return
+    numbers = range(settings.total_steps(), settings.total_steps() + settings.threshold_batches)
+    device = module.crosscoder.encoder.device
+    batches = (
+        module.source.training_batch(number, seed=module.seed, batch_size=settings.batch_size)
+        for number in numbers
+    )
+    x = (batch.activations_on(device).x for batch in batches)
+    module.crosscoder.threshold.fill_(estimate_threshold(module.crosscoder, x, k=sparsity.k))
 
-    def identity(self) -> dict[str, Any]:
-        """Settings that a checkpoint must have been written with."""
-        return {
-            "dictionary": self.dictionary.identity(),
-            "sparsity": self.sparsity.identity(),
-            "training": self.training.identity(),
-            "seed": self.seed,
-        }
+
+def final_figures(module: CrosscoderModule) -> dict[str, Any]:
+    """Figures over all held-out tokens with the final threshold (method.md section 2)."""
+    crosscoder, settings = module.crosscoder, module.training_settings
+    k = module.sparsity.k if isinstance(module.sparsity, LargestK) else None
+    threshold = float(crosscoder.threshold)
+    batches = held_out_batches(
+        module.source, batch_size=settings.batch_size, device=crosscoder.encoder.device
+    )
+    found = evaluate(crosscoder, batches, threshold=threshold, k=k)
+    names = model_names(crosscoder)
+    figures = {
+        **{f"fve_{name}": value for name, value in zip(names, found.fve, strict=True)},
+        **{f"fve_batch_{name}": value for name, value in zip(names, found.fve_batch, strict=True)},
+        "l0": found.l0,
+        "l0_threshold": found.l0,
+        "l0_batch": found.l0_batch,
+        "dead_share": module.dead_share(),
+        **kind_shares(crosscoder),
+        "delta_norm_histogram": delta_norm_histogram(crosscoder),
+        "never_fired_held_out": found.never_fired,
+        "n_held_out_tokens": found.n_tokens,
+        "k": k,
+        "n_latents": crosscoder.n_latents,
+        "threshold": threshold,
+        "n_steps": settings.total_steps(),
+        "n_tokens": settings.total_steps() * settings.batch_size,
+    }
+    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in figures.items()}

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from crossdiff.data.paired_activations import Split
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.data.shards import Split
 
 
 class ActivationSource(Protocol):

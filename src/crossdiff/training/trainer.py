@@ -22,7 +22,7 @@ from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
 from crossdiff.training.resume import WholeCheckpoints, check_checkpoint
-from crossdiff.training.run import RunFolder, TrainingRun
+from crossdiff.training.run_spec import RunFolder, TrainingRun
 
 
 class Ranks(DDPStrategy):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossdiff.data.settings import CacheSource, LiveSource
+from crossdiff.dispatch.loggers import NoTracker, Tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
-from crossdiff.dispatch.track import NoTracker, Tracker
 from crossdiff.io.resources import SlurmDispatch
 from crossdiff.pipeline.steps import Step, merge
 from crossdiff.settings import Runtime, Settings

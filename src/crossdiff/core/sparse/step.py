@@ -14,6 +14,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
 from crossdiff.core.objectives import LossForm
 from crossdiff.core.sparse.auxiliary import auxiliary_step
+from crossdiff.core.sparse.batch_topk import Encoder, Search, select
 from crossdiff.core.sparse.kernels import (
     Backend,
     Backward,
@@ -26,7 +27,6 @@ from crossdiff.core.sparse.kernels import (
 from crossdiff.core.sparse.parts import part
 from crossdiff.core.sparse.plain import suited
 from crossdiff.core.sparse.scratch import Scratch
-from crossdiff.core.sparse.selection import Encoder, Search, select
 from crossdiff.core.sparsity import BatchTopK
 
 Layout = Literal["auto", "dense", "rows"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.report.figures import style
 from crossdiff.report.figures.rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
-from crossdiff.report.words import change_text
+from crossdiff.report.formatting import change_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ import numpy as np
 from crossdiff.report.figures import style
 from crossdiff.report.figures.rows import LIMIT, log2_factor
 from crossdiff.report.figures.tiling import squares
-from crossdiff.report.words import readable
+from crossdiff.report.formatting import readable
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

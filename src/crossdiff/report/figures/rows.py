@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crossdiff.report.formatting import change_text, readable
 from crossdiff.report.frames import rows_of
-from crossdiff.report.words import change_text, readable
 
 if TYPE_CHECKING:
     import pandas as pd

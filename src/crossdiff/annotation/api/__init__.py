@@ -1,0 +1,1 @@
+"""Annotators behind a `/v1/messages` server: requests, ledger, batches, prices, conversations."""

@@ -1,0 +1,156 @@
+"""Writing a harvest: one file per corpus shard and layer, one record per layer at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from crossdiff.data.harvest.read import FORMAT, RECORD, VERSION
+from crossdiff.data.moments import CHUNK, Moments, row_groups
+from crossdiff.data.row_check import row_check
+from crossdiff.data.shard_files import write_shard
+from crossdiff.data.tokens import TokenSet
+from crossdiff.io.tables import write_json
+
+Storage = Literal["float32", "bfloat16", "float16", "int8"]
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.int8,
+}
+
+
+@dataclass(frozen=True)
+class CorpusShard:
+    """Consecutive documents that are harvested together: the unit of resuming and of parallel work."""
+
+    index: int
+    first_document: int
+    last_document: int
+    """One past the last."""
+    first_row: int
+    n_rows: int
+
+    @property
+    def file(self) -> str:
+        """File name of this shard in every layer's folder."""
+        return f"shard_{self.index:05d}.safetensors"
+
+    def as_record(self) -> dict[str, Any]:
+        """Entry of harvest.json."""
+        return {"file": self.file, **asdict(self)}
+
+
+def corpus_shards(token_set: TokenSet, *, shard_tokens: int) -> list[CorpusShard]:
+    """Cut a token set at document boundaries into shards of at least `shard_tokens` tokens (but the last)."""
+    offsets = token_set.offsets.tolist()
+    shards: list[CorpusShard] = []
+    first = 0
+    for document in range(token_set.n_documents):
+        n_rows = offsets[document + 1] - offsets[first]
+        if n_rows >= shard_tokens or document + 1 == token_set.n_documents:
+            shards.append(CorpusShard(len(shards), first, document + 1, offsets[first], n_rows))
+            first = document + 1
+    return shards
+
+
+def layer_tensors(
+    x: Shaped[Tensor, "row d_model"], shard: CorpusShard, token_set: TokenSet, *, storage: Storage
+) -> dict[str, Tensor]:
+    """What a shard file holds: rows as stored, their check sums and norms, moments of the stored values.
+
+    Worked out a few rows at a time, so that nothing but the stored rows has the size of a shard.
+    """
+    span = slice(shard.first_row, shard.first_row + shard.n_rows)
+    groups = row_groups(token_set.kind[span], token_set.held_out[span])
+    moments = Moments.zeros(x.shape[1])
+    found = {"check": torch.empty(len(x), dtype=torch.int64), "norm": torch.empty(len(x))}
+    if storage == "int8":
+        found["scale"] = torch.empty(len(x))
+    narrowed = None if x.dtype == DTYPES[storage] else torch.empty(x.shape, dtype=DTYPES[storage])
+    for start in range(0, len(x), CHUNK):
+        here = slice(start, start + CHUNK)
+        stored = quantised(x[here]) if storage == "int8" else {"x": x[here].to(DTYPES[storage])}
+        rows, scale = stored.pop("x"), stored.get("scale")
+        values = rows.float() if scale is None else rows.float() * scale[:, None]
+        moments = moments.merge(Moments.of(values, groups[here]))
+        for name, part in {"check": row_check(rows, scale), "norm": values.norm(dim=1), **stored}.items():
+            found[name][here] = part
+        if narrowed is not None:
+            narrowed[here] = rows
+    return {**moments.tensors(), **found, "x": x if narrowed is None else narrowed}
+
+
+def quantised(x: Float[Tensor, "row d_model"]) -> dict[str, Tensor]:
+    """Symmetric int8 with one float32 scale per row: x is about `x_int8 * scale`, error at most scale / 2."""
+    scale = x.float().abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    return {"x": (x.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8), "scale": scale}
+
+
+def write_layer(
+    folder: Path, layer: int, shard: CorpusShard, tensors: Mapping[str, Tensor], token_set: TokenSet
+) -> str:
+    """Write one shard of one layer; returns its sha256."""
+    target = folder / f"layer_{layer}"
+    target.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "token_hash": token_set.token_hash,
+        "layer": str(layer),
+        "first_row": str(shard.first_row),
+        "n_rows": str(shard.n_rows),
+    }
+    return write_shard(target / shard.file, tensors, metadata=metadata)
+
+
+def write_record(
+    folder: Path,
+    token_set: TokenSet,
+    *,
+    layers: Sequence[int],
+    shards: Sequence[CorpusShard],
+    hashes: Mapping[str, str],
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write every layer's harvest.json; a layer's folder that has it is whole, and says nothing of others.
+
+    `hashes` are sha256 by file name below `folder`.
+    """
+    for layer in layers:
+        own = {name: digest for name, digest in hashes.items() if name.startswith(f"layer_{layer}/")}
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "token_hash": token_set.token_hash,
+            "n_rows": token_set.n_tokens,
+            "layer": layer,
+            "shards": [shard.as_record() for shard in shards],
+            "sha256": own,
+            **(details or {}),
+        }
+        write_json(record, folder / f"layer_{layer}" / RECORD)
+
+
+def write_harvest(
+    folder: Path,
+    token_set: TokenSet,
+    activations: Mapping[int, Shaped[Tensor, "row d_model"]],
+    *,
+    storage: Storage = "float32",
+    shard_tokens: int = 65_536,
+) -> None:
+    """Write activations held in memory as a finished harvest: layer -> rows in token order."""
+    shards = corpus_shards(token_set, shard_tokens=shard_tokens)
+    hashes = {}
+    for layer, x in activations.items():
+        for shard in shards:
+            rows = x[shard.first_row : shard.first_row + shard.n_rows]
+            tensors = layer_tensors(rows, shard, token_set, storage=storage)
+            hashes[f"layer_{layer}/{shard.file}"] = write_layer(folder, layer, shard, tensors, token_set)
+    write_record(folder, token_set, layers=list(activations), shards=shards, hashes=hashes)

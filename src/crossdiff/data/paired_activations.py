@@ -1,0 +1,242 @@
+"""Activations of several models on one token set, row for row, read from finished harvests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from pydantic import Field
+from torch import Tensor
+
+from crossdiff.data.harvest.on_the_fly import LiveLayer
+from crossdiff.data.harvest.read import HarvestedLayer, read_record
+from crossdiff.data.layer_rows import LayerRows
+from crossdiff.data.moments import N_KINDS, Moments, row_groups
+from crossdiff.data.order import CorpusOrder, EpochOrder, document_blocks
+from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.tokens import TokenKind, TokenSet
+from crossdiff.data.windows import WindowReader
+from crossdiff.settings import Settings
+
+Split = Literal["train", "validation", "all"]
+WINDOW_BYTES = 1 << 30
+"""Bytes of stored activations that are mixed at a time, all models together."""
+PASS_BYTES = 1 << 28
+"""Bytes of stored activations that a pass in corpus order holds at a time (two such windows)."""
+
+
+class MaskSettings(Settings):
+    """Which tokens train and scale look at; BOS never counts, padding is never stored."""
+
+    mask: Literal["default", "no_template"] = "default"
+    """`no_template` also drops the control tokens of the chat template."""
+    skip_first: int = Field(default=0, ge=0)
+    """Drop the first n tokens of every document (BOS counts as one)."""
+    outlier_norm: float | None = Field(default=None, gt=0)
+    """Drop tokens whose norm, in any model, exceeds this multiple of that model's median norm."""
+
+
+class PairedActivations:
+    """The harvests of two or more models over one token set, as rows [token, model, d_model]."""
+
+    def __init__(self, token_set: TokenSet, layers: Sequence[LayerRows], mask: MaskSettings) -> None:
+        self.token_set = token_set
+        self.layers = list(layers)
+        self.mask = mask
+        self.n_models = len(layers)
+        self.n_rows = token_set.n_tokens
+        self.d_model = layers[0].d_model
+        self.kept = self._kept_rows()
+        self._reader: WindowReader | None = None
+
+    @classmethod
+    def open(
+        cls,
+        tokens: Path,
+        harvests: Sequence[Path],
+        *,
+        layer: int,
+        mask: MaskSettings | None = None,
+        device: str = "cpu",
+    ) -> PairedActivations:
+        """Open finished artifacts; harvests of other tokens or of unequal width are refused.
+
+        `device` is where the models of a `live` source run.
+        """
+        token_set = TokenSet.open(tokens)
+        layers = [_open_layer(harvest, layer, tokens, device) for harvest in harvests]
+        for harvested in layers:
+            _check_tokens(harvested, token_set, tokens)
+        if len({harvested.d_model for harvested in layers}) > 1:
+            widths = ", ".join(f"{h.folder} has {h.d_model}" for h in layers)
+            raise ValueError(f"the models of a pair need one d_model: {widths}; choose models of one family")
+        paired = cls(token_set, layers, mask or MaskSettings())
+        if not paired.kept.any():
+            raise ValueError(paired.why_none_is_kept())
+        return paired
+
+    def rows(self, split: Split = "all") -> Int[Tensor, " row"]:
+        """Token indices that the mask keeps, ascending."""
+        return self._split_mask(split).nonzero().flatten()
+
+    def why_none_is_kept(self) -> str:
+        """For messages: how many tokens there are, and how many each rule of the mask drops by itself."""
+        tokens, mask = self.token_set, self.mask
+        kept_kinds = torch.tensor(self._kept_kinds(), dtype=torch.uint8)
+        dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kept_kinds)}
+        if mask.skip_first:
+            dropped[f"mask.skip_first={mask.skip_first}"] = tokens.position < mask.skip_first
+        if mask.outlier_norm is not None:
+            dropped[f"mask.outlier_norm={mask.outlier_norm:g}"] = ~self._within_norm()
+        counts = ", ".join(f"{rule} {int(which.sum()):,}" for rule, which in dropped.items())
+        return f"the mask keeps none of the {self.n_rows:,} tokens ({counts}); loosen it or give more text"
+
+    def n_kept(self, split: Split = "all") -> int:
+        """How many rows `rows(split)` has."""
+        return int(self._split_mask(split).sum())
+
+    def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
+        """Mean and variance (population, float64, raw units) of every model over the kept training rows."""
+        moments = [self._training_moments(harvested) for harvested in self.layers]
+        mean = torch.cat([moment.mean for moment in moments])
+        return mean, torch.cat([moment.variance() for moment in moments])
+
+    def read(self, rows: Int[Tensor, " row"]) -> PairedBatch:
+        """Activations of arbitrary rows, in the order given."""
+        x = torch.stack([harvested.rows(rows) for harvested in self.layers], dim=1)
+        return self._batch(x, rows)
+
+    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+        """Index of the document that each row belongs to."""
+        return self.token_set.document_of(rows)
+
+    def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
+        """Kept rows in corpus order, read ahead in the background."""
+        blocks = (
+            document_blocks(self.token_set.offsets) if split == "all" else self.token_set.offsets.unique()
+        )
+        return self._pass(self._split_mask(split), blocks, batch_size)
+
+    def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
+        """The given rows in corpus order; of the rest only what shares a document with them is read."""
+        chosen = torch.zeros(self.n_rows, dtype=torch.bool)
+        chosen[rows] = True
+        return self._pass(chosen, self.token_set.offsets.unique(), batch_size)
+
+    def _pass(
+        self, chosen: Bool[Tensor, " row"], blocks: Int[Tensor, " block_boundary"], batch_size: int
+    ) -> Iterator[PairedBatch]:
+        if not chosen.any():
+            return
+        window_blocks = self._blocks_per_window(len(blocks) - 1, int(chosen.sum()), PASS_BYTES)
+        order = CorpusOrder(chosen, blocks, window_blocks=window_blocks)
+        reader = WindowReader(self.layers, order)
+        try:
+            for start in range(0, order.n_rows, batch_size):
+                yield self._batch(*reader.read(start, min(start + batch_size, order.n_rows)))
+        finally:
+            reader.close()
+
+    def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
+        """Batch `number` of the endless shuffled stream of training rows; a pure function of its arguments.
+
+        Batches are always full: one that begins near the end of an epoch goes on into the next.
+        """
+        reader = self._window_reader(seed)
+        start = number * batch_size
+        x, rows = reader.read(start, start + batch_size)
+        return self._batch(x, rows)
+
+    def place(self, row: int, model: int) -> str:
+        """Shard file of a model's row and the row's number inside it, for messages."""
+        return self.layers[model].place(row)
+
+    def close(self) -> None:
+        """Stop reading ahead and free the windows."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _window_reader(self, seed: int) -> WindowReader:
+        if self._reader is None or self._reader.order.seed != seed:
+            self.close()
+            blocks = document_blocks(self.token_set.offsets)
+            window_blocks = self._blocks_per_window(len(blocks) - 1, self.n_rows, WINDOW_BYTES)
+            order = EpochOrder(self._split_mask("train"), blocks, seed=seed, window_blocks=window_blocks)
+            self._reader = WindowReader(self.layers, order)
+        return self._reader
+
+    def _blocks_per_window(self, n_blocks: int, n_rows: int, window_bytes: int) -> int:
+        """How many of `n_blocks` that hold `n_rows` wanted rows make windows of about `window_bytes`."""
+        data_bytes = n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
+        n_windows = -(-data_bytes // window_bytes)
+        return -(-n_blocks // n_windows)
+
+    def _batch(self, stored: Shaped[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
+        tokens = self.token_set
+        template = tokens.kind[rows] == TokenKind.TEMPLATE
+        return PairedBatch(stored=stored, row=rows, document=tokens.document_of(rows), template=template)
+
+    def _split_mask(self, split: Split) -> Bool[Tensor, " row"]:
+        if split == "all":
+            return self.kept
+        held_out = self.token_set.held_out
+        return self.kept & (held_out if split == "validation" else ~held_out)
+
+    def _kept_kinds(self) -> list[TokenKind]:
+        dropped = {TokenKind.BOS}
+        if self.mask.mask == "no_template":
+            dropped.add(TokenKind.TEMPLATE)
+        return [kind for kind in TokenKind if kind not in dropped]
+
+    def _kept_rows(self) -> Bool[Tensor, " row"]:
+        kept = torch.isin(self.token_set.kind, torch.tensor(self._kept_kinds(), dtype=torch.uint8))
+        if self.mask.skip_first:
+            kept &= self.token_set.position >= self.mask.skip_first
+        if self.mask.outlier_norm is not None:
+            kept &= self._within_norm()
+        return kept
+
+    def _within_norm(self) -> Bool[Tensor, " row"]:
+        """Rows whose norm in every model is at most `outlier_norm` times that model's median."""
+        assert self.mask.outlier_norm is not None
+        within = torch.ones(self.n_rows, dtype=torch.bool)
+        for harvested in self.layers:
+            norms = harvested.norms()
+            within &= norms <= self.mask.outlier_norm * norms.median()
+        return within
+
+    def _training_moments(self, harvested: LayerRows) -> Moments:
+        chosen = torch.zeros(2 * N_KINDS, dtype=torch.bool)
+        chosen[torch.tensor(self._kept_kinds())] = True
+        if not self.mask.skip_first and self.mask.outlier_norm is None:
+            return harvested.moments().pooled(chosen)
+        total = Moments.zeros(self.d_model)
+        for rows in self.rows("train").split(16_384):
+            group = row_groups(self.token_set.kind[rows], self.token_set.held_out[rows])
+            total = total.merge(Moments.of(harvested.rows(rows), group))
+        return total.pooled(chosen)
+
+
+def _open_layer(folder: Path, layer: int, tokens: Path, device: str) -> LayerRows:
+    record = read_record(folder, layer)
+    if "live" in record:
+        return LiveLayer(folder, layer, record, tokens, device)
+    return HarvestedLayer.open(folder, layer, record)
+
+
+def _check_tokens(harvested: LayerRows, token_set: TokenSet, tokens: Path) -> None:
+    if harvested.token_hash != token_set.token_hash:
+        raise ValueError(
+            f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens} holds "
+            f"{token_set.token_hash[:16]}; every harvest of a pair needs the same token set: harvest this "
+            "model again on it"
+        )
+    if harvested.n_rows != token_set.n_tokens:
+        raise ValueError(
+            f"{harvested.folder} has {harvested.n_rows:,} rows for {token_set.n_tokens:,} tokens; "
+            "it was cut: remove it and run the same command again"
+        )

@@ -1,0 +1,93 @@
+"""Old module names: what users' conf folders, notebooks and pages say goes on working after a module has moved.
+
+Keys of the store do not depend on it: `Settings.identity` is tagged with the class name, never with the module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+MOVED = {
+    "annotation.batch": "annotation.api.batch",
+    "annotation.client": "annotation.api.client",
+    "annotation.ledger": "annotation.api.ledger",
+    "annotation.live": "annotation.api.one_by_one",
+    "annotation.messages": "annotation.api.messages",
+    "annotation.own": "annotation.base",
+    "annotation.prices": "annotation.api.prices",
+    "annotation.requests": "annotation.api.requests",
+    "annotation.rounds": "annotation.api.rounds",
+    "annotation.signals": "annotation.text_features",
+    "annotation.submissions": "annotation.api.submissions",
+    "annotation.words": "annotation.tokens_to_words",
+    "behaviour.rates": "behaviour.proportions",
+    "core.fit": "core.explained_variance",
+    "core.model_table": "core.many_models",
+    "core.peaks": "core.example_reservoirs",
+    "core.selected": "core.documented_latents",
+    "core.selection": "core.exclusive_call",
+    "core.sparse.selection": "core.sparse.batch_topk",
+    "data.harvest_checks": "data.harvest.checks",
+    "data.harvest_files": "data.harvest.write",
+    "data.harvest_job": "data.harvest.job",
+    "data.harvest_run": "data.harvest.run",
+    "data.harvested": "data.harvest.read",
+    "data.harvester": "data.harvest.forward",
+    "data.live": "data.harvest.on_the_fly",
+    "data.piece_files": "data.harvest.stretches",
+    "data.shards": "data.paired_activations",
+    "data.statistics": "data.moments",
+    "dispatch.track": "dispatch.loggers",
+    "models.reach": "models.hub",
+    "organisms.rates": "organisms.toy_rates",
+    "organisms.words": "organisms.vocabulary",
+    "report.words": "report.formatting",
+    "studies.rates": "studies.answer_rates",
+    "taxonomy.agreement": "statistics.agreement",
+    "taxonomy.deltas": "statistics.deltas",
+    "taxonomy.human_check": "statistics.human_agreement",
+    "taxonomy.intervals": "statistics.intervals",
+    "taxonomy.multiverse": "statistics.multiverse",
+    "taxonomy.pooling": "statistics.pooling",
+    "taxonomy.power": "statistics.power",
+    "taxonomy.recovery": "statistics.recovery",
+    "taxonomy.refusals": "statistics.refusals",
+    "taxonomy.seed_null": "statistics.seed_null",
+    "taxonomy.sides": "statistics.labels",
+    "taxonomy.significance": "statistics.significance",
+    "taxonomy.verdict": "statistics.verdict",
+    "training.fit": "training.run",
+}
+"""Old name -> new name, both below `crossdiff.`."""
+
+
+class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Asked last, when no file has the name: the module of the new name serves under the old one too."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """A spec for old names of `MOVED`, None for all others."""
+        known = fullname.removeprefix("crossdiff.") in MOVED
+        return importlib.machinery.ModuleSpec(fullname, self) if known else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        """The module itself, not a copy: `isinstance` and `is` agree whichever name was imported."""
+        module = importlib.import_module(f"crossdiff.{MOVED[spec.name.removeprefix('crossdiff.')]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run: it ran under its new name, whose spec importlib has just overwritten."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+def install() -> None:
+    """Make old names importable; called once, by `import crossdiff`."""
+    sys.meta_path.append(_Moved())

@@ -1,0 +1,147 @@
+"""Recovered change against a planted truth: rank correlation over categories and pooled change of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from crossdiff.statistics.deltas import relative_change
+from crossdiff.statistics.intervals import log_ratio
+from crossdiff.statistics.labels import Side
+from crossdiff.statistics.pooling import rank_correlations
+
+GROUPS = ("gain", "loss", "keep")
+Planted = Sequence[Mapping[str, Any]]
+
+
+def recovery(planted: Planted, reference: Side, treatment: Side, *, draws: int, seed: int) -> dict[str, Any]:
+    """Recovered and planted change per category, Spearman's rho with interval, and the groups.
+
+    `planted` holds {name, group, change}; both changes are relative changes of a share. Several seeds
+    are pooled by giving the concatenated labels. A recovered change is null where neither pair has the
+    category; where only the reference lacks it, 1/2 is added to both counts (`added_half`).
+    """
+    names = [str(entry["name"]) for entry in planted]
+    generator = np.random.default_rng([seed, 7])
+    counts = reference.counts(names), treatment.counts(names)
+    drawn = [side.draw(names, draws=draws, generator=generator) for side in (reference, treatment)]
+    totals = reference.total, treatment.total
+    return {
+        "recovered": [
+            _recovered(entry, int(counts[0][index]), int(counts[1][index]), totals)
+            for index, entry in enumerate(planted)
+        ],
+        "planted": [
+            {"name": entry["name"], "group": entry["group"], "change": entry["change"]} for entry in planted
+        ],
+        "spearman": _spearman(planted, counts, totals, draws, seed),
+        "groups": _groups(planted, counts, drawn, totals),
+    }
+
+
+def _recovered(
+    entry: Mapping[str, Any], count_reference: int, count_treatment: int, totals: tuple[int, int]
+) -> dict[str, Any]:
+    new = count_reference == 0 and count_treatment > 0 and min(totals) > 0
+    if min(totals) == 0 or count_reference + count_treatment == 0:
+        change = None
+    elif new:
+        change = float(np.expm1(_ratio(np.array(count_treatment), np.array(0), totals)))
+    else:
+        change = relative_change(count_reference / totals[0], count_treatment / totals[1])
+    return {
+        "name": entry["name"],
+        "group": entry["group"],
+        "change": change,
+        "count_reference": count_reference,
+        "count_treatment": count_treatment,
+        "added_half": new,
+    }
+
+
+def _ratio(treatment: NDArray, reference: NDArray, totals: tuple[int, int]) -> NDArray[np.float64]:
+    return log_ratio(treatment, reference, n_treatment=totals[1], n_reference=totals[0])
+
+
+def _spearman(planted: Planted, counts: Sequence[NDArray], totals: tuple[int, int], draws: int, seed: int):
+    """Rank correlation over the categories that occur, on log ratios + 1/2; the interval is over categories.
+
+    Percentiles over resampled categories, as in `pooling`. Resampled latents would not do: their counts
+    carry the noise of the observed ones twice, which pulls every draw towards 0, below rho itself.
+    """
+    change = np.array([float(entry["change"]) for entry in planted])
+    seen = (counts[0] + counts[1]) > 0
+    n_categories = int(seen.sum())
+    nothing = {"rho": None, "ci_low": None, "ci_high": None, "p_value": None, "n_categories": n_categories}
+    if min(totals) == 0 or n_categories < 3:
+        return nothing
+    truth, observed = change[seen], _ratio(counts[1], counts[0], totals)[seen]
+    if np.ptp(truth) == 0 or np.ptp(observed) == 0:
+        return nothing
+    result = stats.spearmanr(truth, observed)
+    chosen = np.random.default_rng([seed, 8]).integers(n_categories, size=(draws, n_categories))
+    low, high = np.nanpercentile(rank_correlations(truth[chosen], observed[chosen]), [2.5, 97.5])
+    return {
+        "rho": _number(result.statistic),  # type: ignore[attr-defined]
+        "ci_low": _number(low),
+        "ci_high": _number(high),
+        "p_value": _number(result.pvalue),  # type: ignore[attr-defined]
+        "n_categories": n_categories,
+    }
+
+
+def _groups(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArray], totals: tuple[int, int]):
+    """Pooled change per group with interval, and each group's log-ratio distance to `keep`."""
+    found: dict[str, dict[str, Any]] = {}
+    logs: dict[str, tuple[float, NDArray]] = {}
+    for group in GROUPS:
+        member = np.array([entry["group"] == group for entry in planted], dtype=bool)
+        reference, treatment = int(counts[0][member].sum()), int(counts[1][member].sum())
+        found[group] = {
+            "count_reference": reference,
+            "count_treatment": treatment,
+            "planted_change": _planted_change(planted, group),
+            "change": None,
+            "ci_low": None,
+            "ci_high": None,
+            "minus_keep": None,
+        }
+        if min(totals) == 0 or reference + treatment == 0:
+            continue
+        point = float(_ratio(np.array(treatment), np.array(reference), totals))
+        spread = _ratio(drawn[1][:, member].sum(1), drawn[0][:, member].sum(1), totals)
+        logs[group] = point, spread
+        low, high = np.expm1(np.percentile(spread, [2.5, 97.5]))
+        change = (
+            relative_change(reference / totals[0], treatment / totals[1]) if reference else np.expm1(point)
+        )
+        found[group] |= {"change": _number(change), "ci_low": _number(low), "ci_high": _number(high)}
+    for group in set(logs) - {"keep"} if "keep" in logs else ():
+        spread = logs[group][1] - logs["keep"][1]
+        low, high = np.percentile(spread, [2.5, 97.5])
+        difference = logs[group][0] - logs["keep"][0]
+        found[group]["minus_keep"] = {
+            "log_ratio": _number(difference), "ci_low": _number(low), "ci_high": _number(high)
+        }  # fmt: skip
+    return found
+
+
+def _planted_change(planted: Planted, group: str) -> float | None:
+    """Change of the group's pooled share; None where the truth has no shares or the reference has none."""
+    shares = [
+        sum(float(entry[name]) for entry in planted if entry["group"] == group)
+        for name in ("share_reference", "share_treatment")
+        if all(name in entry for entry in planted)
+    ]
+    if len(shares) < 2:
+        return None
+    return _number(relative_change(shares[0], shares[1]))
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, else None: JSON has no NaN."""
+    return float(value) if np.isfinite(value) else None
