@@ -1,6 +1,6 @@
-"""Old module names: what users' conf folders, notebooks and pages say goes on working after a module has moved.
+"""Old module names go on importing after a module has moved: users' conf folders and notebooks hold them.
 
-Keys of the store do not depend on it: `Settings.identity` is tagged with the class name, never with the module.
+The store's keys do not depend on it: `Settings.identity` is tagged with the class name, not with the module.
 """
 
 from __future__ import annotations
