@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.training.test_fit import make_run
 
 from crossdiff.annotation import annotators
 from crossdiff.annotation.results import OTHER
@@ -21,6 +20,7 @@ from crossdiff.training.run_spec import RunFolder
 from tests.annotation.campaign import job, scheme
 from tests.finished_annotation import experiment, finished, make
 from tests.planted_source import PlantedSource
+from tests.training.test_run import make_run
 
 ROOT = conf_dir().parent
 PAGES = {

@@ -14,11 +14,10 @@ from crossdiff.annotation.settings import Replay
 from crossdiff.pipeline.plan import plan
 from crossdiff.report.page import render
 from crossdiff.report.sources import read_sources
+from tests.annotation.campaign import annotate, job, scheme
 from tests.finished_annotation import finished
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
-
-from .campaign import annotate, job, scheme
 
 FAULTS = Faults(
     refused=0.1, truncated=0.05, off_schema=0.05, rate_limited=0.05, reset=0.02, retry_after="0.02"

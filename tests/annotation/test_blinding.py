@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from crossdiff.annotation.blinding import SWAPPED, Candidate, blind_job
-
-from .campaign import subjects
+from tests.annotation.campaign import subjects
 
 
 def candidates(n: int = 12) -> list[Candidate]:

@@ -12,11 +12,10 @@ from crossdiff.annotation.induction import induce_from_words
 from crossdiff.annotation.results import Annotation
 from crossdiff.annotation.settings import Lexical
 from crossdiff.taxonomy.scheme import parse_taxonomy
+from tests.annotation.api.accounts import ledger_of
+from tests.annotation.campaign import job, settings
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
-
-from .accounts import ledger_of
-from .campaign import job, settings
 
 FROZEN = {"version": 1, "name": "induced", "provenance": "test"}
 

@@ -7,8 +7,7 @@ import numpy as np
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import Example, Subject
-
-from .conftest import FILLER, example, planted_subject
+from tests.annotation.conftest import FILLER, example, planted_subject
 
 
 def annotator_of(scheme, background, **settings) -> LexicalAnnotator:

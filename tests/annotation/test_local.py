@@ -8,9 +8,8 @@ import torch
 from crossdiff.annotation.local import _ASK_CATEGORY, CONTENT_FREE, TransformersAnnotator
 from crossdiff.annotation.settings import Transformers
 from crossdiff.annotation.subjects import Subject
+from tests.annotation.campaign import scheme, subjects
 from tests.model_folders import make_tokenizer, save_model
-
-from .campaign import scheme, subjects
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["chat", "plain"])

@@ -7,8 +7,7 @@ import pytest
 
 from crossdiff.annotation.scoring import Task, detection_task, fuzz_task, intruder_task
 from crossdiff.annotation.subjects import Subject
-
-from .campaign import background, subjects
+from tests.annotation.campaign import background, subjects
 
 
 def generator() -> np.random.Generator:

@@ -9,9 +9,8 @@ import pytest
 from crossdiff.annotation.annotators import build
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.variants import variants
+from tests.annotation.campaign import job, scheme, settings
 from tests.messages_server import KEY, MessagesServer
-
-from .campaign import job, scheme, settings
 
 
 def test_the_lexical_annotator_has_two_other_readings(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ import pytest
 
 from crossdiff.annotation.api import batch
 from crossdiff.annotation.api.requests import Request
+from tests.annotation.api.accounts import contents, ledger_of, server_bill
+from tests.annotation.campaign import annotate, lines
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
-
-from .accounts import contents, ledger_of, server_bill
-from .campaign import annotate, lines
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from crossdiff.annotation.api import client
+from tests.annotation.campaign import annotate, settings
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
-
-from .campaign import annotate, settings
 
 
 def test_without_a_key_the_variable_and_the_way_out_are_named(tmp_path: Path) -> None:

@@ -16,11 +16,10 @@ import pytest
 
 from crossdiff.annotation.api.ledger import Ledger, content_hash
 from crossdiff.annotation.api.requests import Request
+from tests.annotation.api.accounts import check_accounts, contents, ledger_of
+from tests.annotation.campaign import annotate, lines
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
-
-from .accounts import check_accounts, contents, ledger_of
-from .campaign import annotate, lines
 
 FAULTS = Faults(
     rate_limited=0.05, overloaded=0.02, reset=0.01, refused=0.02, truncated=0.01, off_schema=0.01,

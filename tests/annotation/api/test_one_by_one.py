@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from crossdiff.annotation.annotators import build
+from tests.annotation.api.accounts import check_accounts, ledger_of, server_bill
+from tests.annotation.campaign import annotate, job, lines, scheme, settings
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
-
-from .accounts import check_accounts, ledger_of, server_bill
-from .campaign import annotate, job, lines, scheme, settings
 
 FAULTS = Faults(rate_limited=0.05, overloaded=0.02, reset=0.01, refused=0.02, truncated=0.01, off_schema=0.01)
 
