@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.models.checkpoint import load_config
-from crossdiff.models.hub import hub
-from crossdiff.models.pair import ModelSettings, is_folder
-from crossdiff.models.weights import INDEX
+from crossdiff.models.pair import ModelSettings
+from crossdiff.models.weights import Checkpoint
 
-SINGLE = "model.safetensors"
 HEADS = ("lm_head.weight", "embed_out.weight", "embed_tokens.weight", "wte.weight", "embed_in.weight")
 """Ends of the names that an unembedding goes by, an own head before the embedding that tied models share."""
 NORMS = ("model.norm.weight", "ln_f.weight", "final_layer_norm.weight")
+BIASES = tuple(f"{name.removesuffix('weight')}bias" for name in NORMS)
 BLOCK = 16_384
 
 
@@ -67,13 +65,16 @@ def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Une
     """
     from safetensors import safe_open
 
-    files = _weight_files(model, path)
+    config = load_config(model, path)
+    files = Checkpoint.find(model, path, config=config).locate(
+        lambda name: name.endswith((*HEADS, *NORMS, *BIASES))
+    )
     head, norm = _named(files, HEADS, path), _named(files, NORMS, path)
     with safe_open(str(files[head]), framework="pt") as handle:
         weight = handle.get_slice(head)[:vocab_size]
     with safe_open(str(files[norm]), framework="pt") as handle:
         gain = handle.get_tensor(norm).float()
-    if load_config(model, path).get_text_config(decoder=True).model_type.startswith("gemma"):
+    if config.get_text_config(decoder=True).model_type.startswith("gemma"):
         gain = gain + 1
     return Unembedding(weight, gain, centred=norm.removesuffix("weight") + "bias" in files)
 
@@ -84,33 +85,3 @@ def _named(files: dict[str, Path], endings: tuple[str, ...], path: str) -> str:
             if name == ending or name.endswith(f".{ending}"):
                 return name
     raise ValueError(f"{path} has no weight named {' or '.join(endings)}, so its logits cannot be read")
-
-
-def _weight_files(model: ModelSettings, path: str) -> dict[str, Path]:
-    """Weight name -> file, of a folder or of a hub model whose needed files are fetched."""
-    from safetensors import safe_open
-
-    single, index = _file(model, path, SINGLE), _file(model, path, INDEX)
-    if single is not None:
-        with safe_open(str(single), framework="pt") as handle:
-            return dict.fromkeys(handle.keys(), single)
-    if index is None:
-        raise ValueError(f"{path} holds neither {SINGLE} nor {INDEX}, so its logits cannot be read")
-    mapped = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    wanted = {name for name in mapped if name.endswith((*HEADS, *NORMS))}
-    found = {name: _file(model, path, mapped[name]) for name in wanted}
-    return {name: file for name, file in found.items() if file is not None}
-
-
-def _file(model: ModelSettings, path: str, name: str) -> Path | None:
-    if is_folder(path):
-        file = Path(path).expanduser() / name
-        return file if file.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    with hub(f"model {model.path}", way_out="its logits are left out of the report"):
-        try:
-            return Path(hf_hub_download(path, name, revision=model.revision))
-        except EntryNotFoundError:
-            return None

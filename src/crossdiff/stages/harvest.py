@@ -18,7 +18,7 @@ from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
 
-VERSION = 2
+VERSION = 3
 
 
 class HarvestInputs(Settings):
