@@ -32,7 +32,7 @@ def is_tower(name: str) -> bool:
 
 def _is_of_tower(model: nn.Module, name: str) -> bool:
     """Whether the part of the model around a list has another configuration than the text's."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         return is_tower(name)
     parts = name.split(".")

@@ -88,6 +88,7 @@ class TruncatedModel:
 
 def _forget_lengths(body: nn.Module) -> None:
     """Put rotary parts back to their first state: dynamic NTK keeps the factors of the longest row so far."""
+    module: Any
     for module in body.modules():
         if hasattr(module, "original_max_seq_len") and hasattr(module, "original_inv_freq"):
             module.max_seq_len_cached = module.original_max_seq_len
@@ -134,7 +135,7 @@ def load_truncated(
     checkpoint = Checkpoint.find(model, path, config=config)
     n_blocks = max(layers) + 1
     with checkpoint.view(n_blocks=n_blocks) as view, _cut_when_built(text, n_blocks) as cut:
-        body = _from_pretrained(model, view, config, n_blocks)
+        body: Any = _from_pretrained(model, view, config, n_blocks)
     blocks = cut[0] if cut else decoder_blocks(body, text.num_hidden_layers)
     del blocks[n_blocks:]
     if model.device_map is None:

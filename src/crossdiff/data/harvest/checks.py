@@ -47,8 +47,8 @@ def check_tokenizer(job: HarvestJob) -> list[str]:
     unknown = job.token_set.ids[~torch.isin(job.token_set.ids, known)]
     if len(unknown):
         notices.append(
-            f"{len(unknown):,} tokens of the corpus ({_shown(job, unknown)}) are not in the vocabulary of {name}: it reads "
-            "embeddings for them that it was never trained with"
+            f"{len(unknown):,} tokens of the corpus ({_shown(job, unknown)}) are not in the vocabulary of "
+            f"{name}: it reads embeddings for them that it was never trained with"
         )
     return notices
 
