@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
 
-VERSION = 2
+VERSION = 3
 TABLE_VERSION = 1
 
 
