@@ -14,6 +14,7 @@ from crossdiff.io.artifacts import DamagedArtifact
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage
 
 
 class Inputs(Settings):
@@ -49,7 +50,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list:
 
     for name, run in (("tokens", tokens), ("harvest", harvest)):
         module = types.ModuleType(f"crossdiff.stages.{name}")
-        module.VERSION, module.run = 1, run
+        module.STAGE = Stage(name, version=1, run=run, reads=(), writes="", joins_layers=name == "harvest")  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return seen
 
@@ -145,11 +146,12 @@ from pathlib import Path
 from crossdiff.dispatch.local import run_steps
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage
 module = types.ModuleType("crossdiff.stages.tokens")
 def run(inputs, parents, draft, runtime):
     with open(sys.argv[2], "a") as log: log.write("ran\\n")
     time.sleep(1.0); (draft / "out").write_text("x"); return {}
-module.VERSION, module.run = 1, run
+module.STAGE = Stage("tokens", version=1, run=run, reads=(), writes="")
 sys.modules[module.__name__] = module
 print(run_steps([Step("tokens", "", Settings())], Runtime(store=Path(sys.argv[1])))[0].state)
 """

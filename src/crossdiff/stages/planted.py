@@ -20,6 +20,7 @@ from crossdiff.organisms.planted import Planted, PlantedSettings
 from crossdiff.organisms.planted_score import score
 from crossdiff.organisms.planted_source import PlantedSource
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -123,3 +124,13 @@ def scaled(crosscoder: Crosscoder, planted: Planted, inputs: PlantedInputs) -> p
     fresh = planted.batches(first=inputs.n_documents, n_documents=inputs.n_scaling_documents)
     batches = ((batch.x, batch.document) for batch in fresh)
     return latent_scaling(crosscoder, batches, dtype=torch.float32, selection=inputs.selection)
+
+
+STAGE = Stage(
+    "planted",
+    version=VERSION,
+    run=run,
+    reads=(),
+    writes="crosscoders of several kinds on planted activations, and what they recover",
+    resources=needs(gpus=1, cpus=4, memory_gb=16, hours=8),
+)
