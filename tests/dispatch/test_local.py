@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,15 +119,15 @@ def test_a_file_edited_while_its_step_ran_is_no_result(
     taxonomy = tmp_path / "taxonomy.yaml"
     taxonomy.write_text("first")
     module = sys.modules["crossdiff.stages.tokens"]
-    plain = module.run
+    plain = module.STAGE
     step = Step("tokens", "", FromFile(path=taxonomy))
     assert step.key
 
     def edited(*given):
         taxonomy.write_text("second")
-        return plain(*given)
+        return plain.run(*given)
 
-    monkeypatch.setattr(module, "run", edited)
+    monkeypatch.setattr(module, "STAGE", replace(plain, run=edited))
     with pytest.raises(ValueError, match=r"tokens reads was changed while the command ran"):
         run_steps([step], runtime(tmp_path))
     assert not step.is_finished(tmp_path / "store")
