@@ -1,8 +1,8 @@
 """Artifact keys stay what they were, so that a store made by an earlier crossdiff is found again.
 
-The keys in keys.json were made with the versions of the stages that stand beside them, and are compared as if
-these still held: a stage whose results change gets a new version and needs no edit here. Renaming a class or a
-field of settings, or a new field that is no NOT_IDENTITY, shows here.
+The keys in keys.json were made with the versions of the stages that stand beside them, and are compared
+as if these still held: a stage whose results change gets a new version and needs no edit here. Renaming a
+class or a field of settings, or a new field that is no NOT_IDENTITY, shows here.
 """
 
 import json
