@@ -1,4 +1,4 @@
-"""Shapes in core's signatures are checked at run time in every test; no test reaches a network account."""
+"""Signatures of SHAPES_CHECKED are checked at run time in every test; no test reaches a network account."""
 
 import os
 
@@ -18,7 +18,12 @@ from jaxtyping import install_import_hook  # noqa: E402
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 
-install_import_hook("crossdiff.core", "beartype.beartype")
+SHAPES_CHECKED = (
+    "crossdiff.core",
+    "crossdiff.studies.causal.patching",
+    "crossdiff.studies.causal.matched_sets",
+)
+install_import_hook(SHAPES_CHECKED, "beartype.beartype")
 
 SET_UP_BY_CI = ("slurm", "browser")
 
