@@ -1,4 +1,4 @@
-"""Shapes in core's signatures are checked at run time in every test; no test reaches a network account."""
+"""Signatures of SHAPES_CHECKED are checked at run time in every test; no test reaches a network account."""
 
 import importlib
 import os
@@ -22,16 +22,21 @@ from jaxtyping import install_import_hook  # noqa: E402
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 
+SHAPES_CHECKED = (
+    "crossdiff.core",
+    "crossdiff.studies.causal.patching",
+    "crossdiff.studies.causal.matched_sets",
+)
 LIGHT = [f"crossdiff.core.{name}" for name in ("dictionary", "exclusive_call", "sparsity")]
 """Modules of settings: they import torch `if TYPE_CHECKING` only, so that `run.py --help` stays quick."""
 
 
-def check_shapes_in_core() -> None:
+def check_shapes() -> None:
     """Check shapes at run time; `LIGHT` is imported as a type checker reads it, with its tensor types."""
     for name in LIGHT:  # as it is: libraries must have imported their own parts before the switch
         importlib.import_module(name)
         del sys.modules[name]
-    install_import_hook("crossdiff.core", "beartype.beartype")
+    install_import_hook(SHAPES_CHECKED, "beartype.beartype")
     importlib.import_module("crossdiff.core.largest")
     typing.TYPE_CHECKING = True
     try:
@@ -41,7 +46,7 @@ def check_shapes_in_core() -> None:
         typing.TYPE_CHECKING = False
 
 
-check_shapes_in_core()
+check_shapes()
 
 SET_UP_BY_CI = ("slurm", "browser")
 

@@ -15,6 +15,22 @@ from crossdiff.io.resources import StageName
 from crossdiff.settings import Settings
 
 STAGES: tuple[str, ...] = get_args(StageName)
+OF_STUDIES = {
+    "causal": "causal.step",
+    "generate": "behaviour.generate",
+    "judge": "behaviour.judge",
+    "planted": "planted.step",
+    "self_diff": "self_diff.step",
+    "several": "several.step",
+    "steer": "steering.step",
+}
+"""Stage -> its module in `crossdiff.studies`; all others lie in `crossdiff.stages`."""
+
+
+def stage_module(stage: str) -> ModuleType:
+    """The module of a stage: VERSION, Inputs class, run()."""
+    home = f"studies.{OF_STUDIES[stage]}" if stage in OF_STUDIES else f"stages.{stage}"
+    return importlib.import_module(f"crossdiff.{home}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ class Step:
     @property
     def module(self) -> ModuleType:
         """The stage's module: VERSION, Inputs class, run()."""
-        return importlib.import_module(f"crossdiff.stages.{self.stage}")
+        return stage_module(self.stage)
 
     @cached_property
     def key(self) -> str:
