@@ -19,8 +19,8 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.jackknife import intervals, ratios
 from crossdiff.core.latent_scaling import ScalingSums, betas
 from crossdiff.core.latent_table import BASE, ERROR, RECONSTRUCTION, TUNED
-from crossdiff.organisms.planted import Planted, PlantedSettings
 from crossdiff.settings import Settings
+from crossdiff.studies.planted.world import Planted, PlantedSettings
 
 RATIOS = {"nu_error": ERROR, "nu_reconstruction": RECONSTRUCTION}
 

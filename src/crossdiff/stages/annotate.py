@@ -17,6 +17,7 @@ from crossdiff.annotation.variants import variant_row, variants
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
 VERSION = 3
@@ -208,3 +209,14 @@ def _write_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     path.write_text(
         "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
     )
+
+
+STAGE = Stage(
+    "annotate",
+    version=VERSION,
+    run=run,
+    reads=("scale", "documents"),
+    writes="`annotations.<pair>.jsonl`, blind to the model",
+    resources=needs(cpus=4, memory_gb=16, hours=24),
+    has_settings=True,
+)

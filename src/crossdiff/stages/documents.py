@@ -23,13 +23,14 @@ from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
 
-VERSION = 2
+VERSION = 3
 TABLE_VERSION = 1
 
 
@@ -155,3 +156,14 @@ def empty_sentence(pair: str, rejected: Mapping[str, int]) -> str:
         f"{name} {count:,}" for name, count in rejected.items() if count and name != "exclusive"
     )
     return f"No latent of {pair} is exclusive to the tuned model; latents stopped by each clause: {stops}."
+
+
+STAGE = Stage(
+    "documents",
+    version=VERSION,
+    run=run,
+    reads=("organism", "tokens", "harvest", "train", "scale"),
+    writes="examples of every exclusive latent",
+    resources=needs(gpus=1, cpus=8, memory_gb=64, hours=4),
+    has_settings=True,
+)
