@@ -72,9 +72,8 @@ class BoundedClient(DefaultAsyncHttpxClient):
         seconds = request.extensions.get("timeout", {}).get("read")
         try:
             async with asyncio.timeout(seconds):
-                response = await super().send(
-                    request, **options | {"stream": True, "follow_redirects": False}
-                )
+                kept: dict[str, Any] = {"auth": options["auth"]} if "auth" in options else {}
+                response = await super().send(request, stream=True, follow_redirects=False, **kept)
                 try:
                     body = await _bounded(response, limit)
                 finally:
