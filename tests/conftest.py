@@ -1,6 +1,9 @@
 """Signatures of SHAPES_CHECKED are checked at run time in every test; no test reaches a network account."""
 
+import importlib
 import os
+import sys
+import typing
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -11,6 +14,7 @@ for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
 from collections.abc import Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
+import pandas  # noqa: E402, F401
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
@@ -23,7 +27,26 @@ SHAPES_CHECKED = (
     "crossdiff.studies.causal.patching",
     "crossdiff.studies.causal.matched_sets",
 )
-install_import_hook(SHAPES_CHECKED, "beartype.beartype")
+LIGHT = [f"crossdiff.core.{name}" for name in ("dictionary", "exclusive_call", "sparsity")]
+"""Modules of settings: they import torch `if TYPE_CHECKING` only, so that `run.py --help` stays quick."""
+
+
+def check_shapes() -> None:
+    """Check shapes at run time; `LIGHT` is imported as a type checker reads it, with its tensor types."""
+    for name in LIGHT:  # as it is: libraries must have imported their own parts before the switch
+        importlib.import_module(name)
+        del sys.modules[name]
+    install_import_hook(SHAPES_CHECKED, "beartype.beartype")
+    importlib.import_module("crossdiff.core.largest")
+    typing.TYPE_CHECKING = True
+    try:
+        for name in LIGHT:
+            importlib.import_module(name)
+    finally:
+        typing.TYPE_CHECKING = False
+
+
+check_shapes()
 
 SET_UP_BY_CI = ("slurm", "browser")
 

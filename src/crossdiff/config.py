@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
@@ -13,8 +14,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from crossdiff.action_settings import CompareRuns, ExportSettings, FreezeSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.command_settings import (
+    CompareRuns,
+    ExportSettings,
+    FreezeSettings,
+    LocalDispatch,
+    LoggerSettings,
+    SlurmDispatch,
+    ValidateSettings,
+)
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
@@ -22,15 +31,27 @@ from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.io.environment import conf_dir
-from crossdiff.io.resources import LocalDispatch, SlurmDispatch
-from crossdiff.io.tracking import LoggerSettings
 from crossdiff.models.pair import ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
+from crossdiff.stages import registry
 from crossdiff.stages.documents import DocumentsSettings
+from crossdiff.stages.protocol import Resources
 from crossdiff.stages.study import Study
 from crossdiff.taxonomy.scheme import TaxonomySettings
 from crossdiff.training.settings import TrainingSettings
+
+ConfigStore.instance().store(
+    group="dispatch/stages",
+    name="all",
+    node={
+        stage: {
+            "_target_": f"{Resources.__module__}.{Resources.__name__}",
+            **dict.fromkeys(Resources.model_fields),
+        }
+        for stage in registry.names()
+    },
+)  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
 
 Action = Literal[
     "run",

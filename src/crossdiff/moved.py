@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 MOVED = {
+    "action_settings": "command_settings",
     "annotation.batch": "annotation.api.batch",
     "annotation.client": "annotation.api.client",
     "annotation.ledger": "annotation.api.ledger",
@@ -53,6 +54,8 @@ MOVED = {
     "data.shards": "data.paired_activations",
     "data.statistics": "data.moments",
     "dispatch.track": "dispatch.loggers",
+    "io.resources": "command_settings",
+    "io.tracking": "command_settings",
     "models.reach": "models.hub",
     "organisms.planted": "studies.planted.world",
     "organisms.planted_score": "studies.planted.score",

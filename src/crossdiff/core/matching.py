@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from crossdiff.core.codes import SparseCode
 
@@ -31,11 +32,11 @@ def nearest_direction(
     alive: Bool[Tensor, " other"],
 ) -> Nearest:
     """The alive latent of the other crosscoder with the highest cosine, in slices of its latents."""
-    unit = _unit(own)
+    unit = normalize(own)
     best = Nearest(torch.full((len(own),), -1, dtype=torch.int64), own.new_full((len(own),), -torch.inf))
     for start in range(0, len(other), CHUNK):
         part = slice(start, min(start + CHUNK, len(other)))
-        cosine = torch.where(alive[part], unit @ _unit(other[part]).T, -torch.inf)
+        cosine = torch.where(alive[part], unit @ normalize(other[part]).T, -torch.inf)
         value, place = cosine.max(dim=1)
         better = value > best.similarity
         best = Nearest(
@@ -145,7 +146,3 @@ def nearest_code(correlation: Float64[Tensor, "own other"]) -> Nearest:
 def _add_moments(moments: Tensor, place: Tensor, value: Tensor) -> None:
     moments[0].index_add_(0, place, value)
     moments[1].index_add_(0, place, value.square())
-
-
-def _unit(directions: Tensor) -> Tensor:
-    return directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)

@@ -22,6 +22,7 @@ from crossdiff.io.tables import read_table, write_json, write_table
 from crossdiff.report.frames import rows_of, where
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,3 +216,13 @@ def _counts(table: pd.DataFrame, own: _Pair) -> dict[str, Any]:
         "same_latent": sum(row.direction_latent == row.code_latent == row.twin_latent for row in twins),
         "twin_is_exclusive": sum(bool(row.twin_exclusive) for row in twins),
     }
+
+
+STAGE = Stage(
+    "match",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest", "train", "scale"),
+    writes="which exclusive latents of two pairs are the same",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+)

@@ -12,7 +12,8 @@ from torch import Tensor
 from crossdiff.core.axes import Activations
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.decoder_norms import KINDS, decoder_norms, kinds
+from crossdiff.core.decoder_norms import decoder_norms
+from crossdiff.core.exclusive_call import KINDS, kinds
 from crossdiff.core.threshold import smallest_kept
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveValues
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.collective import largest_of_all, largest_over_ranks, n_ranks
+from crossdiff.core.collective import largest_over_ranks, n_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan
+from crossdiff.core.largest import largest_of_all
 from crossdiff.core.sparse.step import BatchTopKStep
 
 SHARE = 1.25

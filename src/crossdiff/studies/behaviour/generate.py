@@ -11,6 +11,7 @@ from pydantic import Field
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 
 VERSION = 1
 
@@ -60,3 +61,13 @@ def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtim
     write_json({"version": 1, "model": inputs.model.name, "sets": rows}, draft / "rates.json")
     shown = sum(line["shown"] for line in lines)
     return {"n_answers": len(said), "n_shown": shown, "n_empty": sum(not answer for answer in said)}
+
+
+STAGE = Stage(
+    "generate",
+    version=VERSION,
+    run=run,
+    reads=("organism", "blend"),
+    writes="a model's answers, and how often they show each behaviour",
+    resources=needs(gpus=1, cpus=4, memory_gb=64, hours=12),
+)

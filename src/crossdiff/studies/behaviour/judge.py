@@ -11,6 +11,7 @@ from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.judging import JudgeSettings, Said, judge
 from crossdiff.io.tables import read_json, read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.studies.behaviour.prompts import built_in
 
 VERSION = 1
@@ -71,3 +72,13 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "n_judged": len(known),
         "n_as_rules": sum(row["shown"] == row["rule"] for row in known),
     }
+
+
+STAGE = Stage(
+    "judge",
+    version=VERSION,
+    run=run,
+    reads=("generate",),
+    writes="answers judged by an annotator",
+    resources=needs(cpus=4, memory_gb=16, hours=24),
+)

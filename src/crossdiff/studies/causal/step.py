@@ -26,6 +26,7 @@ from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.report.formatting import finite
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.studies.causal.matched_sets import MatchedSets, matched_sets
 from crossdiff.studies.causal.patching import difference_directions, divergence, gap_closed, patches, sets_of
 
@@ -250,3 +251,13 @@ def _matching(draws: MatchedSets) -> dict[str, Any]:
         "density_ratio": [float(draws.density_ratio.min()), float(draws.density_ratio.max())],
         "energy_ratio": [float(draws.energy_ratio.min()), float(draws.energy_ratio.max())],
     }
+
+
+STAGE = Stage(
+    "causal",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest", "train", "scale", "organism", "blend"),
+    writes="how far exclusive latents carry the base towards the tuned model",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+)

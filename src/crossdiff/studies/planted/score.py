@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.studies.planted.world import KINDS, Planted
@@ -35,8 +36,8 @@ class Recovery:
 def recover(crosscoder: Crosscoder, planted: Planted, *, alive: Bool[Tensor, " latent"]) -> Recovery:
     """Match every planted latent with the learned one of highest cosine, and the reverse."""
     scales = torch.tensor(planted.settings.scales) * crosscoder.normaliser.scale
-    truth = _unit((planted.directions * scales[:, None]).flatten(1))
-    cosine = truth @ _unit(crosscoder.decoder.detach().flatten(1)).T
+    truth = normalize((planted.directions * scales[:, None]).flatten(1))
+    cosine = truth @ normalize(crosscoder.decoder.detach().flatten(1)).T
     cosine[:, ~alive] = -1
     best, latent = cosine.max(dim=1)
     learned, owner = cosine.max(dim=0)
@@ -106,7 +107,3 @@ def _where(table: pd.DataFrame, column: str, value: str) -> Bool[Tensor, " laten
 def _share(part: Tensor, whole: Tensor) -> float | None:
     total = int(whole.sum())
     return int(part.sum()) / total if total else None
-
-
-def _unit(directions: Tensor) -> Tensor:
-    return directions / directions.norm(dim=-1, keepdim=True).clamp(min=1e-12)

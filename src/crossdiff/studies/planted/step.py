@@ -17,6 +17,7 @@ from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import latent_scaling
 from crossdiff.core.sparsity import L1, AnySparsity, BatchTopK, JumpReLU, Sparsity, TopK, within
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.studies.planted.score import score
 from crossdiff.studies.planted.source import PlantedSource
 from crossdiff.studies.planted.world import Planted, PlantedSettings
@@ -123,3 +124,13 @@ def scaled(crosscoder: Crosscoder, planted: Planted, inputs: PlantedInputs) -> p
     fresh = planted.batches(first=inputs.n_documents, n_documents=inputs.n_scaling_documents)
     batches = ((batch.x, batch.document) for batch in fresh)
     return latent_scaling(crosscoder, batches, dtype=torch.float32, selection=inputs.selection)
+
+
+STAGE = Stage(
+    "planted",
+    version=VERSION,
+    run=run,
+    reads=(),
+    writes="crosscoders of several kinds on planted activations, and what they recover",
+    resources=needs(gpus=1, cpus=4, memory_gb=16, hours=8),
+)

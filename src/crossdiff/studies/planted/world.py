@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from crossdiff.settings import Settings
 
@@ -94,9 +95,9 @@ class Planted:
         """`g_j^m u_j^m`; what a perfect dictionary's decoder would hold, without the models' scales."""
         generator = torch.Generator().manual_seed(self.seed)
         first, second = (
-            _unit(torch.randn(len(self.kinds), self.settings.d_model, generator=generator)) for _ in "12"
+            normalize(torch.randn(len(self.kinds), self.settings.d_model, generator=generator)) for _ in "12"
         )
-        second = _unit(second - (second * first).sum(1, keepdim=True) * first)
+        second = normalize(second - (second * first).sum(1, keepdim=True) * first)
         cosine = self.settings.rotation_cosine
         rotated = cosine * first + (1 - cosine**2) ** 0.5 * second
         both = torch.stack([first, torch.where(self.of("rotated")[:, None], rotated, first)], dim=1)
@@ -162,7 +163,3 @@ class Planted:
         together = torch.rand(shape, generator=generator)[..., leader] < torch.where(paired, rate / 2, 0)
         strength = (0.4 * torch.randn(shape, generator=generator)).exp()
         return (topical[..., leader] & (alone | together)) * strength
-
-
-def _unit(directions: Tensor) -> Tensor:
-    return directions / directions.norm(dim=-1, keepdim=True)

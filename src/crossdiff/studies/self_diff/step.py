@@ -17,6 +17,7 @@ from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.tables import write_json
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import scale
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
 from crossdiff.studies.self_diff.self_pair import SelfPair
 
@@ -78,3 +79,13 @@ def per_1000_alive(found: Mapping[str, Any]) -> float | None:
     """Latents called exclusive to either copy per 1,000 alive ones; None where none is alive."""
     n_exclusive = found["n_exclusive_tuned"] + found["n_exclusive_base"]
     return 1000 * n_exclusive / found["n_alive"] if found["n_alive"] else None
+
+
+STAGE = Stage(
+    "self_diff",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest"),
+    writes="a model against itself, and how many latents are called exclusive",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=48),
+)

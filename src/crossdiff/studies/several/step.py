@@ -17,6 +17,7 @@ from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import scale
 from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
 from crossdiff.studies.several.many_models import exclusive_counts, model_table, shared_by_all_but
 
@@ -57,3 +58,13 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
     write_json(found, draft / "several.json")
     own = {f"n_exclusive_{name}": counts["all others"] for name, counts in found["exclusive"].items()}
     return {"n_alive": found["n_alive"], "l0": found["l0"], **own}
+
+
+STAGE = Stage(
+    "several",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest"),
+    writes="one crosscoder over several models, and the calls of each",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=48),
+)

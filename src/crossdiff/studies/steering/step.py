@@ -21,6 +21,7 @@ from crossdiff.models.hooks import Push
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.studies.steering.dose_response import LATENT
 from crossdiff.studies.steering.targets import (
     Target,
@@ -220,3 +221,13 @@ def counted(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             "shown": sum(line["shown"] for line in own), "n": len(own),
             "n_empty": sum(not line["answer"] for line in own),
         }  # fmt: skip
+
+
+STAGE = Stage(
+    "steer",
+    version=VERSION,
+    run=run,
+    reads=("organism", "blend", "train", "documents", "annotate"),
+    writes="answers with latents' directions added or removed",
+    resources=needs(gpus=1, cpus=4, memory_gb=64, hours=12),
+)

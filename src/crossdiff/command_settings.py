@@ -1,13 +1,18 @@
-"""Settings of the values of `action` that have some: one block per verb, `action=export export.what=...`."""
+"""Settings of one command that decide no result: what its action writes, where its steps run, who is told.
+
+One block per action that has some (`action=export export.what=...`), and the groups `dispatch` and `logger`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from crossdiff.settings import Settings
+from crossdiff.stages import registry
+from crossdiff.stages.protocol import Resources
 
 ExportFormat = Literal["png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff"]
 
@@ -100,3 +105,70 @@ class CompareRuns(Settings):
     runs: str = "results/*"
     page: Path = Path("results/runs.html")
     wandb: Literal["report", "workspace"] | None = None
+
+
+def _of_stages(given: dict[str, Resources]) -> dict[str, Resources]:
+    """Refuse what is no stage."""
+    for name in given:
+        if name not in registry.names():
+            raise ValueError(f"{name} is no stage; stages are {', '.join(registry.names())}")
+    return given
+
+
+StageResources = Annotated[dict[str, Resources], AfterValidator(_of_stages)]
+"""Resources of single stages, by name."""
+
+
+class LocalDispatch(Settings):
+    """Steps run here, one after another.
+
+    `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
+    where there are several.
+    """
+
+    harvest_workers: int = Field(default=1, ge=1)
+
+
+class SlurmDispatch(Resources):
+    """Steps become SLURM jobs that wait for one another.
+
+    `profile` names `slurm/<profile>.yaml` or is the path of such a file. Resources given here hold for
+    every stage, those in `stages` for one. `signal_seconds` before the time limit a job saves its work
+    and goes back into the queue, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job
+    array over its shards and a job that puts them together. `wait` follows the jobs with a table.
+    """
+
+    profile: str | None = None
+    stages: StageResources = Field(default_factory=dict)
+    signal_seconds: int = Field(default=120, ge=10)
+    max_timeouts: int = Field(default=1000, ge=0)
+    harvest_tasks: int = Field(default=1, ge=1)
+    wait: bool = False
+    poll_seconds: float = Field(default=5.0, gt=0)
+
+
+class CsvLogger(Settings):
+    """`steps.csv` and `metrics.<pair>.csv` in the results folder; nothing leaves the machine."""
+
+
+class NoLogger(Settings):
+    """Nothing besides the artifacts."""
+
+
+class WandbLogger(Settings):
+    """One Weights & Biases run per finished step.
+
+    The group is `group`, or the title of the comparison or sweep. `mode` None follows `WANDB_MODE` and,
+    without a login, records offline. The API key stays in the environment and is never a setting.
+    """
+
+    project: str = "crossdiff"
+    entity: str | None = None
+    group: str | None = None
+    mode: Literal["online", "offline"] | None = None
+    folder: Path | None = None
+    tags: tuple[str, ...] = ()
+    timeout_seconds: float = Field(default=120.0, gt=0)
+
+
+LoggerSettings = CsvLogger | WandbLogger | NoLogger
