@@ -16,7 +16,14 @@ from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs, 
 from crossdiff.core.latent_scaling import in_dtype
 from crossdiff.data.direction_logits import direction_logits
 from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
-from crossdiff.data.examples import DocumentsSettings, Subset, document_hashes, for_scoring, pick_examples
+from crossdiff.data.examples import (
+    DocumentsSettings,
+    Subset,
+    document_hashes,
+    for_scoring,
+    pick_examples,
+    top_examples,
+)
 from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
@@ -49,7 +56,11 @@ class DocumentsInputs(Settings):
 def run(
     inputs: DocumentsInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `examples.parquet`, `background.parquet` and `selection.json` (roles, histograms, logits)."""
+    """Write the tables of examples, top documents and background, and `selection.json`.
+
+    `examples.parquet` is what annotators see; `top_documents.parquet` the highest peaks of the whole corpus,
+    by falling code; `selection.json` has roles, histograms and logits.
+    """
     settings = inputs.documents
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
@@ -63,6 +74,8 @@ def run(
     )
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     shown = Displayed(activations.token_set)
+    tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)
+    write_table(tops, draft / "top_documents.parquet", version=TABLE_VERSION, kind="top_documents")
     background = background_table(
         activations, shown, n_documents=settings.n_background, window=settings.window
     )
@@ -128,6 +141,23 @@ def read_examples(
         rows += example_rows(crosscoder, activations, latent, picked, shown)
         refused += dropped
     return example_table(rows), refused
+
+
+def read_top(
+    crosscoder: Crosscoder,
+    activations: PairedActivations,
+    chosen: Chosen,
+    reservoirs: dict[Subset, ExampleReservoirs],
+    *,
+    inputs: DocumentsInputs,
+) -> pd.DataFrame:
+    """The corpus' highest documents of every chosen latent; `subset` says what a document may serve for."""
+    shown, rows = Displayed(activations.token_set), []
+    for place, (latent, _) in enumerate(chosen.latents):
+        top = top_examples(reservoirs, place, token_set=activations.token_set, settings=inputs.documents)
+        ranked = enumerate(example_rows(crosscoder, activations, latent, top, shown))
+        rows += [row | {"rank": rank} for rank, row in ranked]
+    return example_table(rows)
 
 
 def selection_record(
