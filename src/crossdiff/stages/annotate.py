@@ -50,6 +50,7 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         )
         for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
+    refuse_silence(annotations, job)
     rows.sort(key=_place)
     write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
     write_jsonl(
@@ -64,6 +65,19 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         "share_other": summary["share_other"],
         "cost_usd": round(job.spent(), 6),
     }
+
+
+def refuse_silence(annotations: Sequence[Annotation], job: annotators.Job) -> None:
+    """ValueError where nothing was answered: such a step is not finished, and is run again."""
+    asked = [a for a, subject in zip(annotations, job.subjects, strict=True) if subject.explain]
+    if asked and not any(annotation.state in ANSWERED for annotation in asked):
+        states = Counter(annotation.state for annotation in asked)
+        listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        raise ValueError(
+            f"nothing was answered: {listed} of {len(asked)} latents; look at the server, the key, the model "
+            "and annotator.max_usd and run again (refusals are final: add lexical to annotator.fallback), or "
+            "use annotator=lexical"
+        )
 
 
 def open_job(
