@@ -47,14 +47,15 @@ def test_groups_of_unequal_energy_count_for_fewer() -> None:
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("n_documents", [10, 29])
 def test_intervals_hold_under_bursty_and_very_unequal_documents(n_documents: int, skewed: bool) -> None:
-    """50-fold unequal documents, each with an overlap of its own; with G - 1 it would be 83 to 91 %."""
+    """50-fold unequal documents whose tokens share an overlap; deviations alone gave 88 to 94 %."""
     generator = torch.Generator().manual_seed(0)
     shape, options = (n_documents, 8000), {"generator": generator, "dtype": torch.float64}
     length = 50 ** torch.rand(shape, **options)
     draws = -torch.rand(shape, **options).log() - 1 if skewed else torch.randn(shape, **options)
     group = torch.randint(0, 20, shape, generator=generator)
     energy, overlap = (
-        torch.zeros(20, shape[1]).double().scatter_add_(0, group, part) for part in (length, length * draws)
+        torch.zeros(20, shape[1]).double().scatter_add_(0, group, part)
+        for part in (length, length * draws + length.sqrt() * torch.randn(shape, **options))
     )
     without = (overlap.sum(0) - overlap) / (energy.sum(0) - energy)
     fired, limit = (energy > 0).sum(0), freedom_by_energy(energy)

@@ -111,8 +111,8 @@ def jackknife(
 def freedom_by_energy(energy: Float64[Tensor, "group latent"]) -> Float64[Tensor, " latent"]:
     """Satterthwaite's degrees of freedom for group variances `C_g^2`: `(sum C_g^2)^2 / sum C_g^4`.
 
-    A group's share of the ratio is its share of the energy, so its variance goes with the square of that where
-    documents differ as wholes. As many as there are groups of equal energy; NaN if the latent was never active.
+    A group weighs in the ratio by its share of the energy, so its variance goes with the square of that where
+    documents differ as wholes. Groups of equal energy count in full; NaN if the latent was never active.
     """
     square = energy.square()
     return square.sum(dim=0).square() / square.square().sum(dim=0)
