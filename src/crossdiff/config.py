@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from crossdiff.action_settings import CompareRuns, ExportSettings, FreezeSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.command_settings import (
+    CompareRuns,
+    ExportSettings,
+    FreezeSettings,
+    LocalDispatch,
+    LoggerSettings,
+    SlurmDispatch,
+    ValidateSettings,
+)
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
@@ -22,15 +31,27 @@ from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.io.environment import conf_dir
-from crossdiff.io.resources import LocalDispatch, SlurmDispatch
-from crossdiff.io.tracking import LoggerSettings
 from crossdiff.models.pair import ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
+from crossdiff.stages import registry
 from crossdiff.stages.documents import DocumentsSettings
+from crossdiff.stages.protocol import Resources
 from crossdiff.stages.study import Study
 from crossdiff.taxonomy.scheme import TaxonomySettings
 from crossdiff.training.settings import TrainingSettings
+
+ConfigStore.instance().store(
+    group="dispatch/stages",
+    name="all",
+    node={
+        stage: {
+            "_target_": f"{Resources.__module__}.{Resources.__name__}",
+            **dict.fromkeys(Resources.model_fields),
+        }
+        for stage in registry.names()
+    },
+)  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
 
 Action = Literal[
     "run",
@@ -158,10 +179,37 @@ class Experiment(Settings):
         return self.results_dir or Path("results") / f"{self.title}_{self.layer}"
 
 
+def of_size(_node_: Node) -> Any:
+    """`${of_size:}` in a study's file: the value of this setting in `sizes` at the size asked for.
+
+    A size that does not name the setting takes the value of `toy`. What the command line gives stands instead
+    of the interpolation, so it wins.
+    """
+    path, block = [str(_node_._key())], _node_._get_parent()
+    while isinstance(block, DictConfig) and "sizes" not in block:
+        path.insert(0, str(block._key()))
+        block = block._get_parent()
+    assert isinstance(block, DictConfig)
+    missing = object()
+    for size in (block._get_root().size, "toy"):
+        value = OmegaConf.select(block, ".".join(["sizes", str(size), *path]), default=missing)
+        if value is not missing:
+            return value
+    raise ValueError(f"study.{'.'.join(path)} has no value in sizes.toy; give it one there")
+
+
+OmegaConf.register_new_resolver("of_size", of_size, replace=True)
+
+
 def load(cfg: DictConfig) -> Experiment:
     """Build the typed experiment; the only call of `instantiate` and the end of every `DictConfig`."""
     if cfg.action in NEEDS_NO_PAIR and OmegaConf.is_missing(cfg, "layer"):
         cfg.layer = 0
+    with open_dict(cfg):
+        if cfg.study is not None and "sizes" in cfg.study:
+            OmegaConf.resolve(cfg.study)
+            del cfg.study["sizes"]
+        del cfg["size"]
     return instantiate(cfg, _convert_="all")
 
 

@@ -24,6 +24,8 @@ SUBSETS: tuple[Subset, ...] = ("explain", "score")
 SHINGLE = 5
 SAME = 0.7
 OVERSAMPLE = 4
+N_TOP = 10
+"""Documents of a latent in `top_documents.parquet`: the highest peaks of the whole corpus."""
 
 
 class DocumentsSettings(Settings):
@@ -53,7 +55,7 @@ class DocumentsSettings(Settings):
         found: dict[Subset, ExampleReservoirs] = {}
         for subset in SUBSETS:
             size = OVERSAMPLE * self.size(subset)
-            found[subset] = ExampleReservoirs.empty(n_latents, n_top=size, n_sample=size)
+            found[subset] = ExampleReservoirs.empty(n_latents, n_top=max(size, N_TOP), n_sample=size)
         return found
 
 
@@ -155,6 +157,28 @@ def pick_examples(
             fresh = ((quantile, window) for quantile, window in around if distinct.accept(window))
             picked += [Example(subset, source, quantile, window) for quantile, window in islice(fresh, count)]
     return picked, distinct.n_refused
+
+
+def top_examples(
+    reservoirs: dict[Subset, ExampleReservoirs],
+    place: int,
+    *,
+    token_set: TokenSet,
+    settings: DocumentsSettings,
+) -> list[Example]:
+    """The `N_TOP` documents with the highest peaks, whichever subset they serve, near-duplicates included.
+
+    The annotator's own examples are not these: documents kept for scoring are hidden from explaining, and
+    near-duplicates are dropped.
+    """
+    entries: list[tuple[Entry, Subset]] = [
+        (entry, subset) for subset in SUBSETS for entry in reservoirs[subset].top.entries(place)
+    ]
+    highest = sorted(entries, key=lambda item: (-item[0].peak, item[0].document))[:N_TOP]
+    return [
+        Example(subset, "top", -1, window_around(entry, token_set, settings.window))
+        for entry, subset in highest
+    ]
 
 
 def _over_quantiles(sample: list[Entry], n_quantiles: int) -> Iterator[tuple[int, Entry]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from crossdiff.core.exclusive_call import NORM_BINS, NU_ERROR, NU_RECONSTRUCTION
 from crossdiff.report import figures, sentences, tables
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.figures.style import height_of
@@ -63,8 +64,8 @@ def nu_limits(pair: PairSource) -> dict[str, float]:
     """The thresholds this pair was selected with; method.md section 4's where the manifest names none."""
     selection = pair.settings.get("selection") or {}
     return {
-        "nu_error": float(selection.get("nu_error", 0.2)),
-        "nu_reconstruction": float(selection.get("nu_reconstruction", 0.5)),
+        "nu_error": float(selection.get("nu_error", NU_ERROR)),
+        "nu_reconstruction": float(selection.get("nu_reconstruction", NU_RECONSTRUCTION)),
     }
 
 
@@ -152,13 +153,8 @@ def _training_chart(pair: PairSource) -> Chart:
 
 
 def _norm_kinds(pair: PairSource) -> tables.Table:
-    ranges = {
-        "base_only": "0 to 0.1",
-        "shared": "0.4 to 0.6",
-        "tuned_only": "0.9 to 1",
-        "other": "between",
-        "dead": "–",
-    }
+    ranges = {kind: f"{low:g} to {high:g}" for kind, (low, high) in NORM_BINS.items()}
+    ranges |= {"other": "between", "dead": "–"}
     rows = [
         (name.replace("_", " "), bounds, len(where(pair.latents, kind=name)))
         for name, bounds in ranges.items()

@@ -17,6 +17,7 @@ from crossdiff.annotation.variants import variant_row, variants
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
 VERSION = 3
@@ -50,6 +51,7 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         )
         for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
+    refuse_silence(annotations, job)
     rows.sort(key=_place)
     _write_lines(rows, draft / "annotations.jsonl")
     _write_lines(variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl")
@@ -62,6 +64,19 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         "share_other": summary["share_other"],
         "cost_usd": round(job.spent(), 6),
     }
+
+
+def refuse_silence(annotations: Sequence[Annotation], job: annotators.Job) -> None:
+    """ValueError where nothing was answered: such a step is not finished, and is run again."""
+    asked = [a for a, subject in zip(annotations, job.subjects, strict=True) if subject.explain]
+    if asked and not any(annotation.state in ANSWERED for annotation in asked):
+        states = Counter(annotation.state for annotation in asked)
+        listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        raise ValueError(
+            f"nothing was answered: {listed} of {len(asked)} latents; look at the server, the key, the model "
+            "and annotator.max_usd and run again (refusals are final: add lexical to annotator.fallback), or "
+            "use annotator=lexical"
+        )
 
 
 def open_job(
@@ -194,3 +209,14 @@ def _write_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     path.write_text(
         "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
     )
+
+
+STAGE = Stage(
+    "annotate",
+    version=VERSION,
+    run=run,
+    reads=("scale", "documents"),
+    writes="`annotations.<pair>.jsonl`, blind to the model",
+    resources=needs(cpus=4, memory_gb=16, hours=24),
+    has_settings=True,
+)

@@ -14,6 +14,7 @@ from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.deltas import category_deltas
 from crossdiff.statistics.labels import Side
 from crossdiff.statistics.multiverse import Choice, multiverse
@@ -240,3 +241,14 @@ def _against_truth(
         return {"recovered": None, "planted": None, "spearman": None, "groups": None}
     planted = read_json(organism / "planted.json")["categories"]
     return recovery(planted, reference.side, treatment.side, draws=inputs.draws, seed=inputs.seed)
+
+
+STAGE = Stage(
+    "compare",
+    version=VERSION,
+    run=run,
+    reads=("organism", "scale", "match", "documents", "annotate"),
+    writes="`deltas.csv`: counts, shares, change, interval, p, q",
+    resources=needs(memory_gb=16, hours=1),
+    has_settings=True,
+)

@@ -10,26 +10,33 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from crossdiff.core.code_histogram import CodeHistogram
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.documented_latents import ROLES, Chosen, choose_latents, codes_of
-from crossdiff.core.example_reservoirs import ExampleReservoirs, document_peaks
+from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs, document_peaks
 from crossdiff.core.latent_scaling import in_dtype
 from crossdiff.data.direction_logits import direction_logits
 from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
-from crossdiff.data.examples import DocumentsSettings, Subset, document_hashes, for_scoring, pick_examples
+from crossdiff.data.examples import (
+    DocumentsSettings,
+    Subset,
+    document_hashes,
+    for_scoring,
+    pick_examples,
+    top_examples,
+)
 from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
 
-VERSION = 2
+VERSION = 3
 TABLE_VERSION = 1
 
 
@@ -49,7 +56,11 @@ class DocumentsInputs(Settings):
 def run(
     inputs: DocumentsInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `examples.parquet`, `background.parquet` and `selection.json` (roles, histograms, logits)."""
+    """Write the tables of examples, top documents and background, and `selection.json`.
+
+    `examples.parquet` is what annotators see; `top_documents.parquet` the highest peaks of the whole corpus,
+    by falling code; `selection.json` has roles, histograms and logits.
+    """
     settings = inputs.documents
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
@@ -63,6 +74,8 @@ def run(
     )
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     shown = Displayed(activations.token_set)
+    tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)
+    write_table(tops, draft / "top_documents.parquet", version=TABLE_VERSION, kind="top_documents")
     background = background_table(
         activations, shown, n_documents=settings.n_background, window=settings.window
     )
@@ -130,6 +143,23 @@ def read_examples(
     return example_table(rows), refused
 
 
+def read_top(
+    crosscoder: Crosscoder,
+    activations: PairedActivations,
+    chosen: Chosen,
+    reservoirs: dict[Subset, ExampleReservoirs],
+    *,
+    inputs: DocumentsInputs,
+) -> pd.DataFrame:
+    """The corpus' highest documents of every chosen latent; `subset` says what a document may serve for."""
+    shown, rows = Displayed(activations.token_set), []
+    for place, (latent, _) in enumerate(chosen.latents):
+        top = top_examples(reservoirs, place, token_set=activations.token_set, settings=inputs.documents)
+        ranked = enumerate(example_rows(crosscoder, activations, latent, top, shown))
+        rows += [row | {"rank": rank} for rank, row in ranked]
+    return example_table(rows)
+
+
 def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
@@ -155,3 +185,14 @@ def empty_sentence(pair: str, rejected: Mapping[str, int]) -> str:
         f"{name} {count:,}" for name, count in rejected.items() if count and name != "exclusive"
     )
     return f"No latent of {pair} is exclusive to the tuned model; latents stopped by each clause: {stops}."
+
+
+STAGE = Stage(
+    "documents",
+    version=VERSION,
+    run=run,
+    reads=("organism", "tokens", "harvest", "train", "scale"),
+    writes="examples of every exclusive latent",
+    resources=needs(gpus=1, cpus=8, memory_gb=64, hours=4),
+    has_settings=True,
+)

@@ -17,6 +17,7 @@ from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Shards, Stage, needs
 
 VERSION = 2
 
@@ -59,6 +60,10 @@ def missing_shards(
     return [shard.file for shard in harvest_run.missing_shards(_job(inputs, parents, draft, runtime))]
 
 
+def _stores_shards(inputs: HarvestInputs) -> bool:
+    return isinstance(inputs.source, CacheSource)
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every shard below a finished harvest, known since it was written: no file is read again."""
     records = [read_json(path) for path in folder.glob(f"layer_*/{RECORD}")]
@@ -83,3 +88,17 @@ def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtim
         device=runtime.device,
         progress=runtime.progress,
     )
+
+
+STAGE = Stage(
+    "harvest",
+    version=VERSION,
+    run=run,
+    reads=("organism", "blend", "tokens"),
+    writes="activations of one model's blocks, float64 statistics",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=24),
+    has_settings=True,
+    joins_layers=True,
+    shards=Shards(_stores_shards, run_shards, missing_shards),
+    file_hashes=file_hashes,
+)

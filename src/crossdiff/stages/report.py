@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import write_json
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages import registry
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     from crossdiff.report.sources import Sources
@@ -43,7 +45,8 @@ def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], d
 
     page = render(sources, title=inputs.title, n_examples=inputs.n_examples)
     (draft / "report.html").write_text(page, encoding="utf-8")
-    write_json(summary(sources), draft / "summary.json")
+    setting_stages = [stage.name for stage in registry.stages() if stage.has_settings]
+    write_json(summary(sources, setting_stages=setting_stages), draft / "summary.json")
     copy_products(inputs.pairs, parents, draft)
     listed = [len(pair.selected()) for pair in sources.pairs.values()]
     return {
@@ -73,3 +76,13 @@ def _split_annotations(source: Path, pairs: tuple[str, ...], draft: Path) -> Non
         (draft / f"annotations.{pair}.jsonl").write_text(
             "".join(f"{line}\n" for line in own), encoding="utf-8"
         )
+
+
+STAGE = Stage(
+    "report",
+    version=VERSION,
+    run=run,
+    reads=("organism", "tokens", "train", "scale", "documents", "annotate", "compare"),
+    writes="`report.html`, `summary.json`",
+    resources=needs(memory_gb=16, hours=1),
+)

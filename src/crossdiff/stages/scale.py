@@ -20,6 +20,7 @@ from crossdiff.io.progress import track
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     from crossdiff.training.source import ActivationSource
@@ -109,3 +110,14 @@ def _agreement(halves: dict[str, Any] | None) -> str:
         f"{side} {half['both']} of {half['first'] + half['second'] - half['both']}"
         for side, half in halves.items()
     )
+
+
+STAGE = Stage(
+    "scale",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest", "train"),
+    writes="`latents.<pair>.parquet`: all betas and nus, intervals, the call",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+    has_settings=True,
+)

@@ -21,6 +21,7 @@ from crossdiff.organisms.settings import ToySettings
 from crossdiff.report.findings import Findings
 from crossdiff.report.products import RunProducts
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import EVERYTHING, Stage, needs
 from crossdiff.stages.train import TrainInputs
 from crossdiff.training.settings import TrainingSettings
 
@@ -179,3 +180,13 @@ def summary(inputs: StudyInputs, findings: Findings, runs: Mapping[str, RunProdu
 
 def _ordered(parents: Mapping[str, Path]) -> Sequence[tuple[str, Path]]:
     return [(role.split("_", 1)[1], folder) for role, folder in parents.items()]
+
+
+STAGE = Stage(
+    "study",
+    version=VERSION,
+    run=run,
+    reads=EVERYTHING,
+    writes="a study's page, answer and tables",
+    resources=needs(memory_gb=16, hours=1),
+)

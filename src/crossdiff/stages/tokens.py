@@ -13,6 +13,7 @@ from crossdiff.data.corpus import CorpusSettings, as_mixture
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.models.tokenizers import load_tokenizer
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 
 VERSION = 1
 
@@ -58,3 +59,14 @@ def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime:
         "bad": sum(source["bad"] for source in details["sources"].values()),
         "notices": details["notices"],
     }
+
+
+STAGE = Stage(
+    "tokens",
+    version=VERSION,
+    run=run,
+    reads=("organism",),
+    writes="token ids, kinds, offsets, token hash",
+    resources=needs(cpus=8, memory_gb=32, hours=6),
+    has_settings=True,
+)

@@ -134,7 +134,7 @@ def _tiles(numbers: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
 
 
 def _twin_chart(runs: Mapping[str, RunProducts]) -> Chart:
-    caption = "Exclusive latents whose nearest latent under the other seed agrees in direction and in code."
+    caption = "Exclusive latents for which one latent under the other seed agrees in direction and in code."
     return Chart("twins", "Latents that recur under another seed", caption, table=_twin_table(runs))
 
 
