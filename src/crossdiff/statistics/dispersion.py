@@ -1,7 +1,7 @@
-"""How far counts spread over crosscoders of one pair, and what that says about a ratio of two pairs' shares.
+"""How far counts spread over crosscoders of one pair, and what that says about a ratio of shares.
 
-Crosscoders of a pair differ in their seed alone. Their counts of a category vary less or more than independent
-latents would; `dispersion` learns by how much, and `contrasts` turns it into errors of log ratios.
+Crosscoders of a pair differ in their seed alone. Their counts of a category vary less or more than those
+of independent latents; `dispersion` learns by how much, and `contrasts` turns it into errors of log ratios.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class RunCounts:
     def chi_square(self) -> Numbers:
         """Pearson's sum over runs of (count - expected)^2 / (expected (1 - share)), per name.
 
-        The divisor is the variance of a binomial count, since `contrasts` has the error of a binomial share.
-        Poisson's (`expected` alone) would count 1 - share twice and make intervals of large shares too narrow.
+        The divisor is a binomial count's variance, since `contrasts` has the error of a binomial share.
+        Poisson's (`expected` alone) would count 1 - share twice: large shares, as those of classes, would
+        get intervals that are too narrow.
         """
         share = self.pooled / max(self.total, 1)
         expected = np.outer(self.totals, share)
@@ -80,8 +81,8 @@ class Dispersion:
 
 
 def spread_of(sides: Sequence[RunCounts]) -> Spread:
-    """What the runs can tell: at least two degrees of freedom are needed."""
-    if sum(side.free for side in sides) < 2:
+    """What the runs can tell: at least two degrees of freedom are needed, and latents on both sides."""
+    if sum(side.free for side in sides) < 2 or not all(side.total for side in sides):
         return "not measured"
     return "measured" if all(side.free for side in sides) else "one side"
 
@@ -94,20 +95,24 @@ def dispersion(
     f = chi-square over both pairs / nu with nu = runs - 2; phi = (d0 phi0 + nu f) / (d0 + nu) with nu + d0
     degrees of freedom (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3:3, equation 3, as in limma). Names with
     fewer than `MIN_POOLED` latents or none on one side take phi0. phi0 and d0 come from the usable names in
-    `learn_from` (all unless given), d0 at most nu times their number; a `prior` of other names replaces them.
+    `learn_from` (all unless given), d0 at most nu times their number. A `prior` of other names replaces
+    them, with these names' mean f for its phi0 where that is larger.
     """
     nu, spread = sum(side.free for side in sides), spread_of(sides)
     pooled = np.array([side.pooled for side in sides])
     n_names = pooled.shape[1]
     if spread == "not measured":
         return Dispersion(np.ones(n_names), np.full(n_names, np.inf), None, spread)
-    ratio = sum(side.chi_square() for side in sides) / nu
+    ratio = np.sum([side.chi_square() for side in sides], axis=0) / nu
     usable = (pooled.sum(0) >= MIN_POOLED) & (pooled > 0).all(0)
     learnt = usable if learn_from is None else usable & learn_from
     if prior is None and learnt.sum() < MIN_NAMES:
         common = max(float(ratio[learnt].mean()) if learnt.any() else 1.0, 1.0)
         return Dispersion(np.full(n_names, common), np.full(n_names, float(nu)), None, spread)
-    prior = prior or _prior(ratio[learnt], nu)
+    if prior is None:
+        prior = _prior(ratio[learnt], nu)
+    elif usable.any():  # few names, so their mean only ever widens
+        prior = Prior(max(prior.phi, float(ratio[usable].mean())), prior.df)
     phi = np.where(usable, (prior.df * prior.phi + nu * ratio) / (prior.df + nu), prior.phi)
     df = np.where(usable, prior.df + nu, prior.df)
     return Dispersion(phi if spread == "measured" else np.maximum(phi, 1), df, prior, spread)
@@ -136,11 +141,8 @@ def squeeze(ratio: Numbers, nu: float) -> tuple[float, float]:
 def inverse_trigamma(value: float) -> float:
     """The x > 0 with psi'(x) = value; psi' falls from infinity to 0, between 1/x and 1/x + 1/x^2."""
     low, high = 1 / value, 0.5 / value + np.sqrt(0.25 / value**2 + 1 / value)
-    return float(
-        optimize.brentq(
-            lambda x: special.polygamma(1, x) - value, 0.5 * low, 2 * high, xtol=1e-12, rtol=1e-12
-        )
-    )
+    root = optimize.brentq(lambda x: special.polygamma(1, x) - value, low / 2, 2 * high, xtol=1e-12)
+    return float(root)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,11 @@ class Contrasts:
 
 
 def contrasts(reference: RunCounts, treatment: RunCounts, spread: Dispersion) -> Contrasts:
-    """m = log((S_t + 1/2) / (N_t + 1/2)) - log((S_r + 1/2) / (N_r + 1/2)), e^2 = phi sum (1/(S+1/2) - 1/(N+1/2)).
+    """m = log of (S_t + 1/2) / (N_t + 1/2) over (S_r + 1/2) / (N_r + 1/2), and its error.
 
-    S counts a name's latents over all runs of a pair and N all labelled ones; 1/2 as in Walter (1975,
-    Biometrika 62:371). phi multiplies the variance of counting (quasi-likelihood: McCullagh & Nelder 1989,
-    section 4.5).
+    e^2 = phi * sum over both pairs of 1 / (S + 1/2) - 1 / (N + 1/2). S counts
+    a name's latents over all runs of a pair and N all labelled ones; 1/2 as in Walter (1975, Biometrika
+    62:371). phi multiplies the variance of counting (quasi-likelihood: McCullagh & Nelder 1989, section 4.5).
     """
     logs, variance = [], np.zeros(len(spread.phi))
     for side in (reference, treatment):
@@ -178,7 +180,7 @@ def contrasts(reference: RunCounts, treatment: RunCounts, spread: Dispersion) ->
 
 
 def agreement(reference: RunCounts, treatment: RunCounts) -> Numbers:
-    """Share of all (reference run, treatment run) pairs in which the treatment's share is larger; ties half."""
+    """In how much of all (reference run, treatment run) pairs the treatment's share is larger; ties half."""
     shares = [
         side.counts[side.totals > 0] / side.totals[side.totals > 0, None] for side in (reference, treatment)
     ]
