@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from crossdiff.io.tables import errors_name
+from crossdiff.io.tables import errors_name, write_torch
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -29,7 +29,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_suffix(".part")
         with errors_name(aside):
-            torch.save(checkpoint, aside)
+            write_torch(checkpoint, aside)
             flush(aside)
             os.replace(aside, target)
             flush(target.parent)
