@@ -120,7 +120,7 @@ class LexicalAnnotator:
         return found / total if total > 0 else found
 
     def _keywords(self, readings: Sequence[_Reading], phrase: Sequence[str]) -> list[str]:
-        """Words by mean weight x rarity, if enough documents have them; everywhere words only at the peaks."""
+        """Words by mean weight x rarity, if enough documents hold them; common ones only at peaks."""
         rarity = self.word_rarity | {
             word: max(self.word_rarity.get(word, 1.0), _AT_PEAK) for word in phrase if word not in STOP_WORDS
         }
@@ -147,7 +147,7 @@ class LexicalAnnotator:
     ) -> NDArray[np.int64]:
         """Winning category per stack of votes [stack document category], weights and habits [stack document].
 
-        That of the habit of most peaks, else the one with the largest gain over background; -1: none is clear.
+        That of the habit of most peaks, else the one with the largest gain over background; -1: none clear.
         """
         if 0 in votes.shape[1:]:
             return np.full(len(votes), -1)
