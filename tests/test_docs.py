@@ -17,7 +17,7 @@ from crossdiff.io.environment import conf_dir
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.plan import plan
 from crossdiff.training.run import fit
-from crossdiff.training.run_spec import RunFolder
+from crossdiff.training.trainer import RunFolder
 from tests.annotation.campaign import job, scheme
 from tests.composed import experiment as composed_experiment
 from tests.finished_annotation import experiment, finished, make

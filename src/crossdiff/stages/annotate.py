@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.annotation.subjects import Document, Subject, background_documents, examples_by_latent
 from crossdiff.annotation.variants import variant_row, variants
 from crossdiff.io.progress import track
-from crossdiff.io.tables import read_json, read_table, write_json
+from crossdiff.io.tables import read_json, read_table, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
@@ -53,8 +52,10 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
     ]
     refuse_silence(annotations, job)
     rows.sort(key=_place)
-    _write_lines(rows, draft / "annotations.jsonl")
-    _write_lines(variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl")
+    write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
+    write_jsonl(
+        variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl", ascii_only=True
+    )
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
     summary = summarise(rows, taxonomy)
     write_json(summary, draft / "annotate.json")
@@ -203,12 +204,6 @@ def _controls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for row in controls:
         found.setdefault(row["role"], Counter())[row["category"] or row["state"]] += 1
     return {role: dict(sorted(counts.items())) for role, counts in sorted(found.items())}
-
-
-def _write_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
-    )
 
 
 STAGE = Stage(

@@ -10,10 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from crossdiff.core.code_histogram import CodeHistogram
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.documented_latents import ROLES, Chosen, choose_latents, codes_of
-from crossdiff.core.example_reservoirs import ExampleReservoirs, document_peaks
+from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs, document_peaks
 from crossdiff.core.latent_scaling import in_dtype
 from crossdiff.data.direction_logits import direction_logits
 from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
