@@ -102,8 +102,8 @@ def _answer(rate: Mapping[str, Any], n_seeds: int, noise: float) -> str:
     verdict = "within" if rate["per_1000"] <= ALLOWED_PER_1000 else "above"
     return (
         f"Over {n_seeds} seeds at a noise of {noise:g} {rate['n_exclusive']} of {rate['n_alive']:,} alive "
-        f"latents of a model against itself are called exclusive: {rate['per_1000']:.2f} per 1,000, {verdict} "
-        f"the {ALLOWED_PER_1000:g} per 1,000 that is allowed."
+        f"latents of a model against itself are called exclusive: {rate['per_1000']:.2f} per 1,000, "
+        f"{verdict} the {ALLOWED_PER_1000:g} per 1,000 that is allowed."
     )
 
 
