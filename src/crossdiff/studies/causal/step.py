@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,14 @@ def patched_code(
     return x, SparseCode(code.token[kept], code.latent[kept], code.value[kept], code.n_tokens, code.n_latents)
 
 
+def codes_of(
+    crosscoder: Crosscoder, activations: PairedActivations, documents: Tensor
+) -> Iterator[SparseCode]:
+    """The code that can be patched, document by document."""
+    for document in documents.tolist():
+        yield patched_code(crosscoder, activations, document_rows(activations, document))[1]
+
+
 def choose_sets(
     inputs: CausalInputs,
     activations: PairedActivations,
@@ -156,8 +164,7 @@ def choose_sets(
     n_latents, directions = crosscoder.n_latents, difference_directions(crosscoder)
     norm = code_norm(crosscoder.decoder, crosscoder.settings.code_norm).double().cpu()
     n, squares = (torch.zeros(n_latents, dtype=torch.float64) for _ in range(2))
-    for document in documents.tolist():
-        _, code = patched_code(crosscoder, activations, document_rows(activations, document))
+    for code in codes_of(crosscoder, activations, documents):
         n += torch.bincount(code.latent.cpu(), minlength=n_latents)
         squares.index_add_(0, code.latent.cpu(), code.value.double().square().cpu())
     others = n > 0
@@ -176,12 +183,17 @@ def choose_sets(
     patch_energy = squares * directions.double().square().sum(dim=1).cpu()
     top = torch.where(others, patch_energy, -1).topk(len(chosen)).indices
     members = sets_of([chosen, *draws.latents, top, torch.arange(n_latents)], n_latents=n_latents)
-    energy = torch.zeros(1 + inputs.n_draws, dtype=torch.float64)
-    for document in documents.tolist():
-        _, code = patched_code(crosscoder, activations, document_rows(activations, document))
-        added = patches(code, directions, members[: len(energy)].to(code.value.device))
+    codes = codes_of(crosscoder, activations, documents)
+    return Sets(draws, members, scale=equal_energy(codes, directions, members[: 1 + inputs.n_draws]))
+
+
+def equal_energy(codes: Iterable[SparseCode], directions: Tensor, members: Tensor) -> float:
+    """Factor that brings the patch of the first set to the mean patch energy of all others."""
+    energy = torch.zeros(len(members), dtype=torch.float64)
+    for code in codes:
+        added = patches(code, directions, members.to(code.value.device))
         energy += added.double().square().sum(dim=(1, 2)).cpu()
-    return Sets(draws, members, scale=float((energy[1:].mean() / energy[0]).sqrt()))
+    return float((energy[1:].mean() / energy[0]).sqrt())
 
 
 def _one_document(
