@@ -19,7 +19,7 @@ from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Shards, Stage, needs
 
-VERSION = 2
+VERSION = 3
 
 
 class HarvestInputs(Settings):
