@@ -43,6 +43,7 @@ MOVED = {
     "core.selected": "core.documented_latents",
     "core.selection": "core.exclusive_call",
     "core.sparse.selection": "core.sparse.batch_topk",
+    "data.answers": "studies.causal.patching",
     "data.harvest_checks": "data.harvest.checks",
     "data.harvest_files": "data.harvest.write",
     "data.harvest_job": "data.harvest.job",

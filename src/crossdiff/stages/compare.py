@@ -153,7 +153,8 @@ def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[
     return [
         f"Held against another seed: of {len(found)} classes and categories that change beyond chance, "
         f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
-        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`)"
+        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`). "
+        "That null holds the noise of training a dictionary only: not that of corpus, models or annotator"
     ]
 
 
