@@ -23,19 +23,19 @@ from crossdiff.stages.compared_pairs import (
 )
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.deltas import category_deltas
+from crossdiff.statistics.dispersion import power_over_seeds
 from crossdiff.statistics.ensemble import ensemble_deltas
 from crossdiff.statistics.multiverse import Choice, multiverse
-from crossdiff.statistics.power import power_line
 from crossdiff.statistics.recovery import recovery
-from crossdiff.statistics.refusals import refusal_bounds
 from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.statistics.verdict import LEVEL, verdict
-from crossdiff.taxonomy.scheme import RESERVED, Taxonomy, load_taxonomy
+from crossdiff.statistics.significance import power_line
+from crossdiff.statistics.verdict import LEVEL, claims, refusal_bounds, verdict
+from crossdiff.taxonomy.scheme import Taxonomy, load_taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 5
+VERSION = 6
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
     "nu as selected": None,
     "nu 0.15/0.375": (0.15, 0.375),
@@ -148,10 +148,10 @@ def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[
     """How many changes beyond chance are also beyond what another seed makes; nothing without a null."""
     if null is None:
         return []
-    found = deltas[(deltas.q_value < LEVEL) & ~deltas.name.isin(RESERVED)]
-    beyond = int((found.p_seed_null < LEVEL).sum())
+    claimed = claims(deltas)
+    beyond = int((claimed.p_seed_null < LEVEL).sum())
     return [
-        f"Held against another seed: of {len(found)} classes and categories that change beyond chance, "
+        f"Held against another seed: of {len(claimed)} classes and categories that change beyond chance, "
         f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
         f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`). "
         "That null holds the noise of training a dictionary only: not that of corpus, models or annotator"
@@ -229,12 +229,18 @@ def _comparison(
             reference=reference.unanswered.get("refused", 0),
             treatment=treatment.unanswered.get("refused", 0),
         ),
-        "power": power_line(
-            n_reference=reference.side.total, n_treatment=treatment.side.total, spread=typical_spread(deltas)
-        ),
+        "power": _power(reference.side.total, treatment.side.total, deltas),
         "verdict": verdict(deltas),
         "notes": notes,
     } | (members_record(both, deltas, left_out=inputs.left_out) if inputs.members else {})
+
+
+def _power(n_reference: int, n_treatment: int, deltas: pd.DataFrame) -> dict[str, Any]:
+    """Of Fisher's test, or of the interval over seeds where their spread was measured."""
+    spread = typical_spread(deltas)
+    if spread is None:
+        return power_line(n_reference=n_reference, n_treatment=n_treatment)
+    return power_over_seeds(n_reference, n_treatment, *spread)
 
 
 def _matching(match: Path | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_table
-from crossdiff.statistics.labels import Side
+from crossdiff.statistics.deltas import Labels
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ class PairAnswers:
     """
 
     pair: str
-    side: Side
+    side: Labels
     n_exclusive: int
     unanswered: dict[str, int]
-    runs: dict[str, Side]
+    runs: dict[str, Labels]
 
 
 def pair_answers(
@@ -42,7 +42,7 @@ def pair_answers(
         name: [row for row in rows if row["pair"] == name and row["role"] == ROLE] for name in members
     }
     runs = {
-        name: Side([row["category"] for row in mine if row["state"] in ANSWERED])
+        name: Labels([row["category"] for row in mine if row["state"] in ANSWERED])
         for name, mine in exclusive.items()
     }
     unanswered = Counter(
@@ -51,7 +51,7 @@ def pair_answers(
     n_exclusive = sum(
         _n_exclusive(parents.get(f"scale_{name}"), default=len(mine)) for name, mine in exclusive.items()
     )
-    side = Side([label for run in runs.values() for label in run.labels])
+    side = Labels([label for run in runs.values() for label in run.labels])
     return PairAnswers(pair, side, n_exclusive, dict(sorted(unanswered.items())), runs)
 
 
