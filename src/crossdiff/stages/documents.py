@@ -6,27 +6,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from crossdiff.core.code_histogram import CodeHistogram
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.documented_latents import ROLES, Chosen, choose_latents, codes_of
-from crossdiff.core.example_reservoirs import ExampleReservoirs, document_peaks
-from crossdiff.core.latent_scaling import in_dtype
-from crossdiff.data.direction_logits import direction_logits
-from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
-from crossdiff.data.examples import DocumentsSettings, Subset, document_hashes, for_scoring, pick_examples
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
+from crossdiff.data.settings import DocumentsSettings, MaskSettings, Subset
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
+
+    from crossdiff.core.code_histogram import CodeHistogram
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.documented_latents import Chosen
+    from crossdiff.core.example_reservoirs import ExampleReservoirs
+    from crossdiff.data.paired_activations import PairedActivations
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
 
@@ -51,6 +47,15 @@ def run(
     inputs: DocumentsInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Write `examples.parquet`, `background.parquet` and `selection.json` (roles, histograms, logits)."""
+    import torch
+
+    from crossdiff.core.code_histogram import CodeHistogram
+    from crossdiff.core.documented_latents import choose_latents
+    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.data.direction_logits import direction_logits
+    from crossdiff.data.example_table import Displayed, background_table
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
     settings = inputs.documents
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
@@ -89,6 +94,12 @@ def fill_reservoirs(
     progress: bool = False,
 ) -> dict[Subset, ExampleReservoirs]:
     """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`."""
+    import torch
+
+    from crossdiff.core.documented_latents import codes_of
+    from crossdiff.core.example_reservoirs import document_peaks
+    from crossdiff.data.examples import document_hashes, for_scoring
+
     latents = torch.tensor([latent for latent, _ in chosen.latents], dtype=torch.int64)
     reservoirs = inputs.documents.empty_reservoirs(len(latents))
     if len(latents) == 0:
@@ -121,6 +132,9 @@ def read_examples(
     inputs: DocumentsInputs,
 ) -> tuple[pd.DataFrame, int]:
     """The examples table, and how many near-duplicate windows were dropped."""
+    from crossdiff.data.example_table import Displayed, example_rows, example_table
+    from crossdiff.data.examples import pick_examples
+
     shown, rows, refused = Displayed(activations.token_set), [], 0
     for place, (latent, _) in enumerate(chosen.latents):
         picked, dropped = pick_examples(
@@ -135,6 +149,8 @@ def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
     """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
+    from crossdiff.core.documented_latents import ROLES
+
     counts = {role: sum(found == role for _, found in chosen.latents) for role in ROLES}
     rejected = diagnostics["rejected"]
     return {
