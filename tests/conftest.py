@@ -57,8 +57,8 @@ def browser() -> Iterator[Any]:
 
     One per module: playwright keeps an event loop while it is open, in which no test can start its own.
     """
-    from crossdiff.bench.report import chromium
     from crossdiff.report.export import EXECUTABLES, browser_path
+    from experiments.bench.report import chromium
 
     pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
     if browser_path() is None:

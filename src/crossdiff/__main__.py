@@ -84,10 +84,10 @@ def _closed(path: Path) -> Path | None:
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    """A full disk or quota; safetensors and others report it by its text alone."""
+    """A full disk or quota; safetensors, SQLite and others report it by its text alone."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return os.strerror(errno.ENOSPC) in str(error)
+    return any(text in str(error) for text in (os.strerror(errno.ENOSPC), "database or disk is full"))
 
 
 def _is_full_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from crossdiff.annotation.settings import AnnotatorSettings
@@ -178,10 +178,37 @@ class Experiment(Settings):
         return self.results_dir or Path("results") / f"{self.title}_{self.layer}"
 
 
+def of_size(_node_: Node) -> Any:
+    """`${of_size:}` in a study's file: the value of this setting in `sizes` at the size asked for.
+
+    A size that does not name the setting takes the value of `toy`. What the command line gives stands instead
+    of the interpolation, so it wins.
+    """
+    path, block = [str(_node_._key())], _node_._get_parent()
+    while isinstance(block, DictConfig) and "sizes" not in block:
+        path.insert(0, str(block._key()))
+        block = block._get_parent()
+    assert isinstance(block, DictConfig)
+    missing = object()
+    for size in (block._get_root().size, "toy"):
+        value = OmegaConf.select(block, ".".join(["sizes", str(size), *path]), default=missing)
+        if value is not missing:
+            return value
+    raise ValueError(f"study.{'.'.join(path)} has no value in sizes.toy; give it one there")
+
+
+OmegaConf.register_new_resolver("of_size", of_size, replace=True)
+
+
 def load(cfg: DictConfig) -> Experiment:
     """Build the typed experiment; the only call of `instantiate` and the end of every `DictConfig`."""
     if cfg.action in NEEDS_NO_PAIR and OmegaConf.is_missing(cfg, "layer"):
         cfg.layer = 0
+    with open_dict(cfg):
+        if cfg.study is not None and "sizes" in cfg.study:
+            OmegaConf.resolve(cfg.study)
+            del cfg.study["sizes"]
+        del cfg["size"]
     return instantiate(cfg, _convert_="all")
 
 

@@ -33,6 +33,7 @@ MOVED = {
     "behaviour.rates": "statistics.proportions",
     "behaviour.rules": "studies.behaviour.rules",
     "behaviour.targets": "studies.steering.targets",
+    "core.code_histogram": "core.example_reservoirs",
     "core.fit": "core.explained_variance",
     "core.many_models": "studies.several.many_models",
     "core.matched_sets": "studies.causal.matched_sets",
@@ -88,6 +89,9 @@ MOVED = {
     "taxonomy.significance": "statistics.significance",
     "taxonomy.verdict": "statistics.verdict",
     "training.fit": "training.run",
+    "training.held_out": "training.evaluation",
+    "training.random_states": "training.resume",
+    "training.schedules": "training.optimizers",
 }
 """Old name -> new name, both below `crossdiff.`."""
 

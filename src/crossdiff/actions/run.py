@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from crossdiff.annotation.api.client import api_key
+from crossdiff.annotation.api.secret import api_key
 from crossdiff.annotation.settings import Claude
 from crossdiff.command_settings import LocalDispatch, SlurmDispatch
 from crossdiff.config import Experiment

@@ -103,7 +103,7 @@ def _question(settings: MessagesSettings, system: str, user: str, *, vote: int) 
 
     def build(model: str, masked: bool) -> Request:
         return Request(
-            "induce", "taxonomy", provider, model, system, (("user", user),), SCHEMA, effort,
+            "induce", provider, model, system, (("user", user),), SCHEMA, effort,
             MAX_TOKENS, vote, sha256(user)[:16], structured=structured,
         )  # fmt: skip
 

@@ -72,10 +72,10 @@ def twins_of(
     best = torch.full((len(own),), -torch.inf, dtype=correlation.dtype)
     latent = torch.full((len(own),), -1, dtype=torch.int64)
     cosine = own.new_full((len(own),), torch.nan)
-    unit = _unit(own)
+    unit = normalize(own)
     for start in range(0, len(other), CHUNK):
         part = slice(start, min(start + CHUNK, len(other)))
-        near = unit @ _unit(other[part]).T
+        near = unit @ normalize(other[part]).T
         passes = alive[part] & (near >= min_cosine) & (correlation[:, part] >= min_correlation)
         value, place = torch.where(passes, correlation[:, part], -torch.inf).max(dim=1)
         better = value > best

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossdiff.core.example_reservoirs import Entry, ExampleReservoirs
 from crossdiff.core.streaming import mix
-from crossdiff.data.settings import SUBSETS, DocumentsSettings, Subset
+from crossdiff.data.settings import N_TOP, SUBSETS, DocumentsSettings, Subset
 from crossdiff.data.tokens import TokenSet
 
 Source = Literal["top", "quantile"]
@@ -120,6 +120,28 @@ def pick_examples(
             fresh = ((quantile, window) for quantile, window in around if distinct.accept(window))
             picked += [Example(subset, source, quantile, window) for quantile, window in islice(fresh, count)]
     return picked, distinct.n_refused
+
+
+def top_examples(
+    reservoirs: dict[Subset, ExampleReservoirs],
+    place: int,
+    *,
+    token_set: TokenSet,
+    settings: DocumentsSettings,
+) -> list[Example]:
+    """The `N_TOP` documents with the highest peaks, whichever subset they serve, near-duplicates included.
+
+    The annotator's own examples are not these: documents kept for scoring are hidden from explaining, and
+    near-duplicates are dropped.
+    """
+    entries: list[tuple[Entry, Subset]] = [
+        (entry, subset) for subset in SUBSETS for entry in reservoirs[subset].top.entries(place)
+    ]
+    highest = sorted(entries, key=lambda item: (-item[0].peak, item[0].document))[:N_TOP]
+    return [
+        Example(subset, "top", -1, window_around(entry, token_set, settings.window))
+        for entry, subset in highest
+    ]
 
 
 def _over_quantiles(sample: list[Entry], n_quantiles: int) -> Iterator[tuple[int, Entry]]:

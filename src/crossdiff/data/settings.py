@@ -15,6 +15,8 @@ Subset = Literal["explain", "score"]
 SUBSETS: tuple[Subset, ...] = ("explain", "score")
 OVERSAMPLE = 4
 """Reservoirs have room for so many times the documents wanted."""
+N_TOP = 10
+"""Documents of a latent in `top_documents.parquet`: the highest peaks of the whole corpus."""
 
 
 class CacheSource(Settings):
@@ -87,5 +89,5 @@ class DocumentsSettings(Settings):
         found: dict[Subset, ExampleReservoirs] = {}
         for subset in SUBSETS:
             size = OVERSAMPLE * self.size(subset)
-            found[subset] = ExampleReservoirs.empty(n_latents, n_top=size, n_sample=size)
+            found[subset] = ExampleReservoirs.empty(n_latents, n_top=max(size, N_TOP), n_sample=size)
         return found

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.io import artifacts
-from crossdiff.io.tables import write_json
 from crossdiff.pipeline.jobs import Job
 from crossdiff.pipeline.steps import Step
 
@@ -86,7 +85,7 @@ def _prepare(job: Job, step: Step, draft: Path, whole: Mapping[str, Any], store:
             copy(child, folder / child.name)
     others = tuple(f"{_layer_folder(other)}/" for other in job.steps if other is not step)
     files = {name: found for name, found in whole["files"].items() if not name.startswith(others)}
-    write_json({**whole, **describe(step), "files": files}, folder / artifacts.MANIFEST)
+    artifacts.seal({**whole, **describe(step), "files": files}, folder)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crossdiff.annotation.results import ANSWERED, OTHER, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.io.progress import track
-from crossdiff.io.tables import read_json, read_table, write_json
+from crossdiff.io.tables import read_json, read_table, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
@@ -52,9 +51,12 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         )
         for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
+    refuse_silence(annotations, job)
     rows.sort(key=_place)
-    _write_lines(rows, draft / "annotations.jsonl")
-    _write_lines(variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl")
+    write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
+    write_jsonl(
+        variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl", ascii_only=True
+    )
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
     summary = summarise(rows, taxonomy)
     write_json(summary, draft / "annotate.json")
@@ -64,6 +66,19 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         "share_other": summary["share_other"],
         "cost_usd": round(job.spent(), 6),
     }
+
+
+def refuse_silence(annotations: Sequence[Annotation], job: annotators.Job) -> None:
+    """ValueError where nothing was answered: such a step is not finished, and is run again."""
+    asked = [a for a, subject in zip(annotations, job.subjects, strict=True) if subject.explain]
+    if asked and not any(annotation.state in ANSWERED for annotation in asked):
+        states = Counter(annotation.state for annotation in asked)
+        listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        raise ValueError(
+            f"nothing was answered: {listed} of {len(asked)} latents; look at the server, the key, the model "
+            "and annotator.max_usd and run again (refusals are final: add lexical to annotator.fallback), or "
+            "use annotator=lexical"
+        )
 
 
 def open_job(
@@ -204,12 +219,6 @@ def _controls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for row in controls:
         found.setdefault(row["role"], Counter())[row["category"] or row["state"]] += 1
     return {role: dict(sorted(counts.items())) for role, counts in sorted(found.items())}
-
-
-def _write_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
-    )
 
 
 STAGE = Stage(

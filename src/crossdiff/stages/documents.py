@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from crossdiff.core.code_histogram import CodeHistogram
     from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.core.documented_latents import Chosen
-    from crossdiff.core.example_reservoirs import ExampleReservoirs
+    from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs
     from crossdiff.data.paired_activations import PairedActivations
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
@@ -46,11 +45,15 @@ class DocumentsInputs(Settings):
 def run(
     inputs: DocumentsInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `examples.parquet`, `background.parquet` and `selection.json` (roles, histograms, logits)."""
+    """Write the tables of examples, top documents and background, and `selection.json`.
+
+    `examples.parquet` is what annotators see; `top_documents.parquet` the highest peaks of the whole corpus,
+    by falling code; `selection.json` has roles, histograms and logits.
+    """
     import torch
 
-    from crossdiff.core.code_histogram import CodeHistogram
     from crossdiff.core.documented_latents import choose_latents
+    from crossdiff.core.example_reservoirs import CodeHistogram
     from crossdiff.core.latent_scaling import in_dtype
     from crossdiff.data.direction_logits import direction_logits
     from crossdiff.data.example_table import Displayed, background_table
@@ -69,6 +72,8 @@ def run(
     )
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     shown = Displayed(activations.token_set)
+    tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)
+    write_table(tops, draft / "top_documents.parquet", version=TABLE_VERSION, kind="top_documents")
     background = background_table(
         activations, shown, n_documents=settings.n_background, window=settings.window
     )
@@ -143,6 +148,26 @@ def read_examples(
         rows += example_rows(crosscoder, activations, latent, picked, shown)
         refused += dropped
     return example_table(rows), refused
+
+
+def read_top(
+    crosscoder: Crosscoder,
+    activations: PairedActivations,
+    chosen: Chosen,
+    reservoirs: dict[Subset, ExampleReservoirs],
+    *,
+    inputs: DocumentsInputs,
+) -> pd.DataFrame:
+    """The corpus' highest documents of every chosen latent; `subset` says what a document may serve for."""
+    from crossdiff.data.example_table import Displayed, example_rows, example_table
+    from crossdiff.data.examples import top_examples
+
+    shown, rows = Displayed(activations.token_set), []
+    for place, (latent, _) in enumerate(chosen.latents):
+        top = top_examples(reservoirs, place, token_set=activations.token_set, settings=inputs.documents)
+        ranked = enumerate(example_rows(crosscoder, activations, latent, top, shown))
+        rows += [row | {"rank": rank} for rank, row in ranked]
+    return example_table(rows)
 
 
 def selection_record(

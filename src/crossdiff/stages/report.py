@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.io.tables import write_json
+from crossdiff.io.tables import read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import registry
 from crossdiff.stages.protocol import Stage, needs
@@ -68,13 +68,10 @@ def copy_products(pairs: tuple[str, ...], parents: Mapping[str, Path], draft: Pa
 
 
 def _split_annotations(source: Path, pairs: tuple[str, ...], draft: Path) -> None:
-    import json
-
-    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = read_jsonl(source)
     for pair in pairs:
-        own = [line for line in lines if json.loads(line)["pair"] == pair]
-        (draft / f"annotations.{pair}.jsonl").write_text(
-            "".join(f"{line}\n" for line in own), encoding="utf-8"
+        write_jsonl(
+            (row for row in rows if row["pair"] == pair), draft / f"annotations.{pair}.jsonl", ascii_only=True
         )
 
 

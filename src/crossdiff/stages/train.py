@@ -55,7 +55,7 @@ def fit_and_save(
     """
     from crossdiff.data.tokens import TokenSet
     from crossdiff.training.launch import fit_on_devices
-    from crossdiff.training.run_spec import RunFolder, TrainingRun
+    from crossdiff.training.trainer import RunFolder, TrainingRun
 
     folder = RunFolder(draft)
     origin = {

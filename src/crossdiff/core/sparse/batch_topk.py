@@ -13,8 +13,7 @@ from crossdiff.core.axes import ActiveValues, PerLatent
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.largest import largest_of
 from crossdiff.core.sparse.kernels import Kernels, Rows
-from crossdiff.core.sparse.parts import part
-from crossdiff.core.sparse.scratch import Scratch
+from crossdiff.core.sparse.parts import Scratch, part
 
 MARGIN = 0.07
 """Candidates are looked for above (1 - MARGIN) times the last batch's threshold."""

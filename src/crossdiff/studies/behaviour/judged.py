@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from crossdiff.annotation.api.client import KEY_VARIABLE
+from crossdiff.annotation.api.secret import KEY_VARIABLE
 from crossdiff.annotation.judging import JudgeSettings, expected_usd
 from crossdiff.annotation.settings import AnnotatorSettings, AnthropicCompatible, Claude, Transformers
 from crossdiff.stages.study import ExtraStep

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import Field
 
-from crossdiff.bench.report_work import N_BASE, Size, invented
-from crossdiff.bench.step import machine
 from crossdiff.report.export import browser
 from crossdiff.report.page import render
 from crossdiff.settings import Settings
+from experiments.bench.report_work import N_BASE, Size, invented
+from experiments.bench.step import machine
 
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",

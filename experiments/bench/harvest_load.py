@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from crossdiff.bench.contenders import Workload as StepWorkload
-from crossdiff.bench.contenders import sparse_step
-from crossdiff.bench.harvest_work import Workload, make_tokens
 from crossdiff.data.harvest.write import write_harvest
 from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.settings import CacheSource
 from crossdiff.io.environment import peak_memory_mb
+from experiments.bench.contenders import Workload as StepWorkload
+from experiments.bench.contenders import sparse_step
+from experiments.bench.harvest_work import Workload, make_tokens
 
 TOY = StepWorkload(d_model=96, n_latents=1024, k=24, batch=1024)
 """Sizes of conf/dictionary/toy.yaml, conf/sparsity/toy.yaml and conf/training/toy.yaml."""
@@ -52,7 +52,7 @@ def model_memory(folder: Path, *, d_model: int = 512) -> dict[str, float]:
     """
     work = _small_corpus(folder, d_model)
     work.prepare()
-    program = "import sys; from crossdiff.bench.harvest_load import child; child(*sys.argv[1:])"
+    program = "import sys; from experiments.bench.harvest_load import child; child(*sys.argv[1:])"
     found = {}
     for kind in ("harvest", "full"):
         command = [sys.executable, "-c", program, str(folder), str(d_model), kind]

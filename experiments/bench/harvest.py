@@ -18,10 +18,6 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from crossdiff.bench.harvest_load import model_memory, toy_loading
-from crossdiff.bench.harvest_work import Workload
-from crossdiff.bench.shard_io import io_rates
-from crossdiff.bench.step import machine
 from crossdiff.data.harvest.forward import PassCounts
 from crossdiff.data.harvest.write import quantised
 from crossdiff.data.settings import CacheSource
@@ -29,6 +25,10 @@ from crossdiff.io.environment import memory_at_rest_mb, peak_memory_mb
 from crossdiff.models.load import TruncatedModel
 from crossdiff.models.pair import Dtype
 from crossdiff.settings import Settings
+from experiments.bench.harvest_load import model_memory, toy_loading
+from experiments.bench.harvest_work import Workload
+from experiments.bench.shard_io import io_rates
+from experiments.bench.step import machine
 
 
 class HarvestBench(Settings):
@@ -170,7 +170,7 @@ def _memory(bench: HarvestBench, folder: Path) -> dict[str, float]:
         sizes = bench.model_copy(update={"n_tokens": times * bench.n_tokens})
         here = folder / f"{times}x"
         sizes.workload(here).prepare()
-        program = "import sys; from crossdiff.bench.harvest import child; child(*sys.argv[1:])"
+        program = "import sys; from experiments.bench.harvest import child; child(*sys.argv[1:])"
         command = [sys.executable, "-c", program, sizes.model_dump_json(), str(here)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peak, rest = map(float, done.stdout.strip().splitlines()[-1].split())

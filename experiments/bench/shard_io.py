@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from crossdiff.bench.harvest_work import make_tokens
 from crossdiff.data.harvest.write import CorpusShard, corpus_shards, layer_tensors, write_record
 from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.shard_files import write_shard
 from crossdiff.data.tokens import TokenSet
+from experiments.bench.harvest_work import make_tokens
 
 _CHUNK = 1 << 24
 _LAYER = 0

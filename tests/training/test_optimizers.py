@@ -1,6 +1,6 @@
 import pytest
 
-from crossdiff.training.schedules import learning_rate
+from crossdiff.training.optimizers import learning_rate
 from crossdiff.training.settings import TrainingSettings
 
 

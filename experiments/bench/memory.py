@@ -8,13 +8,13 @@ import sys
 
 import torch
 
-from crossdiff.bench.contenders import Workload, dense_step, sparse_step
 from crossdiff.io.environment import peak_memory_mb
+from experiments.bench.contenders import Workload, dense_step, sparse_step
 
 
 def peak_mb(kind: str, sizes: dict[str, int], *, steps: int = 3) -> float:
     """Peak MB of a fresh process that runs `steps` steps of `kind` (dense, step, step_bf16, step_torch)."""
-    program = "import sys; from crossdiff.bench.memory import child; child(*sys.argv[1:])"
+    program = "import sys; from experiments.bench.memory import child; child(*sys.argv[1:])"
     arguments = [kind, json.dumps(sizes), str(steps)]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True

@@ -16,12 +16,12 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from crossdiff.bench.contenders import Encode, Workload, dense_step, encoder_product, sparse_step
-from crossdiff.bench.memory import peak_mb
-from crossdiff.bench.roofline import Roofline, account
 from crossdiff.core.sparse.kernels import Backend, kernels
 from crossdiff.core.sparse.parts import collect, wait
 from crossdiff.settings import Settings
+from experiments.bench.contenders import Encode, Workload, dense_step, encoder_product, sparse_step
+from experiments.bench.memory import peak_mb
+from experiments.bench.roofline import Roofline, account
 
 ENCODE: dict[str, Encode] = {"fp32": "float32", "bf16": "bfloat16"}
 

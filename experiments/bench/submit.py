@@ -19,8 +19,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from crossdiff.bench.step import machine
 from crossdiff.settings import Settings
+from experiments.bench.step import machine
 
 STUB = Path(__file__).resolve().parents[3] / "slurm" / "stub"
 SMALL = ("dispatch.gpus=0", "dispatch.cpus=1", "dispatch.memory_gb=1")
