@@ -56,7 +56,6 @@ def run(
     from crossdiff.core.example_reservoirs import CodeHistogram
     from crossdiff.core.latent_scaling import in_dtype
     from crossdiff.data.direction_logits import direction_logits
-    from crossdiff.data.example_table import Displayed, background_table
     from crossdiff.stages.activations import open_activations, open_crosscoder
 
     settings = inputs.documents
@@ -71,14 +70,10 @@ def run(
         crosscoder, activations, chosen, histogram, inputs=inputs, progress=runtime.progress
     )
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
-    shown = Displayed(activations.token_set)
     tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     write_table(tops, draft / "top_documents.parquet", version=TABLE_VERSION, kind="top_documents")
-    background = background_table(
-        activations, shown, n_documents=settings.n_background, window=settings.window
-    )
+    _write_background(activations, settings, draft)
     write_table(examples, draft / "examples.parquet", version=TABLE_VERSION, kind="examples")
-    write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
     diagnostics = read_json(parents["scale"] / "diagnostics.json")
     record = selection_record(inputs.pair, chosen, diagnostics, n_near_duplicates=n_refused)
     latents = [entry["latent"] for entry in record["latents"]]
@@ -87,6 +82,17 @@ def run(
         entry |= {"histogram": histogram.of(place), "logits": logits[place]}
     write_json({**record, "notices": notices}, draft / "selection.json")
     return {**record["n_latents"], "n_examples": len(examples), "sentence": record["sentence"]}
+
+
+def _write_background(activations: PairedActivations, settings: DocumentsSettings, draft: Path) -> None:
+    """Random documents, which annotators compare a latent's documents with."""
+    from crossdiff.data.example_table import Displayed, background_table
+
+    shown = Displayed(activations.token_set)
+    background = background_table(
+        activations, shown, n_documents=settings.n_background, window=settings.window
+    )
+    write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
 
 
 def fill_reservoirs(
