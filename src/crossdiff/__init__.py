@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from crossdiff.core.latent_scaling import latent_scaling
     from crossdiff.io.interop import load_dictionary_learning
     from crossdiff.statistics.deltas import category_deltas
+    from crossdiff.statistics.ensemble import ensemble_deltas
 
-__all__ = ["Crosscoder", "category_deltas", "decoder_norms", "latent_scaling", "load_dictionary_learning"]
+__all__ = [
+    "Crosscoder",
+    "category_deltas",
+    "decoder_norms",
+    "ensemble_deltas",
+    "latent_scaling",
+    "load_dictionary_learning",
+]
 
 _HOMES = {
     "Crosscoder": "crossdiff.core.crosscoder",
     "category_deltas": "crossdiff.statistics.deltas",
     "decoder_norms": "crossdiff.core.decoder_norms",
+    "ensemble_deltas": "crossdiff.statistics.ensemble",
     "latent_scaling": "crossdiff.core.latent_scaling",
     "load_dictionary_learning": "crossdiff.io.interop",
 }

@@ -37,7 +37,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
 
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TokenSet, "token_strings", lambda self, ids: [f"w{int(i)}" for i in ids])
+    for name in ("token_strings", "text_strings"):
+        monkeypatch.setattr(TokenSet, name, lambda self, ids: [f"w{int(i)}" for i in ids])
 
 
 def scaled(built: Artifacts, selection: SelectionSettings, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crossdiff.models.checkpoint import load_config, quiet
-from crossdiff.models.hooks import _is_tower, decoder_blocks
-from crossdiff.models.hub import hub
-from crossdiff.models.pair import ModelSettings, is_folder
-from crossdiff.models.weights import INDEX
+from crossdiff.models.hooks import decoder_blocks, is_tower
+from crossdiff.models.pair import ModelSettings
+from crossdiff.models.weights import Checkpoint
 
-SINGLE = "model.safetensors"
 HEADS = ("lm_head.weight", "embed_out.weight", "head.weight")
 """Ends of the names that an unembedding goes by; tied models have the embedding alone."""
 PROJECTION = "project_out"
@@ -76,7 +73,8 @@ def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Une
     text = config.get_text_config(decoder=True)
     blocks = decoder_blocks(body, text.num_hidden_layers)
     parent = next(part for part in body.modules() if any(child is blocks for child in part.children()))
-    files = _weight_files(model, path)
+    checkpoint = Checkpoint.find(model, path, config=config)
+    files = checkpoint.locate(lambda name: not IN_BLOCK.search(name) and not is_tower(name))
     embedding = next(name for name, part in body.named_modules() if part is body.get_input_embeddings())
     is_tied = any(getattr(part, "tie_word_embeddings", True) for part in (config, text))
     names = (*HEADS, f"{embedding.rpartition('.')[2]}.weight") if is_tied else HEADS
@@ -156,33 +154,3 @@ def _named(files: dict[str, Path], endings: tuple[str, ...], path: str) -> str:
             if name == ending or name.endswith(f".{ending}"):
                 return name
     raise ValueError(f"{path} has no weight named {' or '.join(endings)}, so its logits cannot be read")
-
-
-def _weight_files(model: ModelSettings, path: str) -> dict[str, Path]:
-    """Weight name -> file, of a folder or of a hub model whose needed files are fetched."""
-    from safetensors import safe_open
-
-    single, index = _file(model, path, SINGLE), _file(model, path, INDEX)
-    if single is not None:
-        with safe_open(str(single), framework="pt") as handle:
-            return dict.fromkeys(handle.keys(), single)
-    if index is None:
-        raise ValueError(f"{path} holds neither {SINGLE} nor {INDEX}, so its logits cannot be read")
-    mapped = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    wanted = {name for name in mapped if not IN_BLOCK.search(name) and not _is_tower(name)}
-    found = {name: _file(model, path, mapped[name]) for name in wanted}
-    return {name: file for name, file in found.items() if file is not None}
-
-
-def _file(model: ModelSettings, path: str, name: str) -> Path | None:
-    if is_folder(path):
-        file = Path(path).expanduser() / name
-        return file if file.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    with hub(f"model {model.path}", way_out="its logits are left out of the report"):
-        try:
-            return Path(hf_hub_download(path, name, revision=model.revision))
-        except EntryNotFoundError:
-            return None

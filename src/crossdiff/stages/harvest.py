@@ -17,7 +17,7 @@ from crossdiff.stages.protocol import Shards, Stage, needs
 if TYPE_CHECKING:
     from crossdiff.data.harvest.job import HarvestJob
 
-VERSION = 2
+VERSION = 3
 
 
 class HarvestInputs(Settings):

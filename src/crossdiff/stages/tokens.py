@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from crossdiff.data.corpus import CorpusSettings, as_mixture
 from crossdiff.models.pair import ModelSettings, resolve
-from crossdiff.models.tokenizers import load_tokenizer
+from crossdiff.models.tokenizers import load_model_tokenizer
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 
@@ -37,9 +37,7 @@ def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime:
 
     organism = parents.get("organism")
     model = inputs.tokenizer
-    tokenizer = load_tokenizer(
-        resolve(model, organism), revision=model.revision, trust_remote_code=model.trust_remote_code
-    )
+    tokenizer = load_model_tokenizer(model, resolve(model, organism))
     identity = hashlib.sha256(json.dumps(inputs.identity(), sort_keys=True).encode()).hexdigest()
     tokens = build_token_set(
         as_mixture(inputs.corpus),

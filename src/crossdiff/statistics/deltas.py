@@ -45,7 +45,7 @@ def category_deltas(
     import pandas as pd
 
     sides = Side(reference), Side(treatment)
-    rows = _rows(sides, taxonomy)
+    rows = table_rows({label for side in sides for label in side.labels}, taxonomy)
     table = _Tables.build(sides, rows, draws=draws, generator=np.random.default_rng([seed, 5]))
     frame = pd.DataFrame([table.row(index) for index in range(len(rows))], columns=list(COLUMNS))
     family = (frame.level == "category") & ~frame.name.isin(RESERVED)
@@ -63,8 +63,8 @@ class Row(NamedTuple):
     members: tuple[str, ...]
 
 
-def _rows(sides: tuple[Side, Side], taxonomy: Taxonomy | None) -> list[Row]:
-    labels = {label for side in sides for label in side.labels}
+def table_rows(labels: set[str], taxonomy: Taxonomy | None) -> list[Row]:
+    """Classes, then categories, of the table that holds these labels; ValueError for strange ones."""
     if any(not isinstance(label, str) or not label for label in labels):
         raise ValueError(
             "category_deltas got an empty or missing label; leave unanswered latents out and list them beside"
