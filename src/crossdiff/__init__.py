@@ -6,6 +6,7 @@ The names below are imported on first use, so that `import crossdiff` costs noth
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from crossdiff import moved
@@ -42,6 +43,8 @@ moved.install()
 
 def __getattr__(name: str) -> Any:
     """Import a public name from the module it lives in."""
+    if name == "__version__":
+        return importlib.metadata.version("crossdiff")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossdiff' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOMES[name]), name)
