@@ -15,16 +15,12 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
-<<<<<<< HEAD
 if TYPE_CHECKING:
     from crossdiff.annotation import annotators
     from crossdiff.annotation.blinding import Candidate
     from crossdiff.annotation.subjects import Document, Subject
 
-VERSION = 3
-=======
 VERSION = 4
->>>>>>> main
 N_SWAPPED = 10
 EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
 OTHER_LIMIT = 0.10

@@ -13,30 +13,16 @@ from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-<<<<<<< HEAD
-from crossdiff.statistics.labels import Side
 from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.taxonomy.scheme import RESERVED, load_taxonomy
-=======
-from crossdiff.statistics.deltas import Labels, category_deltas
-from crossdiff.statistics.multiverse import Choice, multiverse
-from crossdiff.statistics.recovery import recovery
-from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.statistics.significance import power_line
-from crossdiff.statistics.verdict import LEVEL, claims, refusal_bounds, verdict
 from crossdiff.taxonomy.scheme import load_taxonomy
->>>>>>> main
 
 if TYPE_CHECKING:
     import pandas as pd
 
-<<<<<<< HEAD
+    from crossdiff.statistics.deltas import Labels
     from crossdiff.statistics.multiverse import Choice
 
-VERSION = 5
-=======
 VERSION = 6
->>>>>>> main
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
@@ -144,7 +130,7 @@ def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[str]:
     """How many changes beyond chance are also beyond what another seed makes; nothing without a null."""
-    from crossdiff.statistics.verdict import LEVEL
+    from crossdiff.statistics.verdict import LEVEL, claims
 
     if null is None:
         return []
@@ -199,6 +185,8 @@ def latents_below(scale: Path | None) -> dict[str, set[int]]:
 
 def pair_answers(rows: Sequence[Mapping[str, Any]], pair: str, *, scale: Path | None) -> PairAnswers:
     """The exclusive latents of a pair: answered ones as labels, the others counted by state."""
+    from crossdiff.statistics.deltas import Labels
+
     mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE]
     answered = [row for row in mine if row["state"] in ANSWERED]
     side = Labels([row["category"] for row in answered])
@@ -217,9 +205,8 @@ def _n_exclusive(scale: Path | None, *, default: int) -> int:
 def _comparison(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, deltas: pd.DataFrame
 ) -> dict[str, Any]:
-    from crossdiff.statistics.power import power_line
-    from crossdiff.statistics.refusals import refusal_bounds
-    from crossdiff.statistics.verdict import verdict
+    from crossdiff.statistics.significance import power_line
+    from crossdiff.statistics.verdict import refusal_bounds, verdict
 
     both = (reference, treatment)
     notes = [

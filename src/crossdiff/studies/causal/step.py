@@ -17,8 +17,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import code_norm
 from crossdiff.core.exclusive_call import exclusive_latents
 from crossdiff.core.streaming import mix
-from crossdiff.data.paired_activations import PairedActivations
-from crossdiff.data.settings import MaskSettings
+from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_table, write_json
 from crossdiff.models.causal import CausalModel, load_causal
