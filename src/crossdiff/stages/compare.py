@@ -6,34 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.compared_pairs import (
-    ROLE,
-    PairAnswers,
-    member_notes,
-    members_record,
-    pair_answers,
-    typical_spread,
-)
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.statistics.deltas import category_deltas
-from crossdiff.statistics.dispersion import power_over_seeds
-from crossdiff.statistics.ensemble import ensemble_deltas
-from crossdiff.statistics.multiverse import Choice, multiverse
-from crossdiff.statistics.recovery import recovery
 from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.statistics.significance import power_line
-from crossdiff.statistics.verdict import LEVEL, claims, refusal_bounds, verdict
 from crossdiff.taxonomy.scheme import Taxonomy, load_taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from crossdiff.stages.compared_pairs import PairAnswers
+    from crossdiff.statistics.multiverse import Choice
 
 VERSION = 6
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
@@ -71,6 +58,11 @@ class CompareInputs(Settings):
 
 def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write deltas.csv and comparison.json."""
+    import numpy as np
+
+    from crossdiff.stages.compared_pairs import member_notes, pair_answers
+    from crossdiff.statistics.multiverse import multiverse
+
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
     reference, treatment = (
@@ -100,6 +92,9 @@ def _deltas(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, taxonomy: Taxonomy
 ) -> pd.DataFrame:
     """Of single crosscoders, or of all members of both pairs."""
+    from crossdiff.statistics.deltas import category_deltas
+    from crossdiff.statistics.ensemble import ensemble_deltas
+
     settings: dict[str, Any] = {"taxonomy": taxonomy, "draws": inputs.draws, "seed": inputs.seed}
     if inputs.members:
         runs = ([run.labels for run in answers.runs.values()] for answers in (reference, treatment))
@@ -146,6 +141,8 @@ def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[str]:
     """How many changes beyond chance are also beyond what another seed makes; nothing without a null."""
+    from crossdiff.statistics.verdict import LEVEL, claims
+
     if null is None:
         return []
     claimed = claims(deltas)
@@ -162,6 +159,8 @@ def choices(
     inputs: CompareInputs, parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
 ) -> list[Choice]:
     """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first."""
+    from crossdiff.statistics.multiverse import Choice
+
     path = parents["annotate"] / "variants.jsonl"
     labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
     for row in read_jsonl(path) if path.is_file() else ():
@@ -183,6 +182,8 @@ def _labels(
     threshold: str,
 ) -> list[str]:
     """Of the latents of all members of a pair that pass the threshold; all, where it is the headline's."""
+    from crossdiff.stages.compared_pairs import ROLE
+
     latents = {name: kept[name].get(threshold) for name in members}
     return [
         row["category"]
@@ -210,6 +211,9 @@ def latents_below(scale: Path | None) -> dict[str, set[int]]:
 def _comparison(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, deltas: pd.DataFrame
 ) -> dict[str, Any]:
+    from crossdiff.stages.compared_pairs import members_record
+    from crossdiff.statistics.verdict import refusal_bounds, verdict
+
     both = (reference, treatment)
     notes = [
         f"{answers.pair} has no labelled exclusive latent: no share and no change can be computed"
@@ -237,6 +241,10 @@ def _comparison(
 
 def _power(n_reference: int, n_treatment: int, deltas: pd.DataFrame) -> dict[str, Any]:
     """Of Fisher's test, or of the interval over seeds where their spread was measured."""
+    from crossdiff.stages.compared_pairs import typical_spread
+    from crossdiff.statistics.dispersion import power_over_seeds
+    from crossdiff.statistics.significance import power_line
+
     spread = typical_spread(deltas)
     if spread is None:
         return power_line(n_reference=n_reference, n_treatment=n_treatment)
@@ -256,6 +264,8 @@ def _against_truth(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, organism: Path | None
 ) -> dict[str, Any]:
     """The planted truth joined after assignment; without an organism the recovered list has no groups."""
+    from crossdiff.statistics.recovery import recovery
+
     if organism is None or not (organism / "planted.json").is_file():
         return {"recovered": None, "planted": None, "spearman": None, "groups": None}
     planted = read_json(organism / "planted.json")["categories"]
