@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crossdiff.data.corpus import FilesSource, HubSource, OrganismSource, Source, expand
+from crossdiff.data.corpus import (
+    FilesSource,
+    HubSource,
+    OrganismSource,
+    Source,
+    expand,
+    kind_of,
+    opened,
+)
 from crossdiff.data.hub_stream import hub_rows
+from crossdiff.models.chat import Message
 
-Message = dict[str, str]
 _COLUMNS = ("text", "messages", "conversation", "conversations", "input_ids")
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 
@@ -29,10 +39,13 @@ class Record:
     """File and line, or data set and row, for messages."""
     id: str
     content: str | list[Message] | list[int]
+    tools: list[Any] | None = None
+    """Tools that the template of a chat lists."""
 
     def digest(self) -> bytes:
         """16 bytes that equal those of another record exactly when the contents are equal."""
-        text = self.content if isinstance(self.content, str) else json.dumps(self.content, sort_keys=True)
+        content = self.content if self.tools is None else [self.content, self.tools]
+        text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
@@ -59,13 +72,18 @@ def _skip(items: Iterator[Record | BadRecord], start: int) -> Iterator[Record | 
 
 def _file_records(source: FilesSource) -> Iterator[Record | BadRecord]:
     for path in expand(source.paths):
-        match path.suffix:
-            case ".txt":
-                yield from _txt_records(path, source.txt)
-            case ".jsonl":
-                yield from _jsonl_records(path, source)
-            case ".parquet":
-                yield from _parquet_records(path, source)
+        try:
+            match kind_of(path):
+                case ".txt":
+                    yield from _txt_records(path, source.txt)
+                case ".json" if (rows := _whole_json(path)) is not None:
+                    yield from _row_records(path, rows, source)
+                case ".jsonl" | ".json":
+                    yield from _jsonl_records(path, source)
+                case ".parquet":
+                    yield from _parquet_records(path, source)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            yield BadRecord(f"{path} is no whole compressed file ({error}); {_WAY_OUT}")
 
 
 def _txt_records(path: Path, unit: Literal["file", "paragraph", "line"]) -> Iterator[Record | BadRecord]:
@@ -102,6 +120,28 @@ def _jsonl_records(path: Path, source: FilesSource) -> Iterator[Record | BadReco
             yield row
 
 
+def _whole_json(path: Path) -> list[Any] | None:
+    """Rows of a .json file that is one value (an array, or one object over several lines); None for lines."""
+    with opened(path) as handle:
+        text = handle.read().decode("utf-8-sig", "surrogateescape")
+    first = text.lstrip()[:1]
+    if first != "[" and (
+        first != "{" or not isinstance(_parsed(text.lstrip().split("\n", 1)[0], ""), BadRecord)
+    ):
+        return None
+    value = _parsed(text, str(path))
+    return value if isinstance(value, list) else [value]
+
+
+def _row_records(path: Path, rows: list[Any], source: FilesSource) -> Iterator[Record | BadRecord]:
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, BadRecord):
+            yield row
+            continue
+        name = f"{path.name}:{number}"
+        yield _record(row, f"{path}:{number}", name, column=source.column, id_column=source.id_column)
+
+
 def _parsed(line: str, place: str) -> Any:
     """The value of a line of JSON, or what is wrong with it."""
     try:
@@ -118,12 +158,17 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
 
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+        file = pq.ParquetFile(path)
+        wanted = {*_COLUMNS, *_BESIDE, source.column, source.id_column}
+        read = [name for name in file.schema_arrow.names if name in wanted]  # others may not be readable
+        if not wanted.difference({*_BESIDE, source.id_column}).intersection(read):
+            read = None
+        for batch in file.iter_batches(batch_size=1024, columns=read):
             for row in batch.to_pylist():
                 place, name = f"{path}:{number}", f"{path.name}:{number}"
                 yield _record(row, place, name, column=source.column, id_column=source.id_column)
                 number += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         yield BadRecord(f"{path} is no readable parquet file from row {number} on ({error}); {_WAY_OUT}")
@@ -139,7 +184,7 @@ _WAY_OUT = "mend it, or count and skip such lines with corpus.skip_bad=true"
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str | BadRecord]]:
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         for number, raw in enumerate(handle, start=1):
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -155,7 +200,9 @@ def _record(
         return BadRecord(
             f"{place} holds {type(row).__name__}, a document is an object with text or messages; {_WAY_OUT}"
         )
-    key = column or next((name for name in _COLUMNS if row.get(name) is not None), None)
+    filled = (name for name in _COLUMNS if row.get(name) not in (None, "", []))
+    present = (name for name in _COLUMNS if row.get(name) is not None)
+    key = column or next(filled, next(present, None))
     empty = [name for name in ([column] if column else _COLUMNS) if name in row]
     if empty and (key is None or row[key] is None):
         return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {_WAY_OUT}")
@@ -164,13 +211,18 @@ def _record(
         return BadRecord(
             f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"
         )
-    content = _content(row[key])
-    if content is None:
-        return BadRecord(
-            f"{place} has a {key!r} that is neither text, messages (role, content) nor ids; {_WAY_OUT}"
-        )
+    content = _content(row[key], is_chat=key in _CHATS or bool(column))
+    if isinstance(content, BadRecord):
+        return BadRecord(f"{place}: {key}{content}; {_WAY_OUT}")
+    if content and isinstance(content, list) and isinstance(content[0], int):
+        content = _attended(content, row.get("attention_mask"))
+        if content is None:
+            return BadRecord(f"{place} has an attention_mask of another length than {key}; {_WAY_OUT}")
     named = row.get(id_column) if id_column else None
-    record = Record(place, fallback if named is None else str(named), content)
+    is_messages = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
+    tools = _from_json(row.get("tools")) if is_messages else None
+    tools = tools if isinstance(tools, list) and tools else None
+    record = Record(place, fallback if named is None else str(named), content, tools)  # type: ignore[arg-type]
     if not _is_unicode(record):
         return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {_WAY_OUT}")
     return record
@@ -182,7 +234,7 @@ def _is_unicode(record: Record) -> bool:
     texts = (
         [content]
         if isinstance(content, str)
-        else [text for m in content if isinstance(m, dict) for text in m.values()]
+        else [json.dumps(m, ensure_ascii=False, default=str) for m in content if isinstance(m, dict)]
     )
     try:
         "".join([record.id, *texts]).encode()
@@ -191,21 +243,65 @@ def _is_unicode(record: Record) -> bool:
     return True
 
 
-def _content(value: Any) -> str | list[Message] | list[int] | None:
+_CHATS = ("messages", "conversation", "conversations")
+_BESIDE = ("attention_mask", "tools")
+
+
+def _from_json(value: Any) -> Any:
+    """The list that a string spells in JSON; any other value as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    parsed = _parsed(value, "")
+    return value if isinstance(parsed, BadRecord) else parsed
+
+
+def _attended(ids: list[int], mask: Any) -> list[int] | None:
+    """The ids that are no padding; None where the mask does not belong to them."""
+    if mask is None:
+        return ids
+    if not isinstance(mask, list) or len(mask) != len(ids):
+        return None
+    return [token for token, is_real in zip(ids, mask, strict=True) if is_real]
+
+
+def _content(value: Any, *, is_chat: bool) -> str | list[Message] | list[int] | BadRecord:
+    """Text, messages or ids; a `BadRecord` says what is wrong, to be put behind the column's name."""
+    spelled = _from_json(value) if is_chat else value
+    if isinstance(spelled, list) and spelled and all(isinstance(item, dict) for item in spelled):
+        value = spelled
     if isinstance(value, str):
         return value
-    if not isinstance(value, list) or not value:
-        return None
+    if not isinstance(value, list):
+        return BadRecord(f" is {type(value).__name__}, neither text, messages (role, content) nor ids")
+    if not value:
+        return BadRecord(" is an empty list, neither text, messages (role, content) nor ids")
     if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
         return value
-    messages = [_message(item) for item in value]
-    return None if None in messages else [message for message in messages if message is not None]
+    messages = []
+    for number, item in enumerate(value):
+        message = _message(item)
+        if isinstance(message, str):
+            return BadRecord(f"[{number}]{message}, neither text, messages (role, content) nor ids")
+        messages.append(message)
+    return messages
 
 
-def _message(item: Any) -> Message | None:
+def _message(item: Any) -> Message | str:
+    """One message as the template is given it, with all of its fields that are not null; or what is wrong."""
     if not isinstance(item, dict):
-        return None
+        return f" is {type(item).__name__}"
     role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-    if not isinstance(role, str) or not isinstance(content, str):
-        return None
-    return {"role": _ROLES.get(role, role), "content": content}
+    if not isinstance(role, str):
+        return f".role is {type(role).__name__}"
+    other = {k: v for k, v in item.items() if v is not None and k not in ("role", "from", "content", "value")}
+    if content is None and not other:
+        return ".content is null"
+    if isinstance(content, list):
+        for place, part in enumerate(content):
+            if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+                kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+                return f".content[{place}] is {kind!r}, and only parts of text are read"
+        content = [{k: v for k, v in part.items() if v is not None} for part in content]
+    elif content is not None and not isinstance(content, str):
+        return f".content is {type(content).__name__}"
+    return {"role": _ROLES.get(role, role), "content": content, **other}
