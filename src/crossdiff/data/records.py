@@ -213,7 +213,7 @@ def _record(
         )
     content = _content(row[key], is_chat=key in _CHATS or bool(column))
     if isinstance(content, BadRecord):
-        return BadRecord(f"{place}: {key}{content}; {_WAY_OUT}")
+        return BadRecord(f"{place} cannot be read: {key}{content}; {_WAY_OUT}")
     if content and isinstance(content, list) and isinstance(content[0], int):
         content = _attended(content, row.get("attention_mask"))
         if content is None:
