@@ -19,6 +19,7 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.jackknife import intervals, ratios
 from crossdiff.core.latent_scaling import ScalingSums, betas
 from crossdiff.core.latent_table import BASE, ERROR, RECONSTRUCTION, TUNED
+from crossdiff.core.streaming import mix
 from crossdiff.settings import Settings
 from crossdiff.studies.planted.world import Planted, PlantedSettings
 
@@ -34,6 +35,10 @@ class CoverageBench(Settings):
     d_model: int = Field(default=48, ge=2)
     document_length: int = Field(default=32, ge=1)
     min_documents: int = Field(default=30, ge=1)
+    unequal: float = Field(default=1.0, ge=1)
+    """The longest document over the shortest; lengths in between are drawn log-uniformly."""
+    document_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of documents in which a latent can fire: low means bursts in few documents."""
     seed: int = 0
 
 
@@ -42,7 +47,7 @@ def main(overrides: list[str]) -> dict:
     bench = CoverageBench.model_validate(dict(item.split("=", 1) for item in overrides))
     planted = Planted(settings(bench), seed=bench.seed)
     crosscoder = oracle(planted)
-    samples = [sample(planted, crosscoder, number, bench.n_documents) for number in range(bench.n_samples)]
+    samples = [sample(planted, crosscoder, number, bench) for number in range(bench.n_samples)]
     products = gram(crosscoder.decoder)
     energy, overlap = (
         torch.stack([getattr(s, name) for s in samples]).sum(0) for name in ("energy", "overlap")
@@ -65,6 +70,7 @@ def settings(bench: CoverageBench) -> PlantedSettings:
         n_decoupled=n,
         frequencies=(0.05, 0.02),
         document_length=bench.document_length,
+        document_share=bench.document_share,
     )
 
 
@@ -83,11 +89,15 @@ def oracle(planted: Planted) -> Crosscoder:
     return found.requires_grad_(requires_grad=False)
 
 
-def sample(planted: Planted, crosscoder: Crosscoder, number: int, n_documents: int) -> ScalingSums:
-    """Sums over documents `number * n_documents` and on."""
+def sample(planted: Planted, crosscoder: Crosscoder, number: int, bench: CoverageBench) -> ScalingSums:
+    """Sums over documents `number * n_documents` and on, each cut to its length."""
     sums = ScalingSums(crosscoder.n_latents, 2)
-    for batch in planted.batches(first=number * n_documents, n_documents=n_documents, per_batch=128):
-        sums.add(crosscoder, batch.x, document=batch.document)
+    n = bench.n_documents
+    for batch in planted.batches(first=number * n, n_documents=n, per_batch=128):
+        place = torch.arange(len(batch.document)) % bench.document_length
+        drawn = mix(batch.document, salt=1).double() / 2**63
+        kept = place < bench.document_length * bench.unequal**-drawn
+        sums.add(crosscoder, batch.x[kept], document=batch.document[kept])
     return sums
 
 

@@ -69,6 +69,8 @@ Action = Literal[
 ]
 
 
+LONGEST_NAME = 100
+"""Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
 NEEDS_NO_PAIR = ("compare", "studies")
 """Actions on what lies in results folders, whatever it was made from."""
 
@@ -137,6 +139,11 @@ class Experiment(Settings):
                     f"name={name!r} names files inside the results, so it must be a word without '/'; "
                     "choose such a name (name=... of the run, model_pair.name=... of its pair), and "
                     "results_dir=... for another folder"
+                )
+            if name is not None and len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+                raise ValueError(
+                    f"name={name[:40]}... has {len(name)} characters and names files inside the results; "
+                    f"give a name of at most {LONGEST_NAME} bytes (name=..., model_pair.name=...)"
                 )
         return self
 

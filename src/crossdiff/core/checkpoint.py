@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -22,9 +22,6 @@ from safetensors.torch import load_file, save_file
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.files import file_sha256, follow_umask
-
-if TYPE_CHECKING:
-    from crossdiff.core.crosscoder import Crosscoder
 
 FORMAT, VERSION = "crossdiff.crosscoder", 1
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
@@ -39,15 +36,6 @@ class Content:
     d_model: int
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, crosscoder: Crosscoder) -> Content:
-        """The content of a crosscoder in memory."""
-        tensors = {
-            name: value.detach().to("cpu", torch.float32).contiguous()
-            for name, value in crosscoder.state_dict().items()
-        }
-        return cls(crosscoder.settings, crosscoder.n_models, crosscoder.d_model, tensors, crosscoder.metadata)
 
 
 def write(folder: Path, content: Content) -> None:

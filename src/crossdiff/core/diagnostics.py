@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 TWIN_COSINE = 0.9
 MIDDLE = (0.3, 0.6)
 """Where `delta_norm` of a pair that differs too little gathers (method.md section 5)."""
+LEAST_REACH = 5
+"""Sum of the learning rates times sqrt(d_model), over a direction's first norm: Adam moves a weight by about
+its rate at most, and by much less where gradients change sign."""
 LEAST_SHARED = 0.1
 """Share of alive latents in the shared bin below which a pair is too distant."""
 TEMPLATE_SHARE = 0.5
@@ -41,6 +45,7 @@ def diagnose(
     *,
     decoder: Directions,
     selection: SelectionSettings,
+    reach: float | None = None,
 ) -> dict[str, Any]:
     """All diagnostics as JSON-able values; null where something cannot be computed."""
     alive = ~scaled.dead.cpu()
@@ -64,7 +69,7 @@ def diagnose(
             "counts": _unit_histogram(delta_norm, bins=50),
         },
         "log10_density": {"edges": DENSITY_BINS, "counts": _density_histogram(density)},
-        "signature": signature(delta_norm),
+        "signature": signature(delta_norm, reach=reach),
         "twins": twins(table, decoder),
         **shrinkage_and_decoupling(table, selection),
         "template": template_energy(table, scaled),
@@ -72,10 +77,12 @@ def diagnose(
     }
 
 
-def signature(delta_norm: Float64[Tensor, " alive"]) -> dict[str, Any]:
+def signature(delta_norm: Float64[Tensor, " alive"], *, reach: float | None = None) -> dict[str, Any]:
     """How far apart the pair is, from its alive latents, with a sentence where that is a failure.
 
-    Too similar: no alive latent in the outer bins and at least half of them in `MIDDLE`.
+    Too similar: no alive latent in the outer bins and at least half of them in `MIDDLE`. All latents start
+    there, so that a training too short to leave it says nothing: `reach` is how often its steps, all in one
+    direction, could carry a decoder direction over the norm it started with (None: unknown).
     Too distant: under `LEAST_SHARED` of them in the shared bin.
     """
     if len(delta_norm) == 0:
@@ -87,11 +94,14 @@ def signature(delta_norm: Float64[Tensor, " alive"]) -> dict[str, Any]:
     outer, middle = below + above, middle_share(delta_norm)
     shared = float(in_bin(delta_norm, "shared").double().mean())
     figures = {"outer_count": outer, "middle_share": middle, "shared_share": shared}
-    if outer == 0 and middle >= 0.5:
+    stuck = outer == 0 and middle >= 0.5
+    if stuck and reach is not None and reach < LEAST_REACH:
+        return {"verdict": "trained_too_short", "sentence": _too_short(reach), **figures}
+    if stuck:
         sentence = (
             f"This pair is too similar: no alive latent has delta_norm below {_LOW} or above {_HIGH}, and "
             f"{middle:.0%} lie in {MIDDLE[0]}-{MIDDLE[1]}, so norms cannot say which model a latent "
-            "belongs to. Diff both models against a shared base instead."
+            "belongs to. If both come from one earlier base, diff each against that instead."
         )
         return {"verdict": "too_similar", "sentence": sentence, **figures}
     if shared < LEAST_SHARED:
@@ -102,6 +112,15 @@ def signature(delta_norm: Float64[Tensor, " alive"]) -> dict[str, Any]:
         )
         return {"verdict": "too_distant", "sentence": sentence, **figures}
     return {"verdict": "ordinary", "sentence": None, **figures}
+
+
+def _too_short(reach: float) -> str:
+    return (
+        f"This crosscoder was trained too short to tell the models apart: its steps could carry a decoder "
+        f"direction {reach:.2g} times the norm it started with, where {LEAST_REACH} are the least, so that "
+        "delta_norm of all latents still lies about one half. Raise training.n_steps (or training.n_tokens) "
+        f"about {max(2, math.ceil(2 * LEAST_REACH / reach))}-fold before judging how similar the pair is."
+    )
 
 
 def beyond_outer(delta_norm: Float64[Tensor, " alive"]) -> tuple[int, int]:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class LargestK(Settings):
-    """k latents per token, annealed linearly from `k_initial` to `k` over the first `anneal_steps` steps."""
+    """k latents per token, annealed linearly from `k_initial` to `k` over the first `anneal_steps` steps.
+
+    The annealed k is rounded to the nearest whole number, where some other trainers cut it off.
+    """
 
     k: int = Field(ge=1)
     k_initial: int | None = Field(default=None, ge=1)
@@ -77,7 +80,10 @@ class TopK(LargestK):
 
 
 class Penalised(Settings):
-    """A penalty whose weight grows linearly from 0 over the first `warmup_steps` steps."""
+    """A penalty that grows linearly over the first `warmup_steps` W steps.
+
+    Step s (from 0) has (s + 1) / W of it, one step ahead of trainers that have s / W.
+    """
 
     penalty: float = Field(ge=0)
     warmup_steps: int = Field(default=0, ge=0)

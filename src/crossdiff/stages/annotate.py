@@ -19,7 +19,7 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
-VERSION = 3
+VERSION = 4
 N_SWAPPED = 10
 EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
 OTHER_LIMIT = 0.10

@@ -15,20 +15,18 @@ from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.statistics.deltas import category_deltas
-from crossdiff.statistics.labels import Side
+from crossdiff.statistics.deltas import Labels, category_deltas
 from crossdiff.statistics.multiverse import Choice, multiverse
-from crossdiff.statistics.power import power_line
 from crossdiff.statistics.recovery import recovery
-from crossdiff.statistics.refusals import refusal_bounds
 from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.statistics.verdict import LEVEL, verdict
-from crossdiff.taxonomy.scheme import RESERVED, load_taxonomy
+from crossdiff.statistics.significance import power_line
+from crossdiff.statistics.verdict import LEVEL, claims, refusal_bounds, verdict
+from crossdiff.taxonomy.scheme import load_taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 5
+VERSION = 6
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
@@ -54,7 +52,7 @@ class PairAnswers:
     """What one pair brings to the comparison: its answered latents, and the unanswered by state."""
 
     pair: str
-    side: Side
+    side: Labels
     n_exclusive: int
     unanswered: dict[str, int]
 
@@ -133,12 +131,13 @@ def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[
     """How many changes beyond chance are also beyond what another seed makes; nothing without a null."""
     if null is None:
         return []
-    found = deltas[(deltas.q_value < LEVEL) & ~deltas.name.isin(RESERVED)]
-    beyond = int((found.p_seed_null < LEVEL).sum())
+    claimed = claims(deltas)
+    beyond = int((claimed.p_seed_null < LEVEL).sum())
     return [
-        f"Held against another seed: of {len(found)} classes and categories that change beyond chance, "
+        f"Held against another seed: of {len(claimed)} classes and categories that change beyond chance, "
         f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
-        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`)"
+        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`). "
+        "That null holds the noise of training a dictionary only: not that of corpus, models or annotator"
     ]
 
 
@@ -183,7 +182,7 @@ def pair_answers(rows: Sequence[Mapping[str, Any]], pair: str, *, scale: Path | 
     """The exclusive latents of a pair: answered ones as labels, the others counted by state."""
     mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE]
     answered = [row for row in mine if row["state"] in ANSWERED]
-    side = Side([row["category"] for row in answered])
+    side = Labels([row["category"] for row in answered])
     unanswered = Counter(row["state"] for row in mine if row["state"] not in ANSWERED)
     return PairAnswers(pair, side, _n_exclusive(scale, default=len(mine)), dict(sorted(unanswered.items())))
 

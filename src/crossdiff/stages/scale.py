@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -25,7 +26,7 @@ from crossdiff.stages.protocol import Stage, needs
 if TYPE_CHECKING:
     from crossdiff.training.source import ActivationSource
 
-VERSION = 2
+VERSION = 3
 TABLE_VERSION = 1
 
 
@@ -57,10 +58,35 @@ def write_scaled(
     scaled = Scaled.of(crosscoder.decoder, sums)
     calls = scaled.calls(selection)
     table = pair_table(scaled, calls)
-    found = diagnose(table, scaled, calls, decoder=crosscoder.decoder.detach(), selection=selection)
+    found = diagnose(
+        table,
+        scaled,
+        calls,
+        decoder=crosscoder.decoder.detach(),
+        selection=selection,
+        reach=training_reach(crosscoder),
+    )
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents")
     write_json(found, draft / "diagnostics.json")
     return summary(found)
+
+
+def training_reach(crosscoder: Crosscoder) -> float | None:
+    """How often its training could carry a direction over the norm it started with; None where not recorded.
+
+    Adam moves a weight by about its learning rate, so a direction by at most sqrt(d_model) of their sum.
+    """
+    from crossdiff.training.optimizers import learning_rate
+    from crossdiff.training.settings import TrainingSettings
+
+    recorded = (crosscoder.metadata.get("inputs") or {}).get("training")
+    if not recorded:
+        return None
+    known = {name: value for name, value in recorded.items() if name in TrainingSettings.model_fields}
+    settings = TrainingSettings(**known)
+    rates = math.fsum(learning_rate(settings, step) for step in range(settings.total_steps()))
+    start = crosscoder.settings.initial_norm / math.sqrt(crosscoder.n_models)
+    return rates * math.sqrt(crosscoder.d_model) / start
 
 
 def accumulate(

@@ -68,7 +68,8 @@ def _eight_bit(
 def learning_rate(settings: TrainingSettings, step: int) -> float:
     """Rate of optimizer step `step` (from 0): linear warm-up, flat, then linear or cosine decay towards 0.
 
-    Warm-up ends at half of a run that is too short for it.
+    Warm-up ends at half of a run that is too short for it. Its step s of W has (s + 1) / W of the rate,
+    one step ahead of trainers that have s / W and do not move at step 0.
     """
     n_steps = settings.total_steps()
     warmup = min(settings.warmup_steps, n_steps // 2)

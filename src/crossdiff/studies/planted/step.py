@@ -26,7 +26,7 @@ from crossdiff.training.settings import TrainingSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 2
+VERSION = 3
 
 
 class Contender(Settings):

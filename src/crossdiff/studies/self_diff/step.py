@@ -21,7 +21,7 @@ from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
 from crossdiff.studies.self_diff.self_pair import SelfPair
 
-VERSION = 2
+VERSION = 3
 
 
 class SelfDiffInputs(Settings):

@@ -21,7 +21,7 @@ from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
 from crossdiff.studies.several.many_models import exclusive_counts, model_table, shared_by_all_but
 
-VERSION = 2
+VERSION = 3
 TABLE_VERSION = 1
 
 
