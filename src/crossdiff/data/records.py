@@ -21,14 +21,19 @@ from crossdiff.data.corpus import (
     opened,
 )
 from crossdiff.data.hub_stream import hub_rows
+from crossdiff.data.row_content import (
+    BESIDE,
+    CHATS,
+    WAY_OUT,
+    BadRecord,
+    attended,
+    content_of,
+    from_json,
+    parsed,
+)
 from crossdiff.models.chat import Message
 
 _COLUMNS = ("text", "messages", "conversation", "conversations", "input_ids")
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-
-
-class BadRecord(ValueError):
-    """A line or row that cannot be used; names its place, the rule and the way out."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def _file_records(source: FilesSource) -> Iterator[Record | BadRecord]:
                 case ".parquet":
                     yield from _parquet_records(path, source)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            yield BadRecord(f"{path} is no whole compressed file ({error}); {_WAY_OUT}")
+            yield BadRecord(f"{path} is no whole compressed file ({error}); {WAY_OUT}")
 
 
 def _txt_records(path: Path, unit: Literal["file", "paragraph", "line"]) -> Iterator[Record | BadRecord]:
@@ -113,7 +118,7 @@ def _jsonl_records(path: Path, source: FilesSource) -> Iterator[Record | BadReco
         if isinstance(line, BadRecord):
             yield line
         elif line.strip():
-            row = _parsed(line, place)
+            row = parsed(line, place)
             if not isinstance(row, BadRecord):
                 name = f"{path.name}:{number}"
                 row = _record(row, place, name, column=source.column, id_column=source.id_column)
@@ -126,10 +131,10 @@ def _whole_json(path: Path) -> list[Any] | None:
         text = handle.read().decode("utf-8-sig", "surrogateescape")
     first = text.lstrip()[:1]
     if first != "[" and (
-        first != "{" or not isinstance(_parsed(text.lstrip().split("\n", 1)[0], ""), BadRecord)
+        first != "{" or not isinstance(parsed(text.lstrip().split("\n", 1)[0], ""), BadRecord)
     ):
         return None
-    value = _parsed(text, str(path))
+    value = parsed(text, str(path))
     return value if isinstance(value, list) else [value]
 
 
@@ -142,16 +147,6 @@ def _row_records(path: Path, rows: list[Any], source: FilesSource) -> Iterator[R
         yield _record(row, f"{path}:{number}", name, column=source.column, id_column=source.id_column)
 
 
-def _parsed(line: str, place: str) -> Any:
-    """The value of a line of JSON, or what is wrong with it."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return BadRecord(f"{place} is not JSON ({error.msg} at column {error.colno}); {_WAY_OUT}")
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists inside lists
-        return BadRecord(f"{place} is JSON that Python refuses ({error}); {_WAY_OUT}")
-
-
 def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -159,9 +154,9 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
     number = 0
     try:
         file = pq.ParquetFile(path)
-        wanted = {*_COLUMNS, *_BESIDE, source.column, source.id_column}
+        wanted = {*_COLUMNS, *BESIDE, source.column, source.id_column}
         read = [name for name in file.schema_arrow.names if name in wanted]  # others may not be readable
-        if not wanted.difference({*_BESIDE, source.id_column}).intersection(read):
+        if not wanted.difference({*BESIDE, source.id_column}).intersection(read):
             read = None
         for batch in file.iter_batches(batch_size=1024, columns=read):
             for row in batch.to_pylist():
@@ -171,7 +166,7 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        yield BadRecord(f"{path} is no readable parquet file from row {number} on ({error}); {_WAY_OUT}")
+        yield BadRecord(f"{path} is no readable parquet file from row {number} on ({error}); {WAY_OUT}")
 
 
 def _hub_records(source: HubSource, start: int) -> Iterator[Record | BadRecord]:
@@ -180,16 +175,13 @@ def _hub_records(source: HubSource, start: int) -> Iterator[Record | BadRecord]:
         yield _record(row, place, name, column=source.column, id_column=source.id_column)
 
 
-_WAY_OUT = "mend it, or count and skip such lines with corpus.skip_bad=true"
-
-
 def _lines(path: Path) -> Iterator[tuple[int, str | BadRecord]]:
     with opened(path) as handle:
         for number, raw in enumerate(handle, start=1):
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                message = f"{path}:{number} is not UTF-8 (byte {error.start}: {error.reason}); {_WAY_OUT}"
+                message = f"{path}:{number} is not UTF-8 (byte {error.start}: {error.reason}); {WAY_OUT}"
                 yield number, BadRecord(message)
 
 
@@ -198,33 +190,33 @@ def _record(
 ) -> Record | BadRecord:
     if not isinstance(row, dict):
         return BadRecord(
-            f"{place} holds {type(row).__name__}, a document is an object with text or messages; {_WAY_OUT}"
+            f"{place} holds {type(row).__name__}, a document is an object with text or messages; {WAY_OUT}"
         )
     filled = (name for name in _COLUMNS if row.get(name) not in (None, "", []))
     present = (name for name in _COLUMNS if row.get(name) is not None)
     key = column or next(filled, next(present, None))
     empty = [name for name in ([column] if column else _COLUMNS) if name in row]
     if empty and (key is None or row[key] is None):
-        return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {_WAY_OUT}")
+        return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {WAY_OUT}")
     if key is None or key not in row:
         wanted = column or ", ".join(_COLUMNS)
         return BadRecord(
             f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"
         )
-    content = _content(row[key], is_chat=key in _CHATS or bool(column))
+    content = content_of(row[key], is_chat=key in CHATS or bool(column))
     if isinstance(content, BadRecord):
-        return BadRecord(f"{place} cannot be read: {key}{content}; {_WAY_OUT}")
+        return BadRecord(f"{place} cannot be read: {key}{content}; {WAY_OUT}")
     if content and isinstance(content, list) and isinstance(content[0], int):
-        content = _attended(content, row.get("attention_mask"))
+        content = attended(content, row.get("attention_mask"))
         if content is None:
-            return BadRecord(f"{place} has an attention_mask of another length than {key}; {_WAY_OUT}")
+            return BadRecord(f"{place} has an attention_mask of another length than {key}; {WAY_OUT}")
     named = row.get(id_column) if id_column else None
     is_messages = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
-    tools = _from_json(row.get("tools")) if is_messages else None
+    tools = from_json(row.get("tools")) if is_messages else None
     tools = tools if isinstance(tools, list) and tools else None
     record = Record(place, fallback if named is None else str(named), content, tools)  # type: ignore[arg-type]
     if not _is_unicode(record):
-        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {_WAY_OUT}")
+        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {WAY_OUT}")
     return record
 
 
@@ -241,67 +233,3 @@ def _is_unicode(record: Record) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-_CHATS = ("messages", "conversation", "conversations")
-_BESIDE = ("attention_mask", "tools")
-
-
-def _from_json(value: Any) -> Any:
-    """The list that a string spells in JSON; any other value as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    parsed = _parsed(value, "")
-    return value if isinstance(parsed, BadRecord) else parsed
-
-
-def _attended(ids: list[int], mask: Any) -> list[int] | None:
-    """The ids that are no padding; None where the mask does not belong to them."""
-    if mask is None:
-        return ids
-    if not isinstance(mask, list) or len(mask) != len(ids):
-        return None
-    return [token for token, is_real in zip(ids, mask, strict=True) if is_real]
-
-
-def _content(value: Any, *, is_chat: bool) -> str | list[Message] | list[int] | BadRecord:
-    """Text, messages or ids; a `BadRecord` says what is wrong, to be put behind the column's name."""
-    spelled = _from_json(value) if is_chat else value
-    if isinstance(spelled, list) and spelled and all(isinstance(item, dict) for item in spelled):
-        value = spelled
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        return BadRecord(f" is {type(value).__name__}, neither text, messages (role, content) nor ids")
-    if not value:
-        return BadRecord(" is an empty list, neither text, messages (role, content) nor ids")
-    if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
-        return value
-    messages = []
-    for number, item in enumerate(value):
-        message = _message(item)
-        if isinstance(message, str):
-            return BadRecord(f"[{number}]{message}, neither text, messages (role, content) nor ids")
-        messages.append(message)
-    return messages
-
-
-def _message(item: Any) -> Message | str:
-    """One message as the template is given it, with all of its fields that are not null; or what is wrong."""
-    if not isinstance(item, dict):
-        return f" is {type(item).__name__}"
-    role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-    if not isinstance(role, str):
-        return f".role is {type(role).__name__}"
-    other = {k: v for k, v in item.items() if v is not None and k not in ("role", "from", "content", "value")}
-    if content is None and not other:
-        return ".content is null"
-    if isinstance(content, list):
-        for place, part in enumerate(content):
-            if not isinstance(part, dict) or not isinstance(part.get("text"), str):
-                kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-                return f".content[{place}] is {kind!r}, and only parts of text are read"
-        content = [{k: v for k, v in part.items() if v is not None} for part in content]
-    elif content is not None and not isinstance(content, str):
-        return f".content is {type(content).__name__}"
-    return {"role": _ROLES.get(role, role), "content": content, **other}

@@ -44,12 +44,13 @@ def pinned_date() -> Iterator[None]:
     """
     from transformers.utils import chat_template_utils
 
-    original = chat_template_utils.datetime
-    chat_template_utils.datetime = _Pinned  # type: ignore[assignment]
+    module: Any = chat_template_utils
+    original = module.datetime
+    module.datetime = _Pinned
     try:
         yield
     finally:
-        chat_template_utils.datetime = original
+        module.datetime = original
 
 
 class TemplateRefusal(ValueError):
@@ -116,7 +117,7 @@ def _leaves(messages: Sequence[Message]) -> Iterator[tuple[Path, str]]:
             value = message.get(key)
             if isinstance(value, str):
                 yield (number, key), value
-            elif _is_parts(value):
+            elif isinstance(value, list):
                 yield from (((number, key, i, "text"), part["text"]) for i, part in enumerate(value))
         for i, call in enumerate(message.get("tool_calls") or []):
             function = call.get("function") if isinstance(call, Mapping) else None
