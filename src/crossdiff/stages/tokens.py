@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crossdiff.data.build import build_token_set
 from crossdiff.data.corpus import CorpusSettings, as_mixture
 from crossdiff.io.progress import show_notices
 from crossdiff.models.pair import ModelSettings, resolve
@@ -35,6 +34,8 @@ class TokensInputs(Settings):
 
 def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write the token set; a draft left by a killed run is continued."""
+    from crossdiff.data.build import build_token_set
+
     organism = parents.get("organism")
     model = inputs.tokenizer
     tokenizer = load_model_tokenizer(model, resolve(model, organism))
