@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.statistics.deltas import category_deltas
-from crossdiff.statistics.power import power_line
+from crossdiff.statistics.significance import power_line
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 
 if TYPE_CHECKING:

@@ -24,18 +24,6 @@ def comparison(*q_values: float, totals: tuple[int, int] = (113, 92)) -> Compari
     return ComparisonSource("pt_it", "pt_simpo", pd.DataFrame(rows, columns=COLUMNS), {})
 
 
-def test_the_verdict_counts_what_survives_correction_and_leaves_out_other() -> None:
-    text = sentences.comparison_verdict(comparison(0.01, 0.2, 0.049))
-    assert text.startswith(
-        "2 of 3 categories and none of 1 classes changed beyond what 92 against 113 latents"
-    )
-
-
-def test_a_verdict_without_labels_claims_nothing() -> None:
-    text = sentences.comparison_verdict(comparison(0.01, totals=(113, 0)))
-    assert text == "No comparison is possible: pt_simpo has 0 labelled exclusive latents, pt_it has 113."
-
-
 def test_the_chart_says_how_many_intervals_chance_would_clear() -> None:
     lines = sentences.comparison_lines(comparison(0.01, 0.2, 0.049))
     assert lines[0].startswith("3 category intervals are clear of 0; by chance alone about 0.15 of 3")

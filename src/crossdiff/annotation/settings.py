@@ -122,7 +122,10 @@ class Transformers(Settings):
     """A local instruction model: `path` is a folder or a hub id.
 
     The category has the largest length-normalised log-likelihood, less that after a content-free prompt.
+    The key holds the content of a folder, not its path: a model that is trained further labels anew.
     """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
 
     path: str
     revision: str | None = None
@@ -130,6 +133,13 @@ class Transformers(Settings):
     n_examples: int = Field(default=6, ge=1)
     max_label_tokens: int = Field(default=12, ge=1)
     max_prompt_tokens: int = Field(default=3000, ge=64)
+
+    def identity(self) -> dict[str, Any]:
+        """The weights decide: `weights` is the fingerprint of the folder's files, or the hub id's name."""
+        from crossdiff.models.pair import ModelSettings, fingerprint
+
+        model = ModelSettings(name="annotator", path=self.path, revision=self.revision)
+        return {**super().identity(), "weights": fingerprint(model)}
 
 
 class Replay(Settings):

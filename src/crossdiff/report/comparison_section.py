@@ -22,7 +22,7 @@ def comparison_section(comparison: ComparisonSource, drawn: dict[str, Any]) -> d
     caption = (
         f"Bar: share of labelled exclusive latents in {comparison.treatment} over the share in "
         f"{comparison.reference}; whisker: 95 % interval. Right: change and counts, treatment : reference. "
-        "A hollow bar's interval holds no change at all."
+        "A solid bar: its interval and Fisher's test of its counts (5 %, one test) both exclude no change."
     )
     blocks = (
         _recovery(comparison),

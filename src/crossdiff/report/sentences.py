@@ -9,15 +9,15 @@ from typing import Any
 from crossdiff.report.caveats import no_interval
 from crossdiff.report.formatting import number, share
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
+from crossdiff.statistics import verdict
 from crossdiff.taxonomy.scheme import RESERVED
-
-LEVEL = 0.05
 
 
 def headline(sources: Sources) -> str:
     """The one sentence a reader takes away."""
     if sources.comparison is not None:
-        return comparison_verdict(sources.comparison)
+        names = {"reference": sources.comparison.reference, "treatment": sources.comparison.treatment}
+        return verdict.headline(sources.comparison.deltas, **names)
     parts = []
     for pair in sources.pairs.values():
         n_tuned, n_base = len(pair.exclusive("tuned")), len(pair.exclusive("base"))
@@ -27,29 +27,6 @@ def headline(sources: Sources) -> str:
             f"{n_base:,} to the base model only."
         )
     return " ".join(parts) or "This report holds no pair."
-
-
-def found(comparison: ComparisonSource, level: str) -> tuple[int, int]:
-    """How many rows of a level (class or category) change beyond chance after correction, and of how many."""
-    rows = [row for row in comparison.rows() if row.level == level and row.name not in RESERVED]
-    return sum(row.q_value < LEVEL for row in rows), len(rows)
-
-
-def comparison_verdict(comparison: ComparisonSource) -> str:
-    """`None of 30 categories changed beyond what 92 against 113 latents can show by chance.`"""
-    totals = [row.totals for row in comparison.rows()]
-    n_reference, n_treatment = max(totals, default=(0, 0))
-    if not (n_treatment and n_reference):
-        return (
-            f"No comparison is possible: {comparison.treatment} has "
-            f"{count(n_treatment, 'labelled exclusive latent')}, {comparison.reference} has {n_reference:,}."
-        )
-    n_found, n_categories = found(comparison, "category")
-    n_classes_found, n_classes = found(comparison, "class")
-    return (
-        f"{n_found or 'None'} of {n_categories} categories and {n_classes_found or 'none'} of {n_classes} "
-        f"classes changed beyond what {n_treatment} against {n_reference} latents can show by chance."
-    )
 
 
 def comparison_lines(comparison: ComparisonSource) -> list[str]:
@@ -64,7 +41,7 @@ def comparison_lines(comparison: ComparisonSource) -> list[str]:
     if known:
         lines.append(
             f"{count(clear, 'category interval is', 'category intervals are')} clear of 0; by chance alone "
-            f"about {LEVEL * len(known):.2g} of {len(known)} would be, hence the corrected q-values."
+            f"about {verdict.LEVEL * len(known):.2g} of {len(known)} would be, hence the corrected q-values."
         )
     for pair, states in (comparison.facts.get("unanswered") or {}).items():
         told = unanswered_text(states)

@@ -8,27 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.statistics.deltas import category_deltas
-from crossdiff.statistics.labels import Side
-from crossdiff.statistics.multiverse import Choice, multiverse
-from crossdiff.statistics.power import power_line
-from crossdiff.statistics.recovery import recovery
-from crossdiff.statistics.refusals import refusal_bounds
 from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.statistics.verdict import LEVEL, verdict
-from crossdiff.taxonomy.scheme import RESERVED, load_taxonomy
+from crossdiff.taxonomy.scheme import load_taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 5
+    from crossdiff.statistics.deltas import Labels
+    from crossdiff.statistics.multiverse import Choice
+
+VERSION = 6
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
@@ -54,13 +48,18 @@ class PairAnswers:
     """What one pair brings to the comparison: its answered latents, and the unanswered by state."""
 
     pair: str
-    side: Side
+    side: Labels
     n_exclusive: int
     unanswered: dict[str, int]
 
 
 def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write deltas.csv and comparison.json."""
+    import numpy as np
+
+    from crossdiff.statistics.deltas import category_deltas
+    from crossdiff.statistics.multiverse import multiverse
+
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
     reference, treatment = (
@@ -131,14 +130,17 @@ def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[str]:
     """How many changes beyond chance are also beyond what another seed makes; nothing without a null."""
+    from crossdiff.statistics.verdict import LEVEL, claims
+
     if null is None:
         return []
-    found = deltas[(deltas.q_value < LEVEL) & ~deltas.name.isin(RESERVED)]
-    beyond = int((found.p_seed_null < LEVEL).sum())
+    claimed = claims(deltas)
+    beyond = int((claimed.p_seed_null < LEVEL).sum())
     return [
-        f"Held against another seed: of {len(found)} classes and categories that change beyond chance, "
+        f"Held against another seed: of {len(claimed)} classes and categories that change beyond chance, "
         f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
-        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`)"
+        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`). "
+        "That null holds the noise of training a dictionary only: not that of corpus, models or annotator"
     ]
 
 
@@ -146,6 +148,8 @@ def choices(
     inputs: CompareInputs, parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
 ) -> list[Choice]:
     """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first."""
+    from crossdiff.statistics.multiverse import Choice
+
     path = parents["annotate"] / "variants.jsonl"
     labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
     for row in read_jsonl(path) if path.is_file() else ():
@@ -181,9 +185,11 @@ def latents_below(scale: Path | None) -> dict[str, set[int]]:
 
 def pair_answers(rows: Sequence[Mapping[str, Any]], pair: str, *, scale: Path | None) -> PairAnswers:
     """The exclusive latents of a pair: answered ones as labels, the others counted by state."""
+    from crossdiff.statistics.deltas import Labels
+
     mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE]
     answered = [row for row in mine if row["state"] in ANSWERED]
-    side = Side([row["category"] for row in answered])
+    side = Labels([row["category"] for row in answered])
     unanswered = Counter(row["state"] for row in mine if row["state"] not in ANSWERED)
     return PairAnswers(pair, side, _n_exclusive(scale, default=len(mine)), dict(sorted(unanswered.items())))
 
@@ -199,6 +205,9 @@ def _n_exclusive(scale: Path | None, *, default: int) -> int:
 def _comparison(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, deltas: pd.DataFrame
 ) -> dict[str, Any]:
+    from crossdiff.statistics.significance import power_line
+    from crossdiff.statistics.verdict import refusal_bounds, verdict
+
     both = (reference, treatment)
     notes = [
         f"{answers.pair} has no labelled exclusive latent: no share and no change can be computed"
@@ -237,6 +246,8 @@ def _against_truth(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, organism: Path | None
 ) -> dict[str, Any]:
     """The planted truth joined after assignment; without an organism the recovered list has no groups."""
+    from crossdiff.statistics.recovery import recovery
+
     if organism is None or not (organism / "planted.json").is_file():
         return {"recovered": None, "planted": None, "spearman": None, "groups": None}
     planted = read_json(organism / "planted.json")["categories"]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crossdiff.data.build import build_token_set
 from crossdiff.data.corpus import CorpusSettings, as_mixture
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.models.tokenizers import load_model_tokenizer
@@ -34,6 +33,8 @@ class TokensInputs(Settings):
 
 def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write the token set; a draft left by a killed run is continued."""
+    from crossdiff.data.build import build_token_set
+
     organism = parents.get("organism")
     model = inputs.tokenizer
     tokenizer = load_model_tokenizer(model, resolve(model, organism))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crossdiff.statistics.deltas import COLUMNS, Row, category_deltas, table_rows
+from crossdiff.statistics.deltas import COLUMNS, Labels, Row, category_deltas, table_rows
 from crossdiff.statistics.dispersion import (
     Contrasts,
     Dispersion,
@@ -19,7 +19,6 @@ from crossdiff.statistics.dispersion import (
     dispersion,
     spread_of,
 )
-from crossdiff.statistics.labels import Side
 from crossdiff.statistics.significance import benjamini_hochberg
 from crossdiff.taxonomy.scheme import RESERVED, Taxonomy
 
@@ -84,7 +83,7 @@ def _runs(labels: Sequence[Sequence[str]], side: str) -> list[list[str]]:
 def _counts(runs: Sequence[Sequence[str]], rows: Sequence[Row]) -> RunCounts:
     leaves = sorted({member for row in rows for member in row.members})
     sums = np.array([[leaf in row.members for leaf in leaves] for row in rows], dtype=float)
-    counts = np.array([Side(run).counts(leaves) for run in runs], dtype=float)
+    counts = np.array([Labels(run).counts(leaves) for run in runs], dtype=float)
     totals = np.array([len(run) for run in runs], dtype=float)
     return RunCounts(counts.reshape(len(runs), len(leaves)) @ sums.reshape(len(rows), len(leaves)).T, totals)
 

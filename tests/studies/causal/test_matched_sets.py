@@ -53,3 +53,25 @@ def test_a_pool_smaller_than_the_set_is_refused() -> None:
             torch.tensor([0, 1]), torch.tensor([2]), density=ones, energy=ones, n_draws=1,
             generator=torch.Generator(),
         )  # fmt: skip
+
+
+def test_a_tighter_tolerance_is_tried_for_as_long() -> None:
+    """One chosen latent of density 100: of 9 others only that of 101 is within 5 %, most within 20 %."""
+    density = torch.tensor([100.0, 85, 88, 90, 110, 112, 115, 118, 119, 101], dtype=torch.float64)
+    for tolerance, off in ((0.05, 0.01), (0.2, 0.19)):
+        made = matched_sets(
+            torch.tensor([0]), torch.arange(1, 10), density=density, energy=density, n_draws=20,
+            generator=torch.Generator().manual_seed(0), tolerance=tolerance,
+        )  # fmt: skip
+        assert float((made.density_ratio - 1).abs().max()) <= off + 1e-9
+
+
+def test_the_sums_are_held_against_the_tolerance_asked_for() -> None:
+    """Draws whose latents match one by one within 5 %, but whose sums can miss by 4 %: tries go on."""
+    chosen, pool = torch.arange(2), torch.arange(2, 12)
+    density = torch.tensor([100.0, 100, *[104.0] * 8, 101, 99.0], dtype=torch.float64)
+    made = matched_sets(
+        chosen, pool, density=density, energy=density, n_draws=10,
+        generator=torch.Generator().manual_seed(0), tolerance=0.045,
+    )  # fmt: skip
+    assert bool(made.within(0.045).all())

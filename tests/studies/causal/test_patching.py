@@ -10,7 +10,14 @@ import torch
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.studies.causal.patching import difference_directions, divergence, gap_closed, patches, sets_of
+from crossdiff.studies.causal.evaluation import gap_closed
+from crossdiff.studies.causal.patching import (
+    answer_places,
+    difference_directions,
+    divergence,
+    patches,
+    sets_of,
+)
 
 
 def two_latents() -> Crosscoder:
@@ -72,3 +79,22 @@ def test_the_interval_of_the_mean_is_that_of_resampled_documents() -> None:
     figures, _ = gap_closed(kl, torch.ones(400).double(), draws=2000, generator=generator)
     half = float(figures[1, 2] - figures[1, 1]) / 2
     assert half == pytest.approx(1.96 * float(kl[1].std()) / 20, rel=0.1)
+
+
+TEXT, BOS, TEMPLATE, SPECIAL = 0, 1, 2, 3
+
+
+def places(*kinds: int, first: int = 10) -> list[int]:
+    return answer_places(torch.tensor(kinds, dtype=torch.uint8), first=first).tolist()
+
+
+def test_the_last_message_of_a_chat_is_the_answer_and_its_places_predict_its_tokens() -> None:
+    chat = (BOS, TEMPLATE, TEMPLATE, TEXT, TEXT, TEMPLATE, TEMPLATE, TEXT, SPECIAL, TEXT, TEMPLATE)
+    assert places(*chat) == [6, 7, 8]  # predict tokens 7, 8, 9
+    assert places(*chat, first=2) == [6, 7]
+
+
+def test_text_and_chats_cut_before_the_answer_have_none() -> None:
+    assert places(BOS, TEXT, TEXT, TEXT) == []
+    assert places(BOS, TEMPLATE, TEXT, TEXT) == []
+    assert places(TEMPLATE, TEMPLATE) == []

@@ -15,12 +15,14 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.data.corpus import FilesCorpus
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.data.harvest.write import write_harvest
+from crossdiff.data.paired_activations import MaskSettings
 from crossdiff.data.tokens import TokenKind, TokenSet
 from crossdiff.io.tables import read_json, write_table
 from crossdiff.models.load import load_truncated
 from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.settings import Runtime
 from crossdiff.stages import tokens
+from crossdiff.stages.activations import open_activations
 from crossdiff.studies.causal.step import CausalInputs, run, spread
 from tests.model_folders import D_MODEL, save_model
 
@@ -134,6 +136,34 @@ def test_the_planted_latent_closes_the_whole_gap_and_beats_every_matched_draw(
         assert place["p_value"] == pytest.approx(1 / 21)
         assert place["margin_low"] > 0
     assert found["places"]["first answer tokens"]["n_tokens"] == 12 * 10
+
+
+def test_patch_energy_is_what_was_added_and_the_shrunk_patch_has_that_of_the_draws(
+    parents: dict[str, Path], tmp_path: Path
+) -> None:
+    """Independent: dense codes of the harvests and the directions in raw units."""
+    run(inputs(parents, n_documents=N_DOCUMENTS), parents, tmp_path, QUIET)
+    rows = pd.read_csv(tmp_path / "causal.csv").set_index(["where", "condition"]).loc["all tokens"]
+    assert rows.loc["base", "energy"] == 0
+    assert rows.loc["tuned", "energy"] == 1
+    assert rows.loc["exclusive", "energy"] == pytest.approx(1, abs=1e-4)  # x_tuned - x_base is its patch
+    draws = rows.loc[[f"random_{i}" for i in range(20)]]
+    assert rows.loc["exclusive_equal_energy", "energy"] == pytest.approx(draws["energy"].mean(), rel=1e-4)
+    assert rows.loc["exclusive_equal_energy", "closed"] < rows.loc["exclusive", "closed"]
+    crosscoder = Crosscoder.load(parents["train"] / "crosscoder")
+    activations = open_activations(parents, LAYER, MaskSettings(), device="cpu")
+    kept = activations.rows()
+    x = activations.read(kept).x
+    code = crosscoder.encode(x).detach()
+    raw = crosscoder.decoder.detach() / crosscoder.normaliser.scale[:, None]
+    added = code.square().sum(0) * (raw[:, 1] - raw[:, 0]).square().sum(1)
+    added[PLANTED] = 0
+    whole = (x[:, 1] - x[:, 0]).square().sum()
+    assert rows.loc["top_energy", "energy"] == pytest.approx(float(added.max() / whole), rel=1e-3)
+    place = read_json(tmp_path / "causal.json")["places"]["all tokens"]
+    assert place["energy_random_mean"] == pytest.approx(draws["energy"].mean())
+    assert place["closed_top_energy"] == pytest.approx(rows.loc["top_energy", "closed"])
+    assert place["beaten_at_equal_energy"] <= 20
 
 
 def test_without_exclusive_latents_it_ends_well_and_says_so(parents: dict[str, Path], tmp_path: Path) -> None:

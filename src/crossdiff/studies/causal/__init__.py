@@ -13,7 +13,8 @@ from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import between, told
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.studies.causal.step import WHERE, CausalInputs
+from crossdiff.studies.causal.evaluation import WHERE
+from crossdiff.studies.causal.step import CausalInputs
 from crossdiff.studies.counts import tile
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Causal(Study):
                 "scale": From("pairs", "scale", pair.name),
                 "organism": From("pairs", "organism", optional=True),
             }
-            n_tokens = (self.n_draws + 5) * self.n_documents * TOKENS_PER_DOCUMENT
+            n_tokens = (self.n_draws + 7) * self.n_documents * TOKENS_PER_DOCUMENT
             found[pair.name] = ExtraStep("causal", pair.name, inputs, parents, (pair.tuned,), n_tokens)
         return found
 
@@ -95,7 +96,9 @@ def _sentence(pair: str, record: Mapping[str, Any]) -> str:
         parts.append(
             f"{told(found['closed_exclusive'], '.0%')} of the gap at {where} (random sets "
             f"{told(found['closed_random_mean'], '.0%')} on average, {found['beaten']} of {found['n_draws']} "
-            f"beaten; all latents {told(found['closed_all'], '.0%')})"
+            f"beaten; shrunk to their patch energy {told(found['closed_equal_energy'], '.0%')}; as many "
+            f"other latents of largest patch energy {told(found['closed_top_energy'], '.0%')}; all latents "
+            f"{told(found['closed_all'], '.0%')})"
         )
     return f"{pair}: its {record['n_exclusive']} exclusive latents close {'; '.join(parts)}."
 
@@ -106,8 +109,20 @@ def _note(pair: str, record: Mapping[str, Any]) -> str:
         f"{pair}: {record['draws_within_tolerance']} of {record['n_draws']} random sets match the exclusive "
         f"one within {record['tolerance']:.0%} in summed density ({between(*density)} of it) and energy "
         f"({between(*energy)}); {told(record['latents_alike'], '.0%')} of their "
-        "latents match one by one."
+        f"latents match one by one. {_energies(record)}"
     )
+
+
+def _energies(record: Mapping[str, Any]) -> str:
+    """Density and code energy do not fix what a patch adds: its squared length, per place."""
+    parts = [
+        f"at {where} {told(found['energy_exclusive'], '.1%')} for the exclusive latents, "
+        f"{told(found['energy_random_mean'], '.1%')} for random sets on average and "
+        f"{told(found['energy_top_energy'], '.1%')} for the others of largest patch energy"
+        for where, found in record["places"].items()
+        if found["beaten"] is not None
+    ]
+    return f"Patch energy as a share of |x_tuned - x_base|^2: {'; '.join(parts)}."
 
 
 def _tiles(pair: str, record: Mapping[str, Any]) -> list[dict[str, str]]:

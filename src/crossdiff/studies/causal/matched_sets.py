@@ -56,7 +56,9 @@ def matched_sets(
     near = distance <= torch.log(torch.tensor(1 + tolerance))
     totals = torch.stack([density, energy])
     best = [
-        _closest_of_tries(distance, near, totals=totals, chosen=chosen, pool=pool, generator=generator)
+        _closest_of_tries(
+            distance, near, totals=totals, chosen=chosen, pool=pool, generator=generator, tolerance=tolerance
+        )
         for _ in range(n_draws)
     ]
     latents = torch.stack([draw for draw, _ in best])
@@ -72,6 +74,7 @@ def _closest_of_tries(
     chosen: Tensor,
     pool: Tensor,
     generator: torch.Generator,
+    tolerance: float,
 ) -> tuple[Tensor, Tensor]:
     wanted = totals[:, chosen].sum(dim=1)
     best, alike, missed = pool[: len(chosen)], torch.tensor(0.0, dtype=torch.float64), float("inf")
@@ -80,7 +83,7 @@ def _closest_of_tries(
         off = float((totals[:, pool[picked]].sum(dim=1) / wanted - 1).abs().max())
         if off < missed:
             best, alike, missed = pool[picked], close, off
-        if missed <= 0.2:
+        if missed <= tolerance:
             break
     return best, alike
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.steering import raw_directions
+from crossdiff.data.tokens import TokenKind
 
 
 def difference_directions(crosscoder: Crosscoder) -> Float[Tensor, "latent d_model"]:
@@ -49,29 +50,17 @@ def sets_of(latents: Sequence[Int[Tensor, "_"]], *, n_latents: int) -> Bool[Tens
     return members
 
 
-def gap_closed(
-    divergences: Float64[Tensor, "condition document"],
-    n_tokens: Float64[Tensor, " document"],
-    *,
-    draws: int,
-    generator: torch.Generator,
-) -> tuple[Float64[Tensor, "condition figure"], Float64[Tensor, "draw condition"]]:
-    """Mean KL per token and `1 - KL / KL_base` of every condition (the first is the unpatched base state).
+def answer_places(kind: Integer[Tensor, " token"], *, first: int) -> Int[Tensor, " place"]:
+    """Places of one document whose next token is among the `first` tokens of the chat's last message.
 
-    Figures: kl, kl_low, kl_high, closed, closed_low, closed_high; 95 % percentile intervals of `draws`
-    resamplings of documents, one resampling shared by all conditions. Also returns the resampled shares
-    closed, so that conditions can be compared pairwise.
+    Messages are the runs of tokens between control tokens of the template; a document with fewer than two
+    (plain text, or a chat cut before its answer) has none. The last message is taken for the answer.
     """
-    n = divergences.shape[1]
-    weights = torch.zeros(draws, n, dtype=torch.float64)
-    picked = torch.randint(n, (draws, n), generator=generator)
-    weights.scatter_add_(1, picked, torch.ones(draws, n, dtype=torch.float64))
-    mean = divergences.sum(1) / n_tokens.sum()
-    resampled = (weights @ divergences.T) / (weights @ n_tokens)[:, None]
-    closed, closed_resampled = 1 - mean / mean[0], 1 - resampled / resampled[:, :1]
-    columns = [mean, *_percentiles(resampled), closed, *_percentiles(closed_resampled)]
-    return torch.stack(columns, dim=1), closed_resampled
-
-
-def _percentiles(resampled: Float64[Tensor, "draw condition"]) -> Tensor:
-    return resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    content = (kind != TokenKind.TEMPLATE) & (kind != TokenKind.BOS)
+    edges = torch.diff(content.to(torch.int8), prepend=torch.zeros(1, dtype=torch.int8))
+    starts = (edges == 1).nonzero().flatten()
+    if len(starts) < 2 or not bool((kind == TokenKind.TEMPLATE).any()):
+        return torch.zeros(0, dtype=torch.int64)
+    start = int(starts[-1])
+    length = int(content[start:].to(torch.int64).cumprod(0).sum())
+    return torch.arange(start - 1, start - 1 + min(first, length))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -17,7 +17,6 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import code_norm
 from crossdiff.core.exclusive_call import exclusive_latents
 from crossdiff.core.streaming import mix
-from crossdiff.data.answers import answer_places
 from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_table, write_json
@@ -27,14 +26,17 @@ from crossdiff.report.formatting import finite
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
+from crossdiff.studies.causal.evaluation import Documents, evaluate
 from crossdiff.studies.causal.matched_sets import MatchedSets, matched_sets
-from crossdiff.studies.causal.patching import difference_directions, divergence, gap_closed, patches, sets_of
+from crossdiff.studies.causal.patching import (
+    answer_places,
+    difference_directions,
+    divergence,
+    patches,
+    sets_of,
+)
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-VERSION = 2
-WHERE = ("all tokens", "first answer tokens")
+VERSION = 3
 TOLERANCE = 0.2
 
 
@@ -58,17 +60,17 @@ class CausalInputs(Settings):
     seed: int = 0
 
 
-@dataclass
-class Documents:
-    """Sums of KL per condition and place (`WHERE`), one column per document, and how many places."""
+@dataclass(frozen=True)
+class Sets:
+    """What is added to the base states, as masks over latents, and how the draws match.
 
-    sums: list[Tensor] = field(default_factory=list)
-    counts: list[Tensor] = field(default_factory=list)
+    members  [set, latent]: exclusive, the draws, `top_energy` and all latents
+    scale    shrinks the exclusive patch to the patch energy that the draws have on average
+    """
 
-    def add(self, kl: Tensor, places: tuple[Tensor, Tensor]) -> None:
-        """KL [condition, token] of one document, and the tokens that each of `WHERE` looks at."""
-        self.sums.append(torch.stack([kl[:, chosen].double().sum(dim=1) for chosen in places]))
-        self.counts.append(torch.tensor([len(chosen) for chosen in places], dtype=torch.float64))
+    draws: MatchedSets
+    members: Tensor
+    scale: float
 
 
 def run(inputs: CausalInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
@@ -80,12 +82,10 @@ def run(inputs: CausalInputs, parents: Mapping[str, Path], draft: Path, runtime:
     chosen = torch.tensor(exclusive_latents(table, "tuned"), dtype=torch.int64)
     if len(chosen) == 0:
         return _nothing(draft, 0, "No latent is exclusive to the tuned model, so there is nothing to patch.")
-    draws = draw_sets(inputs, activations, crosscoder, chosen=chosen, documents=documents)
-    if draws is None:
+    sets = choose_sets(inputs, activations, crosscoder, chosen=chosen, documents=documents)
+    if sets is None:
         silent = "No exclusive latent fires in these documents: nothing to patch; set n_documents higher."
         return _nothing(draft, len(chosen), silent)
-    lists = [chosen, *draws.latents, torch.arange(crosscoder.n_latents)]
-    members = sets_of(lists, n_latents=crosscoder.n_latents)
     tuned = load_causal(
         inputs.tuned,
         resolve(inputs.tuned, parents.get("organism")),
@@ -94,19 +94,18 @@ def run(inputs: CausalInputs, parents: Mapping[str, Path], draft: Path, runtime:
     )
     sums = Documents()
     for document in track(documents.tolist(), description="causal", enabled=runtime.progress):
-        kl, places = _one_document(inputs, activations, crosscoder, document, tuned=tuned, members=members)
-        sums.add(kl, places)
-    rows, found = evaluate(sums, inputs)
+        sums.add(*_one_document(inputs, activations, crosscoder, document, tuned=tuned, sets=sets))
+    rows, places = evaluate(sums, n_draws=inputs.n_draws, resamples=inputs.resamples, seed=inputs.seed)
     rows.to_csv(draft / "causal.csv", index=False)
     record = {
-        "version": 1,
+        "version": 2,
         "n_documents": len(documents),
         "n_exclusive": len(chosen),
-        **_matching(draws),
-        "places": found,
+        **_matching(sets.draws),
+        "places": places,
     }
     write_json(finite(record), draft / "causal.json")
-    return {"n_exclusive": len(chosen), **{f"beaten_{i}": v["beaten"] for i, v in enumerate(found.values())}}
+    return {"n_exclusive": len(chosen), **{f"beaten_{i}": v["beaten"] for i, v in enumerate(places.values())}}
 
 
 def _nothing(draft: Path, n_exclusive: int, sentence: str) -> dict[str, Any]:
@@ -139,38 +138,62 @@ def patched_code(
     return x, SparseCode(code.token[kept], code.latent[kept], code.value[kept], code.n_tokens, code.n_latents)
 
 
-def draw_sets(
+def codes_of(
+    crosscoder: Crosscoder, activations: PairedActivations, documents: Tensor
+) -> Iterator[SparseCode]:
+    """The code that can be patched, document by document."""
+    for document in documents.tolist():
+        yield patched_code(crosscoder, activations, document_rows(activations, document))[1]
+
+
+def choose_sets(
     inputs: CausalInputs,
     activations: PairedActivations,
     crosscoder: Crosscoder,
     *,
     chosen: Tensor,
     documents: Tensor,
-) -> MatchedSets | None:
+) -> Sets | None:
     """Random sets matched on the density and the energy (sum of v^2) that latents have in these documents.
 
-    None where no chosen latent fires in them.
+    Matching code and decoder norm does not match what a patch adds, `f_j (d_j^t/s_t - d_j^b/s_b)`, which is
+    large for exclusive latents by construction. So `top_energy` holds as many other latents with the largest
+    patch energy of their own, and the exclusive patch is also added shrunk to the draws' energy. None where
+    no chosen latent fires.
     """
-    n = torch.zeros(crosscoder.n_latents, dtype=torch.float64)
-    energy, norm = torch.zeros_like(n), code_norm(crosscoder.decoder, crosscoder.settings.code_norm)
-    for document in documents.tolist():
-        _, code = patched_code(crosscoder, activations, document_rows(activations, document))
-        latent, scaled = code.latent.cpu(), (code.value * norm[code.latent]).double().cpu()
-        n += torch.bincount(latent, minlength=crosscoder.n_latents)
-        energy.index_add_(0, latent, scaled.square())
+    n_latents, directions = crosscoder.n_latents, difference_directions(crosscoder)
+    norm = code_norm(crosscoder.decoder, crosscoder.settings.code_norm).double().cpu()
+    n, squares = (torch.zeros(n_latents, dtype=torch.float64) for _ in range(2))
+    for code in codes_of(crosscoder, activations, documents):
+        n += torch.bincount(code.latent.cpu(), minlength=n_latents)
+        squares.index_add_(0, code.latent.cpu(), code.value.double().square().cpu())
     others = n > 0
     if not bool(others[chosen].any()):
         return None
     others[chosen] = False
-    return matched_sets(
+    draws = matched_sets(
         chosen,
         others.nonzero().flatten(),
         density=n,
-        energy=energy,
+        energy=squares * norm.square(),
         n_draws=inputs.n_draws,
         generator=torch.Generator().manual_seed(inputs.seed),
         tolerance=TOLERANCE,
     )
+    patch_energy = squares * directions.double().square().sum(dim=1).cpu()
+    top = torch.where(others, patch_energy, -1).topk(len(chosen)).indices
+    members = sets_of([chosen, *draws.latents, top, torch.arange(n_latents)], n_latents=n_latents)
+    codes = codes_of(crosscoder, activations, documents)
+    return Sets(draws, members, scale=equal_energy(codes, directions, members[: 1 + inputs.n_draws]))
+
+
+def equal_energy(codes: Iterable[SparseCode], directions: Tensor, members: Tensor) -> float:
+    """Factor that brings the patch of the first set to the mean patch energy of all others."""
+    energy = torch.zeros(len(members), dtype=torch.float64)
+    for code in codes:
+        added = patches(code, directions, members.to(code.value.device))
+        energy += added.double().square().sum(dim=(1, 2)).cpu()
+    return float((energy[1:].mean() / energy[0]).sqrt())
 
 
 def _one_document(
@@ -180,13 +203,15 @@ def _one_document(
     document: int,
     *,
     tuned: CausalModel,
-    members: Tensor,
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """KL to the tuned model [condition, token]: base, exclusive, draws, all latents, the tuned states."""
+    sets: Sets,
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """KL to the tuned model and patch energy [condition, token] (`evaluation.conditions`), and the places."""
     rows = document_rows(activations, document)
     x, code = patched_code(crosscoder, activations, rows)
-    added = patches(code, difference_directions(crosscoder), members.to(x.device))
-    states = torch.cat([x[None, :, 0], x[None, :, 0] + added, x[None, :, 1]])
+    added = patches(code, difference_directions(crosscoder), sets.members.to(x.device))
+    base, whole = x[None, :, 0], x[None, :, 1] - x[None, :, 0]
+    added = torch.cat([torch.zeros_like(base), added[:-2], sets.scale * added[:1], added[-2:], whole])
+    states = torch.cat([base + added[:-1], x[None, :, 1]])
     ids = activations.token_set.ids[rows]
     target = tuned.logits(ids, states[-1:], layer=inputs.layer)[0]
     parts = [
@@ -195,51 +220,7 @@ def _one_document(
     ]
     kept = activations.kept[rows].nonzero().flatten()
     answers = answer_places(activations.token_set.kind[rows], first=inputs.first)
-    return torch.cat(parts).cpu(), (kept, answers)
-
-
-def evaluate(sums: Documents, inputs: CausalInputs) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of all conditions, and per place how the exclusive set stands against the random ones."""
-    import pandas as pd
-
-    generator = torch.Generator().manual_seed(inputs.seed + 1)
-    totals, counts = torch.stack(sums.sums, dim=2), torch.stack(sums.counts, dim=1)
-    names = ["base", "exclusive", *(f"random_{i}" for i in range(inputs.n_draws)), "all", "tuned"]
-    rows, found = [], {}
-    for place, where in enumerate(WHERE):
-        known = counts[place] > 0
-        if not bool(known.any()):
-            found[where] = {"n_documents": 0, "beaten": None, "n_draws": inputs.n_draws}
-            continue
-        figures, resampled = gap_closed(
-            totals[place][:, known], counts[place][known], draws=inputs.resamples, generator=generator
-        )
-        columns = ("kl", "kl_low", "kl_high", "closed", "closed_low", "closed_high")
-        for name, values in zip(names, figures.tolist(), strict=True):
-            rows.append({"where": where, "condition": name, **dict(zip(columns, values, strict=True))})
-        found[where] = against_draws(figures[:, 3], resampled, n_draws=inputs.n_draws)
-        found[where] |= {"n_documents": int(known.sum()), "n_tokens": int(counts[place].sum())}
-    return pd.DataFrame(rows), found
-
-
-def against_draws(closed: Tensor, resampled: Tensor, *, n_draws: int) -> dict[str, Any]:
-    """How many random sets the exclusive one closes more than, and the margin over their mean (95 %)."""
-    draws = slice(2, 2 + n_draws)
-    margin = resampled[:, 1] - resampled[:, draws].mean(dim=1)
-    low, high = margin.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    beaten = int((closed[1] > closed[draws]).sum())
-    return {
-        "beaten": beaten,
-        "n_draws": n_draws,
-        "p_value": (1 + n_draws - beaten) / (1 + n_draws),
-        "closed_exclusive": float(closed[1]),
-        "closed_random_mean": float(closed[draws].mean()),
-        "closed_random_most": float(closed[draws].max()),
-        "closed_all": float(closed[-2]),
-        "margin": float(closed[1] - closed[draws].mean()),
-        "margin_low": low,
-        "margin_high": high,
-    }
+    return torch.cat(parts).cpu(), added.square().sum(dim=-1).cpu(), (kept, answers)
 
 
 def _matching(draws: MatchedSets) -> dict[str, Any]:
