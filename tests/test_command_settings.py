@@ -15,6 +15,7 @@ from crossdiff.stages import registry
 from crossdiff.stages.protocol import Resources
 from tests.composed import experiment
 
+HEAVY = {"torch", "pandas", "scipy", "transformers", "pytorch_lightning", "wandb", "submitit", "anthropic"}
 PAIR = ("model_pair=pt_simpo", "layer=20")
 
 
@@ -60,11 +61,30 @@ def test_what_is_no_stage_is_refused_with_the_stages_there_are() -> None:
 
 
 def test_reading_the_settings_imports_no_logger_and_no_scheduler() -> None:
-    heavy = {"wandb", "submitit", "torch"}
-    code = f"import sys, crossdiff.command_settings; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = f"import sys, crossdiff.command_settings; sys.exit(bool({HEAVY} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_logger_has_no_field_for_a_key() -> None:
     with pytest.raises(ValueError, match="api_key"):
         WandbLogger(api_key="secret")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("experiment=demo", "action=plan"), ("comparison=it_vs_simpo", "layer=20", "action=plan")],
+    ids=" ".join,
+)
+def test_help_and_plans_load_no_library_that_only_work_needs(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """They would take seconds before the first line."""
+    code = (
+        f"import sys; sys.argv = ['run.py', *{arguments}, 'store={tmp_path}']\n"
+        "from crossdiff.__main__ import guarded, _run\n"
+        "code = guarded(_run)\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "sys.exit(f'loads {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -28,9 +28,9 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
-from crossdiff.data.paired_activations import MaskSettings
-from crossdiff.data.settings import CacheSource, LiveSource
+from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
 from crossdiff.io.environment import conf_dir
+from crossdiff.models.comparison import Comparison
 from crossdiff.models.pair import ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
@@ -73,15 +73,6 @@ LONGEST_NAME = 100
 """Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
 NEEDS_NO_PAIR = ("compare", "studies")
 """Actions on what lies in results folders, whatever it was made from."""
-
-
-class Comparison(Settings):
-    """Two pairs that share their base; the reference pair's tuned model gives the chat template."""
-
-    reference: ModelPair
-    treatment: ModelPair
-    seed_null: str | None = None
-    """Results of a finished `experiment=seed_null`: changes are also held against those of another seed."""
 
 
 class Experiment(Settings):
@@ -176,6 +167,13 @@ class Experiment(Settings):
         return (self.model_pair,)
 
     @property
+    def members(self) -> dict[str, tuple[ModelPair, ...]]:
+        """Pair -> its members, one per crosscoder; without `comparison.n_seeds` every pair is its own."""
+        if self.comparison is None:
+            return {pair.name: (pair,) for pair in self.pairs}
+        return self.comparison.members(self.seed)
+
+    @property
     def title(self) -> str:
         """Name of the run: the experiment's, else the comparison's or the pair's."""
         return self.name or "_vs_".join(pair.name for pair in self.pairs)
@@ -247,6 +245,15 @@ def runs_alone(hydra: Any) -> bool:
 def sweep_folders(hydra: Any) -> list[Path]:
     """The folder that Hydra has made for a sweep; none for a single run."""
     return [Path(hydra.sweep.dir)] if hydra.mode == RunMode.MULTIRUN else []
+
+
+def _itself(self: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
+    return self
+
+
+ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
+# Hydra copies its registry of options whole for every composition and for every line of --help (5 of 6 s).
+# Nothing is lost: the registry is a singleton, and what it gives out are copies.
 
 
 def compose_once() -> None:

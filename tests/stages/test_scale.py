@@ -11,7 +11,7 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
-from crossdiff.core.latent_scaling import latent_scaling
+from crossdiff.core.latent_scaling import ScalingSums, latent_scaling
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale
@@ -104,12 +104,12 @@ def test_batch_size_is_no_part_of_the_identity() -> None:
 def test_an_activation_that_is_not_finite_stops_the_pass_by_name(
     artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = scale.ScalingSums.add
+    original = ScalingSums.add
 
-    def spoilt(sums: scale.ScalingSums, crosscoder: Crosscoder, x: torch.Tensor, **rest: Any) -> Any:
+    def spoilt(sums: ScalingSums, crosscoder: Crosscoder, x: torch.Tensor, **rest: Any) -> Any:
         return original(sums, crosscoder, x.index_fill(0, torch.tensor([3]), torch.nan), **rest)
 
-    monkeypatch.setattr(scale.ScalingSums, "add", spoilt)
+    monkeypatch.setattr(ScalingSums, "add", spoilt)
     with pytest.raises(ValueError, match=r"activations of model\(s\) \[0, 1\] \(0 is base\) are NaN"):
         scale.run(inputs(), artifacts.parents, tmp_path, QUIET)
     assert not list(tmp_path.iterdir())

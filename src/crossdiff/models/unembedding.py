@@ -148,7 +148,7 @@ def _tensor(files: dict[str, Path], name: str, *, rows: int | None = None) -> Te
 
 def _named(files: dict[str, Path], endings: tuple[str, ...], path: str) -> str:
     """The weight with the first of the endings that is there, outside of blocks and of other towers."""
-    outside = sorted((n for n in files if not IN_BLOCK.search(n) and not _is_tower(n)), key=len)
+    outside = sorted((n for n in files if not IN_BLOCK.search(n) and not is_tower(n)), key=len)
     for ending in endings:
         for name in outside:
             if name == ending or name.endswith(f".{ending}"):

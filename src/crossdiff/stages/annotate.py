@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation import annotators
-from crossdiff.annotation.blinding import Candidate, blind_job
 from crossdiff.annotation.results import ANSWERED, OTHER, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
-from crossdiff.annotation.subjects import Document, Subject, background_documents, examples_by_latent
-from crossdiff.annotation.variants import variant_row, variants
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
+
+if TYPE_CHECKING:
+    from crossdiff.annotation import annotators
+    from crossdiff.annotation.blinding import Candidate
+    from crossdiff.annotation.subjects import Document, Subject
 
 VERSION = 4
 N_SWAPPED = 10
@@ -84,6 +85,9 @@ def open_job(
     folders: Mapping[str, Path], seed: int, runtime: Runtime
 ) -> tuple[list[tuple[Subject, Candidate]], annotators.Job]:
     """The blind, shuffled job over all pairs' `documents` folders, and what every subject stands for."""
+    from crossdiff.annotation import annotators
+    from crossdiff.annotation.blinding import blind_job
+
     candidates = [
         candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
     ]
@@ -101,6 +105,9 @@ def open_job(
 
 def read_candidates(folder: Path, pair: str) -> list[Candidate]:
     """The selected latents of one pair with their examples; without examples they still get a row."""
+    from crossdiff.annotation.blinding import Candidate
+    from crossdiff.annotation.subjects import examples_by_latent
+
     selection = read_json(folder / "selection.json")
     examples = examples_by_latent(read_table(folder / "examples.parquet", kind="examples"))
     candidates = []
@@ -114,6 +121,8 @@ def read_candidates(folder: Path, pair: str) -> list[Candidate]:
 
 def _background(folders: Any) -> list[Document]:
     """Background documents of all pairs, each document once."""
+    from crossdiff.annotation.subjects import background_documents
+
     found: dict[str, Document] = {}
     for folder in folders:
         for document in background_documents(read_table(folder / "background.parquet", kind="background")):
@@ -132,6 +141,8 @@ def _frozen(inputs: AnnotateInputs, job: annotators.Job) -> Taxonomy:
 
 def induced(annotator: AnnotatorSettings, sizes: InducedTaxonomy, job: annotators.Job) -> Taxonomy:
     """A checked taxonomy out of the job's own descriptions or keywords."""
+    from crossdiff.annotation import annotators
+
     content = annotators.induce(annotator, job, sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories))
     provenance = "induced from the blind, shuffled descriptions of all pairs' latents"
     return parse_taxonomy(
@@ -140,6 +151,8 @@ def induced(annotator: AnnotatorSettings, sizes: InducedTaxonomy, job: annotator
 
 
 def _annotations(inputs: AnnotateInputs, taxonomy: Taxonomy, job: annotators.Job) -> list[Annotation]:
+    from crossdiff.annotation import annotators
+
     annotator = annotators.build(inputs.annotator, taxonomy.categories, job)
     answers = annotator.annotate(job.subjects)
     total = len(job.subjects)
@@ -157,6 +170,8 @@ def variant_rows(
     blind: Sequence[tuple[Subject, Candidate]],
 ) -> list[dict[str, Any]]:
     """The answers of every other way to label, without the controls."""
+    from crossdiff.annotation.variants import variant_row, variants
+
     rows = []
     chosen = [(subject, candidate) for subject, candidate in blind if candidate.role in EXCLUSIVE]
     for name, annotator in variants(settings, taxonomy.categories, job).items():

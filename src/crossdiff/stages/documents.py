@@ -6,33 +6,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.documented_latents import ROLES, Chosen, choose_latents, codes_of
-from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs, document_peaks
-from crossdiff.core.latent_scaling import in_dtype
-from crossdiff.data.direction_logits import direction_logits
-from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
-from crossdiff.data.examples import (
-    DocumentsSettings,
-    Subset,
-    document_hashes,
-    for_scoring,
-    pick_examples,
-    top_examples,
-)
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
+from crossdiff.data.settings import DocumentsSettings, MaskSettings, Subset
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
+
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.documented_latents import Chosen
+    from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs
+    from crossdiff.data.paired_activations import PairedActivations
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
 
@@ -61,6 +50,14 @@ def run(
     `examples.parquet` is what annotators see; `top_documents.parquet` the highest peaks of the whole corpus,
     by falling code; `selection.json` has roles, histograms and logits.
     """
+    import torch
+
+    from crossdiff.core.documented_latents import choose_latents
+    from crossdiff.core.example_reservoirs import CodeHistogram
+    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.data.direction_logits import direction_logits
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
     settings = inputs.documents
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
@@ -73,14 +70,10 @@ def run(
         crosscoder, activations, chosen, histogram, inputs=inputs, progress=runtime.progress
     )
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
-    shown = Displayed(activations.token_set)
     tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     write_table(tops, draft / "top_documents.parquet", version=TABLE_VERSION, kind="top_documents")
-    background = background_table(
-        activations, shown, n_documents=settings.n_background, window=settings.window
-    )
+    _write_background(activations, settings, draft)
     write_table(examples, draft / "examples.parquet", version=TABLE_VERSION, kind="examples")
-    write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
     diagnostics = read_json(parents["scale"] / "diagnostics.json")
     record = selection_record(inputs.pair, chosen, diagnostics, n_near_duplicates=n_refused)
     latents = [entry["latent"] for entry in record["latents"]]
@@ -89,6 +82,17 @@ def run(
         entry |= {"histogram": histogram.of(place), "logits": logits[place]}
     write_json({**record, "notices": notices}, draft / "selection.json")
     return {**record["n_latents"], "n_examples": len(examples), "sentence": record["sentence"]}
+
+
+def _write_background(activations: PairedActivations, settings: DocumentsSettings, draft: Path) -> None:
+    """Random documents, which annotators compare a latent's documents with."""
+    from crossdiff.data.example_table import Displayed, background_table
+
+    shown = Displayed(activations.token_set)
+    background = background_table(
+        activations, shown, n_documents=settings.n_background, window=settings.window
+    )
+    write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
 
 
 def fill_reservoirs(
@@ -101,6 +105,12 @@ def fill_reservoirs(
     progress: bool = False,
 ) -> dict[Subset, ExampleReservoirs]:
     """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`."""
+    import torch
+
+    from crossdiff.core.documented_latents import codes_of
+    from crossdiff.core.example_reservoirs import document_peaks
+    from crossdiff.data.examples import document_hashes, for_scoring
+
     latents = torch.tensor([latent for latent, _ in chosen.latents], dtype=torch.int64)
     reservoirs = inputs.documents.empty_reservoirs(len(latents))
     if len(latents) == 0:
@@ -133,6 +143,9 @@ def read_examples(
     inputs: DocumentsInputs,
 ) -> tuple[pd.DataFrame, int]:
     """The examples table, and how many near-duplicate windows were dropped."""
+    from crossdiff.data.example_table import Displayed, example_rows, example_table
+    from crossdiff.data.examples import pick_examples
+
     shown, rows, refused = Displayed(activations.token_set), [], 0
     for place, (latent, _) in enumerate(chosen.latents):
         picked, dropped = pick_examples(
@@ -152,6 +165,9 @@ def read_top(
     inputs: DocumentsInputs,
 ) -> pd.DataFrame:
     """The corpus' highest documents of every chosen latent; `subset` says what a document may serve for."""
+    from crossdiff.data.example_table import Displayed, example_rows, example_table
+    from crossdiff.data.examples import top_examples
+
     shown, rows = Displayed(activations.token_set), []
     for place, (latent, _) in enumerate(chosen.latents):
         top = top_examples(reservoirs, place, token_set=activations.token_set, settings=inputs.documents)
@@ -164,6 +180,8 @@ def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
     """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
+    from crossdiff.core.documented_latents import ROLES
+
     counts = {role: sum(found == role for _, found in chosen.latents) for role in ROLES}
     rejected = diagnostics["rejected"]
     return {

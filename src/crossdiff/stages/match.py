@@ -8,24 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
 
-from crossdiff.core.active_products import active_code
-from crossdiff.core.codes import SparseCode
-from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.exclusive_call import exclusive_latents
-from crossdiff.core.matching import CodeCorrelation, Nearest, Twins, nearest_code, nearest_direction, twins_of
-from crossdiff.core.streaming import mix
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.tables import read_table, write_json, write_table
-from crossdiff.report.frames import rows_of, where
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
+
+    from crossdiff.core.codes import SparseCode
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.matching import CodeCorrelation, Nearest, Twins
+    from crossdiff.data.paired_activations import PairedActivations
 
 VERSION = 3
 TABLE_VERSION = 2
@@ -65,9 +63,14 @@ class _Pair:
 
     @property
     def alive(self) -> torch.Tensor:
+        import torch
+
         return torch.tensor((self.table["n_active"] > 0).to_numpy())
 
     def code(self, rows: torch.Tensor) -> SparseCode:
+        from crossdiff.core.active_products import active_code
+        from crossdiff.core.codes import SparseCode
+
         x = self.activations.read(rows).x.to(self.crosscoder.decoder.device)
         found = active_code(self.crosscoder, self.crosscoder.normaliser.normalise(x))
         token, latent, value = found.token.cpu(), found.latent.cpu(), found.value.cpu()
@@ -95,6 +98,10 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
 
 def _open(name: str, inputs: MatchInputs, parents: Mapping[str, Path], runtime: Runtime) -> _Pair:
+    import torch
+
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
     own = {"tokens": parents["tokens"], **{role: parents[f"{role}_{name}"] for role in ROLES}}
     activations = open_activations(own, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = open_crosscoder(own, activations).to(runtime.device).requires_grad_(requires_grad=False)
@@ -110,6 +117,10 @@ def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens
     Documents are taken in the order of a hash, because corpora alternate (web, chat, web, chat, ...) and
     every n-th document can be of one source only.
     """
+    import torch
+
+    from crossdiff.core.streaming import mix
+
     rows = (first.kept & second.kept).nonzero().flatten()
     document, of_row, length = torch.unique_consecutive(
         first.token_set.document_of(rows), return_inverse=True, return_counts=True
@@ -124,6 +135,8 @@ def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens
 
 def correlations(first: _Pair, second: _Pair, rows: torch.Tensor) -> tuple[CodeCorrelation, CodeCorrelation]:
     """Correlations of each pair's exclusive latents with all latents of the other, in one pass."""
+    from crossdiff.core.matching import CodeCorrelation
+
     n = (first.crosscoder.n_latents, second.crosscoder.n_latents)
     sums = (CodeCorrelation(first.exclusive, n[0], n[1]), CodeCorrelation(second.exclusive, n[1], n[0]))
     for part in rows.split(4096):
@@ -140,6 +153,9 @@ def match_table(own: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchIn
     theirs, but no latent passes both; direction_only, code_only: only that one passes; new: neither does.
     """
     import pandas as pd
+    import torch
+
+    from crossdiff.core.matching import nearest_code, nearest_direction, twins_of
 
     directions = (own.crosscoder.decoder[own.exclusive, -1].cpu(), other.crosscoder.decoder[:, -1].cpu())
     correlation = sums.value()
@@ -194,6 +210,8 @@ def _is(exclusive: torch.Tensor, latents: torch.Tensor) -> list[bool]:
 
 def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
     """What the comparison's page lists: twins once each, and the latents of either pair without one."""
+    from crossdiff.report.frames import rows_of, where
+
     twins: dict[tuple[int, int], dict[str, Any]] = {}
     for own, other, table in (("treatment", "reference", treatment), ("reference", "treatment", reference)):
         for row in rows_of(where(table, verdict="twin")):
@@ -207,6 +225,8 @@ def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
 
 
 def _counts(table: pd.DataFrame, own: _Pair) -> dict[str, Any]:
+    from crossdiff.report.frames import rows_of, where
+
     counts = Counter(table["verdict"])
     twins = rows_of(where(table, verdict="twin"))
     return {

@@ -7,23 +7,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.diagnostics import diagnose
 from crossdiff.core.exclusive_call import SelectionSettings
-from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
-from crossdiff.core.latent_table import Scaled, pair_table
-from crossdiff.data.paired_activations import MaskSettings
-from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.progress import track
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.latent_scaling import ScalingSums
+    from crossdiff.data.paired_batch import PairedBatch
     from crossdiff.training.source import ActivationSource
 
 VERSION = 3
@@ -44,6 +40,11 @@ class ScaleInputs(Settings):
 
 def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `latents.parquet` and `diagnostics.json`."""
+    import torch
+
+    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = open_crosscoder(parents, activations).to(runtime.device)
     worker = in_dtype(crosscoder, getattr(torch, inputs.dtype))
@@ -55,6 +56,9 @@ def write_scaled(
     crosscoder: Crosscoder, sums: ScalingSums, selection: SelectionSettings, draft: Path
 ) -> dict[str, Any]:
     """The pair's table and diagnostics from the sums of a pass; returns the step's figures."""
+    from crossdiff.core.diagnostics import diagnose
+    from crossdiff.core.latent_table import Scaled, pair_table
+
     scaled = Scaled.of(crosscoder.decoder, sums)
     calls = scaled.calls(selection)
     table = pair_table(scaled, calls)
@@ -93,6 +97,8 @@ def accumulate(
     crosscoder: Crosscoder, activations: ActivationSource, batch_size: int, *, progress: bool = False
 ) -> ScalingSums:
     """One pass over all kept tokens."""
+    from crossdiff.core.latent_scaling import empty_sums
+
     sums = empty_sums(crosscoder, documents=True)
     dtype, device = crosscoder.decoder.dtype, crosscoder.decoder.device
     for batch in _batches(activations, batch_size, progress=progress):

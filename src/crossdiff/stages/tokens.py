@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crossdiff.data.build import build_token_set
 from crossdiff.data.corpus import CorpusSettings, as_mixture
+from crossdiff.io.progress import show_notices
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.models.tokenizers import load_model_tokenizer
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 
-VERSION = 1
+VERSION = 2
 
 
 class TokensInputs(Settings):
@@ -34,6 +34,8 @@ class TokensInputs(Settings):
 
 def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write the token set; a draft left by a killed run is continued."""
+    from crossdiff.data.build import build_token_set
+
     organism = parents.get("organism")
     model = inputs.tokenizer
     tokenizer = load_model_tokenizer(model, resolve(model, organism))
@@ -47,6 +49,7 @@ def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime:
         identity=identity,
     )
     details = tokens.details
+    show_notices("tokens", details["notices"])
     return {
         "n_documents": tokens.n_documents,
         "n_tokens": tokens.n_tokens,

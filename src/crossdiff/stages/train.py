@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import AnySparsity, within
-from crossdiff.data.paired_activations import MaskSettings
+from crossdiff.data.settings import MaskSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.training.settings import TrainingSettings

@@ -13,7 +13,8 @@ from pydantic import Field
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import in_dtype
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
+from crossdiff.data.paired_activations import PairedActivations
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.tables import write_json
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import scale
