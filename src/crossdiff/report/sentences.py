@@ -91,6 +91,16 @@ def leads(sources: Sources) -> list[str]:
     return [*lines, *(_sentence(text) for text in texts(sources.annotate.get("warnings")))]
 
 
+def _unexplained(pair: PairSource, model: str) -> list[str]:
+    fve = pair.training.get(f"fve_{model}")
+    if fve is None or fve >= 0.8:
+        return []
+    return [
+        f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
+        "what it misses is in no latent."
+    ]
+
+
 def _sinks(pair: PairSource, model: str) -> list[str]:
     """A warning where the first token of each document carries the FVE; crosscoders trained before the
     figure existed have it in their diagnostics, over all tokens."""
@@ -111,13 +121,7 @@ def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
     diagnostics = pair.diagnostics
     warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
     for model in ("base", "tuned"):
-        fve = pair.training.get(f"fve_{model}")
-        if fve is not None and fve < 0.8:
-            warnings.append(
-                f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
-                "what it misses is in no latent."
-            )
-        warnings += _sinks(pair, model)
+        warnings += [*_unexplained(pair, model), *_sinks(pair, model)]
     k, l0 = pair.training.get("k"), pair.training.get("l0")
     if k and l0 is not None and abs(l0 / k - 1) > 0.2:
         warnings.append(
