@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 
@@ -74,8 +73,7 @@ def make(step: Step, asked: config.Experiment) -> None:
         for role, parent in step.parents.items()
         if parent.folder(asked.store).exists()
     }
-    module: Any = step.module
-    module.run(step.inputs, parents, target, Runtime(store=asked.store, progress=False))
+    step.definition.run(step.inputs, parents, target, Runtime(store=asked.store, progress=False))
     _finish(step, asked)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crossdiff.bench.report_work import Size, examples, latent_table
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.tables import write_json, write_table
+from experiments.bench.report_work import Size, examples, latent_table
 
 CLASSES = {
     "safety_moderation": ["harmful_request_refusal", "content_moderation", "privacy_protection"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.__main__ import guarded, user_message
+from crossdiff.__main__ import arranged, guarded, user_message
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -192,3 +192,63 @@ def test_every_grid_point_is_composed_once(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "composed 4", done.stderr
+
+
+OWN_PATHS = ("model_pair=custom", "model_pair.base=/x", "model_pair.tuned=/y", "layer=1", "action=plan")
+
+
+@pytest.mark.parametrize(
+    ("argument", "way_out"),
+    [
+        ("model_pair.base=/a=b/c", """'model_pair.base="/a=b/c"'"""),
+        ("model_pair.base=/a,b/c", """'model_pair.base="/a,b/c"'"""),
+        ("model_pair.base=/a#b", """'model_pair.base="/a#b"'"""),
+        ("corpus.paths=[/ä,/b c]", """'corpus.paths=["/ä","/b c"]'"""),
+    ],
+)
+def test_a_path_with_odd_letters_says_how_to_quote_it(
+    argument: str, way_out: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from crossdiff import __main__ as command_line
+
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["run.py", *OWN_PATHS, argument])
+    assert guarded(command_line._run) == 2
+    message = capsys.readouterr().err
+    assert way_out in message
+    assert len(message.splitlines()) == 1
+
+
+def test_home_is_written_out_and_a_sweep_may_be_asked_for_in_mid_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ["model_pair.base=~/x", "-m", "corpus.paths=[~/a,~/b]", "layer=1,2", "~comparison", "name=a~b"]
+    assert arranged(given) == [
+        "-m", "model_pair.base=/home/me/x", "corpus.paths=[/home/me/a,/home/me/b]", "layer=1,2",
+        "~comparison", "name=a~b",
+    ]  # fmt: skip
+
+
+def test_the_version_is_the_packages() -> None:
+    import crossdiff as package
+
+    assert crossdiff("--version").stdout == f"crossdiff {package.__version__}\n"
+
+
+def test_a_python_without_the_packages_says_how_to_get_them() -> None:
+    done = subprocess.run([sys.executable, "-S", "run.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "make setup" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_installed_command_is_called_by_its_name(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from crossdiff.statistics.seed_null import load_seed_null
+
+    monkeypatch.setattr(sys, "argv", ["/env/bin/crossdiff"])
+    assert guarded(lambda: load_seed_null("/nowhere")) == 2
+    message = capsys.readouterr().err
+    assert "run.py" not in message

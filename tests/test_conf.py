@@ -37,9 +37,6 @@ def test_every_option_of_every_group_is_built(group: str, option: str) -> None:
         overrides = [f"experiment={option}"]
     elif group == "size":
         overrides = [f"size={option}"]
-    elif group == "study_size":
-        study, _, size = option.rpartition("_")
-        overrides = [f"experiment={study}", f"size={size}"]
     elif group in ("model_pair", "comparison"):
         overrides = [f"{group}={option}", "layer=1"]
     else:
@@ -105,6 +102,15 @@ def test_a_mistake_names_the_value_the_rule_and_the_way_out(overrides: list[str]
     text = message(*overrides)
     assert text is not None
     assert [part for part in parts if part not in text] == [], text
+
+
+def test_a_study_takes_its_values_at_the_size_and_the_command_line_wins() -> None:
+    paper = build("experiment=ablation", "size=paper", "study.l1.penalty=3", "study.k=[7]").study
+    assert (paper.k, paper.n_latents, paper.sparsities[-1]) == ((7,), (32768, 114688), "jumprelu")
+    assert (paper.l1.penalty, paper.l1.warmup_steps, paper.jumprelu.warmup_steps) == (3, 2000, 2000)
+    assert build("study=causal", "comparison=toy_it_vs_simpo", "layer=2").study.n_documents == 200
+    assert build("experiment=llama3", "size=paper").study.pair.name == "llama3_pt_it"
+    assert build("experiment=llama3", "size=ci").study.pair is None
 
 
 def test_paper_scale_plans_know_their_cost() -> None:

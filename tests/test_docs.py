@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from crossdiff.io.environment import conf_dir
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.plan import plan
 from crossdiff.training.run import fit
-from crossdiff.training.run_spec import RunFolder
+from crossdiff.training.trainer import RunFolder
 from tests.annotation.campaign import job, scheme
+from tests.composed import experiment as composed_experiment
 from tests.finished_annotation import experiment, finished, make
 from tests.planted_source import PlantedSource
+from tests.study_products import write_run
 from tests.training.test_run import make_run
 
 ROOT = conf_dir().parent
@@ -102,3 +105,23 @@ def test_the_annotator_of_the_page_goes_through_its_stages(tmp_path: Path) -> No
     assert steps["annotate"].inputs.identity()["annotator"]["settings"] == "example.Peaks"
     told = read_json(steps["compare"].folder(asked.store) / "comparison.json")
     assert told["n_labelled"] == {"toy_pt_it": 12, "toy_pt_simpo": 12}
+
+
+def test_the_study_of_the_page_is_planned_at_its_size_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_study.py").write_text(block("add_a_study", "python"))
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "draws.yaml").write_text(block("add_a_study", "yaml"))
+    monkeypatch.syspath_prepend(tmp_path)
+    planned = {}
+    for size in ("ci", "toy"):
+        given = (f"hydra.searchpath=[file://{tmp_path}]", "experiment=draws", f"size={size}")
+        asked = composed_experiment(*given)
+        planned[size] = plan(asked)[-1].inputs
+        assert asked.results.name == f"draws_{size}"
+    assert planned["ci"].runs == ("draws_500", "draws_1000")
+    assert planned["toy"].runs == ("draws_500", "draws_1000", "draws_5000")
+    runs = {name: write_run(tmp_path / name, {"pt_it": Counter()}) for name in planned["ci"].runs}
+    answer = planned["ci"].study.analyse(runs, {}).answer
+    assert answer.startswith("The number of draws does not change the exclusive count")

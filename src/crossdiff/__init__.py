@@ -6,6 +6,7 @@ The names below are imported on first use, so that `import crossdiff` costs noth
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from crossdiff import moved
@@ -16,13 +17,22 @@ if TYPE_CHECKING:
     from crossdiff.core.latent_scaling import latent_scaling
     from crossdiff.io.interop import load_dictionary_learning
     from crossdiff.statistics.deltas import category_deltas
+    from crossdiff.statistics.ensemble import ensemble_deltas
 
-__all__ = ["Crosscoder", "category_deltas", "decoder_norms", "latent_scaling", "load_dictionary_learning"]
+__all__ = [
+    "Crosscoder",
+    "category_deltas",
+    "decoder_norms",
+    "ensemble_deltas",
+    "latent_scaling",
+    "load_dictionary_learning",
+]
 
 _HOMES = {
     "Crosscoder": "crossdiff.core.crosscoder",
     "category_deltas": "crossdiff.statistics.deltas",
     "decoder_norms": "crossdiff.core.decoder_norms",
+    "ensemble_deltas": "crossdiff.statistics.ensemble",
     "latent_scaling": "crossdiff.core.latent_scaling",
     "load_dictionary_learning": "crossdiff.io.interop",
 }
@@ -33,6 +43,8 @@ moved.install()
 
 def __getattr__(name: str) -> Any:
     """Import a public name from the module it lives in."""
+    if name == "__version__":
+        return importlib.metadata.version("crossdiff")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossdiff' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -15,7 +16,28 @@ EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
 def main() -> None:
     """Run the command line and exit: 0 done, 2 for what the user can put right, 1 for a bug of ours."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"crossdiff {_version()}")
+        return
+    sys.argv[1:] = arranged(sys.argv[1:])
     sys.exit(guarded(_run))
+
+
+def arranged(arguments: list[str]) -> list[str]:
+    """Arguments as Hydra wants them: `-m` first, wherever it stood, and `~/` written out in values.
+
+    Hydra's grammar has no `~` in a value, and the shell expands one only at the start of a word.
+    """
+    flags = [text for text in arguments if text in ("-m", "--multirun")]
+    others = [text for text in arguments if text not in flags]
+    home = os.path.expanduser("~")
+    return flags + [re.sub(r"(?<=[=\[,])~(?=/)", lambda _: home, text) for text in others]
+
+
+def _version() -> str:
+    from crossdiff import __version__
+
+    return __version__
 
 
 def guarded(command) -> int:
@@ -33,8 +55,14 @@ def guarded(command) -> int:
             return EXIT_BUG
         if os.environ.get("CROSSDIFF_TRACEBACK"):
             traceback.print_exc()
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_as_called(message)}", file=sys.stderr)
         return EXIT_USER
+
+
+def _as_called(message: str) -> str:
+    """The message with the name of the command that was called: an installed crossdiff has no run.py."""
+    installed = Path(sys.argv[0]).stem == "crossdiff"
+    return message.replace("python run.py", "crossdiff") if installed else message
 
 
 def user_message(error: BaseException) -> str | None:
@@ -84,10 +112,10 @@ def _closed(path: Path) -> Path | None:
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    """A full disk or quota; safetensors and others report it by its text alone."""
+    """A full disk or quota; safetensors, SQLite and others report it by its text alone."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return os.strerror(errno.ENOSPC) in str(error)
+    return any(text in str(error) for text in (os.strerror(errno.ENOSPC), "database or disk is full"))
 
 
 def _is_full_memory(error: BaseException) -> bool:

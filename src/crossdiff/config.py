@@ -6,31 +6,52 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from crossdiff.action_settings import CompareRuns, ExportSettings, FreezeSettings, ValidateSettings
 from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.command_settings import (
+    CompareRuns,
+    ExportSettings,
+    FreezeSettings,
+    LocalDispatch,
+    LoggerSettings,
+    SlurmDispatch,
+    ValidateSettings,
+)
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
-from crossdiff.data.paired_activations import MaskSettings
-from crossdiff.data.settings import CacheSource, LiveSource
+from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
 from crossdiff.io.environment import conf_dir
-from crossdiff.io.resources import LocalDispatch, SlurmDispatch
-from crossdiff.io.tracking import LoggerSettings
+from crossdiff.models.comparison import Comparison
 from crossdiff.models.pair import ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
+from crossdiff.stages import registry
 from crossdiff.stages.documents import DocumentsSettings
+from crossdiff.stages.protocol import Resources
 from crossdiff.stages.study import Study
 from crossdiff.taxonomy.scheme import TaxonomySettings
 from crossdiff.training.settings import TrainingSettings
+
+ConfigStore.instance().store(
+    group="dispatch/stages",
+    name="all",
+    node={
+        stage: {
+            "_target_": f"{Resources.__module__}.{Resources.__name__}",
+            **dict.fromkeys(Resources.model_fields),
+        }
+        for stage in registry.names()
+    },
+)  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
 
 Action = Literal[
     "run",
@@ -48,17 +69,10 @@ Action = Literal[
 ]
 
 
+LONGEST_NAME = 100
+"""Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
 NEEDS_NO_PAIR = ("compare", "studies")
 """Actions on what lies in results folders, whatever it was made from."""
-
-
-class Comparison(Settings):
-    """Two pairs that share their base; the reference pair's tuned model gives the chat template."""
-
-    reference: ModelPair
-    treatment: ModelPair
-    seed_null: str | None = None
-    """Results of a finished `experiment=seed_null`: changes are also held against those of another seed."""
 
 
 class Experiment(Settings):
@@ -117,6 +131,11 @@ class Experiment(Settings):
                     "choose such a name (name=... of the run, model_pair.name=... of its pair), and "
                     "results_dir=... for another folder"
                 )
+            if name is not None and len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+                raise ValueError(
+                    f"name={name[:40]}... has {len(name)} characters and names files inside the results; "
+                    f"give a name of at most {LONGEST_NAME} bytes (name=..., model_pair.name=...)"
+                )
         return self
 
     @model_validator(mode="after")
@@ -148,6 +167,13 @@ class Experiment(Settings):
         return (self.model_pair,)
 
     @property
+    def members(self) -> dict[str, tuple[ModelPair, ...]]:
+        """Pair -> its members, one per crosscoder; without `comparison.n_seeds` every pair is its own."""
+        if self.comparison is None:
+            return {pair.name: (pair,) for pair in self.pairs}
+        return self.comparison.members(self.seed)
+
+    @property
     def title(self) -> str:
         """Name of the run: the experiment's, else the comparison's or the pair's."""
         return self.name or "_vs_".join(pair.name for pair in self.pairs)
@@ -158,10 +184,37 @@ class Experiment(Settings):
         return self.results_dir or Path("results") / f"{self.title}_{self.layer}"
 
 
+def of_size(_node_: Node) -> Any:
+    """`${of_size:}` in a study's file: the value of this setting in `sizes` at the size asked for.
+
+    A size that does not name the setting takes the value of `toy`. What the command line gives stands instead
+    of the interpolation, so it wins.
+    """
+    path, block = [str(_node_._key())], _node_._get_parent()
+    while isinstance(block, DictConfig) and "sizes" not in block:
+        path.insert(0, str(block._key()))
+        block = block._get_parent()
+    assert isinstance(block, DictConfig)
+    missing = object()
+    for size in (block._get_root().size, "toy"):
+        value = OmegaConf.select(block, ".".join(["sizes", str(size), *path]), default=missing)
+        if value is not missing:
+            return value
+    raise ValueError(f"study.{'.'.join(path)} has no value in sizes.toy; give it one there")
+
+
+OmegaConf.register_new_resolver("of_size", of_size, replace=True)
+
+
 def load(cfg: DictConfig) -> Experiment:
     """Build the typed experiment; the only call of `instantiate` and the end of every `DictConfig`."""
     if cfg.action in NEEDS_NO_PAIR and OmegaConf.is_missing(cfg, "layer"):
         cfg.layer = 0
+    with open_dict(cfg):
+        if cfg.study is not None and "sizes" in cfg.study:
+            OmegaConf.resolve(cfg.study)
+            del cfg.study["sizes"]
+        del cfg["size"]
     return instantiate(cfg, _convert_="all")
 
 
@@ -192,6 +245,15 @@ def runs_alone(hydra: Any) -> bool:
 def sweep_folders(hydra: Any) -> list[Path]:
     """The folder that Hydra has made for a sweep; none for a single run."""
     return [Path(hydra.sweep.dir)] if hydra.mode == RunMode.MULTIRUN else []
+
+
+def _itself(self: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
+    return self
+
+
+ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
+# Hydra copies its registry of options whole for every composition and for every line of --help (5 of 6 s).
+# Nothing is lost: the registry is a singleton, and what it gives out are copies.
 
 
 def compose_once() -> None:

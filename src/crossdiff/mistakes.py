@@ -11,6 +11,7 @@ from hydra.errors import (
     HydraException,
     InstantiationException,
     MissingConfigException,
+    OverrideParseException,
 )
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -18,11 +19,19 @@ from pydantic import ValidationError
 
 from crossdiff.io.environment import conf_dir
 
+MOST_LISTED = 25
+"""Options that a message lists; of more it names the nearest."""
+
 
 def explain(error: BaseException) -> str | None:
     """The message for a configuration error: what was given, the rule, the near options; else None."""
     cause = _root(error)
     match cause:
+        case OverrideParseException():
+            return _unreadable(cause.override)
+        case HydraException() if str(cause).startswith("Ambiguous value for argument '"):
+            override = str(cause).partition("argument '")[2].partition("'\n")[0]
+            return f"{_unreadable(override)}; several values to be tried one after another need -m"
         case ValidationError():
             group = _group(error)
             return "\n       ".join(_one_problem(problem, group) for problem in cause.errors())
@@ -43,6 +52,21 @@ def explain(error: BaseException) -> str | None:
         case ValueError() if "Config group override must be a string or a list" in str(cause):
             return "a group has no option null; take out what a preset chose with ~<group>, as in ~comparison"
     return None
+
+
+def _unreadable(override: str) -> str:
+    """How to quote an argument with characters that Hydra's grammar has no place for."""
+    key, is_assignment, value = override.partition("=")
+    if not is_assignment or not re.fullmatch(r"[-+~]*[\w.@/]+", key, re.ASCII):
+        return f"{override!r} cannot be read; arguments are written as setting=value"
+    is_list = value.startswith("[")
+    values = value.strip("[]").split(",") if is_list else [value]
+    quoted = ",".join('"' + text.replace('"', '\\"') + '"' for text in values)
+    given = f"{key}=[{quoted}]" if is_list else f"{key}={quoted}"
+    return (
+        f"{override} cannot be read: a value with '=', ',', '#', blanks, quotes or letters beyond ASCII "
+        f"needs double quotes of its own, inside single quotes for the shell: '{given}'"
+    )
 
 
 def _root(error: BaseException) -> BaseException:
@@ -99,7 +123,10 @@ def _choices(given: str, options: list[str]) -> str:
     near = difflib.get_close_matches(given, options, n=4, cutoff=0.5)
     if near:
         return f"did you mean {', '.join(near)}?"
-    return f"choose from {', '.join(sorted(options)[:40])}"
+    if len(options) <= MOST_LISTED:
+        return f"choose from {', '.join(sorted(options))}"
+    nearest = difflib.get_close_matches(given, options, n=4, cutoff=0)
+    return f"nearest are {', '.join(nearest)}; python run.py --help lists the groups"
 
 
 def _options_with(key: str) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 MOVED = {
+    "action_settings": "command_settings",
     "annotation.batch": "annotation.api.batch",
     "annotation.client": "annotation.api.client",
     "annotation.ledger": "annotation.api.ledger",
@@ -25,13 +26,24 @@ MOVED = {
     "annotation.signals": "annotation.text_features",
     "annotation.submissions": "annotation.api.submissions",
     "annotation.words": "annotation.tokens_to_words",
-    "behaviour.rates": "behaviour.proportions",
+    "behaviour": "studies.behaviour",
+    "behaviour.dose_response": "studies.steering.dose_response",
+    "behaviour.prompts": "studies.behaviour.prompts",
+    "behaviour.proportions": "statistics.proportions",
+    "behaviour.rates": "statistics.proportions",
+    "behaviour.rules": "studies.behaviour.rules",
+    "behaviour.targets": "studies.steering.targets",
+    "core.code_histogram": "core.example_reservoirs",
     "core.fit": "core.explained_variance",
-    "core.model_table": "core.many_models",
+    "core.many_models": "studies.several.many_models",
+    "core.matched_sets": "studies.causal.matched_sets",
+    "core.model_table": "studies.several.many_models",
+    "core.patching": "studies.causal.patching",
     "core.peaks": "core.example_reservoirs",
     "core.selected": "core.documented_latents",
     "core.selection": "core.exclusive_call",
     "core.sparse.selection": "core.sparse.batch_topk",
+    "data.answers": "studies.causal.patching",
     "data.harvest_checks": "data.harvest.checks",
     "data.harvest_files": "data.harvest.write",
     "data.harvest_job": "data.harvest.job",
@@ -40,34 +52,57 @@ MOVED = {
     "data.harvester": "data.harvest.forward",
     "data.live": "data.harvest.on_the_fly",
     "data.piece_files": "data.harvest.stretches",
+    "data.self_pair": "studies.self_diff.self_pair",
     "data.shards": "data.paired_activations",
     "data.statistics": "data.moments",
     "dispatch.track": "dispatch.loggers",
+    "io.resources": "command_settings",
+    "io.tracking": "command_settings",
     "models.reach": "models.hub",
+    "organisms.planted": "studies.planted.world",
+    "organisms.planted_score": "studies.planted.score",
+    "organisms.planted_source": "studies.planted.source",
     "organisms.rates": "organisms.toy_rates",
     "organisms.words": "organisms.vocabulary",
     "report.words": "report.formatting",
-    "studies.rates": "studies.answer_rates",
+    "stages.causal": "studies.causal.step",
+    "stages.generate": "studies.behaviour.generate",
+    "stages.judge": "studies.behaviour.judge",
+    "stages.planted": "studies.planted.step",
+    "stages.self_diff": "studies.self_diff.step",
+    "stages.several": "studies.several.step",
+    "stages.steer": "studies.steering.step",
+    "studies.answer_rates": "studies.behaviour.answer_rates",
+    "studies.judged": "studies.behaviour.judged",
+    "studies.rates": "studies.behaviour.answer_rates",
+    "studies.steered_pair": "studies.steering.steered_pair",
     "taxonomy.agreement": "statistics.agreement",
     "taxonomy.deltas": "statistics.deltas",
-    "taxonomy.human_check": "statistics.human_agreement",
+    "taxonomy.extend": "taxonomy.scheme",
+    "taxonomy.human_check": "statistics.agreement",
     "taxonomy.intervals": "statistics.intervals",
     "taxonomy.multiverse": "statistics.multiverse",
     "taxonomy.pooling": "statistics.pooling",
-    "taxonomy.power": "statistics.power",
+    "taxonomy.power": "statistics.significance",
     "taxonomy.recovery": "statistics.recovery",
-    "taxonomy.refusals": "statistics.refusals",
+    "taxonomy.refusals": "statistics.verdict",
     "taxonomy.seed_null": "statistics.seed_null",
-    "taxonomy.sides": "statistics.labels",
+    "taxonomy.sides": "statistics.deltas",
     "taxonomy.significance": "statistics.significance",
     "taxonomy.verdict": "statistics.verdict",
     "training.fit": "training.run",
+    "training.held_out": "training.evaluation",
+    "training.random_states": "training.resume",
+    "training.schedules": "training.optimizers",
 }
 """Old name -> new name, both below `crossdiff.`."""
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Asked last, when no file has the name: the module of the new name serves under the old one too."""
+    """Asked first, for old names only: the module of the new name serves under the old one too.
+
+    First, because a moved package lends its folder to its old name, where a second copy would be found.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -90,4 +125,4 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def install() -> None:
     """Make old names importable; called once, by `import crossdiff`."""
-    sys.meta_path.append(_Moved())
+    sys.meta_path.insert(0, _Moved())

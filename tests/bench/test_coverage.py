@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from crossdiff.bench.coverage import main
+from experiments.bench.coverage import main
 
 
 @pytest.mark.slow

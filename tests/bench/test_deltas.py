@@ -7,8 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from crossdiff.bench.deltas import LEVELS, SHARES, coverage, main, names
 from crossdiff.taxonomy.scheme import PaperTaxonomy
+from experiments.bench.deltas import LEVELS, SHARES, coverage, main, names
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.bench.harvest import main
-from crossdiff.bench.harvest_load import model_memory
+from experiments.bench.harvest import main
+from experiments.bench.harvest_load import model_memory
 
 
 def test_a_small_benchmark_reports_passes_disk_and_padding() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossdiff.bench.lexical import main
+from experiments.bench.lexical import main
 
 
 def test_it_prints_times_and_labels_what_was_planted() -> None:

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from crossdiff.bench.report import ReportBench
-from crossdiff.bench.report_work import invented
 from crossdiff.report.export import browser_path
+from experiments.bench.report import ReportBench
+from experiments.bench.report_work import invented
 
 
 def test_the_limits_are_those_of_the_size() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crossdiff.bench.roofline import main
+from experiments.bench.roofline import main
 
 
 def test_the_paper_crosscoder_fits_80_gb_and_its_product_takes_what_the_peak_says() -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from crossdiff.bench.scale import main
+from experiments.bench.scale import main
 
 
 def test_it_reports_a_ratio_and_a_state_of_fixed_size_per_latent() -> None:

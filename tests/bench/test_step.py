@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from crossdiff.bench.memory import peak_mb
-from crossdiff.bench.step import main
+from experiments.bench.memory import peak_mb
+from experiments.bench.step import main
 
 SIZES = ["d_model=16", "n_latents=256", "k=4", "batch=64", "rounds=1", "threads=1"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crossdiff.bench import submit
+from experiments.bench import submit
 
 
 @pytest.mark.slow

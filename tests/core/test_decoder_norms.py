@@ -4,29 +4,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.decoder_norms import decoder_norms, delta_norm, kinds
+from crossdiff.core.decoder_norms import decoder_norms, delta_norm
 from crossdiff.core.dictionary import DictionarySettings
-
-
-def pair(base: float, tuned: float) -> torch.Tensor:
-    return torch.tensor([[[base, 0.0], [0.0, tuned]]])
 
 
 @pytest.mark.parametrize(
     ("base", "tuned", "expected"), [(0.0, 2.0, 1.0), (2.0, 0.0, 0.0), (3.0, 3.0, 0.5), (1.0, 2.0, 0.75)]
 )
 def test_delta_norm_is_one_for_tuned_only_and_zero_for_base_only(base, tuned, expected) -> None:
-    assert float(delta_norm(pair(base, tuned))) == pytest.approx(expected)
+    assert float(delta_norm(torch.tensor([base]), torch.tensor([tuned]))) == pytest.approx(expected)
 
 
 @given(st.floats(0.01, 10), st.floats(0.01, 10))
 def test_delta_norm_mirrors_when_the_models_are_exchanged(base: float, tuned: float) -> None:
-    forward, back = delta_norm(pair(base, tuned)), delta_norm(pair(tuned, base))
+    first, second = torch.tensor([base]), torch.tensor([tuned])
+    forward, back = delta_norm(first, second), delta_norm(second, first)
     assert float(forward + back) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_latent_without_directions_has_no_delta_norm() -> None:
-    assert bool(delta_norm(torch.zeros(1, 2, 3)).isnan())
+    assert bool(delta_norm(torch.zeros(1), torch.zeros(1)).isnan())
 
 
 def test_norms_and_cosines_of_a_crosscoder() -> None:
@@ -42,9 +39,3 @@ def test_a_difference_dictionary_has_no_norms_to_compare() -> None:
     crosscoder = Crosscoder(DictionarySettings(n_latents=1, architecture="diff_sae"), n_models=1, d_model=2)
     with pytest.raises(ValueError, match="no norms to compare"):
         decoder_norms(crosscoder)
-
-
-def test_kinds_follow_the_bins_and_silence() -> None:
-    delta = torch.tensor([0.05, 0.5, 0.95, 0.3, 0.5, 0.7])
-    alive = torch.tensor([True, True, True, True, False, True])
-    assert kinds(delta, alive=alive) == ["base_only", "shared", "tuned_only", "other", "dead", "other"]

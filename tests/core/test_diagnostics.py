@@ -108,3 +108,15 @@ def test_diagnose_counts_every_latent_once(scaled: Scaled) -> None:
     assert found["dead_share"] == pytest.approx(1 / 32)
     assert found["l0"] == pytest.approx(float(scaled.sums.n_active.sum()) / 4000)
     assert sum(found["delta_norm"]["counts"]) == 31
+
+
+def test_a_training_too_short_is_said_before_similarity() -> None:
+    """All latents start at one half: without the steps to leave it they cannot tell a similar pair."""
+    start = torch.full((50,), 0.5, dtype=torch.float64)
+    short = signature(start, reach=0.4)
+    assert short["verdict"] == "trained_too_short"
+    assert "Raise training.n_steps" in short["sentence"]
+    assert "25-fold" in short["sentence"]
+    assert signature(start, reach=80.0)["verdict"] == "too_similar"
+    moved = torch.cat([start, torch.full((5,), 0.97, dtype=torch.float64)])
+    assert signature(moved, reach=0.4)["verdict"] == "ordinary"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from crossdiff.core.exclusive_call import Calls, SelectionSettings, SideEvidence, call_latents
+from crossdiff.core.exclusive_call import Calls, SelectionSettings, SideEvidence, call_latents, kinds
 
 N = 100
 
@@ -143,3 +145,18 @@ def test_dead_latents_are_undecided_and_counted_first() -> None:
     )
     assert calls.call == ["undecided"]
     assert calls.rejected["tuned"]["dead"] == 1
+
+
+def test_kinds_follow_the_bins_and_silence() -> None:
+    delta = torch.tensor([0.05, 0.5, 0.95, 0.3, 0.5, 0.7])
+    alive = torch.tensor([True, True, True, True, False, True])
+    assert kinds(delta, alive=alive) == ["base_only", "shared", "tuned_only", "other", "dead", "other"]
+
+
+def test_settings_are_read_without_torch_pandas_or_scipy() -> None:
+    """What `run.py --help` and `action=plan` import of core and training."""
+    modules = "core.dictionary core.exclusive_call core.sparsity training.settings core.selection".split()
+    program = f"import sys; [__import__('crossdiff.' + name) for name in {modules}]"
+    program += "; print(*{'torch', 'pandas', 'scipy', 'pytorch_lightning'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossdiff.core import matching
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.matching import CodeCorrelation, nearest_direction
+from crossdiff.core.matching import CodeCorrelation, nearest_code, nearest_direction, twins_of
 
 
 def sparse(code: Tensor) -> SparseCode:
@@ -47,7 +47,7 @@ def test_correlations_are_those_of_the_full_matrix_however_the_tokens_are_cut() 
         sums.add(sparse(own[rows]), sparse(other[rows]))
     expected = torch.corrcoef(torch.cat([own[:, chosen], other], dim=1).T.double())[:3, 3:]
     assert torch.allclose(sums.value(), expected, atol=1e-6)
-    found = sums.nearest()
+    found = nearest_code(sums.value())
     assert int(found.latent[0]) == 2
     assert float(found.similarity[0]) == pytest.approx(1.0)
 
@@ -57,7 +57,24 @@ def test_a_constant_code_has_no_correlation_and_no_twin() -> None:
     sums = CodeCorrelation(torch.tensor([1]), 2, 3)
     sums.add(sparse(own), sparse(other))
     assert sums.value().isnan().all()
-    assert sums.nearest().latent.tolist() == [-1]
+    assert nearest_code(sums.value()).latent.tolist() == [-1]
+
+
+def test_a_twin_is_one_latent_near_in_direction_and_in_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 0: latent 0 is nearest in direction, 1 in code, none in both; row 1: latent 2 is second in each."""
+    monkeypatch.setattr(matching, "CHUNK", 2)
+    own = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    other = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.6, 0.8], [0.0, 5.0], [-3.0, 0.0]])
+    nan = float("nan")
+    correlation = torch.tensor(
+        [[0.1, 0.9, 0.2, nan, 0.0], [0.0, 0.9, 0.7, 0.4, 0.0], [0.0, 0.0, 0.0, 0.0, 0.9]]
+    ).double()
+    alive = torch.tensor([True, True, True, True, False])
+    found = twins_of(own, other, correlation, alive=alive, min_cosine=0.7, min_correlation=0.5)
+    assert found.latent.tolist() == [-1, 2, -1]  # the last one's like is dead
+    assert found.cosine[1].item() == pytest.approx(0.8)
+    assert found.correlation[1].item() == pytest.approx(0.7)
+    assert found.cosine[[0, 2]].isnan().all()
 
 
 def test_codes_of_different_tokens_are_refused() -> None:

@@ -1,46 +1,7 @@
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from crossdiff.core.sparsity import L1, BatchTopK, TopK, check_fits, largest, largest_per_token, within
-
-
-def by_sorting(scaled: torch.Tensor, count: int) -> torch.Tensor:
-    """Independent implementation: a stable full sort, so that ties go to the lowest flat index."""
-    flat = scaled.reshape(-1)
-    kept = torch.sort(flat, descending=True, stable=True).indices[:count]
-    return torch.zeros_like(flat, dtype=torch.bool).index_fill_(0, kept, True).view_as(scaled)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.data())
-def test_largest_keeps_exactly_the_count_with_ties_at_the_lowest_index(n: int, m: int, data) -> None:
-    values = data.draw(st.lists(st.integers(0, 3), min_size=n * m, max_size=n * m))
-    count = data.draw(st.integers(1, n * m))
-    scaled = torch.tensor(values, dtype=torch.float32).view(n, m)
-    mask = largest(scaled, count=count)
-    assert int(mask.sum()) == count
-    assert torch.equal(mask, by_sorting(scaled, count))
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_the_guided_search_equals_sorting_on_a_large_batch(ties: bool) -> None:
-    scaled = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)).relu()
-    scaled = (scaled * 8).round() if ties else scaled
-    assert torch.equal(largest(scaled, count=512 * 8), by_sorting(scaled, 512 * 8))
-
-
-def test_the_guided_search_survives_a_sample_that_misleads() -> None:
-    scaled = torch.rand(512, 512, generator=torch.Generator().manual_seed(0))
-    scaled[::32] += 100
-    assert torch.equal(largest(scaled, count=512 * 8), by_sorting(scaled, 512 * 8))
-
-
-def test_top_k_per_token_breaks_ties_at_the_lowest_latent() -> None:
-    mask = largest_per_token(torch.tensor([[1.0, 2.0, 2.0, 2.0], [3.0, 0.0, 0.0, 1.0]]), k=2)
-    assert mask.tolist() == [[False, True, True, False], [True, False, False, True]]
+from crossdiff.core.sparsity import L1, BatchTopK, TopK, check_fits, within
 
 
 def test_k_anneals_linearly_and_never_exceeds_the_dictionary() -> None:
@@ -72,3 +33,11 @@ def test_annealing_ends_at_half_of_a_run_that_is_too_short_for_it() -> None:
     assert within(schedule, 1000).k_at(500, n_latents=4096) == 100
     assert within(schedule, 100_000) == schedule
     assert within(L1(penalty=1.0, warmup_steps=1000), 100).penalty_at(49) == 1.0
+
+
+def test_users_methods_find_the_exact_selection_here_too() -> None:
+    from crossdiff.core import largest, sparsity
+
+    assert sparsity.largest_per_token is largest.largest_per_token
+    with pytest.raises(AttributeError, match="no attribute 'smallest'"):
+        _ = sparsity.smallest

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.bench.harvest_work import make_tokens
 from crossdiff.data.harvest.write import write_harvest
 from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.paired_batch import BatchMemory, PairedBatch
+from experiments.bench.harvest_work import make_tokens
 
 
 def test_narrow_rows_travel_as_they_are_and_are_computed_in_float32() -> None:

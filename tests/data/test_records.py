@@ -1,9 +1,10 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from crossdiff.data.corpus import FilesSource
+from crossdiff.data.corpus import FilesSource, left_out
 from crossdiff.data.records import BadRecord, Record, records
 
 
@@ -35,3 +36,86 @@ def test_a_row_without_a_document_lists_its_keys(tmp_path: Path) -> None:
         found = read(tmp_path, {"title": "a"}, **settings)
         assert isinstance(found, BadRecord)
         assert "has keys ['title']" in str(found)
+
+
+def read_all(folder: Path, **settings: Any) -> list[Record | BadRecord]:
+    return list(records(FilesSource(paths=(str(folder),), **settings), organism=None))
+
+
+def contents(folder: Path) -> list[Any]:
+    return [r.content if isinstance(r, Record) else str(r) for r in read_all(folder)]
+
+
+def test_files_of_every_kind_in_a_folder_are_read_and_the_rest_is_named(tmp_path: Path) -> None:
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def line(text: str) -> bytes:
+        return json.dumps({"text": text}).encode() + b"\n"
+
+    (tmp_path / "A.JSONL").write_bytes(line("a"))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(line("b")) + gzip.compress(line("b2")))
+    with pa.CompressedOutputStream(pa.OSFile(str(tmp_path / "c.jsonl.zst"), "wb"), "zstd") as handle:
+        handle.write(line("c"))
+    (tmp_path / "d.json").write_bytes(line("d") + line("d2"))
+    (tmp_path / "e.json").write_text(json.dumps([{"text": "e"}, {"text": "e2"}], indent=1))
+    (tmp_path / "f.json").write_text(json.dumps({"text": "f"}, indent=1))
+    (tmp_path / "g.parquet").mkdir()
+    pq.write_table(pa.table({"text": ["g"]}), tmp_path / "g.parquet" / "part-0.parquet")
+    (tmp_path / "g.parquet" / "_SUCCESS").touch()
+    (tmp_path / "h.jsonl").symlink_to(tmp_path / "nowhere")
+    assert contents(tmp_path) == ["a", "b", "b2", "c", "d", "d2", "e", "e2", "f", "g"]
+    named = left_out([str(tmp_path)])
+    assert [name.rpartition("/")[2] for name in named] == ["_SUCCESS", "h.jsonl (broken link)"]
+
+
+ROWS = {
+    "chats as strings": (
+        {"messages": '[{"role": "user", "content": "a"}]'},
+        [{"role": "user", "content": "a"}],
+    ),
+    "padding beside ids": ({"input_ids": [7, 8, 9], "attention_mask": [0, 1, 1]}, [8, 9]),
+    "an empty text beside messages": (
+        {"text": "", "messages": [{"from": "human", "value": "a"}]},
+        [{"role": "user", "content": "a"}],
+    ),
+    "fields beside role and content": (
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [1], "x": None}]},
+        [{"role": "assistant", "content": None, "tool_calls": [1]}],
+    ),
+}
+REFUSED = {
+    "no content": ({"messages": [{"role": "user", "content": None}]}, "messages[0].content is null"),
+    "an image": (
+        {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+        "messages[0].content[0] is 'image'",
+    ),
+    "a mask of another length": ({"input_ids": [1, 2], "attention_mask": [1]}, "attention_mask of another"),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_of_odd_kinds_are_read(kind: str, tmp_path: Path) -> None:
+    row, expected = ROWS[kind]
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    assert contents(tmp_path) == [expected]
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_rows_that_cannot_be_read_name_the_field(kind: str, tmp_path: Path) -> None:
+    row, message = REFUSED[kind]
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    (found,) = read_all(tmp_path)
+    assert isinstance(found, BadRecord)
+    assert message in str(found)
+
+
+def test_dates_out_of_range_in_unused_columns_do_not_matter(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    far = pa.array([2**60], pa.int64()).cast(pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a"], "when": far}), tmp_path / "a.parquet")
+    assert contents(tmp_path) == ["a"]

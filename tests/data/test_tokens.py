@@ -72,7 +72,8 @@ def test_display_strings_keep_spaces_and_newlines(tmp_path: Path) -> None:
     text = "the cat\n\nsat  on ä mat"
     ids = torch.tensor(tokenizer(text)["input_ids"])
     tokens = write(tmp_path, ids=ids, offsets=torch.tensor([0, 1, len(ids)]), kind=torch.zeros(len(ids)))
-    assert "".join(tokens.token_strings(tokens.ids)).replace("��", "ä") == text
+    assert "".join(tokens.text_strings(tokens.ids)) == text
+    assert "�" not in "".join(tokens.token_strings(tokens.ids))
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:

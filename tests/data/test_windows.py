@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.bench.harvest_work import make_tokens
 from crossdiff.data.harvest.write import write_harvest
+from experiments.bench.harvest_work import make_tokens
 
 D_MODEL, WINDOW_MB = 256, 16
 READ = f"""

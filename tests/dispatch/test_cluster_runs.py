@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from cluster_jobs import release, worker
 
-from crossdiff.bench import submit
+from experiments.bench import submit
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from cluster_jobs import log_of, settle, worker
 
+from crossdiff.command_settings import SlurmDispatch
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.dispatch.loggers import NoTracker
 from crossdiff.dispatch.slurm import Submission, submit
 from crossdiff.io.artifacts import write_manifest
-from crossdiff.io.resources import SlurmDispatch
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 from crossdiff.stages.train import TrainInputs

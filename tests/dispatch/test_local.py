@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from crossdiff.io.artifacts import DamagedArtifact
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage
 
 
 class Inputs(Settings):
@@ -49,7 +51,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list:
 
     for name, run in (("tokens", tokens), ("harvest", harvest)):
         module = types.ModuleType(f"crossdiff.stages.{name}")
-        module.VERSION, module.run = 1, run
+        module.STAGE = Stage(name, version=1, run=run, reads=(), writes="", joins_layers=name == "harvest")  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return seen
 
@@ -117,15 +119,15 @@ def test_a_file_edited_while_its_step_ran_is_no_result(
     taxonomy = tmp_path / "taxonomy.yaml"
     taxonomy.write_text("first")
     module = sys.modules["crossdiff.stages.tokens"]
-    plain = module.run
+    plain = module.STAGE
     step = Step("tokens", "", FromFile(path=taxonomy))
     assert step.key
 
     def edited(*given):
         taxonomy.write_text("second")
-        return plain(*given)
+        return plain.run(*given)
 
-    monkeypatch.setattr(module, "run", edited)
+    monkeypatch.setattr(module, "STAGE", replace(plain, run=edited))
     with pytest.raises(ValueError, match=r"tokens reads was changed while the command ran"):
         run_steps([step], runtime(tmp_path))
     assert not step.is_finished(tmp_path / "store")
@@ -145,11 +147,12 @@ from pathlib import Path
 from crossdiff.dispatch.local import run_steps
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage
 module = types.ModuleType("crossdiff.stages.tokens")
 def run(inputs, parents, draft, runtime):
     with open(sys.argv[2], "a") as log: log.write("ran\\n")
     time.sleep(1.0); (draft / "out").write_text("x"); return {}
-module.VERSION, module.run = 1, run
+module.STAGE = Stage("tokens", version=1, run=run, reads=(), writes="")
 sys.modules[module.__name__] = module
 print(run_steps([Step("tokens", "", Settings())], Runtime(store=Path(sys.argv[1])))[0].state)
 """

@@ -13,10 +13,10 @@ import pytest
 from fake_plan import chain
 from wandb_files import read_runs
 
+from crossdiff.command_settings import CsvLogger, NoLogger, WandbLogger
 from crossdiff.dispatch.local import Outcome
 from crossdiff.dispatch.loggers import WandbTracker, tracker, wandb_mode, wandb_task
 from crossdiff.dispatch.wandb_run import tables
-from crossdiff.io.tracking import CsvLogger, NoLogger, WandbLogger
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
 from crossdiff.stages import report

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.dispatch.profile import FOLDERS, load_profile
-from crossdiff.io.resources import Profile
+from crossdiff.command_settings import SlurmDispatch
+from crossdiff.dispatch.profile import FOLDERS, Profile, load_profile, resolve
+from crossdiff.stages import registry
+from crossdiff.stages.protocol import Resources
 
 
 def written(folder: Path, text: str) -> str:
@@ -28,7 +30,7 @@ def test_no_profile_is_an_empty_one() -> None:
     [
         ("partion: gpu", "key partion does not exist; did you mean partition"),
         ("stages: {train: {gpu: 1}}", r"key stages\.train\.gpu does not exist; did you mean gpus"),
-        ("stages: {trian: {gpus: 1}}", r"stages\.trian is no stage; .*'train'.* are"),
+        ("stages: {trian: {gpus: 1}}", r"stages: trian is no stage; stages are annotate, .*train"),
         ("gpus: many", "gpus='many'"),
         ("hours: -1", "hours=-1: .*greater than 0"),
         ("a: [", "is not YAML"),
@@ -45,3 +47,17 @@ def test_an_unknown_profile_lists_those_there_are() -> None:
         ValueError, match=r"dispatch.profile=nowhere is no cluster profile; there are example, local"
     ):
         load_profile("nowhere")
+
+
+def test_the_stronger_source_wins_and_the_stage_fills_the_rest() -> None:
+    """Command line per stage, command line, profile per stage, profile, the stage's own."""
+    dispatch = SlurmDispatch(gpus=3, stages={"match": Resources(partition="a")})
+    profile = Profile(partition="c", hours=5, qos="low", stages={"match": Resources(partition="b", hours=4)})
+    found = resolve(registry.stage("match"), dispatch, profile)
+    assert (found.partition, found.gpus, found.hours, found.qos) == ("a", 3, 4, "low")
+    assert found.memory_gb == registry.stage("match").resources.memory_gb
+    assert resolve(registry.stage("report"), SlurmDispatch(), Profile()).gpus == 0
+
+
+def test_resources_fill_only_what_is_left_open() -> None:
+    assert Resources(gpus=0).over(Resources(gpus=2, cpus=3)) == Resources(gpus=0, cpus=3)

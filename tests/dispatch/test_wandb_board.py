@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from crossdiff.command_settings import WandbLogger
 from crossdiff.dispatch.wandb_board import keys, save_board
-from crossdiff.io.tracking import WandbLogger
 from crossdiff.report.runs import Run
 
 LOGGER = WandbLogger(project="diffs", entity="lab")

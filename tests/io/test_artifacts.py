@@ -1,12 +1,22 @@
 """Keys hold every input; drafts become artifacts by one rename; damage is seen."""
 
 import json
+import os
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from crossdiff.io.artifacts import DamagedArtifact, artifact_key, publish, verify, write_manifest
+from crossdiff.io.artifacts import (
+    DamagedArtifact,
+    artifact_key,
+    publish,
+    read_manifest,
+    verify,
+    write_manifest,
+)
 from crossdiff.settings import Settings
 
 
@@ -90,3 +100,39 @@ def test_damage_is_refused_with_the_way_out(tmp_path: Path, damage, message: str
     with pytest.raises(DamagedArtifact, match=message) as error:
         verify(folder)
     assert f"rm -r {folder}" in str(error.value)
+
+
+def test_every_flipped_byte_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "artifact")
+    path = folder / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DamagedArtifact):
+            read_manifest(folder)
+    path.write_bytes(whole)
+    assert read_manifest(folder)["version"] == 2
+
+
+def test_a_manifest_from_before_it_had_a_hash_is_read(tmp_path: Path) -> None:
+    folder = make(tmp_path / "artifact")
+    record = json.loads((folder / "manifest.json").read_bytes())
+    del record["manifest_sha256"]
+    (folder / "manifest.json").write_text(json.dumps({**record, "version": 1}))
+    assert verify(folder)["version"] == 1
+
+
+@pytest.mark.parametrize(("mask", "rights"), [(0o027, 0o640), (0o002, 0o664), (0o077, 0o600)])
+def test_files_of_an_artifact_follow_the_umask(tmp_path: Path, mask: int, rights: int) -> None:
+    """safetensors writes 0600 whatever the umask, and a group could not read its own store."""
+    before = os.umask(mask)
+    try:
+        with publish(tmp_path / "artifact") as draft:
+            save_file({"x": torch.zeros(3)}, draft / "model.safetensors")
+            (draft / "program.sh").touch(0o700)
+            write_manifest(draft, {"stage": "x"})
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "artifact").iterdir()}
+    assert modes["model.safetensors"] == modes["manifest.json"] == rights
+    assert modes["program.sh"] & 0o700 == 0o700

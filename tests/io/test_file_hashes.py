@@ -18,8 +18,8 @@ from crossdiff.data.corpus import files_hash
 from crossdiff.io import file_hashes
 from crossdiff.models.pair import ModelSettings, fingerprint
 file_hashes.REMEMBERED_BYTES, file_hashes.SETTLED_S = 1000, -1.0
-plain, seen = file_hashes._read, []
-file_hashes._read = lambda path: (seen.append(path), plain(path))[1]
+plain, seen = file_hashes.files.file_sha256, []
+file_hashes.files.file_sha256 = lambda path: (seen.append(path), plain(path))[1]
 print(fingerprint(ModelSettings(name="m", path=sys.argv[1])), files_hash(sys.argv[2:]))
 print(*[path.rpartition("/")[2] for path in seen])
 """

@@ -136,6 +136,19 @@ def test_a_checkpoint_without_code_normalization_id_uses_the_sum(tmp_path: Path)
     assert crosscoder.settings.code_norm == "sum"
 
 
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_the_recorded_scale_is_used_and_the_formula_where_there_is_none(
+    is_recorded: bool, tmp_path: Path
+) -> None:
+    """A recorded scale that is 0.1 % off the formula, as sums in a narrower type make it."""
+    state = peer_state()
+    formula = state["activation_global_scale"]
+    recorded = formula * 1.001 if is_recorded else None
+    state = peer_state(activation_global_scale=recorded)
+    scale = load_dictionary_learning(written(tmp_path, state)).normaliser.scale
+    torch.testing.assert_close(scale, formula if recorded is None else recorded, rtol=1e-7, atol=0)
+
+
 def test_statistics_scaled_per_dimension_are_refused(tmp_path: Path) -> None:
     state = peer_state(activation_global_scale=torch.ones(N_MODELS))
     with pytest.raises(ValueError, match="scaled per dimension"):

@@ -20,7 +20,7 @@ def asking() -> None:
 
 
 def test_a_hub_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(ValueError, match=r"x cannot be .*ConnectionError: offline is True; pass a folder"):
         asking()
@@ -29,7 +29,7 @@ def test_a_hub_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.Monke
 
 def test_a_closed_port_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(reach, "getproxies", dict)
+    monkeypatch.setattr(hub, "getproxies", dict)
     hub.hub_answers.cache_clear()
     assert not hub.hub_answers()
     hub.hub_answers.cache_clear()

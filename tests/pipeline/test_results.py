@@ -95,3 +95,18 @@ def test_the_same_report_again_removes_nothing(tmp_path: Path, capsys: pytest.Ca
         (results / "metrics.a.csv").write_text("curve")
     assert (results / "metrics.a.csv").is_file()
     assert capsys.readouterr().out == ""
+
+
+def test_points_whose_names_differ_in_replaced_characters_alone_get_folders_of_their_own() -> None:
+    folders = [Path("results/x_1")] * 3
+    named = own_folders(folders, [["name=a/c"], ["name=a_c"], ["name=b"]])
+    assert len(set(named)) == 3
+    assert named[2] == Path("results/x_1_name_b")
+    assert own_folders(folders, [["seed=1"]] * 3) == folders
+
+
+def test_long_names_of_grid_points_are_cut_and_stay_different() -> None:
+    given = [[f"corpus.paths=[{'long/' * 80}{end}]"] for end in ("a", "b")]
+    named = own_folders([Path("results/x_1")] * 2, given)
+    assert len(set(named)) == 2
+    assert max(len(path.name) for path in named) <= 200

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from crossdiff.bench.report import ALL_DRAWN, PATIENCE_MS
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
+from experiments.bench.report import ALL_DRAWN, PATIENCE_MS
 from tests import report_artifacts
 from tests.report_artifacts import Size, Store
 

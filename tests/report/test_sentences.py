@@ -24,18 +24,6 @@ def comparison(*q_values: float, totals: tuple[int, int] = (113, 92)) -> Compari
     return ComparisonSource("pt_it", "pt_simpo", pd.DataFrame(rows, columns=COLUMNS), {})
 
 
-def test_the_verdict_counts_what_survives_correction_and_leaves_out_other() -> None:
-    text = sentences.comparison_verdict(comparison(0.01, 0.2, 0.049))
-    assert text.startswith(
-        "2 of 3 categories and none of 1 classes changed beyond what 92 against 113 latents"
-    )
-
-
-def test_a_verdict_without_labels_claims_nothing() -> None:
-    text = sentences.comparison_verdict(comparison(0.01, totals=(113, 0)))
-    assert text == "No comparison is possible: pt_simpo has 0 labelled exclusive latents, pt_it has 113."
-
-
 def test_the_chart_says_how_many_intervals_chance_would_clear() -> None:
     lines = sentences.comparison_lines(comparison(0.01, 0.2, 0.049))
     assert lines[0].startswith("3 category intervals are clear of 0; by chance alone about 0.15 of 3")
@@ -65,6 +53,20 @@ def test_signatures_warn_of_poor_reconstruction_and_a_bad_threshold(sources: Sou
     assert "50.0 % of the base model" in told
     assert "64.0 latents are active per token, trained for 32" in told
     assert "30.0 % of the latents are dead" in told
+
+
+def test_an_fve_that_the_first_tokens_carry_is_warned_of_and_says_what_to_do(sources: Sources) -> None:
+    pair = sources.pairs["pt_it"]
+    figures = {"fve_base": 0.995, "fve_without_first_base": -1.16, "fve_tuned": 0.9}
+    texts = [item["text"] for item in sentences.failure_signatures(replace(pair, training=figures))]
+    assert len(texts) == 1
+    assert "the base model's FVE: 0.995 with it, -1.160 without" in texts[0]
+    assert "mask.outlier_norm=10" in texts[0]
+    fine = figures | {"fve_without_first_base": 0.95}
+    assert sentences.failure_signatures(replace(pair, training=fine))[0]["level"] == "ok"
+    scaled = {"fve": {"tuned": 0.9}, "fve_without_first": {"tuned": 0.2}}
+    older = replace(pair, training={"fve_base": 0.9, "fve_tuned": 0.9}, diagnostics=scaled)
+    assert "tuned model's FVE: 0.900 with it, 0.200" in sentences.failure_signatures(older)[0]["text"]
 
 
 def test_a_signature_of_the_diagnostics_is_passed_on(sources: Sources) -> None:

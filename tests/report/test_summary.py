@@ -11,7 +11,7 @@ from crossdiff.report.summary import settings_of, summary
 
 def test_a_missing_figure_is_null_and_never_zero(sources: Sources) -> None:
     pair = replace(sources.pairs["pt_it"], training={"fve_base": float("nan")}, annotated=False)
-    found = summary(replace(sources, pairs={"pt_it": pair}))["pairs"]["pt_it"]
+    found = summary(replace(sources, pairs={"pt_it": pair}), setting_stages=())["pairs"]["pt_it"]
     assert found["fve_base"] is None
     assert found["n_labelled"] is None
     assert found["dead_share"] == pytest.approx(0.05)
@@ -21,7 +21,7 @@ def test_a_missing_figure_is_null_and_never_zero(sources: Sources) -> None:
 def test_without_a_truth_the_recovered_changes_have_no_group(sources: Sources) -> None:
     assert sources.comparison is not None
     bare = replace(sources.comparison, facts={"recovered": None, "planted": None})
-    found = summary(replace(sources, comparison=bare))["comparison"]
+    found = summary(replace(sources, comparison=bare), setting_stages=())["comparison"]
     assert found["planted"] is None
     assert len(found["recovered"]) == 9
     assert {row["group"] for row in found["recovered"]} == {None}
@@ -45,7 +45,8 @@ def test_settings_have_their_names_on_the_command_line() -> None:
             },
             {"stage": "compare", "inputs": {}},
             {"stage": "report"},
-        ]
+        ],
+        ("harvest", "train", "compare"),
     )  # fmt: skip
     assert found == {
         "models.pt": "organism:pt", "layer": 2, "seed": 1, "sparsity": "BatchTopK", "sparsity.k": 24,

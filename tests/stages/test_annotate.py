@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from crossdiff.annotation.settings import Lexical
 from crossdiff.io.tables import read_json
 from crossdiff.settings import Runtime
 from crossdiff.stages import annotate
 from crossdiff.taxonomy.scheme import PaperTaxonomy, load_taxonomy
+from tests.annotation.campaign import settings
+from tests.messages_server import KEY, MessagesServer
 
 IT = ["translation"] * 6 + ["mathematics"] * 6
 SIMPO = ["translation"] * 3 + ["storytelling"] * 9
@@ -58,6 +62,22 @@ def test_an_empty_exclusive_set_still_gives_files(documents_folder, tmp_path: Pa
     summary = annotated(documents_folder, tmp_path / "annotate", it=[], simpo=[])
     assert summary == {"n_subjects": 0, "n_answered": 0, "share_other": None, "cost_usd": 0}
     assert (tmp_path / "annotate" / "annotations.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_a_run_where_nothing_was_answered_is_an_error(documents_folder, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    parents = {"documents_pt_it": documents_folder("pt_it", ["translation"] * 3)}
+    (tmp_path / "draft").mkdir()
+    runtime = Runtime(store=tmp_path, progress=False)
+    with MessagesServer() as server:
+        inputs = annotate.AnnotateInputs(
+            annotator=settings("claude", server.address, max_usd=0.0),
+            taxonomy=PaperTaxonomy(),
+            pairs=("pt_it",),
+            seed=0,
+        )
+        with pytest.raises(ValueError, match=r"nothing was answered: \d+ skipped_budget"):
+            annotate.run(inputs, parents, tmp_path / "draft", runtime)
 
 
 def test_two_runs_write_the_same_bytes(documents_folder, tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import documents, scale
-from tests.models.test_unembedding import GEMMA
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 QUIET = Runtime(progress=False)
+GEMMA = Gemma2Config(
+    vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+)  # fmt: skip
 SETTINGS = documents.DocumentsSettings(
     n_examples=6, n_score_examples=4, window=16, n_background=12, n_controls=3
 )
@@ -34,7 +37,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
 
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TokenSet, "token_strings", lambda self, ids: [f"w{int(i)}" for i in ids])
+    for name in ("token_strings", "text_strings"):
+        monkeypatch.setattr(TokenSet, name, lambda self, ids: [f"w{int(i)}" for i in ids])
 
 
 def scaled(built: Artifacts, selection: SelectionSettings, folder: Path) -> None:
@@ -63,6 +67,25 @@ def test_examples_are_windows_of_the_corpus_with_the_codes_of_the_crosscoder(
             float(code[row.document * 40 :][:40, row.latent].max()), abs=1e-5
         )
         assert len(row.tokens) == len(row.codes) == len(row.kinds) == 16
+
+
+@pytest.mark.parametrize("n_score_examples", [4, 0])
+def test_top_documents_are_the_highest_of_the_whole_corpus_in_order(
+    artifacts: Artifacts, tmp_path: Path, n_score_examples: int
+) -> None:
+    settings = SETTINGS.model_copy(update={"n_score_examples": n_score_examples})
+    documents.run(inputs(documents=settings), artifacts.parents, tmp_path, QUIET)
+    tops = read_table(tmp_path / "top_documents.parquet", kind="top_documents")
+    scoring = for_scoring(document_hashes([f"doc{n}" for n in range(60)], salt="examples"), 1 / 3)
+    code = artifacts.crosscoder.encode(artifacts.x).detach().view(60, 40, -1)[:, 1:]
+    assert tops["latent"].nunique() > 3
+    for latent, rows in tops.groupby("latent"):
+        peaks = code[:, :, latent].amax(1)
+        expected = peaks.sort(descending=True, stable=True).indices[: min(10, int((peaks > 0).sum()))]
+        assert rows["document"].tolist() == expected.tolist()
+        assert rows["rank"].tolist() == list(range(len(rows)))
+        assert (rows["subset"] == "score").tolist() == scoring[expected].tolist()
+    assert set(tops["subset"]) == {"explain", "score"}
 
 
 def test_the_highest_examples_are_the_highest_peaks_of_their_subset(

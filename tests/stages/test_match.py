@@ -17,7 +17,7 @@ from crossdiff.data.tokens import TokenSet
 from crossdiff.io.tables import read_json, read_table, write_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale
-from crossdiff.stages.match import ROLES, MatchInputs, run, shared_rows
+from crossdiff.stages.match import ROLES, VERDICTS, MatchInputs, matched, run, shared_rows
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 QUIET = Runtime(progress=False)
@@ -70,7 +70,7 @@ def test_a_shuffled_dictionary_is_matched_back_and_the_changed_latent_is_new(
         parents |= {f"{role}_{name}": own[role] for role in ROLES}
     inputs = MatchInputs(pairs=("first", "second"), layer=LAYER, n_tokens=1000)
     found = run(inputs, parents, tmp_path, QUIET)
-    table = read_table(tmp_path / "matches.parquet", kind="matches")
+    table = read_table(tmp_path / "matches.parquet", kind="matches", version=2)
     first = table[table["pair"] == "first"].set_index("latent")
     same = [j for j in range(4, 12) if j != NEW]
     assert [int(ORDER[first.loc[j, "direction_latent"]]) for j in same] == same
@@ -82,10 +82,46 @@ def test_a_shuffled_dictionary_is_matched_back_and_the_changed_latent_is_new(
     record = read_json(tmp_path / "matches.json")
     assert record["n_tokens"] <= 1000
     counts = record["pairs"]["first"]
-    assert (
-        counts["n_exclusive"] == 8 == sum(counts[v] for v in ("twin", "direction_only", "code_only", "new"))
-    )
+    assert counts["n_exclusive"] == 8 == sum(counts[v] for v in VERDICTS)
     assert counts["same_latent"] == counts["twin_is_exclusive"] == 7
+
+
+def test_printed_cosines_are_those_of_the_weights_where_direction_and_code_disagree(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    """Two latents of the second dictionary swap their tuned directions but keep their codes."""
+    parents = {"tokens": artifacts.parents["tokens"]}
+    second = shuffled(artifacts, tmp_path / "second")
+    crosscoder = Crosscoder.load(second["train"] / "crosscoder")
+    swapped = ORDER.argsort()[[4, 5]]
+    with torch.no_grad():
+        crosscoder.decoder[swapped, -1] = crosscoder.decoder[swapped.flip(0), -1].clone()
+    crosscoder.save(second["train"] / "crosscoder")
+    for name, own in (("first", artifacts.parents), ("second", second)):
+        parents |= {f"{role}_{name}": own[role] for role in ROLES}
+    counts = run(MatchInputs(pairs=("first", "second"), layer=LAYER), parents, tmp_path, QUIET)
+    table = read_table(tmp_path / "matches.parquet", kind="matches", version=2)
+    first = table[table["pair"] == "first"].set_index("latent")
+    assert set(first.loc[[4, 5], "verdict"]) == {"split"}
+    assert set(first.loc[[4, 5], "twin_latent"]) == {-1}
+    directions = {
+        "reference": Crosscoder.load(artifacts.parents["train"] / "crosscoder").decoder[:, -1].detach(),
+        "treatment": crosscoder.decoder[:, -1].detach(),
+    }
+    unit = {name: torch.nn.functional.normalize(rows, dim=1) for name, rows in directions.items()}
+    pairs = read_json(tmp_path / "matches.json")["matched"]["pairs"]
+    assert len(pairs) == counts["first_twin"] == counts["second_twin"] == 5
+    for pair in pairs:
+        cosine = unit["reference"][pair["reference"]] @ unit["treatment"][pair["treatment"]]
+        assert pair["cosine"] == pytest.approx(float(cosine), abs=1e-4)
+
+
+def test_a_twin_shared_by_two_latents_is_two_latents_and_one_pair_each() -> None:
+    columns = {"verdict": "twin", "twin_cosine": 0.9, "twin_correlation": 0.8, "twin_exclusive": True}
+    reference = pd.DataFrame({"latent": [3], "twin_latent": [1], **columns})
+    treatment = pd.DataFrame({"latent": [1, 2], "twin_latent": [3, 3], **columns})
+    pairs = matched(reference, treatment)["pairs"]
+    assert [(pair["reference"], pair["treatment"]) for pair in pairs] == [(3, 1), (3, 2)]
 
 
 def test_a_pair_without_exclusive_latents_ends_well(artifacts: Artifacts, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
-from crossdiff.core.latent_scaling import latent_scaling
+from crossdiff.core.latent_scaling import ScalingSums, latent_scaling
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale
@@ -103,12 +104,30 @@ def test_batch_size_is_no_part_of_the_identity() -> None:
 def test_an_activation_that_is_not_finite_stops_the_pass_by_name(
     artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = scale.ScalingSums.add
+    original = ScalingSums.add
 
-    def spoilt(sums: scale.ScalingSums, crosscoder: Crosscoder, x: torch.Tensor, **rest: Any) -> Any:
+    def spoilt(sums: ScalingSums, crosscoder: Crosscoder, x: torch.Tensor, **rest: Any) -> Any:
         return original(sums, crosscoder, x.index_fill(0, torch.tensor([3]), torch.nan), **rest)
 
-    monkeypatch.setattr(scale.ScalingSums, "add", spoilt)
+    monkeypatch.setattr(ScalingSums, "add", spoilt)
     with pytest.raises(ValueError, match=r"activations of model\(s\) \[0, 1\] \(0 is base\) are NaN"):
         scale.run(inputs(), artifacts.parents, tmp_path, QUIET)
     assert not list(tmp_path.iterdir())
+
+
+def test_sixty_steps_cannot_carry_a_direction_away_and_eight_hundred_can() -> None:
+    """60 steps at 1e-3 with 30 of warm-up: the rates sum to about 0.04, times sqrt(64), over 1/sqrt(2)."""
+    reach = {}
+    for n_steps in (60, 800):
+        training = {
+            "settings": "TrainingSettings",
+            "n_steps": n_steps,
+            "learning_rate": 1e-3,
+            "warmup_steps": 100,
+        }
+        metadata = {"inputs": {"training": training}}
+        settings = DictionarySettings(n_latents=2)
+        reach[n_steps] = scale.training_reach(Crosscoder(settings, n_models=2, d_model=64, metadata=metadata))
+    assert reach[60] == pytest.approx(0.45, abs=0.05)
+    assert reach[800] > 5
+    assert scale.training_reach(Crosscoder(DictionarySettings(n_latents=2), n_models=2, d_model=64)) is None

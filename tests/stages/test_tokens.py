@@ -212,8 +212,8 @@ def test_missing_and_foreign_files_and_empty_folders_are_refused(tmp_path: Path)
     with pytest.raises(ValueError, match="nowhere.jsonl does not exist"):
         build(tmp_path, tmp_path / "nowhere.jsonl")
     (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(ValueError, match=r"is '.csv'; crossdiff reads .txt, .jsonl, .parquet"):
+    with pytest.raises(ValueError, match=r"is '.csv'; crossdiff reads .txt, .jsonl, .json, .parquet"):
         build(tmp_path, tmp_path / "a.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no .txt, .jsonl, .parquet file"):
+    with pytest.raises(ValueError, match="holds no .txt, .jsonl, .json, .parquet file"):
         build(tmp_path, tmp_path / "empty")

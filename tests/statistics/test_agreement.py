@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from crossdiff.report.human_check import agreement_lines, block
 from crossdiff.statistics.agreement import (
     Ratings,
     agreement,
     cohen_kappa,
     confusion,
     gwet_ac1,
+    human_check,
     krippendorff_alpha,
     precision_recall,
 )
+from crossdiff.taxonomy.scheme import PaperTaxonomy
 
 
 def of(text: str) -> list[str | None]:
@@ -107,3 +112,52 @@ def test_confusion_precision_and_recall_by_hand() -> None:
     assert rows["yes"]["recall"]["value"] == pytest.approx(20 / 25)
     assert rows["yes"]["precision"]["ci_low"] == pytest.approx(0.4878, abs=1e-3)
     assert rows["yes"]["precision"]["ci_high"] == pytest.approx(0.8077, abs=1e-3)
+
+
+TAXONOMY = PaperTaxonomy().load()
+SAID = {f"i{n}": name for n, name in enumerate(["translation"] * 5 + ["mathematics"] * 4 + ["other"])}
+
+
+def test_class_and_category_level_by_hand() -> None:
+    """Eight of ten agree; one miss stays inside the class, so nine of ten agree at class level."""
+    person = dict(SAID) | {"i0": "grammar_correction", "i9": "mathematics"}
+    found = human_check({"ann": person}, SAID, TAXONOMY)
+    json.dumps(found, allow_nan=False)
+    category, group = found["levels"]["category"], found["levels"]["class"]
+    rows = {row["name"]: row for row in category["precision_recall"]}
+    assert rows["translation"]["precision"]["value"] == pytest.approx(4 / 5)
+    assert rows["mathematics"]["recall"]["value"] == pytest.approx(4 / 5)
+    assert rows["grammar_correction"]["precision"] is None
+    names = group["confusion"]["names"]
+    assert names == ["linguistic_multilingual", "technical", "other"]
+    assert group["confusion"]["counts"] == [[5, 0, 0], [0, 4, 1], [0, 0, 0]]
+    expected = (0.9 - (25 + 20) / 100) / (1 - 0.45)
+    assert group["raters"]["ann"]["kappa"]["value"] == pytest.approx(expected)
+
+
+def test_unrated_items_are_counted_and_left_out() -> None:
+    person = dict(SAID) | {"i0": None, "i1": None}
+    found = human_check({"ann": person, "bo": dict(SAID)}, SAID, TAXONOMY)
+    assert found["unrated"] == {"ann": 2, "bo": 0}
+    assert found["levels"]["category"]["raters"]["ann"]["n"] == 8
+    assert found["levels"]["category"]["raters"]["ann"]["kappa"]["value"] == pytest.approx(1)
+    assert "alpha_between_people" in found["levels"]["class"]
+
+
+def test_it_is_told_in_lines_and_shown_in_tables() -> None:
+    found = human_check({"ann": dict(SAID)}, SAID, TAXONOMY) | {"unit": "document"}
+    text = "\n".join(agreement_lines(found))
+    for word in ("alpha", "kappa 1.00", "AC1 1.00", "precision", "recall", "confusion", "translation"):
+        assert word in text
+    shown = block(found)
+    assert shown is not None
+    assert len(shown["agreement"].rows) == 4
+    assert block(None) is None
+
+
+def test_ac1_takes_its_chance_term_from_items_with_one_rating_too() -> None:
+    """Items aa, ab, bb and a alone: pi_a = (1 + 1/2 + 0 + 1) / 4, A_e = 2 pi_a pi_b / 1, A_o = 2/3."""
+    ratings = Ratings.of([of("a a b a"), of("a b b .")], ["a", "b"])
+    expected = 2 * 0.625 * 0.375
+    assert gwet_ac1(ratings) == pytest.approx((2 / 3 - expected) / (1 - expected))
+    assert gwet_ac1(ratings, np.ones((2, 4))) == pytest.approx([gwet_ac1(ratings)] * 2)

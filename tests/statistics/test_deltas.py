@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from crossdiff.statistics.deltas import COLUMNS, category_deltas, change_text
+from crossdiff.statistics.deltas import COLUMNS, Labels, category_deltas, change_text
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 
 
@@ -117,3 +117,17 @@ def test_the_table_is_repeatable_and_fast() -> None:
     second = category_deltas(reference, treatment, seed=3)
     assert time.perf_counter() - start < 3
     assert first.equals(second)
+
+
+def test_counts_are_by_name() -> None:
+    assert Labels(["a", "a", "b", "c"]).counts(["a", "b", "x"]).tolist() == [2, 1, 0]
+
+
+def test_draws_have_the_moments_of_latents_drawn_with_replacement() -> None:
+    drawn = Labels(["a"] * 30 + ["b"] * 70).draw(["a"], draws=20_000, generator=np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(30, abs=0.2)
+    assert drawn.std() == pytest.approx(np.sqrt(100 * 0.3 * 0.7), rel=0.03)
+
+
+def test_an_empty_side_draws_zeros() -> None:
+    assert Labels([]).draw(["a", "b"], draws=3, generator=np.random.default_rng(0)).tolist() == [[0, 0]] * 3

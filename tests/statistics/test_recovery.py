@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crossdiff.statistics.labels import Side
+from crossdiff.statistics.deltas import Labels
 from crossdiff.statistics.recovery import recovery
 
 CHANGES = {"gain": (0.8, 0.9, 1.0), "loss": (-0.8, -0.9, -1.0), "keep": (0.0, 0.1, -0.1)}
@@ -22,7 +22,7 @@ PLANTED = [
 
 
 def _side(counts: list[int]) -> Side:
-    return Side([f"c{i}" for i, count in enumerate(counts) for _ in range(count)])
+    return Labels([f"c{i}" for i, count in enumerate(counts) for _ in range(count)])
 
 
 def test_the_rank_correlation_is_scipys_and_its_interval_holds_the_truth() -> None:

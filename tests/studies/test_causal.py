@@ -9,7 +9,9 @@ from tests.composed import experiment
 PLACE = {
     "beaten": 20, "n_draws": 20, "p_value": 1 / 21, "closed_exclusive": 0.41, "closed_random_mean": 0.1,
     "closed_random_most": 0.2, "closed_all": 0.8, "margin": 0.31, "margin_low": 0.25, "margin_high": 0.36,
-    "n_documents": 9, "n_tokens": 90,
+    "n_documents": 9, "n_tokens": 90, "closed_equal_energy": 0.3, "closed_top_energy": 0.5,
+    "beaten_at_equal_energy": 20, "energy_exclusive": 0.165, "energy_random_mean": 0.062,
+    "energy_top_energy": 0.2,
 }  # fmt: skip
 
 
@@ -38,7 +40,8 @@ def test_the_answer_names_shares_and_beaten_draws_and_missing_sets(tmp_path: Pat
     )
     found = Causal().analyse({}, {"first": tmp_path / "first", "second": tmp_path / "second"})
     assert "7 exclusive latents close 41% of the gap at all tokens" in found.answer
-    assert "20 of 20 beaten" in found.answer
+    assert "20 of 20 beaten; shrunk to their patch energy 30%; as many other latents" in found.answer
+    assert "16.5% for the exclusive latents, 6.2% for random sets" in found.notes[0]
     assert "second: No latent." in found.answer
     assert [chart.name for chart in found.charts] == ["causal_first"]
     assert "19 of 20 random sets" in found.notes[0]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from crossdiff.organisms.planted import KINDS
 from crossdiff.pipeline.plan import plan
 from crossdiff.studies.planted import SHOWN, PlantedTruth
+from crossdiff.studies.planted.world import KINDS
 from tests.composed import experiment
 
 

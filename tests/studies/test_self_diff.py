@@ -27,7 +27,7 @@ def test_the_rate_pools_both_sides_of_all_seeds(tmp_path: Path) -> None:
         "seed_0": record(tmp_path / "a", tuned=1, base=0, alive=1000),
         "seed_1": record(tmp_path / "b", tuned=0, base=2, alive=500),
     }
-    found = SelfDiff().analyse({}, extras)
+    found = SelfDiff(seeds=(0, 1)).analyse({}, extras)
     assert found.numbers["per_1000"] == pytest.approx(2.0)
     # exact Poisson interval of 3: 0.6187 to 8.7673 (Garwood)
     assert found.numbers["low"] == pytest.approx(0.6187 / 1.5, abs=1e-3)
@@ -36,10 +36,29 @@ def test_the_rate_pools_both_sides_of_all_seeds(tmp_path: Path) -> None:
     assert "above" in found.answer
 
 
+def test_a_sweep_of_noise_answers_for_each_and_shows_the_worst(tmp_path: Path) -> None:
+    from crossdiff.pipeline.plan import plan
+
+    study = SelfDiff(seeds=(0, 1), noise=(0.01, 0.3))
+    extras = {
+        f"{n}": record(tmp_path / f"{n}", tuned=tuned, base=0, alive=1000)
+        for n, tuned in enumerate((0, 0, 4, 2))
+    }
+    found = study.analyse({}, extras)
+    assert found.numbers["by_noise"]["0.01"]["per_1000"] == 0
+    assert found.numbers["by_noise"]["0.3"]["per_1000"] == found.numbers["per_1000"] == 3
+    assert "at a noise of 0.01 0 of 2,000" in found.answer
+    asked = experiment("experiment=self_diff", "size=ci", "study.noise=[0.01,0.3]")
+    steps = [step for step in plan(asked) if step.stage == "self_diff"]
+    assert [step.inputs.noise for step in steps] == [0.01, 0.3]
+    one = [step for step in plan(experiment("experiment=self_diff", "size=ci")) if step.stage == "self_diff"]
+    assert one[0].key == steps[0].key
+
+
 def test_nothing_alive_is_said(tmp_path: Path) -> None:
-    found = SelfDiff().analyse({}, {"seed_0": record(tmp_path / "a", tuned=0, base=0, alive=0)})
+    found = SelfDiff(seeds=(0,)).analyse({}, {"seed_0": record(tmp_path / "a", tuned=0, base=0, alive=0)})
     assert "says nothing" in found.answer
-    assert found.notes == ("95 % interval of the rate per 1,000: unknown (exact, Poisson).",)
+    assert found.notes == ("Noise 0.01: 95 % interval of the rate per 1,000: unknown (exact, Poisson).",)
     assert found.tiles[0]["value"] == "unknown per 1,000 alive"
 
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from crossdiff.io.tables import write_json
-from crossdiff.studies.steered_pair import _removal
 from crossdiff.studies.steering import Steering
+from crossdiff.studies.steering.steered_pair import _removal
 from tests.composed import experiment
 
 STUDY = Steering(prompts="planted", n_latents=1, n_random=1, n_prompts=20, n_new_tokens=4)

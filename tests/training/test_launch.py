@@ -19,8 +19,8 @@ from crossdiff.training.initialise import initial_crosscoder
 from crossdiff.training.launch import check_devices, fit_on_devices
 from crossdiff.training.optimise import Stepper
 from crossdiff.training.optimizers import clip_
-from crossdiff.training.run_spec import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
+from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource
 
 

@@ -3,22 +3,24 @@
 import csv
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
-from crossdiff.training.resume import WholeCheckpoints, differences
+from crossdiff.training.resume import WholeCheckpoints, differences, random_states, restore_random_states
 from crossdiff.training.run import fit
-from crossdiff.training.run_spec import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
+from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource
 
 ROOT = Path(__file__).parents[2]
@@ -309,3 +311,14 @@ def test_differences_are_named_by_their_dotted_path() -> None:
         "a.c was 2, is None",
         "a.d was None, is 3",
     ]
+
+
+def draws() -> tuple[list[float], float, float]:
+    return torch.rand(3).tolist(), float(np.random.rand()), random.random()  # noqa: NPY002
+
+
+def test_random_states_are_plain_values_that_bring_every_generator_back(tmp_path: Path) -> None:
+    torch.save(random_states(), tmp_path / "states.pt")
+    first = draws()
+    restore_random_states(torch.load(tmp_path / "states.pt", weights_only=True))
+    assert draws() == first

@@ -11,8 +11,8 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings, tied_latents, writes_to
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
 from crossdiff.training.run import fit
-from crossdiff.training.run_spec import RunFolder, TrainingRun
 from crossdiff.training.settings import TrainingSettings
+from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource
 
 FAST = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crossdiff.command_settings import WandbLogger
 from crossdiff.config import Experiment
-from crossdiff.io.tracking import WandbLogger
 
 
 def perform(experiments: Sequence[Experiment]) -> int:

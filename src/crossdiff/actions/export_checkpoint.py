@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossdiff.action_settings import ExportSettings
+from crossdiff.command_settings import ExportSettings
 from crossdiff.config import Experiment
 from crossdiff.core import checkpoint
 from crossdiff.core.crosscoder import Crosscoder

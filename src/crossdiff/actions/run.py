@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from crossdiff.annotation.api.client import api_key
+from crossdiff.annotation.api.secret import api_key
 from crossdiff.annotation.settings import Claude
+from crossdiff.command_settings import LocalDispatch, SlurmDispatch
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
 from crossdiff.dispatch.loggers import tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.io.device import choose_device
-from crossdiff.io.resources import LocalDispatch, SlurmDispatch
 from crossdiff.pipeline.plan import ordered, plan
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge

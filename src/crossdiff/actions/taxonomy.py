@@ -15,8 +15,7 @@ from crossdiff.io.tables import read_jsonl
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
 from crossdiff.stages.annotate import induced, open_job
-from crossdiff.taxonomy.extend import extended
-from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, load_taxonomy
+from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, extended, load_taxonomy
 
 
 def perform(experiments: Sequence[Experiment]) -> int:

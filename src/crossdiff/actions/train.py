@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossdiff.actions.run import is_bearable
+from crossdiff.command_settings import LocalDispatch
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local
 from crossdiff.io.device import choose_device
-from crossdiff.io.resources import LocalDispatch
-from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.plan import ordered, plan
 from crossdiff.pipeline.steps import merge
 from crossdiff.pipeline.table import plan_table
 from crossdiff.settings import Runtime
-
-STAGES = ("organism", "tokens", "harvest", "train")
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
@@ -22,7 +20,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
     first = experiments[0]
     if not isinstance(first.dispatch, LocalDispatch):
         raise ValueError("action=train runs here, not through SLURM; give dispatch=local, or action=run")
-    steps = [step for step in merge(map(plan, experiments)) if step.stage in STAGES]
+    trains = [step for step in merge(map(plan, experiments)) if step.stage == "train"]
+    steps = merge(map(ordered, trains))
     if first.plan:
         print(plan_table(steps, first.store))
         return 0
@@ -32,7 +31,6 @@ def perform(experiments: Sequence[Experiment]) -> int:
     workers = first.dispatch.harvest_workers
     runtime = Runtime(store=first.store, device=device, n_workers=workers, progress=first.progress)
     local.run_steps(steps, runtime)
-    for step in steps:
-        if step.stage == "train":
-            print(f"crosscoder {step.label}: {step.folder(first.store) / 'crosscoder'}", flush=True)
+    for step in trains:
+        print(f"crosscoder {step.label}: {step.folder(first.store) / 'crosscoder'}", flush=True)
     return 0

@@ -117,6 +117,7 @@ def open_rounds(
 ) -> Rounds:
     """Questions to a server, through the store's ledger and within the settings' budget."""
     ledger, meter = Ledger(store / LEDGER), _meter(settings)
+    ledger.mend(meter.reserve_of)
     transport: Transport
     if isinstance(settings, ClaudeBatch):
         from crossdiff.annotation.api.batch import BatchTransport

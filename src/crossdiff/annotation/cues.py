@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossdiff.annotation.subjects import CategoryLike
 from crossdiff.annotation.tokens_to_words import WORD, stem
 
-_STOP = frozenset(
+STOP_WORDS = frozenset(
     """
     a about after again against all also an and another any are as at be because been before being between
     both but by can could did do does doing down during each even every few for from further get give given
@@ -38,7 +38,7 @@ class CueIndex:
                 match.group() for match in WORD.finditer(f"{category.title} {category.definition}".lower())
             ]
             for word in words:
-                if word not in _STOP:
+                if word not in STOP_WORDS:
                     weights[stem(word)][index] = definition_weight
             for cue in category.cues:
                 weights[stem(cue.lower())][index] = 1.0
@@ -52,6 +52,17 @@ class CueIndex:
         best = max(owners.values())
         kept = [index for index, weight in owners.items() if weight == best]
         return tuple((index, best / len(kept)) for index in kept)
+
+    def owner(self, term: str) -> int:
+        """The one category that a cue or signal speaks for; -1 where there is none or several."""
+        owners = self.entries.get(term if term.startswith("<") else stem(term), ())
+        return owners[0][0] if len(owners) == 1 and owners[0][1] >= 1 else -1
+
+    def habit_owners(self, habits: Iterable[str], phrase: Iterable[str]) -> NDArray[np.int64]:
+        """The category of each habit; where there is none, that of the phrase's cue words if they agree."""
+        owners = {self.owner(word) for word in phrase} - {-1}
+        instead = owners.pop() if len(owners) == 1 else -1
+        return np.array([owner if owner >= 0 else instead for owner in map(self.owner, habits)])
 
     def evidence(self, terms: Mapping[str, float], rarity: Mapping[str, float]) -> NDArray[np.float64]:
         """Sum per category of weight x rarity over the distinct stems of one document."""
@@ -77,12 +88,12 @@ def stems(words: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def inverse_document_frequency(documents: Iterable[Iterable[str]]) -> tuple[dict[str, float], float]:
-    """log((1 + N) / (1 + n_documents with the term)) / log(1 + N), and its value for an unseen term: 1."""
+def inverse_document_frequency(documents: Iterable[Iterable[str]]) -> dict[str, float]:
+    """log((1 + N) / (1 + n_documents with the term)) / log(1 + N); an unseen term would have 1."""
     counts: Counter[str] = Counter()
     n_documents = 0
     for terms in documents:
         counts.update(set(terms))
         n_documents += 1
     scale = np.log1p(max(n_documents, 1))
-    return {term: float(1 - np.log1p(count) / scale) for term, count in counts.items()}, 1.0
+    return {term: float(1 - np.log1p(count) / scale) for term, count in counts.items()}

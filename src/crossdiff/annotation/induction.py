@@ -103,7 +103,7 @@ def _question(settings: MessagesSettings, system: str, user: str, *, vote: int) 
 
     def build(model: str, masked: bool) -> Request:
         return Request(
-            "induce", "taxonomy", provider, model, system, (("user", user),), SCHEMA, effort,
+            "induce", provider, model, system, (("user", user),), SCHEMA, effort,
             MAX_TOKENS, vote, sha256(user)[:16], structured=structured,
         )  # fmt: skip
 
@@ -140,28 +140,29 @@ def induce_from_words(annotations: Sequence[Annotation], *, n_classes: int, n_ca
     tree = hierarchy.linkage(distance.pdist(weights + 1e-12, "cosine"), "average")
     fine = hierarchy.fcluster(tree, n_categories, "maxclust")
     coarse = hierarchy.fcluster(tree, n_classes, "maxclust")
+    clusters = sorted(set(fine.tolist()))
+    strength = np.stack([weights[fine == cluster].mean(0) for cluster in clusters])
+    cues = strength * (np.arange(len(clusters))[:, None] == strength.argmax(0))
     taken: Counter[str] = Counter()
-    classes = [
-        _class(weights, vocabulary, coarse == group, fine, taken) for group in sorted(set(coarse.tolist()))
-    ]
+    classes = []
+    for group in sorted(set(coarse.tolist())):
+        members = coarse == group
+        inside = [clusters.index(cluster) for cluster in sorted(set(fine[members].tolist()))]
+        categories = [_category(strength[place], cues[place], vocabulary, taken) for place in inside]
+        words = _top_words(weights[members].sum(0), vocabulary)
+        title = {"name": _slug(["class", *words[:2]], taken), "title": " ".join(words[:2])}
+        classes.append(title | {"categories": categories})
     return {"classes": classes}
 
 
-def _class(
-    weights: np.ndarray, vocabulary: list[str], members: np.ndarray, fine: np.ndarray, taken: Counter[str]
+def _category(
+    strength: np.ndarray, cues: np.ndarray, vocabulary: list[str], taken: Counter[str]
 ) -> dict[str, Any]:
-    categories: list[dict[str, Any]] = []
-    for cluster in sorted(set(fine[members].tolist())):
-        words = _top_words(weights[fine == cluster].sum(0), vocabulary)
-        title = " ".join(words[:3])
-        named = {"name": _slug(words[:2], taken), "title": title, "definition": f"Texts about {title}."}
-        categories.append(named | {"cues": words})
-    words = _top_words(weights[members].sum(0), vocabulary)
-    return {
-        "name": _slug(["class", *words[:2]], taken),
-        "title": " ".join(words[:2]),
-        "categories": categories,
-    }
+    """Named after its strongest words; its cues are those that no other category holds more strongly."""
+    words = _top_words(strength, vocabulary)
+    title = " ".join(words[:3])
+    named = {"name": _slug(words[:2], taken), "title": title, "definition": f"Texts about {title}."}
+    return named | {"cues": _top_words(cues, vocabulary) or words[:1]}
 
 
 def _top_words(weight: np.ndarray, vocabulary: list[str]) -> list[str]:

@@ -70,7 +70,6 @@ def _question(settings: Claude | ClaudeBatch | AnthropicCompatible, said: Said) 
     def build(model: str, masked: bool) -> Request:
         return Request(
             purpose="judge",
-            subject="answer",
             provider=provider,
             model=model,
             system=JUDGE.format(behaviour=clean(said.behaviour)),

@@ -1,21 +1,24 @@
 """The annotator that needs no model: activation-weighted class TF-IDF and cue words.
 
-Every document votes once, and counts by the square of its peak code. Keywords are words near the activity
-that are rare in background documents; the category is the one whose cue words most documents hold, beyond
-what background documents hold of it.
+Every document votes once (near-identical ones together), and counts by the square of its peak code. The
+label is the phrase that stands at most peaks, then words near the activity that are rare in background
+documents. The category is that of the habit on which most peaks stand (a refusal, a closing line, a mark that
+opens a line), `other` where the taxonomy has none for it; else the one whose cue words most documents hold,
+by more than two standard errors beyond what background documents hold of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, KeysView, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossdiff.annotation.cues import CueIndex, inverse_document_frequency, signal_term, stems
+from crossdiff.annotation.at_the_peak import HABITS, common_phrase, habit, main_habit, peak_phrases
+from crossdiff.annotation.cues import STOP_WORDS, CueIndex, inverse_document_frequency, signal_term, stems
 from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import CategoryLike, Document, Example, Subject
@@ -28,12 +31,14 @@ Votes = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Reading:
-    """One document: words near the activity, its vote (category shares; all 0 = abstains), its peak code."""
+    """One document: words near the activity, its vote (category shares; 0 = abstains), its peak."""
 
     words: dict[str, float]
     signals: list[str]
     vote: Votes
     peak: float
+    phrases: frozenset[tuple[str, ...]]
+    habit: str | None
 
 
 class LexicalAnnotator:
@@ -45,9 +50,9 @@ class LexicalAnnotator:
         self.settings, self.seed = settings, seed
         self.cues = CueIndex(scheme, definition_weight=settings.definition_weight)
         plain = [_flat_words(document) for document in background]
-        self.word_rarity, _ = inverse_document_frequency(plain)
+        self.word_rarity = inverse_document_frequency(plain)
         by_stem = [stems(words) for words in plain]
-        self.stem_rarity, _ = inverse_document_frequency(by_stem)
+        self.stem_rarity = inverse_document_frequency(by_stem)
         votes = [self._vote(terms) for terms in by_stem]
         self.expected: Votes = np.mean(votes, axis=0) if votes else np.zeros(len(self.cues.names))
 
@@ -57,29 +62,39 @@ class LexicalAnnotator:
             yield self._annotate(subject, np.random.default_rng([self.seed, index]))
 
     def _annotate(self, subject: Subject, generator: np.random.Generator) -> Annotation:
-        readings = [self._read(example) for example in subject.explain]
-        keywords = self._keywords(readings)
-        votes = np.array([reading.vote for reading in readings]).reshape(len(readings), len(self.cues.names))
+        kept, readings = _distinct([self._read(example) for example in subject.explain])
         weights = _energies(readings)
-        winner = int(self._decide(votes[None], weights[None])[0])
-        if winner < 0 and not keywords:
+        phrases = [reading.phrases for reading in readings]
+        phrase = common_phrase(phrases, weights, self.settings.min_documents)
+        keywords = self._keywords(readings, phrase)
+        votes = np.array([reading.vote for reading in readings]).reshape(len(readings), len(self.cues.names))
+        habits = np.array([list(HABITS).index(r.habit) if r.habit else -1 for r in readings], dtype=int)
+        owners = self.cues.habit_owners(HABITS.values(), phrase)
+        winner = int(self._decide(votes[None], weights[None], habits[None], owners)[0])
+        if winner < 0 and not keywords and not phrase and not (habits >= 0).any():
             return Annotation(
                 subject.key, "uninterpretable", NAME, category=UNINTERPRETABLE, votes={UNINTERPRETABLE: 1.0}
             )
-        top = float(_shares(votes, weights)[winner]) if winner >= 0 else 0.0
-        evidence = np.flatnonzero(votes.argmax(1) == winner) if winner >= 0 else np.array([], dtype=int)
-        evidence = [int(i) for i in evidence if votes[i].any()]
+        shares = self._resampled(votes, weights, habits, owners, generator)
+        name = self.cues.names[winner] if winner >= 0 else OTHER
+        habitual = int(main_habit(habits[None], weights[None])[0])
+        top = shares.get(name, 0.0) if habitual >= 0 else _share_of(winner, votes, weights)
+        speaks = np.zeros(len(readings), dtype=bool)
+        if habitual >= 0:
+            speaks = habits == habitual
+        elif winner >= 0:
+            speaks = votes.any(1) & (votes.argmax(1) == winner)
         return Annotation(
             key=subject.key,
             state="ok",
             annotator=NAME,
-            label=", ".join(keywords[:3]) or self.cues.names[winner],
-            description=_describe(readings, keywords),
-            category=self.cues.names[winner] if winner >= 0 else OTHER,
-            votes=self._resampled(votes, weights, generator),
+            label=_label(phrase, keywords, habitual) or name,
+            description=_describe(readings, keywords, phrase, habitual),
+            category=name,
+            votes=shares,
             confidence=cast(Literal[1, 2, 3, 4, 5], int(np.clip(np.ceil(5 * top), 1, 5))),
             keywords=tuple(keywords),
-            evidence=tuple(evidence),
+            evidence=tuple(kept[i] for i in np.flatnonzero(speaks).tolist()),
         )
 
     def _read(self, example: Example) -> _Reading:
@@ -90,7 +105,12 @@ class LexicalAnnotator:
         terms = {term: floor + (1 - floor) * weight for term, weight in stems(near).items()}
         terms |= {signal_term(name): 1.0 for name in on}
         return _Reading(
-            words=near, signals=on, vote=self._vote(terms), peak=float(example.codes.max(initial=0.0))
+            words=near,
+            signals=on,
+            vote=self._vote(terms),
+            peak=float(example.codes.max(initial=0.0)),
+            phrases=frozenset(peak_phrases(example)),
+            habit=habit(example),
         )
 
     def _vote(self, terms: dict[str, float]) -> Votes:
@@ -99,8 +119,11 @@ class LexicalAnnotator:
         total = found.sum()
         return found / total if total > 0 else found
 
-    def _keywords(self, readings: Sequence[_Reading]) -> list[str]:
-        """Words by mean weight over documents x rarity, among those that enough documents support."""
+    def _keywords(self, readings: Sequence[_Reading], phrase: Sequence[str]) -> list[str]:
+        """Words by mean weight x rarity, if enough documents hold them; common ones only at peaks."""
+        rarity = self.word_rarity | {
+            word: max(self.word_rarity.get(word, 1.0), _AT_PEAK) for word in phrase if word not in STOP_WORDS
+        }
         weight: Counter[str] = Counter()
         support: Counter[str] = Counter()
         for reading in readings:
@@ -109,16 +132,22 @@ class LexicalAnnotator:
                     support[word] += 1
                     weight[word] += value  # type: ignore[assignment]
         scored = {
-            word: weight[word] * self.word_rarity.get(word, 1.0)
+            word: weight[word] * rarity.get(word, 1.0)
             for word, count in support.items()
-            if count >= self.settings.min_documents and self.word_rarity.get(word, 1.0) > 0
+            if count >= self.settings.min_documents and rarity.get(word, 1.0) > 0
         }
         return sorted(scored, key=lambda word: (-scored[word], word))[: self.settings.n_keywords]
 
-    def _decide(self, votes: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Winning category per stack of votes [stack document category] and weights [stack document].
+    def _decide(
+        self,
+        votes: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        habits: NDArray[np.int64],
+        owners: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Winning category per stack of votes [stack document category], weights and habits [stack document].
 
-        The category with the largest gain over background documents; -1 where none is clear.
+        That of the habit of most peaks, else the one with the largest gain over background; -1: none clear.
         """
         if 0 in votes.shape[1:]:
             return np.full(len(votes), -1)
@@ -129,10 +158,20 @@ class LexicalAnnotator:
         share = np.take_along_axis(weighted, winner[:, None], 1)[:, 0] / np.maximum(total, 1e-12)
         speaks = votes.any(-1) & (votes.argmax(-1) == winner[:, None])
         clear = (share >= self.settings.min_share) & (speaks.sum(1) >= self.settings.min_documents)
-        return np.where(clear & (gain.max(-1) > 0), winner, -1)
+        usual = (self.expected / max(float(self.expected.sum()), 1e-12))[winner]
+        n_effective = weights.sum(1) ** 2 / np.maximum((weights**2).sum(1), 1e-12)
+        error = np.sqrt(usual * (1 - usual) / np.maximum(n_effective, 1))
+        clear &= (gain.max(-1) > 0) & (share > usual + 2 * error)
+        habitual = main_habit(habits, weights)
+        return np.where(habitual >= 0, owners[habitual], np.where(clear, winner, -1))
 
     def _resampled(
-        self, votes: Votes, weights: NDArray[np.float64], generator: np.random.Generator
+        self,
+        votes: Votes,
+        weights: NDArray[np.float64],
+        habits: NDArray[np.int64],
+        owners: NDArray[np.int64],
+        generator: np.random.Generator,
     ) -> dict[str, float]:
         """Share of each answer when the documents are drawn again with replacement."""
         n_documents, n_resamples = len(votes), self.settings.n_resamples
@@ -140,12 +179,43 @@ class LexicalAnnotator:
             return {}
         drawn = generator.integers(n_documents, size=(n_resamples, n_documents))
         names = (*self.cues.names, OTHER)
-        counts = Counter(names[winner] for winner in self._decide(votes[drawn], weights[drawn]).tolist())
+        winners = self._decide(votes[drawn], weights[drawn], habits[drawn], owners)
+        counts = Counter(names[winner] for winner in winners.tolist())
         return {name: count / n_resamples for name, count in sorted(counts.items())}
 
 
 _NEAR = 0.05
 """Weight below which a word counts as far from the activity."""
+_AT_PEAK = 0.5
+"""Least rarity of a word of the phrase at the peaks."""
+_SAME = 0.9
+"""Share of words (Jaccard) from which two documents are near-identical."""
+
+
+def _distinct(readings: Sequence[_Reading]) -> tuple[list[int], list[_Reading]]:
+    """The readings without near-identical documents, of which the first counts, and their indices."""
+    kept: list[int] = []
+    for index, reading in enumerate(readings):
+        words = reading.words.keys()
+        if not words or not any(_overlap(words, readings[other].words.keys()) >= _SAME for other in kept):
+            kept.append(index)
+    return kept, [readings[index] for index in kept]
+
+
+def _overlap(words: KeysView[str], others: KeysView[str]) -> float:
+    small, large = sorted((len(words), len(others)))
+    return len(words & others) / len(words | others) if small >= _SAME * large else 0.0
+
+
+def _label(phrase: Sequence[str], keywords: Sequence[str], habitual: int) -> str:
+    """The phrase at the peaks (the habit where it is a mark), then keywords that it does not hold."""
+    first = " ".join(phrase)
+    if habitual >= 0 and list(HABITS)[habitual] == "formatting":
+        first = "formatting: line mark"
+    elif len(phrase) == 1 and phrase[0] in STOP_WORDS and keywords:
+        first = ""
+    rest = [word for word in keywords if word not in phrase]
+    return ", ".join([*filter(None, [first]), *rest][:3])
 
 
 def _flat_words(document: Document) -> dict[str, float]:
@@ -161,14 +231,18 @@ def _energies(readings: Sequence[_Reading]) -> NDArray[np.float64]:
     return (peaks / largest) ** 2 if largest > 0 else np.ones(len(peaks))
 
 
-def _shares(votes: Votes, weights: NDArray[np.float64]) -> Votes:
+def _share_of(winner: int, votes: Votes, weights: NDArray[np.float64]) -> float:
     weighted = weights @ votes
-    return weighted / max(float(weighted.sum()), 1e-12)
+    return float(weighted[winner]) / max(float(weighted.sum()), 1e-12) if winner >= 0 else 0.0
 
 
-def _describe(readings: Sequence[_Reading], keywords: Sequence[str]) -> str:
-    """Keywords and the signals that most documents show."""
+def _describe(
+    readings: Sequence[_Reading], keywords: Sequence[str], phrase: Sequence[str], habitual: int
+) -> str:
+    """Keywords, the phrase and habit at the peaks, and the signals that most documents show."""
     on = Counter(name for reading in readings for name in reading.signals)
     often = [name for name, count in on.most_common() if count > len(readings) / 2]
     words = f"words near the activity: {', '.join(keywords)}" if keywords else "no word in enough documents"
+    words += f"; at the peaks: {' '.join(phrase)}" if len(phrase) > 1 else ""
+    words += f"; a habit: {list(HABITS)[habitual]}" if habitual >= 0 else ""
     return words + (f"; the text is mostly: {', '.join(often)}" if often else "")

@@ -77,18 +77,25 @@ def read_message(message: Mapping[str, Any]) -> dict[str, Any] | Unreadable:
         return Unreadable("refused", "the model refused")
     if stop_reason in ("max_tokens", "model_context_window_exceeded"):
         return Unreadable("truncated", f"it was cut off ({stop_reason})")
-    texts = [block.get("text", "") for block in message.get("content") or [] if block.get("type") == "text"]
-    if not texts:
+    text = text_of(message)
+    if not text:
         return Unreadable("invalid", "it has no text")
-    text = "".join(texts)
     start, end = text.find("{"), text.rfind("}")
     if start < 0:
         return Unreadable("invalid", "it holds no JSON object")
     try:
         answer = json.loads(text[start : end + 1])
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of more digits than Python reads
         return Unreadable("invalid", f"its JSON is broken ({str(error)[:80]})")
     return answer if isinstance(answer, dict) else Unreadable("invalid", "its JSON is no object")
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """The text blocks of a raw message joined; whatever else its content holds is passed over."""
+    content = message.get("content")
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    texts = [block.get("text") for block in blocks if block.get("type") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def read_described(

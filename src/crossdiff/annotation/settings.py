@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, InstanceOf, SerializeAsAny
+from pydantic import AfterValidator, Field, InstanceOf, SerializeAsAny
 
 from crossdiff.annotation.base import OwnAnnotator
 from crossdiff.settings import Settings
@@ -59,6 +60,31 @@ class MessagesSettings(Settings):
     timeout_s: float = Field(default=120.0, gt=0)
 
 
+def _checked_address(url: str) -> str:
+    """An http(s) address without credentials: settings are written to manifests, reports and the ledger."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "base_url holds credentials, or a part after `?` or `#`, and settings are written to files; give "
+            "the address alone, and the key through the environment (ANTHROPIC_API_KEY, or the variable that "
+            "annotator.api_key_env names)"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(url):
+        raise ValueError(f"base_url={url!r} is no http address; give one such as http://localhost:8000")
+    return url
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port, if there is one, is a number."""
+    try:
+        return urlsplit(url).port is None or True
+    except ValueError:
+        return False
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
 class Claude(MessagesSettings):
     """The Anthropic API, one request at a time per slot; the key is read from ANTHROPIC_API_KEY only."""
 
@@ -67,7 +93,7 @@ class Claude(MessagesSettings):
     model: str = "claude-haiku-5-5"
     taxonomy_model: str = "claude-opus-5-5"
     fallback: tuple[str, ...] = ("claude-sonnet-5-5", "masked")
-    base_url: str = "https://api.anthropic.com"
+    base_url: Address = "https://api.anthropic.com"
 
 
 class ClaudeBatch(Claude):
@@ -85,7 +111,7 @@ class AnthropicCompatible(MessagesSettings):
     only. The key, where the server wants one, is read from the variable that `api_key_env` names.
     """
 
-    base_url: str
+    base_url: Address
     structured: bool = False
     api_key_env: str = "ANTHROPIC_COMPATIBLE_API_KEY"
     effort: Effort | None = None
@@ -96,7 +122,10 @@ class Transformers(Settings):
     """A local instruction model: `path` is a folder or a hub id.
 
     The category has the largest length-normalised log-likelihood, less that after a content-free prompt.
+    The key holds the content of a folder, not its path: a model that is trained further labels anew.
     """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
 
     path: str
     revision: str | None = None
@@ -104,6 +133,13 @@ class Transformers(Settings):
     n_examples: int = Field(default=6, ge=1)
     max_label_tokens: int = Field(default=12, ge=1)
     max_prompt_tokens: int = Field(default=3000, ge=64)
+
+    def identity(self) -> dict[str, Any]:
+        """The weights decide: `weights` is the fingerprint of the folder's files, or the hub id's name."""
+        from crossdiff.models.pair import ModelSettings, fingerprint
+
+        model = ModelSettings(name="annotator", path=self.path, revision=self.revision)
+        return {**super().identity(), "weights": fingerprint(model)}
 
 
 class Replay(Settings):

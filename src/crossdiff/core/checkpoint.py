@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -21,9 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from crossdiff.core.dictionary import DictionarySettings
-
-if TYPE_CHECKING:
-    from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.files import file_sha256, follow_umask
 
 FORMAT, VERSION = "crossdiff.crosscoder", 1
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
@@ -39,22 +37,14 @@ class Content:
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, Any]
 
-    @classmethod
-    def of(cls, crosscoder: Crosscoder) -> Content:
-        """The content of a crosscoder in memory."""
-        tensors = {
-            name: value.detach().to("cpu", torch.float32).contiguous()
-            for name, value in crosscoder.state_dict().items()
-        }
-        return cls(crosscoder.settings, crosscoder.n_models, crosscoder.d_model, tensors, crosscoder.metadata)
-
 
 def write(folder: Path, content: Content) -> None:
     """Write the folder; each file aside first, then renamed, the config last."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{WEIGHTS}.part"
     save_file(dict(content.tensors), aside)
-    weights_sha256 = _file_sha256(aside)
+    follow_umask(aside)
+    weights_sha256 = file_sha256(aside)
     os.replace(aside, folder / WEIGHTS)
     threshold = float(content.tensors["threshold"])
     config = {
@@ -82,7 +72,7 @@ def read(path: str | Path, *, revision: str | None = None) -> Content:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ValueError(f"{weights} is missing; {_WAY_OUT}")
-    if _file_sha256(weights) != config["weights_sha256"]:
+    if file_sha256(weights) != config["weights_sha256"]:
         raise ValueError(f"{weights} was cut or altered: its sha256 is not the one in {CONFIG}; {_WAY_OUT}")
     try:
         tensors = load_file(weights)
@@ -156,8 +146,3 @@ def push(path: str | Path, hub_id: str, *, private: bool = True) -> str:
 
 def _content_sha256(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

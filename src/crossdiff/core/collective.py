@@ -1,4 +1,4 @@
-"""Sums and selections over all ranks of a distributed run; over this process alone without one.
+"""Sums and maxima over all ranks of a distributed run; over this process alone without one.
 
 Every rank holds an equal, contiguous part of the global batch, in rank order, so that the flat index of the
 global batch orders ranks first, then tokens, then latents.
@@ -7,7 +7,7 @@ global batch orders ranks first, then tokens, then latents.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, distributed
 
 
@@ -62,23 +62,3 @@ def residual_variance(residual: Float[Tensor, "token width"]) -> Float[Tensor, "
     """Mean over the global batch's tokens of the squared distance to their mean."""
     centred = residual - mean_over_ranks(residual.mean(dim=0))
     return mean_over_ranks(centred.square().sum(dim=1).mean())
-
-
-def largest_of_all(
-    values: Float[Tensor, " entry"], *, count: int, limit: int
-) -> tuple[Bool[Tensor, " entry"], Tensor]:
-    """Mask of this rank's entries among the `count` largest of all ranks, and the smallest of those.
-
-    Of equal values the lowest rank's, then the first in the list win. `limit` is the same on all ranks and at
-    least every rank's number of entries.
-    """
-    padded = values.new_full((limit,), -torch.inf)
-    padded[: values.numel()] = values
-    everyone = torch.cat(gather_over_ranks(padded))
-    smallest = everyone.topk(min(count, everyone.numel()), sorted=False).values.min()
-    mask = values > smallest
-    tied = (values == smallest).nonzero().squeeze(1)
-    counts = torch.stack(gather_over_ranks(torch.stack([mask.sum(), values.new_tensor(tied.numel()).long()])))
-    free = count - int(counts[:, 0].sum()) - int(counts[: own_rank(), 1].sum())
-    mask[tied[: max(0, free)]] = True
-    return mask, smallest

@@ -151,7 +151,7 @@ class Crosscoder(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write `weights.safetensors` and `config.json` into the folder `path`."""
-        checkpoint.write(Path(path), checkpoint.Content.of(self))
+        checkpoint.write(Path(path), self._content())
 
     @classmethod
     def load(cls, path: str | Path, *, revision: str | None = None) -> Crosscoder:
@@ -168,6 +168,14 @@ class Crosscoder(nn.Module):
             found.add_gate_(1.0)
         found.load_state_dict(content.tensors)
         return found
+
+    def _content(self) -> checkpoint.Content:
+        """What a checkpoint of this crosscoder holds."""
+        tensors = {
+            name: value.detach().to("cpu", torch.float32).contiguous()
+            for name, value in self.state_dict().items()
+        }
+        return checkpoint.Content(self.settings, self.n_models, self.d_model, tensors, self.metadata)
 
     def _threshold(self, given: float | None) -> float:
         theta = float(self.threshold) if given is None else given

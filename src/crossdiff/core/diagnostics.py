@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from crossdiff.core.axes import Directions
-from crossdiff.core.exclusive_call import Calls, SelectionSettings, exclusive_latents
+from crossdiff.core.exclusive_call import (
+    NORM_BINS,
+    NORM_EDGES,
+    Calls,
+    SelectionSettings,
+    exclusive_latents,
+    in_bin,
+)
 from crossdiff.core.latent_table import BASE, TUNED, Scaled, pair_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TWIN_COSINE = 0.9
+MIDDLE = (0.3, 0.6)
+"""Where `delta_norm` of a pair that differs too little gathers (method.md section 5)."""
+LEAST_REACH = 5
+"""Sum of the learning rates times sqrt(d_model), over a direction's first norm: Adam moves a weight by about
+its rate at most, and by much less where gradients change sign."""
+LEAST_SHARED = 0.1
+"""Share of alive latents in the shared bin below which a pair is too distant."""
 TEMPLATE_SHARE = 0.5
+_LOW, _HIGH = NORM_EDGES[0], NORM_EDGES[-1]
 DENSITY_BINS = [-8 + 0.25 * i for i in range(33)]
 
 
@@ -28,6 +45,7 @@ def diagnose(
     *,
     decoder: Directions,
     selection: SelectionSettings,
+    reach: float | None = None,
 ) -> dict[str, Any]:
     """All diagnostics as JSON-able values; null where something cannot be computed."""
     alive = ~scaled.dead.cpu()
@@ -39,7 +57,8 @@ def diagnose(
         "n_alive": int(alive.sum()),
         "dead_share": 1 - float(alive.double().mean()),
         "n_tokens": scaled.sums.n_tokens,
-        "fve": None if fit is None else dict(zip(("base", "tuned"), fit.explained(), strict=True)),
+        "fve": None if fit is None else _per_model(fit.explained()),
+        "fve_without_first": None if fit is None else _per_model(fit.explained_without_first()),
         "l0": None if fit is None else fit.l0(),
         "kinds": Counter(table["kind"]),
         "calls": Counter(table["call"]),
@@ -51,7 +70,7 @@ def diagnose(
             "counts": _unit_histogram(delta_norm, bins=50),
         },
         "log10_density": {"edges": DENSITY_BINS, "counts": _density_histogram(density)},
-        "signature": signature(delta_norm),
+        "signature": signature(delta_norm, reach=reach),
         "twins": twins(table, decoder),
         **shrinkage_and_decoupling(table, selection),
         "template": template_energy(table, scaled),
@@ -59,35 +78,65 @@ def diagnose(
     }
 
 
-def signature(delta_norm: Float64[Tensor, " alive"]) -> dict[str, Any]:
+def _per_model(fve: list[float]) -> dict[str, float | None]:
+    known = (None if math.isnan(value) else value for value in fve)
+    return dict(zip(("base", "tuned"), known, strict=True))
+
+
+def signature(delta_norm: Float64[Tensor, " alive"], *, reach: float | None = None) -> dict[str, Any]:
     """How far apart the pair is, from its alive latents, with a sentence where that is a failure.
 
-    Too similar: no alive latent below 0.1 or above 0.9 and at least half of them in 0.3-0.6.
-    Too distant: under 10 % of them in 0.4-0.6.
+    Too similar: no alive latent in the outer bins and at least half of them in `MIDDLE`. All latents start
+    there, so that a training too short to leave it says nothing: `reach` is how often its steps, all in one
+    direction, could carry a decoder direction over the norm it started with (None: unknown).
+    Too distant: under `LEAST_SHARED` of them in the shared bin.
     """
     if len(delta_norm) == 0:
         return {
             "verdict": "no_alive_latent",
             "sentence": "No latent was ever active: there is nothing to compare.",
         }
-    outer = int(((delta_norm < 0.1) | (delta_norm > 0.9)).sum())
-    middle = _share(delta_norm, 0.3, 0.6)
-    shared = _share(delta_norm, 0.4, 0.6)
+    below, above = beyond_outer(delta_norm)
+    outer, middle = below + above, middle_share(delta_norm)
+    shared = float(in_bin(delta_norm, "shared").double().mean())
     figures = {"outer_count": outer, "middle_share": middle, "shared_share": shared}
-    if outer == 0 and middle >= 0.5:
+    stuck = outer == 0 and middle >= 0.5
+    if stuck and reach is not None and reach < LEAST_REACH:
+        return {"verdict": "trained_too_short", "sentence": _too_short(reach), **figures}
+    if stuck:
         sentence = (
-            f"This pair is too similar: no alive latent has delta_norm below 0.1 or above 0.9, and "
-            f"{middle:.0%} lie in 0.3-0.6, so norms cannot say which model a latent belongs to. Diff both "
-            "models against a shared base instead."
+            f"This pair is too similar: no alive latent has delta_norm below {_LOW} or above {_HIGH}, and "
+            f"{middle:.0%} lie in {MIDDLE[0]}-{MIDDLE[1]}, so norms cannot say which model a latent "
+            "belongs to. If both come from one earlier base, diff each against that instead."
         )
         return {"verdict": "too_similar", "sentence": sentence, **figures}
-    if shared < 0.1:
+    if shared < LEAST_SHARED:
         sentence = (
-            f"This pair is too distant: only {shared:.0%} of the alive latents lie in 0.4-0.6, so the two "
-            "models hardly share a dictionary and most latents look exclusive."
+            f"This pair is too distant: only {shared:.0%} of the alive latents lie in "
+            f"{NORM_BINS['shared'][0]}-{NORM_BINS['shared'][1]}, so the two models hardly share "
+            "a dictionary and most latents look exclusive."
         )
         return {"verdict": "too_distant", "sentence": sentence, **figures}
     return {"verdict": "ordinary", "sentence": None, **figures}
+
+
+def _too_short(reach: float) -> str:
+    return (
+        f"This crosscoder was trained too short to tell the models apart: its steps could carry a decoder "
+        f"direction {reach:.2g} times the norm it started with, where {LEAST_REACH} are the least, so that "
+        "delta_norm of all latents still lies about one half. Raise training.n_steps (or training.n_tokens) "
+        f"about {max(2, math.ceil(2 * LEAST_REACH / reach))}-fold before judging how similar the pair is."
+    )
+
+
+def beyond_outer(delta_norm: Float64[Tensor, " alive"]) -> tuple[int, int]:
+    """How many latents lie inside the outer norm bins, base-only and tuned-only."""
+    return int((delta_norm < _LOW).sum()), int((delta_norm > _HIGH).sum())
+
+
+def middle_share(delta_norm: Float64[Tensor, " alive"]) -> float:
+    """Share of latents with `delta_norm` in `MIDDLE`; NaN without latents."""
+    return float(((delta_norm >= MIDDLE[0]) & (delta_norm <= MIDDLE[1])).double().mean())
 
 
 def twins(table: pd.DataFrame, decoder: Directions) -> dict[str, Any]:
@@ -95,10 +144,10 @@ def twins(table: pd.DataFrame, decoder: Directions) -> dict[str, Any]:
     base, tuned = of_kind(table, "base_only"), of_kind(table, "tuned_only")
     pairs: list[dict[str, Any]] = []
     if len(base) and len(tuned):
-        base_directions = _unit(decoder[base, BASE])
+        base_directions = normalize(decoder[base, BASE], dim=-1)
         for start in range(0, len(tuned), 1024):
             part = tuned[start : start + 1024]
-            cosine = _unit(decoder[part, TUNED]) @ base_directions.T
+            cosine = normalize(decoder[part, TUNED], dim=-1) @ base_directions.T
             for i, j in (cosine > TWIN_COSINE).nonzero().tolist():
                 pairs.append(
                     {"tuned": int(part[i]), "base": int(base[j]), "cosine": round(float(cosine[i, j]), 4)}
@@ -170,10 +219,6 @@ def of_kind(table: pd.DataFrame, kind: str) -> Int[Tensor, " chosen"]:
     return torch.tensor([j for j, found in enumerate(table["kind"]) if found == kind], dtype=torch.int64)
 
 
-def _share(delta_norm: Tensor, low: float, high: float) -> float:
-    return float(((delta_norm >= low) & (delta_norm <= high)).double().mean())
-
-
 def _unit_histogram(column: Tensor, *, bins: int) -> list[int]:
     known = column[column.isfinite()].float()
     return [int(count) for count in torch.histc(known, bins=bins, min=0, max=1).tolist()]
@@ -184,7 +229,3 @@ def _density_histogram(density: Float64[Tensor, " alive"]) -> list[int]:
     edges = torch.tensor(DENSITY_BINS, dtype=torch.float64)
     index = torch.bucketize(logarithm, edges[1:-1])
     return torch.bincount(index, minlength=len(edges) - 1).tolist()
-
-
-def _unit(directions: Tensor) -> Tensor:
-    return directions / directions.norm(dim=-1, keepdim=True)

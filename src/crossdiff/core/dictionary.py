@@ -1,16 +1,21 @@
-"""Settings of a dictionary (size, code norm, architecture), and the subspace an architecture allows."""
+"""Settings of a dictionary (size, code norm, architecture), and the subspace an architecture allows.
+
+Settings are read without torch, which only the tensor functions import.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Bool
 from pydantic import Field
-from torch import Tensor
 
-from crossdiff.core.axes import Directions, PerLatent
 from crossdiff.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crossdiff.core.axes import Directions, PerLatent
 
 CodeNorm = Literal["sum", "concat", "mixed", "none"]
 Architecture = Literal["standard", "designated_shared", "dedicated", "diff_sae"]
@@ -71,6 +76,8 @@ def sparsity_weight(settings: DictionarySettings) -> Tensor | None:
     """
     if settings.architecture != "designated_shared":
         return None
+    import torch
+
     weight = torch.ones(settings.n_latents)
     weight[tied_latents(settings)] = settings.designated_weight
     return weight
@@ -89,6 +96,8 @@ def tied_latents(settings: DictionarySettings, *, n_models: int = 2) -> slice:
 
 def writes_to(settings: DictionarySettings, *, n_models: int) -> Bool[Tensor, "latent model"]:
     """False where an architecture fixes a decoder direction to zero."""
+    import torch
+
     allowed = torch.ones(settings.n_latents, n_models, dtype=torch.bool)
     if settings.architecture == "dedicated":
         count = _dedicated_count(settings, n_models)

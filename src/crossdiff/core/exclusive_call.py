@@ -1,4 +1,7 @@
-"""Which latents belong to one model only: norm kinds, the exclusive call, and what each clause rejected."""
+"""Which latents belong to one model only: norm kinds, the exclusive call, and what each clause rejected.
+
+The one home of every limit of that rule. Settings are read without torch, which only the call imports.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Bool, Float64, Int
 from pydantic import Field
-from torch import Tensor
 
 from crossdiff.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
+
+    from crossdiff.core.axes import PerLatent
+
+EQUAL_NORMS = 0.5
+"""`delta_norm` of a latent whose two directions have equal norms."""
+NORM_BINS = {"base_only": (0.0, 0.1), "shared": (0.4, 0.6), "tuned_only": (0.9, 1.0)}
+"""Kind -> range of `delta_norm`, both ends included (method.md section 3); what lies between is `other`."""
+NORM_EDGES = (NORM_BINS["base_only"][1], *NORM_BINS["shared"], NORM_BINS["tuned_only"][0])
+KINDS = ("base_only", "tuned_only", "shared", "other", "dead")
+NU_ERROR, NU_RECONSTRUCTION = 0.2, 0.5
+"""Limits of |nu| (method.md section 4), unless the settings name others."""
 
 Side = Literal["tuned", "base"]
 CALLS = ("exclusive", "not_exclusive", "undecided")
@@ -38,8 +51,8 @@ class SelectionSettings(Settings):
     """
 
     method: Literal["minder", "norm", "both"] = "minder"
-    nu_error: float = Field(default=0.2, gt=0)
-    nu_reconstruction: float = Field(default=0.5, gt=0)
+    nu_error: float = Field(default=NU_ERROR, gt=0)
+    nu_reconstruction: float = Field(default=NU_RECONSTRUCTION, gt=0)
     certainty: Literal["point", "interval"] = "point"
     min_tokens: int = Field(default=50, ge=1)
     min_documents: int = Field(default=10, ge=1)
@@ -65,6 +78,21 @@ class SideEvidence:
     n_documents: Int[Tensor, " latent"] | None
 
 
+def in_bin(delta_norm: PerLatent, kind: str) -> Bool[Tensor, " latent"]:
+    """Latents whose `delta_norm` lies in the bin of `kind`, its ends included; NaN lies in none."""
+    low, high = NORM_BINS[kind]
+    return (delta_norm >= low) & (delta_norm <= high)
+
+
+def kinds(delta_norm: PerLatent, *, alive: Bool[Tensor, " latent"]) -> list[str]:
+    """The bin's kind of every latent, `other` outside the bins, `dead` where it never fired."""
+    names = ["other"] * len(delta_norm)
+    for kind in NORM_BINS:
+        for latent in in_bin(delta_norm, kind).nonzero().flatten().tolist():
+            names[latent] = kind
+    return [name if lives else "dead" for name, lives in zip(names, alive.tolist(), strict=True)]
+
+
 def clauses(
     side: Side,
     delta_norm: Float64[Tensor, " latent"],
@@ -80,9 +108,9 @@ def clauses(
         undecided["min_documents"] = evidence.n_documents < settings.min_documents
     rejected: dict[str, Tensor] = {}
     if settings.method in ("norm", "both"):
-        rejected["norm_bin"] = ~(delta_norm >= 0.9 if side == "tuned" else delta_norm <= 0.1)
+        rejected["norm_bin"] = ~in_bin(delta_norm, f"{side}_only")
     if settings.method in ("minder", "both"):
-        rejected["delta_norm"] = ~(delta_norm > 0.5 if side == "tuned" else delta_norm < 0.5)
+        rejected["delta_norm"] = ~(delta_norm > EQUAL_NORMS if side == "tuned" else delta_norm < EQUAL_NORMS)
         undecided.update(_own_beta_clauses(evidence))
         for name in ("error", "reconstruction"):
             far, straddles = _ratio_clause(evidence, name, settings)
@@ -94,13 +122,13 @@ def clauses(
 
 def _own_beta_clauses(evidence: SideEvidence) -> dict[str, Tensor]:
     """The own model's beta has to be clearly positive: above 0, and so its whole interval."""
-    found = {}
+    stopped = {}
     for name in ("error", "reconstruction"):
         beta, low = getattr(evidence, f"beta_{name}"), getattr(evidence, f"beta_{name}_low")
-        found[f"beta_{name}_not_positive"] = ~(beta > 0)
+        stopped[f"beta_{name}_not_positive"] = ~(beta > 0)
         if evidence.n_documents is not None:
-            found[f"beta_{name}_interval"] = (beta > 0) & ~(low > 0)
-    return found
+            stopped[f"beta_{name}_interval"] = (beta > 0) & ~(low > 0)
+    return stopped
 
 
 def _ratio_clause(
@@ -142,6 +170,8 @@ def call_latents(
     can claim it. Undecided wins over not_exclusive only where no other clause has already rejected the latent
     on that side's norms.
     """
+    import torch
+
     rejected: dict[str, dict[str, int]] = {}
     failing: dict[str, dict[str, int]] = {}
     exclusive: dict[str, Tensor] = {}
@@ -151,7 +181,7 @@ def call_latents(
         rejected[side], failing[side] = _count_stops({"dead": dead, **_in_order(unclear, against)})
         stopped = _any({**unclear, **against}, dead)
         exclusive[side] = ~stopped & ~dead
-        here = delta_norm > 0.5 if side == "tuned" else delta_norm <= 0.5
+        here = delta_norm > EQUAL_NORMS if side == "tuned" else delta_norm <= EQUAL_NORMS
         by_norms = _any({name: against[name] for name in NORM_CLAUSES if name in against}, dead)
         unsure |= here & ~by_norms & _any(unclear, dead)
     call = torch.where(unsure | dead, 2, 1)
@@ -168,6 +198,8 @@ def _in_order(unclear: dict[str, Tensor], against: dict[str, Tensor]) -> dict[st
 
 
 def _count_stops(stops: dict[str, Tensor]) -> tuple[dict[str, int], dict[str, int]]:
+    import torch
+
     first, left = {}, torch.ones_like(next(iter(stops.values())))
     for name, mask in stops.items():
         first[name] = int((left & mask).sum())
@@ -176,10 +208,10 @@ def _count_stops(stops: dict[str, Tensor]) -> tuple[dict[str, int], dict[str, in
 
 
 def _any(masks: dict[str, Tensor], like: Tensor) -> Tensor:
-    found = torch.zeros_like(like)
+    union = like.new_zeros(like.shape)
     for mask in masks.values():
-        found |= mask
-    return found
+        union |= mask
+    return union
 
 
 def exclusive_latents(table: pd.DataFrame, side: Side) -> list[int]:

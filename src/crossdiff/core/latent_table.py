@@ -12,8 +12,15 @@ from torch import Tensor
 from crossdiff.core.active_products import gram
 from crossdiff.core.axes import Directions
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.decoder_norms import kinds
-from crossdiff.core.exclusive_call import Calls, SelectionSettings, Side, SideEvidence, call_latents
+from crossdiff.core.decoder_norms import delta_norm
+from crossdiff.core.exclusive_call import (
+    Calls,
+    SelectionSettings,
+    Side,
+    SideEvidence,
+    call_latents,
+    kinds,
+)
 from crossdiff.core.jackknife import Intervals, intervals, ratios
 from crossdiff.core.latent_scaling import TARGETS, Betas, ScalingSums, betas
 
@@ -55,9 +62,8 @@ class Scaled:
         return self.sums.n_active == 0
 
     def delta_norm(self, base: int = BASE, tuned: int = TUNED) -> Float64[Tensor, " latent"]:
-        """1/2 (1 + (|d_tuned| - |d_base|) / max): 0 base-only, 1 tuned-only (method.md section 3)."""
-        first, second = self.norms[base], self.norms[tuned]
-        return (1 + (second - first) / torch.maximum(first, second)) / 2
+        """0 base-only, one half shared, 1 tuned-only (method.md section 3)."""
+        return delta_norm(self.norms[base], self.norms[tuned])
 
     def evidence(self, own: int, other: int) -> SideEvidence:
         """What the call of one side reads: model `own`'s direction is the probe, `other` is asked for it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from crossdiff.core.codes import SparseCode
 
@@ -31,11 +32,11 @@ def nearest_direction(
     alive: Bool[Tensor, " other"],
 ) -> Nearest:
     """The alive latent of the other crosscoder with the highest cosine, in slices of its latents."""
-    unit = _unit(own)
+    unit = normalize(own)
     best = Nearest(torch.full((len(own),), -1, dtype=torch.int64), own.new_full((len(own),), -torch.inf))
     for start in range(0, len(other), CHUNK):
         part = slice(start, min(start + CHUNK, len(other)))
-        cosine = torch.where(alive[part], unit @ _unit(other[part]).T, -torch.inf)
+        cosine = torch.where(alive[part], unit @ normalize(other[part]).T, -torch.inf)
         value, place = cosine.max(dim=1)
         better = value > best.similarity
         best = Nearest(
@@ -43,6 +44,45 @@ def nearest_direction(
         )
     missing = best.similarity.isinf()
     return Nearest(best.latent.masked_fill(missing, -1), best.similarity.masked_fill(missing, torch.nan))
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Per own latent the one latent of the other crosscoder that passes both rules; -1, NaN without."""
+
+    latent: Int[Tensor, " own"]
+    cosine: Float[Tensor, " own"]
+    correlation: Float[Tensor, " own"]
+
+
+def twins_of(
+    own: Float[Tensor, "own width"],
+    other: Float[Tensor, "other width"],
+    correlation: Float64[Tensor, "own other"],
+    *,
+    alive: Bool[Tensor, " other"],
+    min_cosine: float,
+    min_correlation: float,
+) -> Twins:
+    """The alive latents of the other crosscoder that are near in direction and in code at once.
+
+    Of several that pass, the one whose code correlates most. Nearest by direction and nearest by code can be
+    two latents, neither of which is near in both: then there is no twin.
+    """
+    best = torch.full((len(own),), -torch.inf, dtype=correlation.dtype)
+    latent = torch.full((len(own),), -1, dtype=torch.int64)
+    cosine = own.new_full((len(own),), torch.nan)
+    unit = normalize(own)
+    for start in range(0, len(other), CHUNK):
+        part = slice(start, min(start + CHUNK, len(other)))
+        near = unit @ normalize(other[part]).T
+        passes = alive[part] & (near >= min_cosine) & (correlation[:, part] >= min_correlation)
+        value, place = torch.where(passes, correlation[:, part], -torch.inf).max(dim=1)
+        better = value > best
+        best = torch.where(better, value, best)
+        latent = torch.where(better, place + start, latent)
+        cosine = torch.where(better, near.gather(1, place[:, None]).squeeze(1), cosine)
+    return Twins(latent, cosine, best.masked_fill(latent < 0, torch.nan))
 
 
 @dataclass
@@ -94,19 +134,15 @@ class CodeCorrelation:
         spread = [moments[1] - moments[0].square() / n for moments in (self.own, self.other)]
         return covariance / torch.outer(*spread).sqrt()
 
-    def nearest(self) -> Nearest:
-        """The latent of the other crosscoder whose code correlates most with each chosen one's."""
-        correlation = self.value()
-        known = correlation.isfinite()
-        value, latent = torch.where(known, correlation, -torch.inf).max(dim=1)
-        none = ~known.any(dim=1)
-        return Nearest(latent.masked_fill(none, -1), value.masked_fill(none, torch.nan))
+
+def nearest_code(correlation: Float64[Tensor, "own other"]) -> Nearest:
+    """The latent of the other crosscoder whose code correlates most with each own one's."""
+    known = correlation.isfinite()
+    value, latent = torch.where(known, correlation, -torch.inf).max(dim=1)
+    none = ~known.any(dim=1)
+    return Nearest(latent.masked_fill(none, -1), value.masked_fill(none, torch.nan))
 
 
 def _add_moments(moments: Tensor, place: Tensor, value: Tensor) -> None:
     moments[0].index_add_(0, place, value)
     moments[1].index_add_(0, place, value.square())
-
-
-def _unit(directions: Tensor) -> Tensor:
-    return directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)

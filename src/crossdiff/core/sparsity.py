@@ -1,25 +1,30 @@
-"""What keeps codes sparse: settings of each method, their schedules, and exact selection.
+"""What keeps codes sparse: settings of each method, their schedules, and what each keeps or charges.
 
 Two families are open to methods of your own (docs/add_a_sparsity.md): `LargestK` and `Penalised`.
+Settings are read without torch, which only the methods' own tensor functions import.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, InstanceOf, SerializeAsAny, model_validator
-from torch import Tensor
 
-from crossdiff.core import objectives
-from crossdiff.core.axes import Code, PerLatent
-from crossdiff.core.collective import largest_of_all, n_ranks
 from crossdiff.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crossdiff.core.axes import Code, PerLatent
 
 
 class LargestK(Settings):
-    """k latents per token, annealed linearly from `k_initial` to `k` over the first `anneal_steps` steps."""
+    """k latents per token, annealed linearly from `k_initial` to `k` over the first `anneal_steps` steps.
+
+    The annealed k is rounded to the nearest whole number, where some other trainers cut it off.
+    """
 
     k: int = Field(ge=1)
     k_initial: int | None = Field(default=None, ge=1)
@@ -53,6 +58,9 @@ class BatchTopK(LargestK):
 
     def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
         """Ties go to the lowest flat index."""
+        from crossdiff.core.collective import n_ranks
+        from crossdiff.core.largest import largest, largest_of_all
+
         count = k * scaled.shape[0]
         if n_ranks() == 1:
             return largest(scaled, count=count)
@@ -66,11 +74,16 @@ class TopK(LargestK):
 
     def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
         """Ties go to the lowest latent."""
+        from crossdiff.core.largest import largest_per_token
+
         return largest_per_token(scaled, k=k)
 
 
 class Penalised(Settings):
-    """A penalty whose weight grows linearly from 0 over the first `warmup_steps` steps."""
+    """A penalty that grows linearly over the first `warmup_steps` W steps.
+
+    Step s (from 0) has (s + 1) / W of it, one step ahead of trainers that have s / W.
+    """
 
     penalty: float = Field(ge=0)
     warmup_steps: int = Field(default=0, ge=0)
@@ -92,6 +105,8 @@ class L1(Penalised):
 
     def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
         """Mean over tokens of sum_j f_j * norm_j."""
+        from crossdiff.core import objectives
+
         return objectives.l1_penalty(code, norm)
 
 
@@ -109,6 +124,8 @@ class JumpReLU(Penalised):
 
     def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
         """Mean over tokens of sum_j tanh(sharpness * v_j)."""
+        from crossdiff.core import objectives
+
         return objectives.tanh_penalty(code, norm, sharpness=self.sharpness)
 
 
@@ -118,7 +135,7 @@ AnySparsity = SerializeAsAny[InstanceOf[LargestK] | InstanceOf[Penalised]]
 
 
 def within(sparsity: Sparsity, n_steps: int) -> Sparsity:
-    """The same schedule, ended at half of a run that is too short for it, so that its end is reached."""
+    """The sparsity with its schedule cut to half of the run, where the run is too short for all of it."""
     name = "anneal_steps" if isinstance(sparsity, LargestK) else "warmup_steps"
     return sparsity.model_copy(update={name: min(getattr(sparsity, name), n_steps // 2)})
 
@@ -132,51 +149,10 @@ def check_fits(sparsity: Sparsity, *, n_latents: int) -> None:
         )
 
 
-def largest(scaled: Code, *, count: int) -> Bool[Tensor, "token latent"]:
-    """Mask of exactly `count` largest entries of the flattened batch; ties go to the lowest flat index."""
-    flat = scaled.reshape(-1)
-    if count >= flat.numel():
-        return torch.ones_like(scaled, dtype=torch.bool)
-    candidates = _candidates(scaled, count)
-    values = flat if candidates is None else flat[candidates]
-    kept = largest_of(values, count)
-    mask = torch.zeros_like(flat, dtype=torch.bool)
-    if candidates is None:
-        mask = kept
-    else:
-        mask[candidates[kept]] = True
-    return mask.view_as(scaled)
+def __getattr__(name: str) -> Any:
+    """The exact selections, which users' methods import from here: `crossdiff.core.largest`."""
+    if not name.startswith("largest"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from crossdiff.core import largest
 
-
-def largest_per_token(scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
-    """Mask of exactly k largest entries of every token; ties go to the lowest latent."""
-    if k >= scaled.shape[1]:
-        return torch.ones_like(scaled, dtype=torch.bool)
-    kth = scaled.topk(k, dim=1).values[:, -1:]
-    above = scaled > kth
-    tied = scaled == kth
-    missing = k - above.sum(dim=1, keepdim=True)
-    return above | (tied & (tied.cumsum(dim=1) <= missing))
-
-
-def largest_of(values: Float[Tensor, " entry"], count: int) -> Bool[Tensor, " entry"]:
-    """Mask of exactly `count` largest of a list; ties go to the lowest index."""
-    kth = values.topk(count, sorted=False).values.min()
-    mask = values > kth
-    tied = (values == kth).nonzero().squeeze(1)
-    mask[tied[: count - int(mask.sum())]] = True
-    return mask
-
-
-def _candidates(scaled: Tensor, count: int) -> Tensor | None:
-    """Flat indices, in order, that surely include the `count` largest; None when guessing does not pay.
-
-    The guess is the count-th value of every 32nd token, lowered; it is checked against the whole batch.
-    """
-    sample = scaled[::32].reshape(-1)
-    expected = round(count * sample.numel() / scaled.numel())
-    if sample.numel() < 4096 or not 64 <= expected <= sample.numel() // 8:
-        return None
-    guess = 0.8 * sample.topk(expected, sorted=False).values.min()
-    found = (scaled.reshape(-1) > guess).nonzero().squeeze(1)
-    return found if count <= found.numel() <= scaled.numel() // 4 else None
+    return getattr(largest, name)

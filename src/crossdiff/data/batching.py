@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,10 +45,36 @@ MAX_PADDING = 0.04
 
 
 def form_batches(
-    lengths: Sequence[int], *, batching: Literal["pack", "bucket"], batch_tokens: int, context: int
+    lengths: Sequence[int],
+    *,
+    batching: Literal["pack", "bucket"],
+    batch_tokens: int,
+    context: int,
+    group: Callable[[int], int] | None = None,
 ) -> list[Batch]:
-    """Batches over documents of these lengths, at most `batch_tokens` places each (one row at least)."""
-    rows = _packed(lengths, context) if batching == "pack" else _single(lengths)
+    """Batches over documents of these lengths, at most `batch_tokens` places each (one row at least).
+
+    Documents whose lengths are of different `group`s never share a batch.
+    """
+    members: dict[int, list[int]] = {}
+    for document, length in enumerate(lengths):
+        members.setdefault(0 if group is None else group(length), []).append(document)
+    return [
+        batch
+        for _, documents in sorted(members.items(), reverse=True)
+        for batch in _batches(documents, lengths, batching, batch_tokens, context)
+    ]
+
+
+def _batches(
+    documents: Sequence[int],
+    lengths: Sequence[int],
+    batching: Literal["pack", "bucket"],
+    batch_tokens: int,
+    context: int,
+) -> list[Batch]:
+    longest_first = sorted(documents, key=lambda d: (-lengths[d], d))
+    rows = _packed(longest_first, lengths, context) if batching == "pack" else [(d,) for d in longest_first]
     max_padding = 1.0 if batching == "pack" else MAX_PADDING  # packed rows are full, but for the last
     batches: list[list[tuple[int, ...]]] = []
     width = n_tokens = 0
@@ -69,15 +95,11 @@ def _batch(rows: tuple[tuple[int, ...], ...], lengths: Sequence[int]) -> Batch:
     return Batch(rows, max(sizes), sum(sizes))
 
 
-def _single(lengths: Sequence[int]) -> list[tuple[int, ...]]:
-    return [(document,) for document in sorted(range(len(lengths)), key=lambda d: (-lengths[d], d))]
-
-
-def _packed(lengths: Sequence[int], context: int) -> list[tuple[int, ...]]:
-    """Best fit, longest first: each document goes into the fullest row of `context` places that takes it."""
+def _packed(longest_first: Sequence[int], lengths: Sequence[int], context: int) -> list[tuple[int, ...]]:
+    """Best fit: each document goes into the fullest row of `context` places that takes it."""
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (places left, row), ascending
-    for document in sorted(range(len(lengths)), key=lambda d: (-lengths[d], d)):
+    for document in longest_first:
         index = bisect.bisect_left(free, (lengths[document], -1))
         if index == len(free):
             rows.append([document])
@@ -113,6 +135,7 @@ def batch_arrays(
     tokens, positions = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
     rows = torch.full(shape, -1, dtype=torch.int64)
     first_row = (lengths.cumsum(0) - lengths).tolist()
+    longest = max(int(lengths[document]) for row in batch.rows for document in row)
     for index, row in enumerate(batch.rows):
         place = 0
         for document in row:
@@ -122,5 +145,6 @@ def batch_arrays(
             positions[index, here] = torch.arange(length)
             rows[index, here] = torch.arange(first_row[document], first_row[document] + length)
             place += length
-        positions[index, place:] = torch.arange(batch.width - place)
+        # No position of the padding lies beyond the documents': some models read the highest of a pass.
+        positions[index, place:] = torch.arange(batch.width - place) % longest
     return BatchArrays(tokens, positions, rows)

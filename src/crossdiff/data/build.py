@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossdiff.data.corpus import MixtureCorpus
+from crossdiff.data.corpus import FilesSource, MixtureCorpus, left_out
 from crossdiff.data.mixture import Mixture
 from crossdiff.data.tokenise import Tokenised
 from crossdiff.data.tokens import TokenKind, TokenSet, write_token_set
 from crossdiff.io.progress import bar
 from crossdiff.io.tables import read_json, write_json
+from crossdiff.models.chat import TEMPLATE_DATE
 
 PART_TOKENS = 4_000_000
 """Tokens between two savings of the state: what a killed run loses at most."""
@@ -159,7 +160,8 @@ def _details(
         "context": corpus.context,
         "bos": tokenizer.bos_token if has_bos else None,
         "has_template": tokenizer.chat_template is not None,
-        "notices": list(_notices(counts, has_bos=has_bos)),
+        "template_date": str(TEMPLATE_DATE) if "strftime_now" in str(tokenizer.chat_template) else None,
+        "notices": [*_notices(counts, has_bos=has_bos), *_missing(corpus, len(kind))],
     }
 
 
@@ -172,9 +174,26 @@ def _notices(counts: dict[str, dict[str, Any]], *, has_bos: bool) -> Iterator[st
     for name, found in counts.items():
         if found["bad"]:
             yield f"{name}: {found['bad']:,} bad documents skipped, the first: {found['examples_bad'][0]}"
+        if found["not_located"]:
+            yield (
+                f"{name}: {found['not_located']:,} contents of messages are not told from the template's "
+                "text and are marked as template"
+            )
         if found["tokens_cut"] > found["tokens"]:
             cut, left = found["tokens_cut"], found["tokens"]
             yield f"{name}: the context cut off more tokens ({cut:,}) than it left ({left:,})"
+        elif 10 * found["tokens_cut"] > found["tokens"]:
+            yield f"{name}: the context cut off {found['tokens_cut']:,} tokens and left {found['tokens']:,}"
+
+
+def _missing(corpus: MixtureCorpus, n_tokens: int) -> Iterator[str]:
+    """What was asked for and is not there, and what lies there and was not read."""
+    if corpus.n_tokens is not None and n_tokens < corpus.n_tokens:
+        yield f"the corpus ends after {n_tokens:,} tokens of the {corpus.n_tokens:,} that were asked for"
+    for source in corpus.sources:
+        others = left_out(source.paths) if isinstance(source, FilesSource) else []
+        if others:
+            yield f"{source.name}: {len(others):,} files of the folders are not read, such as {others[0]}"
 
 
 def _refuse_empty(corpus: MixtureCorpus, state: dict[str, Any]) -> None:

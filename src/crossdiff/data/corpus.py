@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import BinaryIO, ClassVar, Literal
 
 from pydantic import Field
 
 from crossdiff.io.file_hashes import file_sha256
 from crossdiff.settings import Settings
 
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
+COMPRESSED = (".gz", ".zst")
 
 
 class HubSource(Settings):
@@ -34,7 +37,7 @@ class HubSource(Settings):
 
 
 class FilesSource(Settings):
-    """Local .txt, .jsonl and .parquet files, or folders of them."""
+    """Local .txt, .jsonl, .json and .parquet files (.gz and .zst too), or folders of them."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"paths"})
 
@@ -135,20 +138,60 @@ def files_hash(paths: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def kind_of(path: Path) -> str | None:
+    """Which of `SUFFIXES` a file is, compressed or not and in any case; None for another."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    kind = suffixes[-1] if suffixes else ""
+    return kind if kind in SUFFIXES else None
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file for reading, decompressed on the way."""
+    match path.suffix.lower():
+        case ".gz":
+            return gzip.open(path, "rb")  # type: ignore[return-value]
+        case ".zst":
+            import pyarrow as pa
+
+            return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))  # type: ignore
+        case _:
+            return path.open("rb")
+
+
 def expand(paths: Sequence[str]) -> list[Path]:
     """Files named directly and files of folders (recursively, by name); others are refused."""
-    found: list[Path] = []
+    chosen: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and not p.name.startswith("."))
+            inside = [p for p in _inside(path) if p.is_file() and kind_of(p)]
             if not inside:
                 raise ValueError(f"corpus folder {text} holds no {', '.join(SUFFIXES)} file; put some there")
-            found.extend(inside)
+            chosen.extend(inside)
         elif not path.is_file():
             raise ValueError(f"corpus file {text} does not exist; give corpus.paths=[file or folder,...]")
-        elif path.suffix not in SUFFIXES:
-            raise ValueError(f"corpus file {text} is {path.suffix!r}; crossdiff reads {', '.join(SUFFIXES)}")
+        elif kind_of(path) is None:
+            raise ValueError(
+                f"corpus file {text} is {path.suffix!r}; crossdiff reads {', '.join(SUFFIXES)}, "
+                f"also with {' and '.join(COMPRESSED)}"
+            )
         else:
-            found.append(path)
-    return found
+            chosen.append(path)
+    return chosen
+
+
+def left_out(paths: Sequence[str]) -> list[str]:
+    """Files of folders that are not read: of another kind, or links that lead nowhere."""
+    folders = (path for text in paths if (path := Path(text).expanduser()).is_dir())
+    return [
+        f"{path} (broken link)" if not path.exists() else str(path)
+        for folder in folders
+        for path in _inside(folder)
+        if not path.is_dir() and not (path.is_file() and kind_of(path))
+    ]
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if not path.name.startswith("."))

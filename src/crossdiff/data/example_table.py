@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,18 +39,13 @@ EXAMPLE_TYPES = {
 
 @dataclass(frozen=True)
 class Displayed:
-    """Display strings of the token ids that occur, each looked up once."""
+    """What a reader sees of a token set's windows."""
 
     token_set: TokenSet
 
-    @cached_property
-    def _strings(self) -> dict[int, str]:
-        used = self.token_set.ids.unique()
-        return dict(zip(used.tolist(), self.token_set.token_strings(used), strict=True))
-
     def tokens(self, rows: range) -> list[str]:
         """Display strings of consecutive tokens."""
-        return [self._strings[i] for i in self.token_set.ids[rows.start : rows.stop].tolist()]
+        return self.token_set.text_strings(self.token_set.ids[rows.start : rows.stop])
 
     def kinds(self, rows: range) -> np.ndarray:
         """Token kinds of consecutive tokens."""

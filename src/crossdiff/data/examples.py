@@ -10,51 +10,16 @@ from typing import Literal
 
 import torch
 from jaxtyping import Int
-from pydantic import Field
 from torch import Tensor
 
 from crossdiff.core.example_reservoirs import Entry, ExampleReservoirs
 from crossdiff.core.streaming import mix
+from crossdiff.data.settings import N_TOP, SUBSETS, DocumentsSettings, Subset
 from crossdiff.data.tokens import TokenSet
-from crossdiff.settings import Settings
 
-Subset = Literal["explain", "score"]
 Source = Literal["top", "quantile"]
-SUBSETS: tuple[Subset, ...] = ("explain", "score")
 SHINGLE = 5
 SAME = 0.7
-OVERSAMPLE = 4
-
-
-class DocumentsSettings(Settings):
-    """How many examples per latent, how long, how split.
-
-    Half of a subset's examples are the documents with the highest peaks, half are spread over `n_quantiles`
-    quantiles of the documents' peaks. Which subset a document may serve is decided by the hash of its id,
-    before anything is sampled.
-    """
-
-    n_examples: int = Field(default=20, ge=2)
-    n_score_examples: int = Field(default=10, ge=0)
-    score_share: float = Field(default=1 / 3, ge=0, lt=1)
-    n_quantiles: int = Field(default=5, ge=1, le=100)
-    window: int = Field(default=128, ge=8)
-    n_controls: int = Field(default=20, ge=0)
-    n_background: int = Field(default=300, ge=0)
-    max_latents: int = Field(default=1000, ge=1)
-    """Per side; a larger exclusive set is sampled and the rest counted in selection.json."""
-
-    def size(self, subset: Subset) -> int:
-        """Examples wanted per latent."""
-        return self.n_examples if subset == "explain" else self.n_score_examples
-
-    def empty_reservoirs(self, n_latents: int) -> dict[Subset, ExampleReservoirs]:
-        """Room for more documents than wanted, because near-duplicates are dropped later."""
-        found: dict[Subset, ExampleReservoirs] = {}
-        for subset in SUBSETS:
-            size = OVERSAMPLE * self.size(subset)
-            found[subset] = ExampleReservoirs.empty(n_latents, n_top=size, n_sample=size)
-        return found
 
 
 def document_hashes(document_ids: Sequence[str], *, salt: str) -> Int[Tensor, " document"]:
@@ -155,6 +120,28 @@ def pick_examples(
             fresh = ((quantile, window) for quantile, window in around if distinct.accept(window))
             picked += [Example(subset, source, quantile, window) for quantile, window in islice(fresh, count)]
     return picked, distinct.n_refused
+
+
+def top_examples(
+    reservoirs: dict[Subset, ExampleReservoirs],
+    place: int,
+    *,
+    token_set: TokenSet,
+    settings: DocumentsSettings,
+) -> list[Example]:
+    """The `N_TOP` documents with the highest peaks, whichever subset they serve, near-duplicates included.
+
+    The annotator's own examples are not these: documents kept for scoring are hidden from explaining, and
+    near-duplicates are dropped.
+    """
+    entries: list[tuple[Entry, Subset]] = [
+        (entry, subset) for subset in SUBSETS for entry in reservoirs[subset].top.entries(place)
+    ]
+    highest = sorted(entries, key=lambda item: (-item[0].peak, item[0].document))[:N_TOP]
+    return [
+        Example(subset, "top", -1, window_around(entry, token_set, settings.window))
+        for entry, subset in highest
+    ]
 
 
 def _over_quantiles(sample: list[Entry], n_quantiles: int) -> Iterator[tuple[int, Entry]]:

@@ -28,6 +28,7 @@ class SourceCounts:
     bad: int = 0
     cut: int = 0
     tokens_cut: int = 0
+    not_located: int = 0
     exhausted: bool = False
     examples_bad: list[str] = field(default_factory=list)
 
@@ -100,6 +101,7 @@ class Mixture:
                 counts.tokens += len(item.ids)
                 counts.cut += item.n_cut > 0
                 counts.tokens_cut += item.n_cut
+                counts.not_located += item.n_not_located
                 yield reader.source.name, item
 
     @property

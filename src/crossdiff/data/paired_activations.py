@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from pydantic import Field
 from torch import Tensor
 
 from crossdiff.data.harvest.on_the_fly import LiveLayer
@@ -17,26 +16,15 @@ from crossdiff.data.layer_rows import LayerRows
 from crossdiff.data.moments import N_KINDS, Moments, row_groups
 from crossdiff.data.order import CorpusOrder, EpochOrder, document_blocks
 from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.settings import MaskSettings
 from crossdiff.data.tokens import TokenKind, TokenSet
 from crossdiff.data.windows import WindowReader
-from crossdiff.settings import Settings
 
 Split = Literal["train", "validation", "all"]
 WINDOW_BYTES = 1 << 30
 """Bytes of stored activations that are mixed at a time, all models together."""
 PASS_BYTES = 1 << 28
 """Bytes of stored activations that a pass in corpus order holds at a time (two such windows)."""
-
-
-class MaskSettings(Settings):
-    """Which tokens train and scale look at; BOS never counts, padding is never stored."""
-
-    mask: Literal["default", "no_template"] = "default"
-    """`no_template` also drops the control tokens of the chat template."""
-    skip_first: int = Field(default=0, ge=0)
-    """Drop the first n tokens of every document (BOS counts as one)."""
-    outlier_norm: float | None = Field(default=None, gt=0)
-    """Drop tokens whose norm, in any model, exceeds this multiple of that model's median norm."""
 
 
 class PairedActivations:

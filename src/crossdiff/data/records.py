@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crossdiff.data.corpus import FilesSource, HubSource, OrganismSource, Source, expand
+from crossdiff.data.corpus import (
+    FilesSource,
+    HubSource,
+    OrganismSource,
+    Source,
+    expand,
+    kind_of,
+    opened,
+)
 from crossdiff.data.hub_stream import hub_rows
+from crossdiff.data.row_content import (
+    BESIDE,
+    CHATS,
+    WAY_OUT,
+    BadRecord,
+    attended,
+    content_of,
+    from_json,
+    parsed,
+)
+from crossdiff.models.chat import Message
 
-Message = dict[str, str]
 _COLUMNS = ("text", "messages", "conversation", "conversations", "input_ids")
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-
-
-class BadRecord(ValueError):
-    """A line or row that cannot be used; names its place, the rule and the way out."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +44,13 @@ class Record:
     """File and line, or data set and row, for messages."""
     id: str
     content: str | list[Message] | list[int]
+    tools: list[Any] | None = None
+    """Tools that the template of a chat lists."""
 
     def digest(self) -> bytes:
         """16 bytes that equal those of another record exactly when the contents are equal."""
-        text = self.content if isinstance(self.content, str) else json.dumps(self.content, sort_keys=True)
+        content = self.content if self.tools is None else [self.content, self.tools]
+        text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
@@ -59,13 +77,18 @@ def _skip(items: Iterator[Record | BadRecord], start: int) -> Iterator[Record | 
 
 def _file_records(source: FilesSource) -> Iterator[Record | BadRecord]:
     for path in expand(source.paths):
-        match path.suffix:
-            case ".txt":
-                yield from _txt_records(path, source.txt)
-            case ".jsonl":
-                yield from _jsonl_records(path, source)
-            case ".parquet":
-                yield from _parquet_records(path, source)
+        try:
+            match kind_of(path):
+                case ".txt":
+                    yield from _txt_records(path, source.txt)
+                case ".json" if (rows := _whole_json(path)) is not None:
+                    yield from _row_records(path, rows, source)
+                case ".jsonl" | ".json":
+                    yield from _jsonl_records(path, source)
+                case ".parquet":
+                    yield from _parquet_records(path, source)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            yield BadRecord(f"{path} is no whole compressed file ({error}); {WAY_OUT}")
 
 
 def _txt_records(path: Path, unit: Literal["file", "paragraph", "line"]) -> Iterator[Record | BadRecord]:
@@ -95,21 +118,33 @@ def _jsonl_records(path: Path, source: FilesSource) -> Iterator[Record | BadReco
         if isinstance(line, BadRecord):
             yield line
         elif line.strip():
-            row = _parsed(line, place)
+            row = parsed(line, place)
             if not isinstance(row, BadRecord):
                 name = f"{path.name}:{number}"
                 row = _record(row, place, name, column=source.column, id_column=source.id_column)
             yield row
 
 
-def _parsed(line: str, place: str) -> Any:
-    """The value of a line of JSON, or what is wrong with it."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return BadRecord(f"{place} is not JSON ({error.msg} at column {error.colno}); {_WAY_OUT}")
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists inside lists
-        return BadRecord(f"{place} is JSON that Python refuses ({error}); {_WAY_OUT}")
+def _whole_json(path: Path) -> list[Any] | None:
+    """Rows of a .json file that is one value (an array, or one object over several lines); None for lines."""
+    with opened(path) as handle:
+        text = handle.read().decode("utf-8-sig", "surrogateescape")
+    first = text.lstrip()[:1]
+    if first != "[" and (
+        first != "{" or not isinstance(parsed(text.lstrip().split("\n", 1)[0], ""), BadRecord)
+    ):
+        return None
+    value = parsed(text, str(path))
+    return value if isinstance(value, list) else [value]
+
+
+def _row_records(path: Path, rows: list[Any], source: FilesSource) -> Iterator[Record | BadRecord]:
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, BadRecord):
+            yield row
+            continue
+        name = f"{path.name}:{number}"
+        yield _record(row, f"{path}:{number}", name, column=source.column, id_column=source.id_column)
 
 
 def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRecord]:
@@ -118,15 +153,20 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
 
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+        file = pq.ParquetFile(path)
+        wanted = {*_COLUMNS, *BESIDE, source.column, source.id_column}
+        read = [name for name in file.schema_arrow.names if name in wanted]  # others may not be readable
+        if not wanted.difference({*BESIDE, source.id_column}).intersection(read):
+            read = None
+        for batch in file.iter_batches(batch_size=1024, columns=read):
             for row in batch.to_pylist():
                 place, name = f"{path}:{number}", f"{path.name}:{number}"
                 yield _record(row, place, name, column=source.column, id_column=source.id_column)
                 number += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        yield BadRecord(f"{path} is no readable parquet file from row {number} on ({error}); {_WAY_OUT}")
+        yield BadRecord(f"{path} is no readable parquet file from row {number} on ({error}); {WAY_OUT}")
 
 
 def _hub_records(source: HubSource, start: int) -> Iterator[Record | BadRecord]:
@@ -135,16 +175,13 @@ def _hub_records(source: HubSource, start: int) -> Iterator[Record | BadRecord]:
         yield _record(row, place, name, column=source.column, id_column=source.id_column)
 
 
-_WAY_OUT = "mend it, or count and skip such lines with corpus.skip_bad=true"
-
-
 def _lines(path: Path) -> Iterator[tuple[int, str | BadRecord]]:
-    with path.open("rb") as handle:
+    with opened(path) as handle:
         for number, raw in enumerate(handle, start=1):
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                message = f"{path}:{number} is not UTF-8 (byte {error.start}: {error.reason}); {_WAY_OUT}"
+                message = f"{path}:{number} is not UTF-8 (byte {error.start}: {error.reason}); {WAY_OUT}"
                 yield number, BadRecord(message)
 
 
@@ -153,26 +190,33 @@ def _record(
 ) -> Record | BadRecord:
     if not isinstance(row, dict):
         return BadRecord(
-            f"{place} holds {type(row).__name__}, a document is an object with text or messages; {_WAY_OUT}"
+            f"{place} holds {type(row).__name__}, a document is an object with text or messages; {WAY_OUT}"
         )
-    key = column or next((name for name in _COLUMNS if row.get(name) is not None), None)
+    filled = (name for name in _COLUMNS if row.get(name) not in (None, "", []))
+    present = (name for name in _COLUMNS if row.get(name) is not None)
+    key = column or next(filled, next(present, None))
     empty = [name for name in ([column] if column else _COLUMNS) if name in row]
     if empty and (key is None or row[key] is None):
-        return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {_WAY_OUT}")
+        return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {WAY_OUT}")
     if key is None or key not in row:
         wanted = column or ", ".join(_COLUMNS)
         return BadRecord(
             f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"
         )
-    content = _content(row[key])
-    if content is None:
-        return BadRecord(
-            f"{place} has a {key!r} that is neither text, messages (role, content) nor ids; {_WAY_OUT}"
-        )
+    content = content_of(row[key], is_chat=key in CHATS or bool(column))
+    if isinstance(content, BadRecord):
+        return BadRecord(f"{place} cannot be read: {key}{content}; {WAY_OUT}")
+    if content and isinstance(content, list) and isinstance(content[0], int):
+        content = attended(content, row.get("attention_mask"))
+        if content is None:
+            return BadRecord(f"{place} has an attention_mask of another length than {key}; {WAY_OUT}")
     named = row.get(id_column) if id_column else None
-    record = Record(place, fallback if named is None else str(named), content)
+    is_messages = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
+    tools = from_json(row.get("tools")) if is_messages else None
+    tools = tools if isinstance(tools, list) and tools else None
+    record = Record(place, fallback if named is None else str(named), content, tools)  # type: ignore[arg-type]
     if not _is_unicode(record):
-        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {_WAY_OUT}")
+        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {WAY_OUT}")
     return record
 
 
@@ -182,30 +226,10 @@ def _is_unicode(record: Record) -> bool:
     texts = (
         [content]
         if isinstance(content, str)
-        else [text for m in content if isinstance(m, dict) for text in m.values()]
+        else [json.dumps(m, ensure_ascii=False, default=str) for m in content if isinstance(m, dict)]
     )
     try:
         "".join([record.id, *texts]).encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _content(value: Any) -> str | list[Message] | list[int] | None:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        return None
-    if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
-        return value
-    messages = [_message(item) for item in value]
-    return None if None in messages else [message for message in messages if message is not None]
-
-
-def _message(item: Any) -> Message | None:
-    if not isinstance(item, dict):
-        return None
-    role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-    if not isinstance(role, str) or not isinstance(content, str):
-        return None
-    return {"role": _ROLES.get(role, role), "content": content}

@@ -1,12 +1,22 @@
-"""Where training batches come from: harvested shards on disk, or running models."""
+"""Settings of activations: where they come from, which tokens count, and which documents are shown."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from crossdiff.settings import Settings
+
+if TYPE_CHECKING:
+    from crossdiff.core.example_reservoirs import ExampleReservoirs
+
+Subset = Literal["explain", "score"]
+SUBSETS: tuple[Subset, ...] = ("explain", "score")
+OVERSAMPLE = 4
+"""Reservoirs have room for so many times the documents wanted."""
+N_TOP = 10
+"""Documents of a latent in `top_documents.parquet`: the highest peaks of the whole corpus."""
 
 
 class CacheSource(Settings):
@@ -37,3 +47,47 @@ class LiveSource(Settings):
     batch_tokens: int = Field(default=8192, ge=1)
     statistics_tokens: int = Field(default=1_000_000, ge=1)
     """Tokens, spread over the corpus, from which means and variances are taken beforehand."""
+
+
+class MaskSettings(Settings):
+    """Which tokens train and scale look at; BOS never counts, padding is never stored."""
+
+    mask: Literal["default", "no_template"] = "default"
+    """`no_template` also drops the control tokens of the chat template."""
+    skip_first: int = Field(default=0, ge=0)
+    """Drop the first n tokens of every document (BOS counts as one)."""
+    outlier_norm: float | None = Field(default=None, gt=0)
+    """Drop tokens whose norm, in any model, exceeds this multiple of that model's median norm."""
+
+
+class DocumentsSettings(Settings):
+    """How many examples per latent, how long, how split.
+
+    Half of a subset's examples are the documents with the highest peaks, half are spread over `n_quantiles`
+    quantiles of the documents' peaks. Which subset a document may serve is decided by the hash of its id,
+    before anything is sampled.
+    """
+
+    n_examples: int = Field(default=20, ge=2)
+    n_score_examples: int = Field(default=10, ge=0)
+    score_share: float = Field(default=1 / 3, ge=0, lt=1)
+    n_quantiles: int = Field(default=5, ge=1, le=100)
+    window: int = Field(default=128, ge=8)
+    n_controls: int = Field(default=20, ge=0)
+    n_background: int = Field(default=300, ge=0)
+    max_latents: int = Field(default=1000, ge=1)
+    """Per side; a larger exclusive set is sampled and the rest counted in selection.json."""
+
+    def size(self, subset: Subset) -> int:
+        """Examples wanted per latent."""
+        return self.n_examples if subset == "explain" else self.n_score_examples
+
+    def empty_reservoirs(self, n_latents: int) -> dict[Subset, ExampleReservoirs]:
+        """Room for more documents than wanted, because near-duplicates are dropped later."""
+        from crossdiff.core.example_reservoirs import ExampleReservoirs
+
+        found: dict[Subset, ExampleReservoirs] = {}
+        for subset in SUBSETS:
+            size = OVERSAMPLE * self.size(subset)
+            found[subset] = ExampleReservoirs.empty(n_latents, n_top=max(size, N_TOP), n_sample=size)
+        return found

@@ -21,7 +21,9 @@ class Tokenised:
     ids: np.ndarray
     kind: np.ndarray
     n_cut: int
-    """Tokens that the context cut off."""
+    """Tokens that the context cut off; estimated for a text of which the far end is not tokenised."""
+    n_not_located: int = 0
+    """Contents of a chat whose place in the rendered text cannot be told."""
 
     @property
     def has_text(self) -> bool:
@@ -33,7 +35,8 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
     """Tokenise documents, in order; a chat that the template refuses comes back as a `BadRecord`."""
     prepared = [_prepare(tokenizer, record) for record in batch]
     texts = [item.text for item in prepared if isinstance(item, RenderedChat)]
-    encoded = iter(_encode(tokenizer, texts))
+    encoded = iter(_encode(tokenizer, texts, context))
+    opens = _bos_to_put(tokenizer)
     special = np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64)
     found: list[Tokenised | BadRecord] = []
     for record, item in zip(batch, prepared, strict=True):
@@ -41,12 +44,22 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
             found.append(item)
             continue
         if isinstance(item, RenderedChat):
-            ids, offsets = next(encoded)
-            kind = _kinds(ids, offsets, item, special, is_chat=not isinstance(record.content, str))
+            ids, offsets, beyond = next(encoded)
+            is_chat = not isinstance(record.content, str)
+            kind = _kinds(ids, offsets, item, special, is_chat=is_chat)
+            # A template that writes BOS itself, wherever it does, gets no second one.
+            writes_bos = is_chat and bool(
+                ((ids == tokenizer.bos_token_id) & (kind == TokenKind.TEMPLATE)).any()
+            )
+            n_not_located = item.n_not_located
         else:
-            ids = np.asarray(item, dtype=np.int64)
+            ids, beyond, writes_bos, n_not_located = np.asarray(item, dtype=np.int64), 0, False, 0
             kind = np.where(np.isin(ids, special), TokenKind.SPECIAL, TokenKind.TEXT)
-        found.append(_finish(record, ids, kind, tokenizer.bos_token_id, context))
+        opening = None if writes_bos else opens
+        ids, kind = _with_bos(ids, kind, tokenizer.bos_token_id, opening)
+        n_cut = max(0, len(ids) - context) + beyond
+        ids, kind = ids[:context].astype(np.int32), kind[:context].astype(np.uint8)
+        found.append(Tokenised(record, ids, kind, n_cut, n_not_located))
     return found
 
 
@@ -63,14 +76,39 @@ def _prepare(tokenizer: Any, record: Record) -> RenderedChat | BadRecord | list[
             )
         return content  # type: ignore[return-value]
     try:
-        return render(tokenizer, content)  # type: ignore[arg-type]
+        return render(tokenizer, content, record.tools)  # type: ignore[arg-type]
     except TemplateRefusal as error:
         return BadRecord(
             f"{record.place}: {error}; mend it, or count and skip such chats with corpus.skip_bad=true"
         )
 
 
-def _encode(tokenizer: Any, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+_CHARACTERS = 16
+"""Characters per token of the context that are tokenised at first; few texts have more."""
+_MARGIN = 64
+"""Tokens beyond the context that are tokenised too: where a text is cut, its last tokens are others."""
+
+
+def _encode(tokenizer: Any, texts: list[str], context: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Ids, offsets, and about how many tokens the rest has of a text that is much longer than the context."""
+    wanted = [min(len(text), max(10_000, _CHARACTERS * context)) for text in texts]
+    encoded: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    while todo := [number for number in range(len(texts)) if number not in encoded]:
+        parts = _encoded(tokenizer, [texts[number][: wanted[number]] for number in todo])
+        for number, (ids, offsets) in zip(todo, parts, strict=True):
+            if wanted[number] == len(texts[number]) or len(ids) >= context + _MARGIN:
+                encoded[number] = (ids, offsets)
+            wanted[number] = min(len(texts[number]), 4 * wanted[number])
+    return [(*encoded[n], _n_beyond(*encoded[n], len(text))) for n, text in enumerate(texts)]
+
+
+def _n_beyond(ids: np.ndarray, offsets: np.ndarray, length: int) -> int:
+    """Tokens of the characters that were not tokenised, at the rate of those that were."""
+    n_read = int(offsets[-1, 1]) if len(ids) else length
+    return round((length - n_read) * len(ids) / n_read) if n_read else 0
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
     if not texts:
         return []
     encoding = tokenizer(
@@ -99,10 +137,29 @@ def _kinds(
     return kind
 
 
-def _finish(record: Record, ids: np.ndarray, kind: np.ndarray, bos: int | None, context: int) -> Tokenised:
-    if bos is not None and len(ids):
-        if ids[0] != bos:
-            ids, kind = np.insert(ids, 0, bos), np.insert(kind, 0, 0)
-        kind[0] = TokenKind.BOS
-    n_cut = max(0, len(ids) - context)
-    return Tokenised(record, ids[:context].astype(np.int32), kind[:context].astype(np.uint8), n_cut)
+def _bos_to_put(tokenizer: Any) -> int | None:
+    """The id that opens a text; None where the tokenizer has no BOS, or where it is a turn marker.
+
+    A turn marker is a BOS that the tokenizer does not put before a text itself, and that the template writes
+    before every message (SmolLM-Instruct).
+    """
+    bos = tokenizer.bos_token_id
+    if bos is None or tokenizer.chat_template is None or bos in tokenizer("a")["input_ids"]:
+        return bos
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
+    try:
+        text = render(tokenizer, turns).text
+    except TemplateRefusal:
+        return bos
+    return None if text.count(tokenizer.bos_token) >= len(turns) else bos
+
+
+def _with_bos(
+    ids: np.ndarray, kind: np.ndarray, bos: int | None, opening: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every BOS is marked as one, wherever it stands; a document opens with one where that is the rule."""
+    if bos is None or not len(ids):
+        return ids, kind
+    if opening is not None and ids[0] != opening:
+        ids, kind = np.insert(ids, 0, opening), np.insert(kind, 0, 0)
+    return ids, np.where(ids == bos, int(TokenKind.BOS), kind)

@@ -105,9 +105,9 @@ class TokenSet:
         return (torch.arange(self.n_tokens) - start).to(torch.int32)
 
     def token_strings(self, ids: Sequence[int] | Int[Tensor, " token"]) -> list[str]:
-        """Display strings of token ids, by the tokenizer saved inside the artifact.
+        """Display strings of single tokens, by the tokenizer saved inside the artifact.
 
-        Spaces and newlines are real characters, so joining the strings of a document gives its text.
+        Spaces and newlines are real characters; a part of a character is written as its bytes.
         """
         from crossdiff.models.tokenizers import display_strings
 
@@ -116,6 +116,13 @@ class TokenSet:
         if missing:
             self._display.update(display_strings(self.tokenizer, missing))
         return [self._display[token] for token in wanted]
+
+    def text_strings(self, ids: Int[Tensor, " token"]) -> list[str]:
+        """Display strings of consecutive tokens; joined they are the text of these tokens."""
+        from crossdiff.models.tokenizers import text_strings
+
+        self.token_strings(ids)
+        return text_strings(self.tokenizer, ids.tolist(), self._display)
 
     @cached_property
     def tokenizer(self) -> Any:

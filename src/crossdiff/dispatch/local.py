@@ -66,7 +66,7 @@ def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
         started, draft = time.time(), draft_folder(job, runtime.store)
         draft.mkdir(exist_ok=True)
         with errors_name(draft):
-            counts = step.module.run(job.inputs, parents, draft, runtime)
+            counts = step.definition.run(job.inputs, parents, draft, runtime)
         seconds = time.time() - started
         publish_job(job, draft, _measured(counts, seconds), runtime.store)
     print(f"{job.name}: {_line(counts)} ({_duration(seconds)})", flush=True)

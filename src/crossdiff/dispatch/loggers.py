@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from crossdiff.command_settings import CsvLogger, LoggerSettings, NoLogger, WandbLogger
 from crossdiff.dispatch.local import Outcome
 from crossdiff.dispatch.wandb_run import NOTICE
-from crossdiff.io.tracking import CsvLogger, LoggerSettings, NoLogger, WandbLogger
 from crossdiff.pipeline.steps import Step
 
 

@@ -8,12 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from crossdiff.io.resources import Profile, Resources
+from crossdiff.command_settings import SlurmDispatch, StageResources
+from crossdiff.stages.protocol import Resources, Stage
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = (PACKAGE.parents[1] / "slurm", PACKAGE / "slurm")
+
+
+class Profile(Resources):
+    """What is particular to a cluster (`slurm/<cluster>.yaml`): for all stages, and for single ones."""
+
+    stages: StageResources = Field(default_factory=dict)
+
+
+def resolve(stage: Stage, dispatch: SlurmDispatch, profile: Profile) -> Resources:
+    """Resources of one stage: command line per stage, command line, profile per stage, profile, its own."""
+    open_values = Resources()
+    sources = (
+        dispatch.stages.get(stage.name, open_values),
+        dispatch,
+        profile.stages.get(stage.name, open_values),
+        profile,
+        stage.resources,
+    )
+    found = open_values
+    for weaker in sources:
+        found = found.over(weaker)
+    return found
 
 
 def load_profile(name: str | None) -> Profile:
@@ -51,8 +74,8 @@ def _problem(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden":
         return f"key {where} does not exist; {_near(problem['loc'])}"
-    if problem["type"] == "literal_error" and "stages" in problem["loc"]:
-        return f"{where} is no stage; {problem['msg'].removeprefix('Input should be ')} are"
+    if problem["type"] == "value_error":
+        return f"{where}: {problem['ctx']['error']}"
     return f"{where}={problem['input']!r}: {problem['msg']}"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.io import artifacts
-from crossdiff.io.tables import write_json
 from crossdiff.pipeline.jobs import Job
 from crossdiff.pipeline.steps import Step
 
@@ -19,7 +18,7 @@ def publish_job(job: Job, draft: Path, manifest: Mapping[str, Any], store: Path)
         _check_unchanged(step)
     for hidden in draft.glob(".*"):
         shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
-    hashes = _known_hashes(job.steps[0], draft)
+    hashes = job.steps[0].definition.file_hashes(draft)
     if len(job.steps) == 1:
         (step,) = job.steps
         artifacts.write_manifest(draft, {**describe(step), **manifest}, hashes=hashes)
@@ -68,7 +67,7 @@ def describe(step: Step) -> dict[str, Any]:
         "stage": step.stage,
         "label": step.label,
         "key": step.key,
-        "stage_version": step.module.VERSION,
+        "stage_version": step.definition.version,
         "inputs": step.inputs.model_dump(mode="json"),
         "identity": step.inputs.identity(),
         "parents": {role: parent.key for role, parent in step.parents.items()},
@@ -86,15 +85,9 @@ def _prepare(job: Job, step: Step, draft: Path, whole: Mapping[str, Any], store:
             copy(child, folder / child.name)
     others = tuple(f"{_layer_folder(other)}/" for other in job.steps if other is not step)
     files = {name: found for name, found in whole["files"].items() if not name.startswith(others)}
-    write_json({**whole, **describe(step), "files": files}, folder / artifacts.MANIFEST)
+    artifacts.seal({**whole, **describe(step), "files": files}, folder)
     return folder
 
 
 def _layer_folder(step: Step) -> str:
     return f"layer_{step.inputs.layers[0]}"  # type: ignore[attr-defined]
-
-
-def _known_hashes(step: Step, draft: Path) -> Mapping[str, str]:
-    """sha256 of the files that the stage hashed while it wrote them; most stages hash none."""
-    known = getattr(step.module, "file_hashes", None)
-    return known(draft) if known else {}

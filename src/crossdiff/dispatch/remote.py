@@ -13,7 +13,7 @@ from crossdiff.dispatch import local
 from crossdiff.dispatch.loggers import Tracker
 from crossdiff.dispatch.publish import missing_steps
 from crossdiff.dispatch.store import draft_folder, prepare_store
-from crossdiff.io.artifacts import artifact_key, read_manifest
+from crossdiff.io.artifacts import read_manifest
 from crossdiff.io.device import choose_device
 from crossdiff.io.environment import allow_open_files
 from crossdiff.pipeline.jobs import Job
@@ -103,7 +103,9 @@ class RemotePart:
         draft.mkdir(parents=True, exist_ok=True)
         device = node_device(self.job, self.runtime.device, self.n_gpus)
         runtime = self.runtime.model_copy(update={"device": device})
-        return step.module.run_shards(self.job.inputs, parents, draft, runtime)
+        shards = step.definition.shards
+        assert shards is not None
+        return shards.make(self.job.inputs, parents, draft, runtime)
 
     def checkpoint(self) -> Any:
         """As for a whole job: shards that are done are not made again."""
@@ -147,11 +149,12 @@ def refuse_missing_shards(job: Job, runtime: Runtime) -> None:
 
     A task leaves shards that another has locked, and a file system may keep the lock of a task that died.
     """
-    if not missing_steps(job, runtime.store):
-        return
     step = job.steps[0]
+    if not missing_steps(job, runtime.store) or step.definition.shards is None:
+        return
     parents = {role: parent.folder(runtime.store) for role, parent in step.parents.items()}
-    left = step.module.missing_shards(job.inputs, parents, draft_folder(job, runtime.store), runtime)
+    draft = draft_folder(job, runtime.store)
+    left = step.definition.shards.missing(job.inputs, parents, draft, runtime)
     if left:
         raise ValueError(
             f"{job.name}: the array tasks left {len(left):,} shards ({', '.join(left[:3])}"
@@ -163,9 +166,7 @@ def refuse_missing_shards(job: Job, runtime: Runtime) -> None:
 def check_code(steps: Sequence[Step]) -> None:
     """Refuse to make an artifact whose stage's version changed between submission and start."""
     for step in steps:
-        parents = {role: parent.key for role, parent in step.parents.items()}
-        now = artifact_key(step.stage, step.module.VERSION, step.inputs, parents)
-        if now != step.key:
+        if (now := step.key_now()) != step.key:
             raise ValueError(
                 f"{step.name} was submitted as {step.key}, but the installed code makes it {now}: the stage "
                 "changed in between; submit again with the same command"

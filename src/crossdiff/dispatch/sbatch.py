@@ -6,13 +6,14 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from crossdiff.dispatch.profile import load_profile
-from crossdiff.io.resources import Resources, SlurmDispatch, StageName, resolve
+from crossdiff.command_settings import SlurmDispatch
+from crossdiff.dispatch.profile import load_profile, resolve
 from crossdiff.pipeline.jobs import Job
+from crossdiff.stages.protocol import Resources, Stage
 
 SOURCES = shlex.quote(str(Path(__file__).resolve().parents[2]))
 """Where this package is imported from, so that the node runs the same code."""
@@ -25,10 +26,10 @@ waits for it. A job that is evicted before it has begun has nothing to save and 
 """
 
 
-def stage_resources(dispatch: SlurmDispatch, *, device: str) -> dict[StageName, Resources]:
-    """Resources of every stage; `device=cpu` asks for no GPU unless the command line names some."""
+def stage_resources(stages: Iterable[Stage], dispatch: SlurmDispatch, *, device: str) -> dict[str, Resources]:
+    """Resources of each stage; `device=cpu` asks for no GPU unless the command line names some."""
     profile = load_profile(dispatch.profile)
-    found = {stage: resolve(stage, dispatch, profile) for stage in get_args(StageName)}
+    found = {stage.name: resolve(stage, dispatch, profile) for stage in stages}
     if device != "cpu":
         return found
     named = {stage for stage, own in dispatch.stages.items() if own.gpus is not None}

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crossdiff.data.settings import LiveSource
+from crossdiff.command_settings import SlurmDispatch
 from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.loggers import Tracker
@@ -15,10 +15,10 @@ from crossdiff.dispatch.register import FOLDER, Register
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
 from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, stage_resources
 from crossdiff.dispatch.store import prepare_store, warn_of_little_room
-from crossdiff.io.resources import Resources, SlurmDispatch, StageName
 from crossdiff.pipeline.jobs import Job, group
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
+from crossdiff.stages.protocol import Resources
 
 AT_ONCE = 6
 """sbatch calls that run side by side."""
@@ -46,7 +46,8 @@ class Submitted:
 def submit(asked: Submission) -> Submitted:
     """Submit what is neither finished nor queued, parents first; returns at once."""
     queue.require_slurm()
-    resources = stage_resources(asked.dispatch, device=asked.runtime.device)
+    stages = {step.stage: step.definition for step in asked.steps}
+    resources = stage_resources(stages.values(), asked.dispatch, device=asked.runtime.device)
     prepare_store(asked.runtime.store)
     warn_of_little_room(asked.steps, asked.runtime.store)
     register = Register(asked.runtime.store)
@@ -64,7 +65,7 @@ class _Submitter:
     def __init__(
         self,
         asked: Submission,
-        resources: Mapping[StageName, Resources],
+        resources: Mapping[str, Resources],
         register: Register,
         new: frozenset[str],
     ) -> None:
@@ -95,11 +96,12 @@ class _Submitter:
 
     def submit(self, job: Job, known: Mapping[str, str]) -> str:
         """Queue one job of the plan and record it; returns the id of the SLURM job that ends it."""
-        resources, after = self.resources[job.stage], self.after(job, known)  # type: ignore[index]
+        resources, after = self.resources[job.stage], self.after(job, known)
         parts: list[Any] = []
         n_tasks = self.asked.dispatch.harvest_tasks
         merges_only = False
-        if job.stage == "harvest" and n_tasks > 1 and _stores_shards(job):
+        shards = job.steps[0].definition.shards
+        if n_tasks > 1 and shards is not None and shards.applies(job.inputs):
             part = RemotePart(job, runtime=self.runtime, n_gpus=resources.gpus or 0)
             parts = self.sbatch(job, [part] * n_tasks, resources, after)
             after = [parts[0].job_id.split("_")[0]]
@@ -150,8 +152,3 @@ class _Submitter:
                 "run the same command again"
             )
         return sorted({known[step.key] for step in nearest(waiting)}, key=int)
-
-
-def _stores_shards(job: Job) -> bool:
-    """Whether a harvest has shards to share; one of a running model needs its GPU in the last job."""
-    return not isinstance(getattr(job.inputs, "source", None), LiveSource)

@@ -13,8 +13,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from crossdiff.pipeline.jobs import Job, group
-from crossdiff.pipeline.steps import STAGES, Step
+from crossdiff.pipeline.steps import Step
 from crossdiff.pipeline.table import amount
+from crossdiff.stages import registry
 
 
 def prepare_store(store: Path) -> None:
@@ -79,7 +80,7 @@ def _written_gb(draft: Path) -> float:
 
 
 def _parts(store: Path) -> list[Path]:
-    return [folder for name in (*STAGES, ".submitit") if (folder := store / name).is_dir()]
+    return [folder for name in (*registry.names(), ".submitit") if (folder := store / name).is_dir()]
 
 
 def _owned(path: Path) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Literal
 
+from crossdiff.command_settings import WandbLogger
 from crossdiff.dispatch.loggers import wandb_mode
 from crossdiff.dispatch.wandb_run import STEP
-from crossdiff.io.tracking import WandbLogger
 from crossdiff.report.runs import Run
 
 CURVES = {

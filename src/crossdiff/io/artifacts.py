@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +13,17 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from crossdiff.core.files import file_sha256, follow_umask
 from crossdiff.io import environment
-from crossdiff.io.tables import read_json, write_json
+from crossdiff.io.tables import write_text
 from crossdiff.settings import Settings
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 had no hash of its own content."""
+_NO_HASH = "0" * 64
+_OWN_HASH = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
 
 
 class DamagedArtifact(ValueError):
@@ -66,36 +72,60 @@ def write_manifest(
     """
     known = hashes or {}
     names = {str(path.relative_to(folder)): path for path in _files(folder)}
+    for path in names.values():
+        follow_umask(path)
     files = {
         name: {"bytes": path.stat().st_size, "sha256": known.get(name) or file_sha256(path)}
         for name, path in names.items()
     }
     record = {
-        "version": MANIFEST_VERSION,
         **content,
         "software": environment.software(),
         "commit": environment.git_commit(),
         "files": files,
     }
-    write_json(record, folder / MANIFEST)
+    seal(record, folder)
     return record
+
+
+def seal(record: Mapping[str, Any], folder: Path) -> None:
+    """Write a manifest that records the sha256 of its own bytes (with zeros where the hash stands)."""
+    head = {"version": MANIFEST_VERSION, "manifest_sha256": _NO_HASH}
+    text = json.dumps({**head, **record}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_text(text.replace(_NO_HASH, digest, 1), folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished artifact; raises `DamagedArtifact` when it cannot be read."""
     path = folder / MANIFEST
     try:
-        manifest = read_json(path)
+        data = path.read_bytes()
+        manifest = json.loads(data)
     except FileNotFoundError:
         raise DamagedArtifact(f"{folder} has no {MANIFEST}; {rebuild_hint(folder)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedArtifact(f"{path} is not readable JSON ({error}); {rebuild_hint(folder)}") from None
-    if manifest.get("version") != MANIFEST_VERSION:
+    version = manifest.get("version") if isinstance(manifest, dict) else None
+    if version not in READABLE_VERSIONS:
         raise DamagedArtifact(
-            f"{path} has manifest version {manifest.get('version')!r}, this crossdiff reads "
-            f"{MANIFEST_VERSION}; {rebuild_hint(folder)}"
+            f"{path} has manifest version {version!r}, this crossdiff reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; {rebuild_hint(folder)}"
+        )
+    if not _is_unaltered(data, has_hash=version > 1):
+        raise DamagedArtifact(
+            f"{path} was altered: its sha256 is not the one that it records; {rebuild_hint(folder)}"
         )
     return manifest
+
+
+def _is_unaltered(data: bytes, *, has_hash: bool) -> bool:
+    """Whether a manifest's bytes, with zeros for the hash, have that hash; one without any may be older."""
+    recorded = _OWN_HASH.search(data)
+    if recorded is None:
+        return not has_hash
+    blank = data[: recorded.start(1)] + _NO_HASH.encode() + data[recorded.end(1) :]
+    return hashlib.sha256(blank).hexdigest() == recorded.group(1).decode()
 
 
 def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
@@ -120,12 +150,6 @@ def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
 def rebuild_hint(folder: Path) -> str:
     """The command that gets a damaged artifact rebuilt."""
     return f"remove it and run the same command again: rm -r {folder}"
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file, read in blocks."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from crossdiff.core import files
+
 REMEMBERED_BYTES = 1 << 24
 """Smaller files are hashed anew every time: 16 MiB take about 10 ms."""
 TOLD_BYTES = 1 << 30
@@ -29,7 +31,7 @@ def file_sha256(path: str | Path) -> str:
     """
     absolute = os.path.abspath(path)
     identity = _identity(absolute)
-    return _read(absolute) if identity[0] < REMEMBERED_BYTES else _known(absolute, *identity)
+    return files.file_sha256(absolute) if identity[0] < REMEMBERED_BYTES else _known(absolute, *identity)
 
 
 @lru_cache(maxsize=4096)
@@ -40,7 +42,7 @@ def _known(path: str, *identity: int) -> str:
     if identity[0] >= TOLD_BYTES:
         size = f"{identity[0] / 1e9:.1f} GB"
         print(f"reading {path} once for its hash ({size}) ...", file=sys.stderr, flush=True)
-    found = _read(path)
+    found = files.file_sha256(path)
     if _identity(path) == identity and time.time() - max(identity[1:3]) / 1e9 > SETTLED_S:
         _remember(record, {"path": repr(path), "identity": identity, "sha256": found})
     return found
@@ -50,11 +52,6 @@ def _identity(path: str) -> tuple[int, int, int, int]:
     """Size, times of the last change of content and of anything (ns), inode; of the file behind a link."""
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _read(path: str) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _folder() -> Path:

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import CodeNorm, DictionarySettings
+from crossdiff.core.files import follow_umask
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.io.tables import write_json
+from crossdiff.io.tables import write_json, write_torch
 
 FILES = ("model.safetensors", "model.pt", "ae.pt")
 CODE_NORMS: dict[int, CodeNorm] = {1: "sum", 2: "concat", 3: "mixed", 4: "none"}
@@ -64,7 +65,7 @@ def save_dictionary_learning(crosscoder: Crosscoder, folder: str | Path, *, k: i
     of the crosscoder's metadata unless given.
     """
     _check_exportable(crosscoder)
-    k = _known_k(crosscoder) if k is None else k
+    k = crosscoder.metadata.get("training", crosscoder.metadata).get("k") if k is None else k
     threshold = float(crosscoder.threshold)
     batch_top_k = not (k is None and threshold == 0)
     if batch_top_k and k is None:
@@ -78,7 +79,8 @@ def save_dictionary_learning(crosscoder: Crosscoder, folder: str | Path, *, k: i
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "model.safetensors")
-    torch.save(state, folder / "model.pt")
+    follow_umask(folder / "model.safetensors")
+    write_torch(state, folder / "model.pt")
     write_json(_config(crosscoder, k if batch_top_k else None), folder / "config.json")
     return folder
 
@@ -177,7 +179,11 @@ def _threshold(file: Path, state: Mapping[str, Tensor]) -> float:
 
 
 def _normaliser(file: Path, state: Mapping[str, Tensor], n_models: int, d_model: int) -> Normaliser:
-    """`scale = target_rms / sqrt(sum std^2 + 1e-8)` per model; the identity where all statistics are NaN."""
+    """The recorded scale per model; the identity where all statistics are NaN.
+
+    The scale is `activation_global_scale`, which the peer's own forward pass multiplies by. Checkpoints
+    without it follow the formula `target_rms / sqrt(sum std^2 + 1e-8)`.
+    """
     normaliser = Normaliser(n_models, d_model)
     mean, std = state.get("activation_mean"), state.get("activation_std")
     if mean is None or std is None or bool(mean.isnan().any() | std.isnan().any()):
@@ -185,11 +191,13 @@ def _normaliser(file: Path, state: Mapping[str, Tensor], n_models: int, d_model:
     target = float(state["target_rms"]) if "target_rms" in state else 1.0
     scale = target / (std.double().square().sum(dim=1) + EPSILON).sqrt()
     recorded = state.get("activation_global_scale")
-    if recorded is not None and not torch.allclose(recorded.double(), scale, rtol=0.02):
-        raise ValueError(
-            f"{file}: activation_global_scale {recorded.tolist()} does not follow from activation_std "
-            f"({scale.tolist()}): its activations were scaled per dimension; crossdiff scales per model"
-        )
+    if recorded is not None:
+        if not torch.allclose(recorded.double(), scale, rtol=0.02):
+            raise ValueError(
+                f"{file}: activation_global_scale {recorded.tolist()} does not follow from activation_std "
+                f"({scale.tolist()}): its activations were scaled per dimension; crossdiff scales per model"
+            )
+        scale = recorded
     normaliser.mean.copy_(mean)
     normaliser.scale.copy_(scale)
     return normaliser
@@ -203,11 +211,6 @@ def _check_exportable(crosscoder: Crosscoder) -> None:
     architecture = crosscoder.settings.architecture
     if architecture in ("designated_shared", "diff_sae"):
         raise ValueError(f"architecture={architecture} has no counterpart there; standard and dedicated have")
-
-
-def _known_k(crosscoder: Crosscoder) -> int | None:
-    training: Mapping[str, Any] = crosscoder.metadata.get("training", crosscoder.metadata)
-    return training.get("k")
 
 
 def _weights(crosscoder: Crosscoder) -> dict[str, Tensor]:
@@ -228,16 +231,11 @@ def _statistics(normaliser: Normaliser) -> dict[str, Tensor]:
     """
     mean, scale = normaliser.mean.cpu(), normaliser.scale.cpu()
     if bool((mean == 0).all() & (scale == 1).all()):
-        nothing = torch.full_like(mean, math.nan)
-        return {
-            "activation_mean": nothing,
-            "activation_std": nothing.clone(),
-            "activation_global_scale": torch.ones_like(scale),
-            "target_rms": torch.tensor(1.0),
-        }
-    target = max(1.0, float(scale.max()) / 10)
-    total = (target / scale.double()).square() - EPSILON
-    std = (total / mean.shape[1]).sqrt()[:, None].expand(mean.shape)
+        target, mean, std = 1.0, torch.full_like(mean, math.nan), torch.full_like(mean, math.nan)
+    else:
+        target = max(1.0, float(scale.max()) / 10)
+        total = (target / scale.double()).square() - EPSILON
+        std = (total / mean.shape[1]).sqrt()[:, None].expand(mean.shape)
     return {
         "activation_mean": mean.clone(),
         "activation_std": std.float().contiguous(),
@@ -247,11 +245,11 @@ def _statistics(normaliser: Normaliser) -> dict[str, Tensor]:
 
 
 def _config(crosscoder: Crosscoder, k: int | None) -> dict[str, Any]:
-    config: dict[str, Any] = {
+    return {
         "activation_dim": crosscoder.d_model,
         "dict_size": crosscoder.n_latents,
         "num_layers": crosscoder.n_models,
         "code_normalization": PEER_NAMES[crosscoder.settings.code_norm],
         "dict_class": "CrossCoder" if k is None else "BatchTopKCrossCoder",
+        **({} if k is None else {"k": k}),
     }
-    return config if k is None else config | {"k": k}

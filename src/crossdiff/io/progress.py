@@ -55,3 +55,9 @@ def track(
         for item in items:
             yield item
             progress.update(1)
+
+
+def show_notices(step: str, notices: Iterable[str]) -> None:
+    """Print what a step found that a reader should know, one line each."""
+    for notice in notices:
+        print(f"{step}: {notice}", flush=True)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,12 +62,48 @@ def read_table(path: Path, *, kind: str, version: int = 1) -> pd.DataFrame:
     return table.to_pandas()
 
 
+def write_torch(data: Any, path: Path) -> None:
+    """`torch.save` whose failure is the OSError: PyTorch reports a full disk as `unexpected pos`."""
+    import torch
+
+    with errors_name(path), path.open("wb") as handle:
+        file = _Remembering(handle)
+        try:
+            torch.save(data, file)  # pyright: ignore[reportArgumentType]  it needs write and flush alone
+        except RuntimeError:
+            if file.error is not None:
+                raise file.error from None
+            raise
+
+
+class _Remembering:
+    """A file to write to that keeps the first error, which PyTorch's writer swallows."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.handle = handle
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.handle.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.handle.flush()
+
+
 def write_json(data: Any, path: Path) -> None:
     """Write JSON aside and rename; NaN is refused, so a missing figure has to be null."""
-    text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text aside and rename it, so that nobody reads half of it."""
     aside = path.with_name(f".{path.name}.part")
     with errors_name(path):
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", newline="\n")
     os.replace(aside, path)
 
 
@@ -76,11 +112,17 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_jsonl(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write one JSON object per line, text as it is; NaN is refused."""
-    with path.open("w", encoding="utf-8", newline="\n") as handle:
+def write_jsonl(rows: Iterable[Mapping[str, Any]], path: Path, *, ascii_only: bool = False) -> None:
+    """Write one JSON object per line aside and rename; NaN is refused.
+
+    Text is written as it is, or, `ascii_only`, with escapes: replies of a server may hold half a surrogate
+    pair, which has no place in UTF-8.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    with errors_name(path), aside.open("w", encoding="utf-8", newline="\n") as handle:
         for row in rows:
-            handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            handle.write(json.dumps(row, ensure_ascii=ascii_only, allow_nan=False) + "\n")
+    os.replace(aside, path)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

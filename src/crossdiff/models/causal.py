@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from crossdiff.models.adapters import body_of, merge_adapter
 from crossdiff.models.checkpoint import load_config, read_checkpoint
 from crossdiff.models.hooks import decoder_blocks, replaced
-from crossdiff.models.load import body_of, check_device, merge_adapter
+from crossdiff.models.load import check_device
 from crossdiff.models.pair import ModelSettings, check_layers
+from crossdiff.models.weights import Checkpoint
 
 
 @dataclass
@@ -54,7 +56,9 @@ def whole_model(model: ModelSettings, path: str, *, device: torch.device) -> Any
     """All blocks and the head, an adapter merged, in the model's own dtype and without gradients."""
     from transformers import AutoModelForCausalLM
 
-    loaded = read_checkpoint(AutoModelForCausalLM, model, path, revision=model.revision)
+    with Checkpoint.find(model, path, config=load_config(model, path)).view() as view:
+        revision = model.revision if view == path else None
+        loaded = read_checkpoint(AutoModelForCausalLM, model, view, revision=revision)
     if model.adapter is not None:
         loaded = merge_adapter(loaded, model.adapter)
     if model.device_map is None:

@@ -1,75 +1,236 @@
-"""Rendering chats through one template, with the places of the contents inside the rendered text."""
+"""Rendering chats through one template, with the places of what the messages say inside the rendered text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
-Message = dict[str, str]
+Message = dict[str, Any]
+TEMPLATE_DATE = datetime.date(2025, 1, 1)
+"""What a template is given for today, so that ids do not depend on the day; in the token set's record."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_SHORTEST = 4
+"""Characters of a rewritten content that must follow one another to count as its text."""
+_LONGEST_COMPARED = 4_000
+"""Characters of a rewritten content that are compared one by one; a longer one counts as text whole."""
 
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """The text that a model sees, and the [start, stop) characters of every message's content in it."""
+    """The text that a model sees, and the [start, stop) characters in it that the messages say."""
 
     text: str
     contents: list[tuple[int, int]]
+    n_not_located: int = 0
+    """Contents of the messages whose place in the text cannot be told."""
+
+
+class _Pinned(datetime.datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> _Pinned:
+        return cls(TEMPLATE_DATE.year, TEMPLATE_DATE.month, TEMPLATE_DATE.day, tzinfo=tz)
+
+
+@contextmanager
+def pinned_date() -> Iterator[None]:
+    """While open, a template that asks for the date (`strftime_now`) is told `TEMPLATE_DATE`.
+
+    transformers reads the clock by this name and turns functions that are given to a template into text.
+    """
+    from transformers.utils import chat_template_utils
+
+    module: Any = chat_template_utils
+    original = module.datetime
+    module.datetime = _Pinned
+    try:
+        yield
+    finally:
+        module.datetime = original
 
 
 class TemplateRefusal(ValueError):
     """The chat template does not take these messages."""
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> RenderedChat:
-    """Apply the tokenizer's chat template; contents are found exactly, never by searching for their words."""
-    import jinja2
+def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> RenderedChat:
+    """Apply the tokenizer's chat template; contents are located by rendering, never by searching for words.
 
+    Each content is replaced by a mark that occurs nowhere else: what the template writes around the mark is
+    its own text. A content that makes it write something else around itself counts as not located.
+    """
     if tokenizer.chat_template is None:
         raise ValueError(
             f"the corpus has chats but the tokenizer of {tokenizer.name_or_path} has no chat template; "
             "take the tokenizer of a model that has one, or give documents of plain text"
         )
+    given = [dict(message) for message in messages]
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False)
-        segments = _segments(tokenizer, messages)
-    except (jinja2.TemplateError, TypeError, KeyError) as error:
-        raise TemplateRefusal(f"the chat template refuses the messages ({error})") from error
-    contents = [message["content"] for message in messages]
-    for variant in (contents, [content.strip() for content in contents]):
-        found = _joined(segments, variant)
-        if found.text == text:
-            return found
-    return RenderedChat(text, _searched(text, contents))
+        text = applied(tokenizer, given, tools)
+    except TemplateRefusal:
+        if not any(_is_parts(message.get("content")) for message in given):
+            raise
+        text = ""
+    if any(_is_parts(m.get("content")) and (not text or str(m["content"]) in text) for m in given):
+        # A template of strings: parts are joined as one that takes parts would write them.
+        given = [{**m, "content": _joined_parts(m["content"])} for m in given]
+        text = applied(tokenizer, given, tools)
+    leaves = [(path, value) for path, value in _leaves(given) if value]
+    spans = _at_once(tokenizer, given, tools, text, leaves)
+    if spans is not None:
+        return RenderedChat(text, spans)
+    located = [_one(tokenizer, given, tools, text, path, value) for path, value in leaves]
+    n_not_located = sum(part is None for part in located)
+    return RenderedChat(text, sorted(s for part in located for s in part or []), n_not_located)
 
 
-def _segments(tokenizer: Any, messages: Sequence[Message]) -> list[str]:
-    """What the template puts before, between and after the contents, read off with stand-in contents."""
-    marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
-    stand_ins = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-    rest = tokenizer.apply_chat_template(stand_ins, tokenize=False)
-    segments = []
-    for mark in marks:
-        before, _, rest = rest.partition(mark)
-        segments.append(before)
-    return [*segments, rest]
+def applied(tokenizer: Any, messages: Sequence[Message], tools: Any = None, **options: Any) -> str:
+    """The rendered text; whatever a template raises is a `TemplateRefusal`."""
+    try:
+        with pinned_date():
+            return str(tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options))
+    except Exception as error:
+        raise TemplateRefusal(
+            f"the chat template refuses the messages ({type(error).__name__}: {error})"
+        ) from error
 
 
-def _joined(segments: Sequence[str], contents: Sequence[str]) -> RenderedChat:
-    text, spans = segments[0], []
-    for content, after in zip(contents, segments[1:], strict=True):
-        spans.append((len(text), len(text) + len(content)))
-        text += content + after
-    return RenderedChat(text, spans)
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, list)
 
 
-def _searched(text: str, contents: Sequence[str]) -> list[tuple[int, int]]:
-    """For templates that rewrite a message: each content after the one before, left out where not found."""
-    spans, cursor = [], 0
-    for content in contents:
-        wanted = content.strip()
-        start = text.find(wanted, cursor)
-        if start >= 0:
-            cursor = start + len(wanted)
-            spans.append((start, cursor))
+def _joined_parts(content: Any) -> Any:
+    return "".join(part["text"] for part in content) if _is_parts(content) else content
+
+
+Path = tuple[Any, ...]
+
+
+def _leaves(messages: Sequence[Message]) -> Iterator[tuple[Path, str]]:
+    """Where the messages say something: contents, their text parts, reasoning, arguments of tool calls."""
+    for number, message in enumerate(messages):
+        for key in (*_REASONING, "content"):
+            value = message.get(key)
+            if isinstance(value, str):
+                yield (number, key), value
+            elif isinstance(value, list):
+                yield from (((number, key, i, "text"), part["text"]) for i, part in enumerate(value))
+        for i, call in enumerate(message.get("tool_calls") or []):
+            function = call.get("function") if isinstance(call, Mapping) else None
+            if not isinstance(function, Mapping):
+                continue
+            arguments, path = function.get("arguments"), (number, "tool_calls", i, "function", "arguments")
+            if isinstance(arguments, str):
+                yield path, arguments
+            elif isinstance(arguments, Mapping):
+                yield from (((*path, name), v) for name, v in arguments.items() if isinstance(v, str))
+
+
+def _replaced(messages: Sequence[Message], values: Mapping[Path, str]) -> list[Message]:
+    changed = deepcopy(list(messages))
+    for (*inner, last), value in values.items():
+        place: Any = changed
+        for key in inner:
+            place = place[key]
+        place[last] = value
+    return changed
+
+
+def _mark(number: int) -> str:
+    return f"\ue000{number}\ue001"
+
+
+def _at_once(
+    tokenizer: Any, messages: Sequence[Message], tools: Any, text: str, leaves: Sequence[tuple[Path, str]]
+) -> list[tuple[int, int]] | None:
+    """Spans where the template writes every content as it is or stripped, once; None where it does not."""
+    marked = _replaced(messages, {path: _mark(n) for n, (path, _) in enumerate(leaves)})
+    try:
+        rest = applied(tokenizer, marked, tools)
+    except TemplateRefusal:
+        return None
+    order = sorted(range(len(leaves)), key=lambda n: rest.find(_mark(n)))
+    if any(rest.count(_mark(n)) != 1 for n in order):
+        return None
+    before: list[str] = []
+    for n in order:
+        segment, _, rest = rest.partition(_mark(n))
+        before.append(segment)
+    behind = [*before[1:], rest]
+    if not text.startswith(before[0] if before else rest):
+        return None
+    place, spans = len(before[0]) if before else len(rest), []
+    for n, segment in zip(order, behind, strict=bool(order)) if order else ():
+        value = leaves[n][1]
+        forms = (value, value.strip(), value.lstrip(), value.rstrip())
+        form = next((form for form in forms if text.startswith(form + segment, place)), None)
+        if form is None:
+            return None
+        spans.append((place, place + len(form)))
+        place += len(form) + len(segment)
+    return spans if place == len(text) else None
+
+
+def _one(
+    tokenizer: Any, messages: Sequence[Message], tools: Any, text: str, path: Path, value: str
+) -> list[tuple[int, int]] | None:
+    """Spans of one content in the text, which a template may cut, rewrite, repeat or leave out."""
+    mark = _mark(0)
+    try:
+        segments = applied(tokenizer, _replaced(messages, {path: mark}), tools).split(mark)
+    except TemplateRefusal:
+        return _from_its_end(tokenizer, messages, tools, text, path, value)
+    if len(segments) == 1:
+        return [] if segments[0] == text else None
+    room = len(text) - sum(len(segment) for segment in segments)
+    length, remainder = divmod(room, len(segments) - 1)
+    if room < 0 or remainder:
+        return _from_its_end(tokenizer, messages, tools, text, path, value)
+    place, spans = len(segments[0]), []
+    if not text.startswith(segments[0]):
+        return _from_its_end(tokenizer, messages, tools, text, path, value)
+    if len(segments) == 2 and text[place : place + length] not in value:
+        by_end = _from_its_end(tokenizer, messages, tools, text, path, value)
+        if by_end is not None:
+            return by_end
+    for segment in segments[1:]:
+        if not text.startswith(segment, place + length):
+            return _from_its_end(tokenizer, messages, tools, text, path, value)
+        spans += _said(text, place, place + length, value)
+        place += length + len(segment)
     return spans
+
+
+def _from_its_end(
+    tokenizer: Any, messages: Sequence[Message], tools: Any, text: str, path: Path, value: str
+) -> list[tuple[int, int]] | None:
+    """The same where the template reads the content: its end is found by a mark behind it."""
+    mark = _mark(0)
+    for stripped in (value, value.rstrip()):
+        try:
+            before, found, after = applied(
+                tokenizer, _replaced(messages, {path: stripped + mark}), tools
+            ).partition(mark)
+        except TemplateRefusal:
+            continue
+        if found and before + after == text:
+            kept = 0
+            while kept < min(len(stripped), len(before)) and before[-1 - kept] == stripped[-1 - kept]:
+                kept += 1
+            return [(len(before) - kept, len(before))] if kept else []
+    return None
+
+
+def _said(text: str, start: int, stop: int, value: str) -> list[tuple[int, int]]:
+    """The characters of text[start:stop] that stem from the content, also where the template rewrote it."""
+    written = text[start:stop]
+    if not written:
+        return []
+    if written in value or max(len(written), len(value)) > _LONGEST_COMPARED:
+        return [(start, stop)]
+    blocks = SequenceMatcher(None, written, value, autojunk=False).get_matching_blocks()
+    return [(start + block.a, start + block.a + block.size) for block in blocks if block.size >= _SHORTEST]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,12 @@ def read_checkpoint(
     *,
     revision: str | None,
     config: Any = None,
-    left_out: Sequence[str] = (),
+    may_lack: Callable[[str], bool] = lambda _name: False,
 ) -> Any:
     """The model of class `auto` with every weight of its configuration from the checkpoint.
 
-    A weight that is missing there, or of another shape, is refused unless its name begins with one of
-    `left_out`: transformers would draw it at random and only warn.
+    A weight that is missing there, or of another shape, is refused unless it `may_lack` that one:
+    transformers would draw it at random and only warn.
     """
     with quiet(), _access(model, path):
         loaded, info = auto.from_pretrained(
@@ -57,13 +57,15 @@ def read_checkpoint(
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    _refuse_incomplete(model, info, tuple(left_out))
+    _refuse_incomplete(model, info, may_lack)
     return loaded
 
 
-def _refuse_incomplete(model: ModelSettings, info: Mapping[str, Any], left_out: tuple[str, ...]) -> None:
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(left_out))
-    other = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+def _refuse_incomplete(
+    model: ModelSettings, info: Mapping[str, Any], may_lack: Callable[[str], bool]
+) -> None:
+    missing = sorted(name for name in info["missing_keys"] if not may_lack(name))
+    other = sorted(name for entry in info["mismatched_keys"] if not may_lack(name := str(entry[0])))
     for names, what in ((missing, "lacks"), (other, "has, in another shape than its config.json says,")):
         if names:
             raise ValueError(
@@ -84,11 +86,11 @@ def _access(model: ModelSettings, path: str) -> Iterator[None]:
         except HFValidationError:
             raise
         except (ImportError, SafetensorError, ValueError) as error:
-            raise _message(model, error) from error
+            raise _message(model, path, error) from error
 
 
-def _message(model: ModelSettings, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())
+def _message(model: ModelSettings, path: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()).replace(path, model.path)  # a view's name says nothing to a user
     if "trust_remote_code" in reason:
         return ValueError(
             f"model {model.path} brings Python code of its own, which does not run unless you ask for it: "

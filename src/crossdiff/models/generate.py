@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import torch
 
+from crossdiff.models.adapters import body_of
 from crossdiff.models.causal import whole_model
 from crossdiff.models.hooks import Push, decoder_blocks, pushed
-from crossdiff.models.load import body_of, check_device
+from crossdiff.models.load import check_device
 from crossdiff.models.pair import ORGANISM, ModelSettings, check_layers
 from crossdiff.models.tokenizers import load_tokenizer
 

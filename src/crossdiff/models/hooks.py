@@ -13,23 +13,33 @@ from torch import Tensor, nn
 
 
 def decoder_blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
-    """The list of `n_blocks` decoder blocks: the outermost ModuleList of that length, vision towers aside."""
-    found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks and not _is_tower(name)
-    ]
-    if not found:
-        lists = {name: len(m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    """The list of `n_blocks` decoder blocks: the outermost ModuleList of that length, other towers aside."""
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    candidates = [n for n, m in lists.items() if len(m) == n_blocks and not _is_of_tower(model, n)]
+    if not candidates:
         raise ValueError(
-            f"{type(model).__name__} has no list of {n_blocks} decoder blocks (it has {lists}); "
+            f"{type(model).__name__} has no list of {n_blocks} decoder blocks (it has "
+            f"{ {name: len(m) for name, m in lists.items()} }); "
             "use a decoder-only transformers model with the usual block list"
         )
-    return min(found, key=lambda item: item[0].count("."))[1]
+    return lists[min(candidates, key=lambda name: name.count("."))]
 
 
-def _is_tower(name: str) -> bool:
-    return any(word in name for word in ("vision", "audio", "image", "encoder"))
+def is_tower(name: str) -> bool:
+    """Whether a module or weight belongs to another tower than the text's, by its name."""
+    return any(word in name for word in ("vision", "visual", "audio", "image", "speech"))
+
+
+def _is_of_tower(model: nn.Module, name: str) -> bool:
+    """Whether the part of the model around a list has another configuration than the text's."""
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        return is_tower(name)
+    parts = name.split(".")
+    around = (model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts)))
+    nearest = [m.config for m in around if hasattr(getattr(m, "config", None), "get_text_config")][-1]
+    texts = (type(config), type(config.get_text_config(decoder=True)))
+    return is_tower(name) or type(nearest) not in texts
 
 
 @contextmanager

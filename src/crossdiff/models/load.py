@@ -1,24 +1,39 @@
-"""Loading the first blocks of a decoder: no later block is built, no head, no gradient."""
+"""Loading the first blocks of a decoder: no weight of a later block is read, no head, no gradient."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crossdiff.models.checkpoint import WAY_OUT, load_config, read_checkpoint
+from crossdiff.models.adapters import body_of, merge_adapter
+from crossdiff.models.checkpoint import load_config, read_checkpoint
 from crossdiff.models.hooks import captured, decoder_blocks
-from crossdiff.models.hub import hub
 from crossdiff.models.pair import Attention, ModelSettings, check_layers
-from crossdiff.models.weights import HEADS, checkpoint_folder, link_needed
+from crossdiff.models.weights import HEADS, Checkpoint, is_later
+
+
+@dataclass(frozen=True)
+class RotaryRule:
+    """A model whose rotary factors depend on the longest row of a pass (longrope, dynamic NTK).
+
+    Rows of up to `original` tokens share one set of factors. Longer rows share another, or have one for every
+    length (`by_length`), which transformers also keeps from one pass to the next.
+    """
+
+    original: int
+    by_length: bool
+
+    def group(self, length: int) -> int:
+        """Documents of one group may share a pass; 0 is the group of short ones."""
+        if length <= self.original:
+            return 0
+        return length if self.by_length else 1
 
 
 @dataclass
@@ -33,6 +48,9 @@ class TruncatedModel:
     vocab_size: int
     commit: str | None
     """Commit of a hub model; None for a folder."""
+    rotary: RotaryRule | None = None
+    masks_padding: bool = False
+    """Whether padding is masked: needed where a token sees those after it."""
 
     @torch.inference_mode()
     def outputs(
@@ -41,124 +59,160 @@ class TruncatedModel:
         positions: Int[Tensor, "row place"] | None,
         *,
         layers: Sequence[int],
+        real: Int[Tensor, "row place"] | None = None,
     ) -> dict[int, Float[Tensor, "row place d_model"]]:
         """Block outputs; `positions` that restart inside a row separate packed documents.
 
         Flash attention separates documents inside a single row only, so there the rows become one.
+        `real` is 1 for tokens and 0 for padding; it is given to the model where that matters.
         """
         shape = ids.shape
         if positions is not None and self.attention == "flash_attention_2":
             ids, positions = ids.reshape(1, -1), positions.reshape(1, -1)
+        options = {"attention_mask": real} if self.masks_padding and real is not None else {}
+        if self.rotary is not None:
+            _forget_lengths(self.body)
         with captured(self.blocks, layers) as outputs:
-            self.body(input_ids=ids, position_ids=positions, use_cache=False)
-        return {layer: x.reshape(*shape, -1) for layer, x in outputs.items()}
+            self.body(input_ids=ids, position_ids=positions, use_cache=False, **options)
+        return {layer: self._rows(x, shape) for layer, x in outputs.items()}
+
+    def _rows(self, x: Tensor, shape: torch.Size) -> Float[Tensor, "row place d_model"]:
+        if x.numel() != shape.numel() * self.d_model or x.shape[-1] != self.d_model:
+            raise ValueError(
+                f"a block of {type(self.body).__name__} gives {list(x.shape)} for {list(shape)} tokens "
+                f"of width {self.d_model}: several residual streams (as in Gemma-3n) cannot be compared "
+                "as one; choose a model with one residual stream"
+            )
+        return x.reshape(*shape, self.d_model)
+
+
+def _forget_lengths(body: nn.Module) -> None:
+    """Put rotary parts back to their first state: dynamic NTK keeps the factors of the longest row so far."""
+    module: Any
+    for module in body.modules():
+        if hasattr(module, "original_max_seq_len") and hasattr(module, "original_inv_freq"):
+            module.max_seq_len_cached = module.original_max_seq_len
+            module.inv_freq.copy_(module.original_inv_freq)
+
+
+def rotary_rule(text: Any) -> RotaryRule | None:
+    """The rule of a text configuration; None where factors do not depend on the row."""
+    parameters = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kinds = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    for one in kinds:
+        kind = str(one.get("rope_type", one.get("type", "")))
+        original = one.get("original_max_position_embeddings") or getattr(
+            text, "original_max_position_embeddings", None
+        )
+        if kind in ("longrope", "su", "yarn_dynamic") and original:
+            return RotaryRule(int(original), by_length=False)
+        if "dynamic" in kind:
+            return RotaryRule(int(original or text.max_position_embeddings), by_length=True)
+    return None
 
 
 def check_device(device: str) -> torch.device:
     """The torch device, refused when this machine does not have it."""
-    found = torch.device(device)
-    if found.type == "cuda" and not torch.cuda.is_available():
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device} but this machine has no CUDA device; use device=cpu")
-    return found
+    return chosen
 
 
 def load_truncated(
     model: ModelSettings, path: str, *, layers: Sequence[int], device: str = "cpu"
 ) -> TruncatedModel:
-    """Build blocks 0..max(layers) in the model's dtype; weights of later blocks are never read."""
+    """Blocks 0..max(layers) in the model's dtype; weights of later blocks are never read.
+
+    The model is built with its configured number of blocks, which scales residuals or sizes per-layer
+    embeddings in some architectures, and loses the later blocks before any weight is read.
+    """
     target = check_device(device)
     config = load_config(model, path)
     text = config.get_text_config(decoder=True)
-    n_blocks_full = text.num_hidden_layers
-    check_layers(model, layers, n_blocks_full)
+    check_layers(model, layers, text.num_hidden_layers)
+    text.use_cache = False
+    checkpoint = Checkpoint.find(model, path, config=config)
     n_blocks = max(layers) + 1
-    _truncate(text, n_blocks)
-    body = _load_first_blocks(model, path, config, n_blocks)
+    with checkpoint.view(n_blocks=n_blocks) as view, _cut_when_built(text, n_blocks) as cut:
+        body: Any = _from_pretrained(model, view, config, n_blocks)
+    blocks = cut[0] if cut else decoder_blocks(body, text.num_hidden_layers)
+    del blocks[n_blocks:]
     if model.device_map is None:
         body = body.to(target)
     return TruncatedModel(
         body=body.eval().requires_grad_(requires_grad=False),
         attention=model.attention,
-        blocks=decoder_blocks(body, n_blocks),
-        n_blocks_full=n_blocks_full,
+        blocks=blocks,
+        n_blocks_full=text.num_hidden_layers,
         d_model=text.hidden_size,
-        vocab_size=text.vocab_size,
+        vocab_size=text.vocab_size if model.adapter is None else body.get_input_embeddings().num_embeddings,
         commit=getattr(config, "_commit_hash", None),
+        rotary=rotary_rule(text),
     )
 
 
-def _truncate(text: Any, n_blocks: int) -> None:
-    """Shorten the configuration, with every per-layer list that it carries."""
-    n_full = text.num_hidden_layers
-    for name, value in list(vars(text).items()):
-        if isinstance(value, list) and len(value) == n_full and name.endswith(("layers", "types")):
-            setattr(text, name, value[:n_blocks])
-    text.num_hidden_layers = n_blocks
-    text.use_cache = False
+def weights_read(model: ModelSettings, path: str) -> tuple[str, list[str]]:
+    """The weight file or index that `load_truncated` reads, and what a reader should know about it."""
+    config = load_config(model, path)
+    checkpoint = Checkpoint.find(model, path, config=config)
+    return checkpoint.file, [*checkpoint.notices(), *_precision(model, config)]
 
 
-def _load_first_blocks(model: ModelSettings, path: str, config: Any, n_blocks: int) -> nn.Module:
-    checkpoint = checkpoint_folder(model, path, n_blocks=n_blocks, way_out=WAY_OUT)
-    if checkpoint is None:
-        return _from_pretrained(model, path, config, revision=model.revision)
-    with TemporaryDirectory(prefix="crossdiff-checkpoint-") as view:
-        link_needed(checkpoint, Path(view), n_blocks=n_blocks)
-        return _from_pretrained(model, view, config, revision=None)
-
-
-def _from_pretrained(model: ModelSettings, path: str, config: Any, *, revision: str | None) -> nn.Module:
-    """Body of the model; with an adapter, the adapter is merged into the causal model first."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    if model.adapter is None:
-        return read_checkpoint(AutoModel, model, path, revision=revision, config=config)
-    loaded = read_checkpoint(
-        AutoModelForCausalLM, model, path, revision=revision, config=config, left_out=HEADS
-    )
-    return body_of(merge_adapter(loaded, model.adapter))
-
-
-def body_of(causal: Any) -> nn.Module:
-    """Embedding and blocks of a causal model, without its head."""
-    return getattr(causal, causal.base_model_prefix)
-
-
-def merge_adapter(causal: Any, adapter: str) -> Any:
-    """The causal model with a PEFT adapter merged into its weights; one that does not fit it is refused."""
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise ValueError(
-            f"adapter={adapter} needs the package peft; install it: pip install 'crossdiff[adapters]'"
-        ) from None
-    way_out = "pass the adapter's folder (with adapter_config.json)"
-    with (
-        hub(f"adapter {adapter}", way_out=way_out, remote=not Path(adapter).is_dir()),
-        warnings.catch_warnings(record=True) as told,
-        _refuse_other_adapter(adapter),
-    ):
-        adapted = PeftModel.from_pretrained(causal, adapter)
-    missing = [str(warning.message) for warning in told if _MISSING in str(warning.message)]
-    if missing:
-        raise ValueError(f"adapter {adapter} is not whole: {missing[0][:300]}; save or download it again")
-    return adapted.merge_and_unload()
-
-
-_MISSING = "missing adapter keys"
-"""What PEFT warns of; it also warns of keys for blocks that are not built here, which is no fault."""
+def _precision(model: ModelSettings, config: Any) -> Iterator[str]:
+    saved = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    saved = str(saved).removeprefix("torch.")
+    if saved == "float32" and model.dtype != "float32":
+        yield (
+            f"{model.name}: its weights are saved in float32 and were read in {model.dtype}; "
+            "dtype=float32 (model_pair.dtype=float32 of model_pair=custom) keeps them"
+        )
 
 
 @contextmanager
-def _refuse_other_adapter(adapter: str) -> Iterator[None]:
-    """One message for an adapter that names modules or shapes which the model does not have."""
-    from safetensors import SafetensorError
+def _cut_when_built(text: Any, n_blocks: int) -> Iterator[list[nn.ModuleList]]:
+    """While open, a decoder with this configuration loses its blocks from `n_blocks` on once it is built.
 
+    `post_init` is what every transformers model calls at the end of its `__init__`, before weights are read.
+    Gives the lists that were cut; none where custom code does not call it.
+    """
+    from transformers import PreTrainedModel
+
+    original, cut = PreTrainedModel.post_init, []
+
+    def post_init(self: Any) -> None:
+        if type(self.config) is type(text) and not cut:
+            try:
+                blocks = decoder_blocks(self, text.num_hidden_layers)
+            except ValueError:  # a part without blocks, such as a projector with the text's configuration
+                pass
+            else:
+                del blocks[n_blocks:]
+                cut.append(blocks)
+        original(self)
+
+    PreTrainedModel.post_init = post_init  # type: ignore[method-assign]
     try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"adapter {adapter} does not fit the model: {' '.join(str(error).split())[:300]}; give the model "
-            "that it was trained on as this model's path"
-        ) from error
+        yield cut
+    finally:
+        PreTrainedModel.post_init = original  # type: ignore[method-assign]
+
+
+def _from_pretrained(model: ModelSettings, view: str, config: Any, n_blocks: int) -> nn.Module:
+    """Body of the model; with an adapter, the adapter is merged into the causal model first."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    code = getattr(config, "auto_map", None) or {}
+    is_causal_only = "AutoModelForCausalLM" in code and "AutoModel" not in code
+    needs_head = model.adapter is not None or (model.trust_remote_code and is_causal_only)
+    loaded = read_checkpoint(
+        AutoModelForCausalLM if needs_head else AutoModel,
+        model,
+        view,
+        revision=model.revision if view == model.path else None,
+        config=config,
+        may_lack=lambda name: is_later(name, n_blocks) or (needs_head and name.startswith(HEADS)),
+    )
+    if model.adapter is not None:
+        loaded = merge_adapter(loaded, model.adapter)
+    return body_of(loaded) if needs_head else loaded

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from crossdiff.models.hub import hub
+from crossdiff.models.pair import ModelSettings
 
 _PROBE = (
     "The quick brown fox, 1234567890 times!  Zwölf Boxkämpfer — 你好, мир.\n\tdef f(x): return x**2\n",
@@ -25,7 +29,7 @@ def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code:
             f"{path} holds no tokenizer; save the model's tokenizer there too (tokenizer.save_pretrained)"
         )
     way_out = "pass a folder that holds the model and its tokenizer (saved with save_pretrained) instead"
-    with hub(f"tokenizer of {path}", way_out=way_out, remote=not local):
+    with hub(f"tokenizer of {path}", way_out=way_out, remote=not local), _readable(path):
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
         )
@@ -37,6 +41,53 @@ def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code:
     return tokenizer
 
 
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """One message for files that are cut, LFS pointers, or of a format that is newer than the libraries."""
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"the tokenizer of {path} cannot be read ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); check that its files are whole (no Git LFS pointers), "
+            "or save it again with tokenizer.save_pretrained and the installed transformers"
+        ) from error
+
+
+def tokenizer_source(model: ModelSettings, path: str) -> str:
+    """Folder or hub id whose tokenizer belongs to a model: its adapter's, where that has one of its own."""
+    if model.adapter is None:
+        return path
+    folder = Path(model.adapter).expanduser()
+    if folder.is_dir():
+        return str(folder) if has_tokenizer(folder) else path
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with hub(f"adapter {model.adapter}", way_out="pass the adapter's folder (with adapter_config.json)"):
+        try:
+            hf_hub_download(model.adapter, "tokenizer_config.json")
+        except EntryNotFoundError:
+            return path
+    return model.adapter
+
+
+def load_model_tokenizer(model: ModelSettings, path: str) -> Any:
+    """The tokenizer that a model reads with, chat template included; an adapter's own comes first.
+
+    `path` is what `from_pretrained` is given for the model.
+    """
+    source = tokenizer_source(model, path)
+    revision = model.revision if source == path else None
+    tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=model.trust_remote_code)
+    template = Path(model.adapter or "").expanduser() / "chat_template.jinja"
+    if model.adapter is not None and source == path and template.is_file():
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return tokenizer
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a local model folder holds a tokenizer of its own."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
@@ -44,15 +95,86 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def display_strings(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
-    """What each token adds to a text, spaces and newlines included: id -> string."""
+    """What each token adds to a text, spaces and newlines included: id -> string.
+
+    A token that is only a part of a character is written as its bytes, `<E4 BD>`.
+    """
     distinct = sorted(set(ids))
     options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     once = tokenizer.batch_decode([[token] for token in distinct], **options)
     twice = tokenizer.batch_decode([[token, token] for token in distinct], **options)
-    return {
+    strings = {
         token: two[len(one) :] if two.startswith(one) else one
         for token, one, two in zip(distinct, once, twice, strict=True)
     }
+    partial = [token for token, text in strings.items() if PARTIAL in text]
+    names = tokenizer.convert_ids_to_tokens(partial)
+    return strings | {
+        token: f"<{data.hex(' ').upper()}>"
+        for token, name in zip(partial, names, strict=True)
+        if (data := _bytes_of(name)) is not None and not _is_whole(data)
+    }
+
+
+PARTIAL = "\ufffd"
+"""What decoding gives for bytes that are no whole character."""
+
+
+def text_strings(tokenizer: Any, ids: Sequence[int], strings: Mapping[int, str]) -> list[str]:
+    """The strings of consecutive tokens: a character that is spread over tokens stands whole at its last one.
+
+    `strings` are `display_strings` of these ids. Parts that make no character stay as their bytes.
+    """
+    shown = [strings[token] for token in ids]
+    run = 0  # first token of the parts in hand
+    data = b""
+    for place, token in enumerate(ids):
+        part = _bytes_of(tokenizer.convert_ids_to_tokens(token)) if _is_part(shown[place]) else None
+        if part is None:
+            data = b""
+            continue
+        if not data:
+            run = place
+        data += part
+        if _is_whole(data):
+            shown[run:place] = [""] * (place - run)
+            shown[place], data = data.decode(), b""
+    return shown
+
+
+def _is_part(text: str) -> bool:
+    return _PART.fullmatch(text) is not None
+
+
+_PART = re.compile(r"<[0-9A-F]{2}(?: [0-9A-F]{2})*>")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+"""How SentencePiece vocabularies spell a byte."""
+
+
+def _bytes_of(name: str | None) -> bytes | None:
+    """Bytes of a vocabulary entry that stands for bytes; None for any other."""
+    if name is None:
+        return None
+    if match := _BYTE.fullmatch(name):
+        return bytes([int(match.group(1), 16)])
+    table = _byte_letters()
+    return bytes(table[letter] for letter in name) if all(letter in table for letter in name) else None
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@cache
+def _byte_letters() -> dict[str, int]:
+    """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest for U+0100 onwards."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
 
 
 def refuse_other_tokenizer(reference: Any, other: Any, *, reference_name: str, other_name: str) -> list[str]:
@@ -80,6 +202,11 @@ def _differences(reference: Any, other: Any, here: int, there: int, names: tuple
     if here != there:
         notices.append(
             f"vocabularies differ in size ({names[0]} {here:,}, {names[1]} {there:,}) but not in ids"
+        )
+    if other.bos_token_id != reference.bos_token_id:
+        notices.append(
+            f"{names[1]} opens a text with {other.bos_token!r}, {names[0]} with {reference.bos_token!r}; the "
+            "latter is used for all models"
         )
     if other.chat_template is None and reference.chat_template is not None:
         notices.append(

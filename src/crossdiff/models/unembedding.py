@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from crossdiff.models.checkpoint import load_config
-from crossdiff.models.hub import hub
-from crossdiff.models.pair import ModelSettings, is_folder
-from crossdiff.models.weights import INDEX
+from crossdiff.models.checkpoint import load_config, quiet
+from crossdiff.models.hooks import decoder_blocks, is_tower
+from crossdiff.models.pair import ModelSettings
+from crossdiff.models.weights import Checkpoint
 
-SINGLE = "model.safetensors"
-HEADS = ("lm_head.weight", "embed_out.weight", "embed_tokens.weight", "wte.weight", "embed_in.weight")
-"""Ends of the names that an unembedding goes by, an own head before the embedding that tied models share."""
-NORMS = ("model.norm.weight", "ln_f.weight", "final_layer_norm.weight")
+HEADS = ("lm_head.weight", "embed_out.weight", "head.weight")
+"""Ends of the names that an unembedding goes by; tied models have the embedding alone."""
+PROJECTION = "project_out"
+"""OPT's projection between the final norm and a narrower head."""
+IN_BLOCK = re.compile(r"\.\d+\.")
 BLOCK = 16_384
 
 
@@ -61,56 +63,94 @@ def _pairs(ids: Int[Tensor, " near"], values: Float[Tensor, " near"]) -> list[tu
 
 
 def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Unembedding:
-    """Read two tensors of a checkpoint; ids from `vocab_size` on are padding. An adapter's head is not read.
+    """Read the head and the final norm of a checkpoint; ids from `vocab_size` on are padding.
 
-    ValueError where the checkpoint has neither a head nor an embedding under a known name.
+    The model is built without memory for its weights; only its final norm gets them and is asked what it
+    does. An adapter's head is not read. ValueError where head or norm cannot be found.
     """
+    config = load_config(model, path)
+    body = _skeleton(config, model)
+    text = config.get_text_config(decoder=True)
+    blocks = decoder_blocks(body, text.num_hidden_layers)
+    parent = next(part for part in body.modules() if any(child is blocks for child in part.children()))
+    checkpoint = Checkpoint.find(model, path, config=config)
+    files = checkpoint.locate(lambda name: not IN_BLOCK.search(name) and not is_tower(name))
+    embedding = next(name for name, part in body.named_modules() if part is body.get_input_embeddings())
+    is_tied = any(getattr(part, "tie_word_embeddings", True) for part in (config, text))
+    names = (*HEADS, f"{embedding.rpartition('.')[2]}.weight") if is_tied else HEADS
+    head = _named(files, names, path)
+    weight = _tensor(files, head, rows=vocab_size)
+    if getattr(parent, PROJECTION, None) is not None:
+        weight = weight.float() @ _tensor(files, _named(files, (f"{PROJECTION}.weight",), path)).float()
+    norm = final_norm(parent, blocks)
+    if norm is None and text.model_type != "opt":  # OPT-350m norms inside its last block
+        raise ValueError(f"{model.path} ({text.model_type}) has no final norm that is known by its name")
+    width = weight.shape[1]
+    gain, centred = (torch.ones(width), False) if norm is None else _probed(files, *norm, width, path)
+    return Unembedding(weight, gain, centred=centred)
+
+
+def _skeleton(config: Any, model: ModelSettings) -> Any:
+    from transformers import AutoModel
+
+    with torch.device("meta"), quiet():
+        return AutoModel.from_config(config, trust_remote_code=model.trust_remote_code)
+
+
+def final_norm(parent: nn.Module, blocks: nn.ModuleList) -> tuple[str, nn.Module] | None:
+    """Name and module of the norm after the last block: a sibling of the blocks, mostly registered behind.
+
+    Norms of the embedding stand before the blocks; OPT registers its `final_layer_norm` there too.
+    """
+    children = list(parent.named_children())
+    place = next(number for number, (_, child) in enumerate(children) if child is blocks)
+    norms = [
+        (number > place, name, child)
+        for number, (name, child) in enumerate(children)
+        if re.search("norm|^LN", type(child).__name__, re.IGNORECASE)
+    ]
+    behind = [(name, child) for is_behind, name, child in norms if is_behind]
+    before = [(name, child) for is_behind, name, child in norms if not is_behind and "final" in name]
+    return next(iter(behind + before), None)
+
+
+def _probed(files: dict[str, Path], name: str, norm: nn.Module, width: int, path: str) -> tuple[Tensor, bool]:
+    """Gain of a norm, and whether it takes the mean off, from its own answers.
+
+    For x without mean and with root mean square r, RMSNorm and LayerNorm give g x/r + b: half of
+    N(x) - N(-x) is g x/r, whatever the checkpoint keeps of g (w, 1 + w, nothing). A constant added to x
+    changes nothing where the mean is taken off.
+    """
+    state = {
+        entry: _tensor(files, _named(files, (f"{name}.{entry}",), path)).float()
+        for entry in norm.state_dict()
+    }
+    norm.load_state_dict(state, assign=True)
+    x = torch.randn(3, width, generator=torch.Generator().manual_seed(0)) + 1e-3
+    x = x - x.mean(dim=-1, keepdim=True)
+    size = x.square().mean(dim=-1, keepdim=True).sqrt()
+    with torch.inference_mode():
+        odd = (norm(x) - norm(-x)) / 2
+        place = x.abs().argmax(dim=0, keepdim=True)  # divided by the largest of three: none is near 0
+        gain = (odd * size / x).gather(0, place).squeeze(0)
+        centred = torch.allclose(norm(x + 1), norm(x), rtol=1e-3, atol=1e-4)
+    if not torch.allclose(odd * size, gain * x, rtol=1e-2, atol=1e-3 * float(odd.abs().max())):
+        raise ValueError(f"the final norm of {path} ({type(norm).__name__}) is no RMSNorm and no LayerNorm")
+    return gain.clone(), centred
+
+
+def _tensor(files: dict[str, Path], name: str, *, rows: int | None = None) -> Tensor:
     from safetensors import safe_open
 
-    files = _weight_files(model, path)
-    head, norm = _named(files, HEADS, path), _named(files, NORMS, path)
-    with safe_open(str(files[head]), framework="pt") as handle:
-        weight = handle.get_slice(head)[:vocab_size]
-    with safe_open(str(files[norm]), framework="pt") as handle:
-        gain = handle.get_tensor(norm).float()
-    if load_config(model, path).get_text_config(decoder=True).model_type.startswith("gemma"):
-        gain = gain + 1
-    return Unembedding(weight, gain, centred=norm.removesuffix("weight") + "bias" in files)
+    with safe_open(str(files[name]), framework="pt") as handle:
+        return handle.get_slice(name)[:rows] if rows is not None else handle.get_tensor(name)
 
 
 def _named(files: dict[str, Path], endings: tuple[str, ...], path: str) -> str:
+    """The weight with the first of the endings that is there, outside of blocks and of other towers."""
+    outside = sorted((n for n in files if not IN_BLOCK.search(n) and not is_tower(n)), key=len)
     for ending in endings:
-        for name in files:
+        for name in outside:
             if name == ending or name.endswith(f".{ending}"):
                 return name
     raise ValueError(f"{path} has no weight named {' or '.join(endings)}, so its logits cannot be read")
-
-
-def _weight_files(model: ModelSettings, path: str) -> dict[str, Path]:
-    """Weight name -> file, of a folder or of a hub model whose needed files are fetched."""
-    from safetensors import safe_open
-
-    single, index = _file(model, path, SINGLE), _file(model, path, INDEX)
-    if single is not None:
-        with safe_open(str(single), framework="pt") as handle:
-            return dict.fromkeys(handle.keys(), single)
-    if index is None:
-        raise ValueError(f"{path} holds neither {SINGLE} nor {INDEX}, so its logits cannot be read")
-    mapped = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    wanted = {name for name in mapped if name.endswith((*HEADS, *NORMS))}
-    found = {name: _file(model, path, mapped[name]) for name in wanted}
-    return {name: file for name, file in found.items() if file is not None}
-
-
-def _file(model: ModelSettings, path: str, name: str) -> Path | None:
-    if is_folder(path):
-        file = Path(path).expanduser() / name
-        return file if file.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    with hub(f"model {model.path}", way_out="its logits are left out of the report"):
-        try:
-            return Path(hf_hub_download(path, name, revision=model.revision))
-        except EntryNotFoundError:
-            return None

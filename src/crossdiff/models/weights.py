@@ -1,58 +1,171 @@
-"""Which weight files the first blocks need: the others are neither downloaded nor opened."""
+"""Which weight files are read: those that `from_pretrained` takes, and of these the needed ones."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from crossdiff.models.hooks import is_tower
 from crossdiff.models.hub import hub
 from crossdiff.models.pair import ModelSettings, is_folder
 
-INDEX = "model.safetensors.index.json"
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_CHOICES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""The order in which transformers looks for weights (`_get_resolved_checkpoint_files`): the first that is
+there is read, whatever else lies beside it."""
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_ADAPTER = "adapter_config.json"
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
 HEADS = ("lm_head.", "embed_out.")
 _SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
+def is_later(name: str, n_blocks: int) -> bool:
+    """Whether a weight belongs to a decoder block from `n_blocks` on; blocks of other towers do not count."""
+    block = _BLOCK.search(name)
+    return block is not None and int(block.group(1)) >= n_blocks and not is_tower(name)
+
+
 def needed_weights(weight_map: dict[str, str], n_blocks: int) -> dict[str, str]:
     """Entries of a checkpoint index that belong to blocks below `n_blocks` or to no block; heads left out."""
-    kept = {}
-    for name, file in weight_map.items():
-        block = _BLOCK.search(name)
-        is_later = block is not None and int(block.group(1)) >= n_blocks
-        if not is_later and not name.startswith(HEADS):
-            kept[name] = file
-    return kept
+    return {
+        name: file
+        for name, file in weight_map.items()
+        if not is_later(name, n_blocks) and not name.startswith(HEADS)
+    }
 
 
-def link_needed(checkpoint: Path, view: Path, *, n_blocks: int) -> Path:
-    """A folder of links to a checkpoint in several files that holds only the files needed."""
-    index = json.loads((checkpoint / INDEX).read_text(encoding="utf-8"))
-    index["weight_map"] = needed_weights(index["weight_map"], n_blocks)
-    wanted = set(index["weight_map"].values())
-    for path in checkpoint.iterdir():
-        is_weight = path.suffix in (".safetensors", ".bin", ".pt", ".pth")
-        if path.name != INDEX and path.is_file() and (not is_weight or path.name in wanted):
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder or hub model, and the weight file or index of it that `from_pretrained` takes."""
+
+    model: ModelSettings
+    path: str
+    file: str
+    """The single weight file, or the index of several."""
+    beside: list[str] = field(default_factory=list)
+    """What else lies there and is not read: weights saved at another time, an adapter."""
+
+    @classmethod
+    def find(cls, model: ModelSettings, path: str, *, config: Any = None) -> Checkpoint:
+        """The file that transformers takes; ValueError where there is none that it knows."""
+        named = getattr(config, "transformers_weights", None)
+        candidates = [name for name in (named, *_CHOICES) if name]
+        present = (name for name in candidates if _fetched(model, path, name) is not None)
+        first = next(present, None)
+        if first is None:
+            raise ValueError(
+                f"{model.path} holds no weights (none of {', '.join(_CHOICES)}); "
+                "save or download the whole model again"
+            )
+        # Only a folder is searched for more: on the hub every look is a request.
+        beside = [*present] if is_folder(path) else []
+        adapter = [_ADAPTER] if _fetched(model, path, _ADAPTER) is not None else []
+        return cls(model, path, first, [*beside, *adapter])
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the weights lie in several files."""
+        return self.file.endswith(".index.json")
+
+    def weight_map(self) -> dict[str, str]:
+        """Weight name -> file name, of a safetensors checkpoint in one file or several."""
+        path = self.fetch(self.file)
+        if self.is_sharded:
+            return json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if path.suffix != ".safetensors":
+            raise ValueError(
+                f"{self.model.path} holds {self.file} and no safetensors file, which can be read in part; "
+                "save it again with save_pretrained"
+            )
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="pt") as handle:
+            return dict.fromkeys(handle.keys(), self.file)
+
+    def locate(self, wanted: Callable[[str], bool]) -> dict[str, Path]:
+        """Weight name -> path of the file that holds it, for the names that are wanted."""
+        return {name: self.fetch(file) for name, file in self.weight_map().items() if wanted(name)}
+
+    def fetch(self, name: str) -> Path:
+        """Path of a file of the checkpoint; ValueError where it is missing."""
+        path = _fetched(self.model, self.path, name)
+        if path is None:
+            raise ValueError(f"{self.model.path} lacks {name}; save or download the whole model again")
+        return path
+
+    def notices(self) -> list[str]:
+        """What a reader should know where other weights lie beside those that are read."""
+        if not self.beside:
+            return []
+        return [f"{self.model.name}: {self.file} was read and {', '.join(self.beside)} beside it was not"]
+
+    @contextmanager
+    def view(self, *, n_blocks: int | None = None) -> Iterator[str]:
+        """What `from_pretrained` is given: the path itself, or a folder of links to the needed files alone.
+
+        Links are made where the weights lie in several files, of which the first `n_blocks` blocks need some,
+        and where an adapter lies beside whole weights: with PEFT installed transformers would put it on them.
+        """
+        needs_part = n_blocks is not None and self.file.endswith(".safetensors.index.json")
+        if not needs_part and _ADAPTER not in self.beside:
+            yield self.path
+            return
+        index = self.weight_map() if self.is_sharded else {}
+        kept = index if n_blocks is None else needed_weights(index, n_blocks)
+        files = set(kept.values()) or {self.file}
+        with TemporaryDirectory(prefix="crossdiff-checkpoint-") as folder:
+            _link(self._folder(files), Path(folder), files)
+            if self.is_sharded:
+                record = json.loads(self.fetch(self.file).read_text(encoding="utf-8"))
+                (Path(folder) / self.file).write_text(
+                    json.dumps({**record, "weight_map": kept}), encoding="utf-8"
+                )
+            yield folder
+
+    def _folder(self, files: set[str]) -> Path:
+        if is_folder(self.path):
+            return Path(self.path)
+        from huggingface_hub import snapshot_download
+
+        with hub(f"model {self.model.path}", way_out=_WAY_OUT):
+            return Path(
+                snapshot_download(
+                    self.path, revision=self.model.revision, allow_patterns=[*_SMALL, *sorted(files)]
+                )
+            )
+
+
+_WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
+
+
+def _link(source: Path, view: Path, files: set[str]) -> None:
+    for path in source.iterdir():
+        is_other = path.suffix in _WEIGHTS and path.name not in files
+        if path.is_file() and not (is_other or path.name in _CHOICES[1::2] or path.name == _ADAPTER):
             (view / path.name).symlink_to(path.resolve())
-    (view / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    return view
 
 
-def checkpoint_folder(model: ModelSettings, path: str, *, n_blocks: int, way_out: str) -> Path | None:
-    """Folder of a checkpoint in several files, its needed files fetched; None for one in a single file."""
+def _fetched(model: ModelSettings, path: str, name: str) -> Path | None:
+    """Path of one file of a folder or hub model; None where the model does not have it."""
     if is_folder(path):
-        folder = Path(path)
-        return folder if (folder / INDEX).is_file() else None
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError
+        file = Path(path).expanduser() / name
+        return file if file.is_file() else None
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    with hub(f"model {model.path}", way_out=way_out):
+    with hub(f"model {model.path}", way_out=_WAY_OUT):
         try:
-            index = hf_hub_download(path, INDEX, revision=model.revision)
+            return Path(hf_hub_download(path, name, revision=model.revision))
+        except LocalEntryNotFoundError:  # offline: not in the cache; otherwise the network broke off
+            if not constants.HF_HUB_OFFLINE:
+                raise
+            return None
         except EntryNotFoundError:
             return None
-        weight_map = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(needed_weights(weight_map, n_blocks).values()))
-        found = snapshot_download(path, revision=model.revision, allow_patterns=[*_SMALL, *files])
-    return Path(found)

@@ -76,7 +76,7 @@ def group(steps: Sequence[Step]) -> list[Job]:
 
 
 def _shared_pass(step: Step) -> str:
-    if step.stage != "harvest":
+    if not step.definition.joins_layers:
         return step.key
     rest = step.inputs.model_copy(update={"layers": ()}).identity()
-    return f"harvest {rest} {[parent.key for parent in step.parents.values()]}"
+    return f"{step.stage} {rest} {[parent.key for parent in step.parents.values()]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,13 +14,16 @@ from crossdiff.io.artifacts import MANIFEST
 from crossdiff.io.tables import read_json, write_json
 
 SUMMARY = "summary.json"
+LONGEST_NAME = 200
+"""Bytes of a folder's name; file systems take 255, and files beside it get endings."""
 
 
 def own_folders(folders: Sequence[Path], overrides: Sequence[Sequence[str]]) -> list[Path]:
     """One folder per grid point of a sweep: those that would share one get what differs into its name.
 
     `overrides` are Hydra's per grid point: `results/custom_4` of `seed=1,2` becomes `results/custom_4_seed_1`
-    and `..._2`. Grid points that differ in nothing keep sharing.
+    and `..._2`. Grid points that differ in nothing keep sharing; names that differ only in characters which a
+    folder cannot have (`a/c`, `a_c`) are told apart by a hash.
     """
     named = []
     for folder, own in zip(folders, overrides, strict=True):
@@ -27,8 +31,25 @@ def own_folders(folders: Sequence[Path], overrides: Sequence[Sequence[str]]) -> 
         common = set.intersection(*sharing)
         differing = [text for text in own if text not in common]
         ending = "".join(f"_{re.sub(r'[^A-Za-z0-9.+-]+', '_', text).strip('_')}" for text in differing)
-        named.append(folder.with_name(folder.name + ending))
-    return named
+        named.append((folder, ending, "\n".join(differing)))
+    return [
+        folder.with_name(_short(folder.name + ending, differing, tell=len(_alike(named, folder, ending)) > 1))
+        for folder, ending, differing in named
+    ]
+
+
+def _alike(named: Sequence[tuple[Path, str, str]], folder: Path, ending: str) -> set[str]:
+    """The different grid points whose readable names are the same."""
+    return {differing for *name, differing in named if name == [folder, ending]}
+
+
+def _short(name: str, differing: str, *, tell: bool) -> str:
+    """The name, cut where a file system could not take it; a hash where it does not tell points apart."""
+    if not tell and len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(differing.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    cut = os.fsencode(name)[: LONGEST_NAME - 9].decode("utf-8", "ignore")
+    return f"{cut}_{digest}"
 
 
 def check_folder(results: Path) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import get_args
 
 from crossdiff.io.artifacts import MANIFEST, artifact_key
-from crossdiff.io.resources import StageName
 from crossdiff.settings import Settings
-
-STAGES: tuple[str, ...] = get_args(StageName)
+from crossdiff.stages import registry
+from crossdiff.stages.protocol import Stage
 
 
 @dataclass(frozen=True)
@@ -58,9 +54,9 @@ class Step:
         return f"{self.stage} {self.label}".strip()
 
     @property
-    def module(self) -> ModuleType:
-        """The stage's module: VERSION, Inputs class, run()."""
-        return importlib.import_module(f"crossdiff.stages.{self.stage}")
+    def definition(self) -> Stage:
+        """The `STAGE` of its stage."""
+        return registry.stage_of(self.stage, self.inputs)
 
     @cached_property
     def key(self) -> str:
@@ -70,7 +66,7 @@ class Step:
     def key_now(self) -> str:
         """The key as the files that it depends on stand now; `key` stays what it was when first asked for."""
         parents = {role: parent.key for role, parent in self.parents.items()}
-        return artifact_key(self.stage, self.module.VERSION, self.inputs, parents)
+        return artifact_key(self.stage, self.definition.version, self.inputs, parents)
 
     def folder(self, store: Path) -> Path:
         """Where the finished artifact lies."""
@@ -95,4 +91,4 @@ def merge(plans: Iterable[Iterable[Step]]) -> list[Step]:
     for plan in plans:
         for step in plan:
             merged.setdefault(step.key, step)
-    return sorted(merged.values(), key=lambda step: STAGES.index(step.stage))
+    return sorted(merged.values(), key=lambda step: registry.position(step.definition))

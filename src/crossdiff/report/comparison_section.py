@@ -22,7 +22,7 @@ def comparison_section(comparison: ComparisonSource, drawn: dict[str, Any]) -> d
     caption = (
         f"Bar: share of labelled exclusive latents in {comparison.treatment} over the share in "
         f"{comparison.reference}; whisker: 95 % interval. Right: change and counts, treatment : reference. "
-        "A hollow bar's interval holds no change at all."
+        "A solid bar: its interval and Fisher's test of its counts (5 %, one test) both exclude no change."
     )
     blocks = (
         _recovery(comparison),
@@ -173,23 +173,34 @@ def _matched(comparison: ComparisonSource) -> Block | None:
         )
         for row in matched.get("pairs", [])
     ]
-    n_new, n_gone = len(matched.get("new", [])), len(matched.get("gone", []))
-    unclear = {
-        pair: counts["direction_only"] + counts["code_only"]
-        for pair, counts in matched.get("counts", {}).items()
-    }
-    left = "; ".join(f"{pair}: {count:,} match by one of the two only" for pair, count in unclear.items())
     return {
         "title": "Matched and new latents",
-        "text": f"{len(rows):,} exclusive latents have a twin in the other pair's crosscoder "
-        f"({matched.get('rule', 'by decoder cosine')}), {n_new:,} are new in {comparison.treatment}, "
-        f"{n_gone:,} are only in {comparison.reference}{'; ' + left if left else ''}.",
+        "text": _matched_text(matched, comparison.reference, comparison.treatment),
         "table": tables.plain(
             [comparison.reference, comparison.treatment, "Cosine", "Correlation", "Exclusive"],
             rows,
             numeric=[0, 1, 2, 3],
         ),
     }
+
+
+def _matched_text(matched: dict[str, Any], reference: str, treatment: str) -> str:
+    """Counts are of exclusive latents, per pair; two latents of one pair may share a twin."""
+    counts = {pair: matched["counts"][pair] for pair in (reference, treatment)}
+    twins = " and ".join(
+        f"{numbers['twin']:,} of {numbers['n_exclusive']:,} exclusive latents of {pair}"
+        for pair, numbers in counts.items()
+    )
+    near = " and ".join(
+        f"{numbers['n_exclusive'] - numbers['twin'] - numbers['new']:,} of {pair}"
+        for pair, numbers in counts.items()
+    )
+    n_new, n_gone = len(matched["new"]), len(matched["gone"])
+    return (
+        f"{twins} have a twin in the other pair's crosscoder: one latent that passes both rules "
+        f"({matched['rule']}); {n_new:,} are new in {treatment}, {n_gone:,} are only in {reference}; "
+        f"{near} are near in direction or in code, but no latent is near in both."
+    )
 
 
 def _latent(pair: str, latent: int) -> tables.Cell:

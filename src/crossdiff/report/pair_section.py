@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from crossdiff.core.exclusive_call import NORM_BINS, NU_ERROR, NU_RECONSTRUCTION
 from crossdiff.report import figures, sentences, tables
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.figures.style import height_of
@@ -44,8 +45,8 @@ def pair_tiles(pair: PairSource) -> list[dict[str, str]]:
     facts = pair_summary(pair)
     trained = f"; trained for k = {facts['k']}" if facts["k"] else ""
     entries = (
-        ("FVE, base", _decimals(facts["fve_base"]), "variance explained on held-out tokens; 1 is perfect"),
-        ("FVE, tuned", _decimals(facts["fve_tuned"]), "variance explained on held-out tokens; 1 is perfect"),
+        ("FVE, base", _decimals(facts["fve_base"]), _fve_note(facts["fve_without_first_base"])),
+        ("FVE, tuned", _decimals(facts["fve_tuned"]), _fve_note(facts["fve_without_first_tuned"])),
         ("L0", number(facts["l0"]), f"active latents per token{trained}"),
         ("Dead", share(facts["dead_share"]), f"of {facts['n_latents']:,} latents"),
         ("Tuned-exclusive", number(facts["n_exclusive"]), "passed latent scaling"),
@@ -53,6 +54,11 @@ def pair_tiles(pair: PairSource) -> list[dict[str, str]]:
         ("Undecided", number(facts["n_undecided"]), "too little evidence for a call"),
     )
     return [{"name": name, "value": value, "note": note} for name, value, note in entries]
+
+
+def _fve_note(without_first: float | None) -> str:
+    rest = "" if without_first is None else f"; {without_first:.3f} without the first token of each document"
+    return f"variance explained on held-out tokens, 1 is perfect{rest}"
 
 
 def _decimals(value: float | None) -> str:
@@ -63,8 +69,8 @@ def nu_limits(pair: PairSource) -> dict[str, float]:
     """The thresholds this pair was selected with; method.md section 4's where the manifest names none."""
     selection = pair.settings.get("selection") or {}
     return {
-        "nu_error": float(selection.get("nu_error", 0.2)),
-        "nu_reconstruction": float(selection.get("nu_reconstruction", 0.5)),
+        "nu_error": float(selection.get("nu_error", NU_ERROR)),
+        "nu_reconstruction": float(selection.get("nu_reconstruction", NU_RECONSTRUCTION)),
     }
 
 
@@ -152,13 +158,8 @@ def _training_chart(pair: PairSource) -> Chart:
 
 
 def _norm_kinds(pair: PairSource) -> tables.Table:
-    ranges = {
-        "base_only": "0 to 0.1",
-        "shared": "0.4 to 0.6",
-        "tuned_only": "0.9 to 1",
-        "other": "between",
-        "dead": "–",
-    }
+    ranges = {kind: f"{low:g} to {high:g}" for kind, (low, high) in NORM_BINS.items()}
+    ranges |= {"other": "between", "dead": "–"}
     rows = [
         (name.replace("_", " "), bounds, len(where(pair.latents, kind=name)))
         for name, bounds in ranges.items()

@@ -12,6 +12,7 @@ from crossdiff.report.pair_section import pair_section
 from crossdiff.report.set_aside import set_aside
 from crossdiff.report.sources import Sources
 from crossdiff.report.summary import pair_summary
+from crossdiff.statistics.verdict import n_claimed
 
 
 def page_context(sources: Sources) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def overview_tiles(sources: Sources) -> list[dict[str, str]]:
         note = f"of {len(pair.latents):,} latents; {labelled}"
         tiles.append(tile(f"{pair.name}: tuned-exclusive", number(facts["n_exclusive"]), note))
     if sources.comparison is not None:
-        n_found, n_rows = sentences.found(sources.comparison, "category")
+        n_found, n_rows = n_claimed(sources.comparison.deltas, "category")
         tiles.append(tile("Categories changed", f"{n_found} of {n_rows}", "beyond chance, after correction"))
         tiles += _recovery_tile(sources.comparison.facts.get("spearman"))
     return tiles

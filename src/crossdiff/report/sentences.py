@@ -9,15 +9,18 @@ from typing import Any
 from crossdiff.report.caveats import no_interval
 from crossdiff.report.formatting import number, share
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
+from crossdiff.statistics import verdict
 from crossdiff.taxonomy.scheme import RESERVED
 
-LEVEL = 0.05
+SINK_SHARE = 0.1
+"""What the FVE may lose without the first token of every document before the report warns."""
 
 
 def headline(sources: Sources) -> str:
     """The one sentence a reader takes away."""
     if sources.comparison is not None:
-        return comparison_verdict(sources.comparison)
+        names = {"reference": sources.comparison.reference, "treatment": sources.comparison.treatment}
+        return verdict.headline(sources.comparison.deltas, **names)
     parts = []
     for pair in sources.pairs.values():
         n_tuned, n_base = len(pair.exclusive("tuned")), len(pair.exclusive("base"))
@@ -27,29 +30,6 @@ def headline(sources: Sources) -> str:
             f"{n_base:,} to the base model only."
         )
     return " ".join(parts) or "This report holds no pair."
-
-
-def found(comparison: ComparisonSource, level: str) -> tuple[int, int]:
-    """How many rows of a level (class or category) change beyond chance after correction, and of how many."""
-    rows = [row for row in comparison.rows() if row.level == level and row.name not in RESERVED]
-    return sum(row.q_value < LEVEL for row in rows), len(rows)
-
-
-def comparison_verdict(comparison: ComparisonSource) -> str:
-    """`None of 30 categories changed beyond what 92 against 113 latents can show by chance.`"""
-    totals = [row.totals for row in comparison.rows()]
-    n_reference, n_treatment = max(totals, default=(0, 0))
-    if not (n_treatment and n_reference):
-        return (
-            f"No comparison is possible: {comparison.treatment} has "
-            f"{count(n_treatment, 'labelled exclusive latent')}, {comparison.reference} has {n_reference:,}."
-        )
-    n_found, n_categories = found(comparison, "category")
-    n_classes_found, n_classes = found(comparison, "class")
-    return (
-        f"{n_found or 'None'} of {n_categories} categories and {n_classes_found or 'none'} of {n_classes} "
-        f"classes changed beyond what {n_treatment} against {n_reference} latents can show by chance."
-    )
 
 
 def comparison_lines(comparison: ComparisonSource) -> list[str]:
@@ -64,7 +44,7 @@ def comparison_lines(comparison: ComparisonSource) -> list[str]:
     if known:
         lines.append(
             f"{count(clear, 'category interval is', 'category intervals are')} clear of 0; by chance alone "
-            f"about {LEVEL * len(known):.2g} of {len(known)} would be, hence the corrected q-values."
+            f"about {verdict.LEVEL * len(known):.2g} of {len(known)} would be, hence the corrected q-values."
         )
     for pair, states in (comparison.facts.get("unanswered") or {}).items():
         told = unanswered_text(states)
@@ -111,17 +91,37 @@ def leads(sources: Sources) -> list[str]:
     return [*lines, *(_sentence(text) for text in texts(sources.annotate.get("warnings")))]
 
 
+def _unexplained(pair: PairSource, model: str) -> list[str]:
+    fve = pair.training.get(f"fve_{model}")
+    if fve is None or fve >= 0.8:
+        return []
+    return [
+        f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
+        "what it misses is in no latent."
+    ]
+
+
+def _sinks(pair: PairSource, model: str) -> list[str]:
+    """A warning where the first token of each document carries the FVE; crosscoders trained before the
+    figure existed have it in their diagnostics, over all tokens."""
+    fve, rest = (pair.training.get(f"{name}_{model}") for name in ("fve", "fve_without_first"))
+    if rest is None:
+        fve, rest = ((pair.diagnostics.get(name) or {}).get(model) for name in ("fve", "fve_without_first"))
+    if fve is None or rest is None or fve - rest <= SINK_SHARE:
+        return []
+    return [
+        f"The first token of each document carries the {model} model's FVE: {fve:.3f} with it, {rest:.3f} "
+        "without. Such attention sinks have a very large norm and say nothing about the text: drop them with "
+        "mask.outlier_norm=10 (or mask.skip_first=2) and train again."
+    ]
+
+
 def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
     """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
     diagnostics = pair.diagnostics
     warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
     for model in ("base", "tuned"):
-        fve = pair.training.get(f"fve_{model}")
-        if fve is not None and fve < 0.8:
-            warnings.append(
-                f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
-                "what it misses is in no latent."
-            )
+        warnings += [*_unexplained(pair, model), *_sinks(pair, model)]
     k, l0 = pair.training.get("k"), pair.training.get("l0")
     if k and l0 is not None and abs(l0 / k - 1) > 0.2:
         warnings.append(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED, OTHER, UNINTERPRETABLE
 from crossdiff.io.artifacts import MANIFEST, read_manifest
-from crossdiff.io.resources import StageName
 from crossdiff.io.tables import read_json, read_jsonl, read_table
 from crossdiff.report.figures.rows import DeltaRow, delta_rows
 from crossdiff.report.frames import read_deltas, rows_of, where
@@ -184,21 +184,26 @@ def _json(folder: Path | None, name: str) -> dict[str, Any] | None:
 
 
 def provenance(parents: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Manifests of the parents and of every ancestor in the same store, earliest stage first, one per key.
+    """Manifests of the parents and of every ancestor in the same store, parents first, one per key.
 
-    An artifact lies in `<store>/<stage>/<key>` and the role of a parent begins with its stage.
+    An artifact lies in `<store>/<stage>/<key>`, and keys are unique over all stages.
     """
-    found: dict[Path, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     waiting = [folder.resolve() for folder in parents.values()]
     while waiting:
         folder = waiting.pop()
-        if folder in found or not (folder / MANIFEST).is_file():
+        if folder.name in found or not (folder / MANIFEST).is_file():
             continue
-        manifest = found[folder] = read_manifest(folder)
-        store = folder.parent.parent
-        for role, key in manifest.get("parents", {}).items():
-            waiting.append(store / role.split("_")[0] / key)
-    position = {stage: number for number, stage in enumerate(get_args(StageName))}
-    return sorted(
-        found.values(), key=lambda each: (position.get(each.get("stage", ""), 99), each.get("label", ""))
-    )
+        manifest = found[folder.name] = read_manifest(folder)
+        for key in manifest.get("parents", {}).values():
+            waiting += folder.parent.parent.glob(f"*/{key}")
+
+    @cache
+    def depth(key: str) -> int:
+        above = found[key].get("parents", {}).values()
+        return max((1 + depth(parent) for parent in above if parent in found), default=0)
+
+    def place(key: str) -> tuple[int, str, str]:
+        return depth(key), found[key].get("stage", ""), found[key].get("label", "")
+
+    return [found[key] for key in sorted(found, key=place)]

@@ -11,7 +11,6 @@ from crossdiff.report.frames import where
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 
 VERSION = 1
-SETTING_STAGES = ("organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare")
 NO_SETTING = frozenset(
     {"corpus_fingerprint", "tokenizer_fingerprint", "fingerprint", "layers", "model", "pair", "pairs",
      "reference", "treatment", "tokenizer"}
@@ -19,23 +18,24 @@ NO_SETTING = frozenset(
 """Inputs of a stage that repeat another setting, or name the models."""
 
 
-def summary(sources: Sources) -> dict[str, Any]:
+def summary(sources: Sources, *, setting_stages: Sequence[str]) -> dict[str, Any]:
     """`version`, `settings`, `pairs` and `comparison`; the pipeline adds `steps` when it publishes."""
     pairs = {name: pair_summary(pair) for name, pair in sources.pairs.items()}
     comparison = None if sources.comparison is None else comparison_summary(sources.comparison)
-    settings = settings_of(sources.provenance)
+    settings = settings_of(sources.provenance, setting_stages)
     return finite({"version": VERSION, "settings": settings, "pairs": pairs, "comparison": comparison})
 
 
-def settings_of(provenance: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def settings_of(provenance: Sequence[dict[str, Any]], setting_stages: Sequence[str]) -> dict[str, Any]:
     """Every setting that decides the results, by its name on the command line (`dictionary.n_latents`).
 
-    Read from the manifests of the steps; a group's own name holds the class of the chosen option
+    Read from the manifests of `setting_stages`, in this order; a group's own name holds the class of the
+    chosen option
     (`sparsity: BatchTopK`), and `models.<name>` where each model came from.
     """
     found: dict[str, Any] = {}
-    manifests = [entry for entry in provenance if entry.get("stage") in SETTING_STAGES]
-    for entry in sorted(manifests, key=lambda entry: SETTING_STAGES.index(entry["stage"])):
+    manifests = [entry for entry in provenance if entry.get("stage") in setting_stages]
+    for entry in sorted(manifests, key=lambda entry: setting_stages.index(entry["stage"])):
         identity = dict(entry.get("identity") or {})
         if entry["stage"] == "harvest" and "model" in (entry.get("inputs") or {}):
             model = entry["inputs"]["model"]
@@ -84,6 +84,8 @@ def pair_summary(pair: PairSource) -> dict[str, Any]:
         {
             "fve_base": training.get("fve_base"),
             "fve_tuned": training.get("fve_tuned"),
+            "fve_without_first_base": training.get("fve_without_first_base"),
+            "fve_without_first_tuned": training.get("fve_without_first_tuned"),
             "l0": training.get("l0"),
             "dead_share": training.get("dead_share", dead / n_latents if n_latents else None),
             "k": training.get("k"),

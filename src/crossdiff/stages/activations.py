@@ -9,7 +9,8 @@ import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
+from crossdiff.data.paired_activations import PairedActivations
+from crossdiff.data.settings import MaskSettings
 
 SCALE_TOLERANCE = 0.05
 """Relative difference of activation scales above which a crosscoder was made for other activations."""

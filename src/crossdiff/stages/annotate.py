@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation import annotators
-from crossdiff.annotation.blinding import Candidate, blind_job
 from crossdiff.annotation.results import ANSWERED, OTHER, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
-from crossdiff.annotation.subjects import Document, Subject, background_documents, examples_by_latent
-from crossdiff.annotation.variants import variant_row, variants
 from crossdiff.io.progress import track
-from crossdiff.io.tables import read_json, read_table, write_json
+from crossdiff.io.tables import read_json, read_table, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
-VERSION = 3
+if TYPE_CHECKING:
+    from crossdiff.annotation import annotators
+    from crossdiff.annotation.blinding import Candidate
+    from crossdiff.annotation.subjects import Document, Subject
+
+VERSION = 4
 N_SWAPPED = 10
 EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
 OTHER_LIMIT = 0.10
@@ -50,9 +51,12 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         )
         for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
+    refuse_silence(annotations, job)
     rows.sort(key=_place)
-    _write_lines(rows, draft / "annotations.jsonl")
-    _write_lines(variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl")
+    write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
+    write_jsonl(
+        variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl", ascii_only=True
+    )
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
     summary = summarise(rows, taxonomy)
     write_json(summary, draft / "annotate.json")
@@ -64,10 +68,26 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
     }
 
 
+def refuse_silence(annotations: Sequence[Annotation], job: annotators.Job) -> None:
+    """ValueError where nothing was answered: such a step is not finished, and is run again."""
+    asked = [a for a, subject in zip(annotations, job.subjects, strict=True) if subject.explain]
+    if asked and not any(annotation.state in ANSWERED for annotation in asked):
+        states = Counter(annotation.state for annotation in asked)
+        listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        raise ValueError(
+            f"nothing was answered: {listed} of {len(asked)} latents; look at the server, the key, the model "
+            "and annotator.max_usd and run again (refusals are final: add lexical to annotator.fallback), or "
+            "use annotator=lexical"
+        )
+
+
 def open_job(
     folders: Mapping[str, Path], seed: int, runtime: Runtime
 ) -> tuple[list[tuple[Subject, Candidate]], annotators.Job]:
     """The blind, shuffled job over all pairs' `documents` folders, and what every subject stands for."""
+    from crossdiff.annotation import annotators
+    from crossdiff.annotation.blinding import blind_job
+
     candidates = [
         candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
     ]
@@ -85,6 +105,9 @@ def open_job(
 
 def read_candidates(folder: Path, pair: str) -> list[Candidate]:
     """The selected latents of one pair with their examples; without examples they still get a row."""
+    from crossdiff.annotation.blinding import Candidate
+    from crossdiff.annotation.subjects import examples_by_latent
+
     selection = read_json(folder / "selection.json")
     examples = examples_by_latent(read_table(folder / "examples.parquet", kind="examples"))
     candidates = []
@@ -98,6 +121,8 @@ def read_candidates(folder: Path, pair: str) -> list[Candidate]:
 
 def _background(folders: Any) -> list[Document]:
     """Background documents of all pairs, each document once."""
+    from crossdiff.annotation.subjects import background_documents
+
     found: dict[str, Document] = {}
     for folder in folders:
         for document in background_documents(read_table(folder / "background.parquet", kind="background")):
@@ -116,6 +141,8 @@ def _frozen(inputs: AnnotateInputs, job: annotators.Job) -> Taxonomy:
 
 def induced(annotator: AnnotatorSettings, sizes: InducedTaxonomy, job: annotators.Job) -> Taxonomy:
     """A checked taxonomy out of the job's own descriptions or keywords."""
+    from crossdiff.annotation import annotators
+
     content = annotators.induce(annotator, job, sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories))
     provenance = "induced from the blind, shuffled descriptions of all pairs' latents"
     return parse_taxonomy(
@@ -124,6 +151,8 @@ def induced(annotator: AnnotatorSettings, sizes: InducedTaxonomy, job: annotator
 
 
 def _annotations(inputs: AnnotateInputs, taxonomy: Taxonomy, job: annotators.Job) -> list[Annotation]:
+    from crossdiff.annotation import annotators
+
     annotator = annotators.build(inputs.annotator, taxonomy.categories, job)
     answers = annotator.annotate(job.subjects)
     total = len(job.subjects)
@@ -141,6 +170,8 @@ def variant_rows(
     blind: Sequence[tuple[Subject, Candidate]],
 ) -> list[dict[str, Any]]:
     """The answers of every other way to label, without the controls."""
+    from crossdiff.annotation.variants import variant_row, variants
+
     rows = []
     chosen = [(subject, candidate) for subject, candidate in blind if candidate.role in EXCLUSIVE]
     for name, annotator in variants(settings, taxonomy.categories, job).items():
@@ -190,7 +221,12 @@ def _controls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {role: dict(sorted(counts.items())) for role, counts in sorted(found.items())}
 
 
-def _write_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows), encoding="utf-8"
-    )
+STAGE = Stage(
+    "annotate",
+    version=VERSION,
+    run=run,
+    reads=("scale", "documents"),
+    writes="`annotations.<pair>.jsonl`, blind to the model",
+    resources=needs(cpus=4, memory_gb=16, hours=24),
+    has_settings=True,
+)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,3 +72,14 @@ def _load(model: ModelSettings, folder: str) -> PreTrainedModel:
 
     whole = model.model_copy(update={"device_map": None})
     return read_checkpoint(AutoModelForCausalLM, whole, folder, revision=model.revision)
+
+
+STAGE = Stage(
+    "blend",
+    version=VERSION,
+    run=run,
+    reads=("organism",),
+    writes="a model between two others, as a model folder",
+    resources=needs(cpus=4, memory_gb=64),
+    has_settings=True,
+)

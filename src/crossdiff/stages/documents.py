@@ -6,30 +6,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from crossdiff.core.code_histogram import CodeHistogram
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.documented_latents import ROLES, Chosen, choose_latents, codes_of
-from crossdiff.core.example_reservoirs import ExampleReservoirs, document_peaks
-from crossdiff.core.latent_scaling import in_dtype
-from crossdiff.data.direction_logits import direction_logits
-from crossdiff.data.example_table import Displayed, background_table, example_rows, example_table
-from crossdiff.data.examples import DocumentsSettings, Subset, document_hashes, for_scoring, pick_examples
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
+from crossdiff.data.settings import DocumentsSettings, MaskSettings, Subset
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
+
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.documented_latents import Chosen
+    from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs
+    from crossdiff.data.paired_activations import PairedActivations
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
 
-VERSION = 2
+VERSION = 3
 TABLE_VERSION = 1
 
 
@@ -49,7 +45,19 @@ class DocumentsInputs(Settings):
 def run(
     inputs: DocumentsInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `examples.parquet`, `background.parquet` and `selection.json` (roles, histograms, logits)."""
+    """Write the tables of examples, top documents and background, and `selection.json`.
+
+    `examples.parquet` is what annotators see; `top_documents.parquet` the highest peaks of the whole corpus,
+    by falling code; `selection.json` has roles, histograms and logits.
+    """
+    import torch
+
+    from crossdiff.core.documented_latents import choose_latents
+    from crossdiff.core.example_reservoirs import CodeHistogram
+    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.data.direction_logits import direction_logits
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
     settings = inputs.documents
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
@@ -62,12 +70,10 @@ def run(
         crosscoder, activations, chosen, histogram, inputs=inputs, progress=runtime.progress
     )
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
-    shown = Displayed(activations.token_set)
-    background = background_table(
-        activations, shown, n_documents=settings.n_background, window=settings.window
-    )
+    tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)
+    write_table(tops, draft / "top_documents.parquet", version=TABLE_VERSION, kind="top_documents")
+    _write_background(activations, settings, draft)
     write_table(examples, draft / "examples.parquet", version=TABLE_VERSION, kind="examples")
-    write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
     diagnostics = read_json(parents["scale"] / "diagnostics.json")
     record = selection_record(inputs.pair, chosen, diagnostics, n_near_duplicates=n_refused)
     latents = [entry["latent"] for entry in record["latents"]]
@@ -76,6 +82,17 @@ def run(
         entry |= {"histogram": histogram.of(place), "logits": logits[place]}
     write_json({**record, "notices": notices}, draft / "selection.json")
     return {**record["n_latents"], "n_examples": len(examples), "sentence": record["sentence"]}
+
+
+def _write_background(activations: PairedActivations, settings: DocumentsSettings, draft: Path) -> None:
+    """Random documents, which annotators compare a latent's documents with."""
+    from crossdiff.data.example_table import Displayed, background_table
+
+    shown = Displayed(activations.token_set)
+    background = background_table(
+        activations, shown, n_documents=settings.n_background, window=settings.window
+    )
+    write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
 
 
 def fill_reservoirs(
@@ -88,6 +105,12 @@ def fill_reservoirs(
     progress: bool = False,
 ) -> dict[Subset, ExampleReservoirs]:
     """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`."""
+    import torch
+
+    from crossdiff.core.documented_latents import codes_of
+    from crossdiff.core.example_reservoirs import document_peaks
+    from crossdiff.data.examples import document_hashes, for_scoring
+
     latents = torch.tensor([latent for latent, _ in chosen.latents], dtype=torch.int64)
     reservoirs = inputs.documents.empty_reservoirs(len(latents))
     if len(latents) == 0:
@@ -120,6 +143,9 @@ def read_examples(
     inputs: DocumentsInputs,
 ) -> tuple[pd.DataFrame, int]:
     """The examples table, and how many near-duplicate windows were dropped."""
+    from crossdiff.data.example_table import Displayed, example_rows, example_table
+    from crossdiff.data.examples import pick_examples
+
     shown, rows, refused = Displayed(activations.token_set), [], 0
     for place, (latent, _) in enumerate(chosen.latents):
         picked, dropped = pick_examples(
@@ -130,10 +156,32 @@ def read_examples(
     return example_table(rows), refused
 
 
+def read_top(
+    crosscoder: Crosscoder,
+    activations: PairedActivations,
+    chosen: Chosen,
+    reservoirs: dict[Subset, ExampleReservoirs],
+    *,
+    inputs: DocumentsInputs,
+) -> pd.DataFrame:
+    """The corpus' highest documents of every chosen latent; `subset` says what a document may serve for."""
+    from crossdiff.data.example_table import Displayed, example_rows, example_table
+    from crossdiff.data.examples import top_examples
+
+    shown, rows = Displayed(activations.token_set), []
+    for place, (latent, _) in enumerate(chosen.latents):
+        top = top_examples(reservoirs, place, token_set=activations.token_set, settings=inputs.documents)
+        ranked = enumerate(example_rows(crosscoder, activations, latent, top, shown))
+        rows += [row | {"rank": rank} for rank, row in ranked]
+    return example_table(rows)
+
+
 def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
     """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
+    from crossdiff.core.documented_latents import ROLES
+
     counts = {role: sum(found == role for _, found in chosen.latents) for role in ROLES}
     rejected = diagnostics["rejected"]
     return {
@@ -155,3 +203,14 @@ def empty_sentence(pair: str, rejected: Mapping[str, int]) -> str:
         f"{name} {count:,}" for name, count in rejected.items() if count and name != "exclusive"
     )
     return f"No latent of {pair} is exclusive to the tuned model; latents stopped by each clause: {stops}."
+
+
+STAGE = Stage(
+    "documents",
+    version=VERSION,
+    run=run,
+    reads=("organism", "tokens", "harvest", "train", "scale"),
+    writes="examples of every exclusive latent",
+    resources=needs(gpus=1, cpus=8, memory_gb=64, hours=4),
+    has_settings=True,
+)

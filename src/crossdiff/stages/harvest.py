@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from crossdiff.data.harvest import run as harvest_run
-from crossdiff.data.harvest.job import HarvestJob
-from crossdiff.data.harvest.on_the_fly import run_live_job
-from crossdiff.data.harvest.read import RECORD
-from crossdiff.data.harvest.run import run_job, run_part
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Shards, Stage, needs
 
-VERSION = 2
+if TYPE_CHECKING:
+    from crossdiff.data.harvest.job import HarvestJob
+
+VERSION = 3
 
 
 class HarvestInputs(Settings):
@@ -36,6 +35,9 @@ class HarvestInputs(Settings):
 
 def run(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write shards and harvest.json into `layer_<L>/`; finished shards of a killed run are kept."""
+    from crossdiff.data.harvest.on_the_fly import run_live_job
+    from crossdiff.data.harvest.run import run_job
+
     job = _job(inputs, parents, draft, runtime)
     match inputs.source:
         case CacheSource():
@@ -49,6 +51,8 @@ def run_shards(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, 
 
     Any number of processes may do this in one draft folder; `run` then finishes it. Returns shards written.
     """
+    from crossdiff.data.harvest.run import run_part
+
     return run_part(_job(inputs, parents, draft, runtime))
 
 
@@ -56,11 +60,19 @@ def missing_shards(
     inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> list[str]:
     """File names of the shards for which `run` would still need the model; none where nothing is stored."""
+    from crossdiff.data.harvest import run as harvest_run
+
     return [shard.file for shard in harvest_run.missing_shards(_job(inputs, parents, draft, runtime))]
+
+
+def _stores_shards(inputs: HarvestInputs) -> bool:
+    return isinstance(inputs.source, CacheSource)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every shard below a finished harvest, known since it was written: no file is read again."""
+    from crossdiff.data.harvest.read import RECORD
+
     records = [read_json(path) for path in folder.glob(f"layer_*/{RECORD}")]
     return {name: digest for record in records for name, digest in record["sha256"].items()}
 
@@ -72,6 +84,8 @@ def _path(model: ModelSettings, parents: Mapping[str, Path]) -> str:
 
 
 def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> HarvestJob:
+    from crossdiff.data.harvest.job import HarvestJob
+
     return HarvestJob(
         model=inputs.model,
         path=str(parents["model"] / "model") if "model" in parents else _path(inputs.model, parents),
@@ -83,3 +97,17 @@ def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtim
         device=runtime.device,
         progress=runtime.progress,
     )
+
+
+STAGE = Stage(
+    "harvest",
+    version=VERSION,
+    run=run,
+    reads=("organism", "blend", "tokens"),
+    writes="activations of one model's blocks, float64 statistics",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=24),
+    has_settings=True,
+    joins_layers=True,
+    shards=Shards(_stores_shards, run_shards, missing_shards),
+    file_hashes=file_hashes,
+)

@@ -8,29 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
 
-from crossdiff.core.active_products import active_code
-from crossdiff.core.codes import SparseCode
-from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.exclusive_call import exclusive_latents
-from crossdiff.core.matching import CodeCorrelation, Nearest, nearest_direction
-from crossdiff.core.streaming import mix
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.tables import read_table, write_json, write_table
-from crossdiff.report.frames import rows_of, where
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
-VERSION = 2
-TABLE_VERSION = 1
+    from crossdiff.core.codes import SparseCode
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.matching import CodeCorrelation, Nearest, Twins
+    from crossdiff.data.paired_activations import PairedActivations
+
+VERSION = 3
+TABLE_VERSION = 2
 ROLES = ("harvest_base", "harvest_tuned", "train", "scale")
-Verdict = Literal["twin", "direction_only", "code_only", "new"]
-VERDICTS: tuple[Verdict, ...] = ("twin", "direction_only", "code_only", "new")
+Verdict = Literal["twin", "split", "direction_only", "code_only", "new"]
+VERDICTS: tuple[Verdict, ...] = ("twin", "split", "direction_only", "code_only", "new")
 
 
 class MatchInputs(Settings):
@@ -64,9 +63,14 @@ class _Pair:
 
     @property
     def alive(self) -> torch.Tensor:
+        import torch
+
         return torch.tensor((self.table["n_active"] > 0).to_numpy())
 
     def code(self, rows: torch.Tensor) -> SparseCode:
+        from crossdiff.core.active_products import active_code
+        from crossdiff.core.codes import SparseCode
+
         x = self.activations.read(rows).x.to(self.crosscoder.decoder.device)
         found = active_code(self.crosscoder, self.crosscoder.normaliser.normalise(x))
         token, latent, value = found.token.cpu(), found.latent.cpu(), found.value.cpu()
@@ -81,17 +85,10 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     rows = shared_rows(pairs[0].activations, pairs[1].activations, n_tokens=inputs.n_tokens)
     sums = correlations(pairs[0], pairs[1], rows)
     rule = f"cosine >= {inputs.min_cosine:g} and correlation of codes >= {inputs.min_correlation:g}"
-    tables, record = [], {"version": 1, "n_tokens": len(rows), "rule": rule, "pairs": {}}
+    tables, record = [], {"version": 2, "n_tokens": len(rows), "rule": rule, "pairs": {}}
     for index, name in enumerate(inputs.pairs):
         own, other = pairs[index], pairs[1 - index]
-        by_direction = nearest_direction(
-            own.crosscoder.decoder[own.exclusive, -1].cpu(),
-            other.crosscoder.decoder[:, -1].cpu(),
-            alive=other.alive,
-        )
-        table = match_table(
-            own, other, by_direction=by_direction, by_code=sums[index].nearest(), inputs=inputs
-        )
+        table = match_table(own, other, sums[index], inputs)
         tables.append(table.assign(pair=name, other_pair=inputs.pairs[1 - index]))
         record["pairs"][name] = _counts(table, own)
     record["matched"] = matched(*tables)
@@ -101,6 +98,10 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
 
 def _open(name: str, inputs: MatchInputs, parents: Mapping[str, Path], runtime: Runtime) -> _Pair:
+    import torch
+
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
     own = {"tokens": parents["tokens"], **{role: parents[f"{role}_{name}"] for role in ROLES}}
     activations = open_activations(own, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = open_crosscoder(own, activations).to(runtime.device).requires_grad_(requires_grad=False)
@@ -116,6 +117,10 @@ def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens
     Documents are taken in the order of a hash, because corpora alternate (web, chat, web, chat, ...) and
     every n-th document can be of one source only.
     """
+    import torch
+
+    from crossdiff.core.streaming import mix
+
     rows = (first.kept & second.kept).nonzero().flatten()
     document, of_row, length = torch.unique_consecutive(
         first.token_set.document_of(rows), return_inverse=True, return_counts=True
@@ -130,6 +135,8 @@ def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens
 
 def correlations(first: _Pair, second: _Pair, rows: torch.Tensor) -> tuple[CodeCorrelation, CodeCorrelation]:
     """Correlations of each pair's exclusive latents with all latents of the other, in one pass."""
+    from crossdiff.core.matching import CodeCorrelation
+
     n = (first.crosscoder.n_latents, second.crosscoder.n_latents)
     sums = (CodeCorrelation(first.exclusive, n[0], n[1]), CodeCorrelation(second.exclusive, n[1], n[0]))
     for part in rows.split(4096):
@@ -139,56 +146,103 @@ def correlations(first: _Pair, second: _Pair, rows: torch.Tensor) -> tuple[CodeC
     return sums
 
 
-def match_table(
-    own: _Pair, other: _Pair, *, by_direction: Nearest, by_code: Nearest, inputs: MatchInputs
-) -> pd.DataFrame:
-    """One row per exclusive latent: the nearest latents of the other pair, and what that makes of it.
+def match_table(own: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchInputs) -> pd.DataFrame:
+    """One row per exclusive latent: the nearest latents of the other pair, its twin, and the verdict.
 
-    twin: the nearest by direction and the nearest by code both pass their minimum (`same_latent` counts
-    those where they are one latent); direction_only, code_only: only that one passes; new: neither does.
+    twin: one latent passes both minima; split: the nearest by direction and the nearest by code each pass
+    theirs, but no latent passes both; direction_only, code_only: only that one passes; new: neither does.
     """
     import pandas as pd
+    import torch
 
-    close = by_direction.similarity >= inputs.min_cosine
-    together = by_code.similarity >= inputs.min_correlation
-    verdict = [
-        VERDICTS[(0 if c else 2) if t else (1 if c else 3)] for c, t in zip(close, together, strict=True)
-    ]
-    owner = other.table["exclusive_to"].tolist()
+    from crossdiff.core.matching import nearest_code, nearest_direction, twins_of
+
+    directions = (own.crosscoder.decoder[own.exclusive, -1].cpu(), other.crosscoder.decoder[:, -1].cpu())
+    correlation = sums.value()
+    by_direction = nearest_direction(*directions, alive=other.alive)
+    by_code = nearest_code(correlation)
+    twins = twins_of(
+        *directions,
+        correlation,
+        alive=other.alive,
+        min_cosine=inputs.min_cosine,
+        min_correlation=inputs.min_correlation,
+    )
+    exclusive = torch.tensor((other.table["exclusive_to"] == "tuned").to_numpy())
     return pd.DataFrame(
         {
             "latent": own.exclusive.numpy(),
+            "verdict": verdicts(by_direction, by_code, twins, inputs),
+            "twin_latent": twins.latent.numpy(),
+            "twin_cosine": twins.cosine.detach().double().numpy(),
+            "twin_correlation": twins.correlation.numpy(),
+            "twin_exclusive": _is(exclusive, twins.latent),
             "direction_latent": by_direction.latent.numpy(),
             "cosine": by_direction.similarity.detach().double().numpy(),
+            "direction_exclusive": _is(exclusive, by_direction.latent),
             "code_latent": by_code.latent.numpy(),
             "correlation": by_code.similarity.numpy(),
-            "verdict": verdict,
-            "direction_exclusive": [j >= 0 and owner[j] == "tuned" for j in by_direction.latent.tolist()],
-            "code_exclusive": [j >= 0 and owner[j] == "tuned" for j in by_code.latent.tolist()],
+            "code_exclusive": _is(exclusive, by_code.latent),
         }
     )
 
 
+def verdicts(by_direction: Nearest, by_code: Nearest, twins: Twins, inputs: MatchInputs) -> list[Verdict]:
+    """The verdict of each exclusive latent (`match_table`)."""
+    close = (by_direction.similarity >= inputs.min_cosine).tolist()
+    together = (by_code.similarity >= inputs.min_correlation).tolist()
+    without: dict[tuple[bool, bool], Verdict] = {
+        (True, True): "split",
+        (True, False): "direction_only",
+        (False, True): "code_only",
+        (False, False): "new",
+    }
+    return [
+        "twin" if twin >= 0 else without[direction, code]
+        for twin, direction, code in zip(twins.latent.tolist(), close, together, strict=True)
+    ]
+
+
+def _is(exclusive: torch.Tensor, latents: torch.Tensor) -> list[bool]:
+    """Whether each latent of the other pair is exclusive there; False for -1, where there is none."""
+    return (exclusive[latents.clamp(min=0)] & (latents >= 0)).tolist()
+
+
 def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
     """What the comparison's page lists: twins once each, and the latents of either pair without one."""
+    from crossdiff.report.frames import rows_of, where
+
     twins: dict[tuple[int, int], dict[str, Any]] = {}
     for own, other, table in (("treatment", "reference", treatment), ("reference", "treatment", reference)):
         for row in rows_of(where(table, verdict="twin")):
-            found = {own: int(row.latent), other: int(row.code_latent)}
-            similarity = {name: round(float(getattr(row, name)), 4) for name in ("cosine", "correlation")}
-            both = {"both_exclusive": bool(row.code_exclusive)}
-            twins.setdefault((found["reference"], found["treatment"]), found | similarity | both)
+            pair = {own: int(row.latent), other: int(row.twin_latent)}
+            likeness = {"cosine": row.twin_cosine, "correlation": row.twin_correlation}
+            rounded = {name: round(float(value), 4) for name, value in likeness.items()}
+            both = {"both_exclusive": bool(row.twin_exclusive)}
+            twins.setdefault((pair["reference"], pair["treatment"]), pair | rounded | both)
     lone = [where(table, verdict="new")["latent"].tolist() for table in (treatment, reference)]
     return {"pairs": list(twins.values()), "new": lone[0], "gone": lone[1]}
 
 
 def _counts(table: pd.DataFrame, own: _Pair) -> dict[str, Any]:
+    from crossdiff.report.frames import rows_of, where
+
     counts = Counter(table["verdict"])
     twins = rows_of(where(table, verdict="twin"))
     return {
         "n_exclusive": len(table),
         "n_left_out": own.n_left_out,
         **{name: counts[name] for name in VERDICTS},
-        "same_latent": sum(row.direction_latent == row.code_latent for row in twins),
-        "twin_is_exclusive": sum(bool(row.code_exclusive) for row in twins),
+        "same_latent": sum(row.direction_latent == row.code_latent == row.twin_latent for row in twins),
+        "twin_is_exclusive": sum(bool(row.twin_exclusive) for row in twins),
     }
+
+
+STAGE = Stage(
+    "match",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest", "train", "scale"),
+    writes="which exclusive latents of two pairs are the same",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+)

@@ -9,6 +9,7 @@ from typing import Any
 from crossdiff.io.tables import write_json
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 
 VERSION = 3
 
@@ -60,3 +61,14 @@ def _figures(losses: Mapping[str, float], rows: list[dict[str, Any]], *, n_docum
     figures["n_behaviours_reference"] = sum(row["in_reference"] for row in rows)
     figures["n_behaviours_treatment"] = sum(row["in_treatment"] for row in rows)
     return {**figures, "n_documents": n_documents}
+
+
+STAGE = Stage(
+    "organism",
+    version=VERSION,
+    run=run,
+    reads=(),
+    writes="(toy only) three model folders, a corpus, what was planted",
+    resources=needs(cpus=4, memory_gb=16, hours=4),
+    has_settings=True,
+)

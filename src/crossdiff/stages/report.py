@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.io.tables import write_json
+from crossdiff.io.tables import read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages import registry
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     from crossdiff.report.sources import Sources
@@ -43,7 +45,8 @@ def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], d
 
     page = render(sources, title=inputs.title, n_examples=inputs.n_examples)
     (draft / "report.html").write_text(page, encoding="utf-8")
-    write_json(summary(sources), draft / "summary.json")
+    setting_stages = [stage.name for stage in registry.stages() if stage.has_settings]
+    write_json(summary(sources, setting_stages=setting_stages), draft / "summary.json")
     copy_products(inputs.pairs, parents, draft)
     listed = [len(pair.selected()) for pair in sources.pairs.values()]
     return {
@@ -65,11 +68,18 @@ def copy_products(pairs: tuple[str, ...], parents: Mapping[str, Path], draft: Pa
 
 
 def _split_annotations(source: Path, pairs: tuple[str, ...], draft: Path) -> None:
-    import json
-
-    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = read_jsonl(source)
     for pair in pairs:
-        own = [line for line in lines if json.loads(line)["pair"] == pair]
-        (draft / f"annotations.{pair}.jsonl").write_text(
-            "".join(f"{line}\n" for line in own), encoding="utf-8"
+        write_jsonl(
+            (row for row in rows if row["pair"] == pair), draft / f"annotations.{pair}.jsonl", ascii_only=True
         )
+
+
+STAGE = Stage(
+    "report",
+    version=VERSION,
+    run=run,
+    reads=("organism", "tokens", "train", "scale", "documents", "annotate", "compare"),
+    writes="`report.html`, `summary.json`",
+    resources=needs(memory_gb=16, hours=1),
+)

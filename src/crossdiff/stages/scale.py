@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.diagnostics import diagnose
 from crossdiff.core.exclusive_call import SelectionSettings
-from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
-from crossdiff.core.latent_table import Scaled, pair_table
-from crossdiff.data.paired_activations import MaskSettings
-from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.progress import track
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.latent_scaling import ScalingSums
+    from crossdiff.data.paired_batch import PairedBatch
     from crossdiff.training.source import ActivationSource
 
-VERSION = 2
+VERSION = 3
 TABLE_VERSION = 1
 
 
@@ -42,6 +40,11 @@ class ScaleInputs(Settings):
 
 def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `latents.parquet` and `diagnostics.json`."""
+    import torch
+
+    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = open_crosscoder(parents, activations).to(runtime.device)
     worker = in_dtype(crosscoder, getattr(torch, inputs.dtype))
@@ -53,19 +56,49 @@ def write_scaled(
     crosscoder: Crosscoder, sums: ScalingSums, selection: SelectionSettings, draft: Path
 ) -> dict[str, Any]:
     """The pair's table and diagnostics from the sums of a pass; returns the step's figures."""
+    from crossdiff.core.diagnostics import diagnose
+    from crossdiff.core.latent_table import Scaled, pair_table
+
     scaled = Scaled.of(crosscoder.decoder, sums)
     calls = scaled.calls(selection)
     table = pair_table(scaled, calls)
-    found = diagnose(table, scaled, calls, decoder=crosscoder.decoder.detach(), selection=selection)
+    found = diagnose(
+        table,
+        scaled,
+        calls,
+        decoder=crosscoder.decoder.detach(),
+        selection=selection,
+        reach=training_reach(crosscoder),
+    )
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents")
     write_json(found, draft / "diagnostics.json")
     return summary(found)
+
+
+def training_reach(crosscoder: Crosscoder) -> float | None:
+    """How often its training could carry a direction over the norm it started with; None where not recorded.
+
+    Adam moves a weight by about its learning rate, so a direction by at most sqrt(d_model) of their sum.
+    """
+    from crossdiff.training.optimizers import learning_rate
+    from crossdiff.training.settings import TrainingSettings
+
+    recorded = (crosscoder.metadata.get("inputs") or {}).get("training")
+    if not recorded:
+        return None
+    known = {name: value for name, value in recorded.items() if name in TrainingSettings.model_fields}
+    settings = TrainingSettings(**known)
+    rates = math.fsum(learning_rate(settings, step) for step in range(settings.total_steps()))
+    start = crosscoder.settings.initial_norm / math.sqrt(crosscoder.n_models)
+    return rates * math.sqrt(crosscoder.d_model) / start
 
 
 def accumulate(
     crosscoder: Crosscoder, activations: ActivationSource, batch_size: int, *, progress: bool = False
 ) -> ScalingSums:
     """One pass over all kept tokens."""
+    from crossdiff.core.latent_scaling import empty_sums
+
     sums = empty_sums(crosscoder, documents=True)
     dtype, device = crosscoder.decoder.dtype, crosscoder.decoder.device
     for batch in _batches(activations, batch_size, progress=progress):
@@ -109,3 +142,14 @@ def _agreement(halves: dict[str, Any] | None) -> str:
         f"{side} {half['both']} of {half['first'] + half['second'] - half['both']}"
         for side, half in halves.items()
     )
+
+
+STAGE = Stage(
+    "scale",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest", "train"),
+    writes="`latents.<pair>.parquet`: all betas and nus, intervals, the call",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+    has_settings=True,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import SerializeAsAny
 
@@ -14,15 +14,18 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.data.corpus import CorpusSettings
-from crossdiff.data.paired_activations import MaskSettings
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.tables import write_json
 from crossdiff.models.pair import ModelPair, ModelSettings
 from crossdiff.organisms.settings import ToySettings
-from crossdiff.report.findings import Findings
-from crossdiff.report.products import RunProducts
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import EVERYTHING, Stage, needs
 from crossdiff.stages.train import TrainInputs
 from crossdiff.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from crossdiff.report.findings import Findings
+    from crossdiff.report.products import RunProducts
 
 VERSION = 3
 Changes = Mapping[str, Any]
@@ -146,6 +149,7 @@ class StudyInputs(Settings):
 def run(inputs: StudyInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `report.html`, `summary.json` and one CSV file per table."""
     from crossdiff.report.export import write_csv
+    from crossdiff.report.products import RunProducts
     from crossdiff.report.study_page import render
 
     runs = {name: RunProducts(name, parents[f"run_{name}"]) for name in inputs.runs}
@@ -179,3 +183,13 @@ def summary(inputs: StudyInputs, findings: Findings, runs: Mapping[str, RunProdu
 
 def _ordered(parents: Mapping[str, Path]) -> Sequence[tuple[str, Path]]:
     return [(role.split("_", 1)[1], folder) for role, folder in parents.items()]
+
+
+STAGE = Stage(
+    "study",
+    version=VERSION,
+    run=run,
+    reads=EVERYTHING,
+    writes="a study's page, answer and tables",
+    resources=needs(memory_gb=16, hours=1),
+)

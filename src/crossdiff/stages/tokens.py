@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crossdiff.data.build import build_token_set
 from crossdiff.data.corpus import CorpusSettings, as_mixture
+from crossdiff.io.progress import show_notices
 from crossdiff.models.pair import ModelSettings, resolve
-from crossdiff.models.tokenizers import load_tokenizer
+from crossdiff.models.tokenizers import load_model_tokenizer
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 
-VERSION = 1
+VERSION = 2
 
 
 class TokensInputs(Settings):
@@ -33,11 +34,11 @@ class TokensInputs(Settings):
 
 def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write the token set; a draft left by a killed run is continued."""
+    from crossdiff.data.build import build_token_set
+
     organism = parents.get("organism")
     model = inputs.tokenizer
-    tokenizer = load_tokenizer(
-        resolve(model, organism), revision=model.revision, trust_remote_code=model.trust_remote_code
-    )
+    tokenizer = load_model_tokenizer(model, resolve(model, organism))
     identity = hashlib.sha256(json.dumps(inputs.identity(), sort_keys=True).encode()).hexdigest()
     tokens = build_token_set(
         as_mixture(inputs.corpus),
@@ -48,6 +49,7 @@ def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime:
         identity=identity,
     )
     details = tokens.details
+    show_notices("tokens", details["notices"])
     return {
         "n_documents": tokens.n_documents,
         "n_tokens": tokens.n_tokens,
@@ -58,3 +60,14 @@ def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime:
         "bad": sum(source["bad"] for source in details["sources"].values()),
         "notices": details["notices"],
     }
+
+
+STAGE = Stage(
+    "tokens",
+    version=VERSION,
+    run=run,
+    reads=("organism",),
+    writes="token ids, kinds, offsets, token hash",
+    resources=needs(cpus=8, memory_gb=32, hours=6),
+    has_settings=True,
+)

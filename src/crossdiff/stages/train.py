@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import AnySparsity, within
-from crossdiff.data.paired_activations import MaskSettings
+from crossdiff.data.settings import MaskSettings
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def fit_and_save(
     """
     from crossdiff.data.tokens import TokenSet
     from crossdiff.training.launch import fit_on_devices
-    from crossdiff.training.run_spec import RunFolder, TrainingRun
+    from crossdiff.training.trainer import RunFolder, TrainingRun
 
     folder = RunFolder(draft)
     origin = {
@@ -107,3 +108,14 @@ def finished_figures(draft: Path, origin: Mapping[str, Any]) -> dict[str, Any] |
     except ValueError:
         return None
     return figures if metadata == {**origin, "training": figures} else None
+
+
+STAGE = Stage(
+    "train",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest"),
+    writes="crosscoder, `metrics.csv`, held-out figures",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=48),
+    has_settings=True,
+)

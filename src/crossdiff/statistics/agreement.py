@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from crossdiff.taxonomy.scheme import RESERVED, Taxonomy
+
 if TYPE_CHECKING:
     import pandas as pd
 
 Weights = NDArray[np.float64]
 Rating = str | None
+Rated = Mapping[str, Rating]
+"""Item -> category, None where the rater left it out."""
+VERSION = 1
+"""Of the record that `human_check` returns."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,18 @@ def krippendorff_alpha(ratings: Ratings, weights: Weights | None = None) -> Any:
 def gwet_ac1(ratings: Ratings, weights: Weights | None = None) -> Any:
     """AC1 = (A_o - A_e) / (1 - A_e), A_e = sum_c pi_c (1 - pi_c) / (K - 1) (Gwet 2008).
 
-    A_o is the mean over items of the share of agreeing pairs of raters, pi_c the mean share of category c,
-    K the number of categories on the scale, chosen or not.
+    A_o is the mean over items with two or more ratings of the share of agreeing pairs of raters; pi_c is the
+    mean share of category c over all items with a rating, those with one included (Gwet 2014, section 2.4);
+    K is the number of categories on the scale, chosen or not.
     """
     w, counts, m = _pairable(ratings, weights)
+    rated = (np.ones(len(m)) if weights is None else weights) * (m >= 1)
     agree = (counts * (counts - 1)).sum(1) / np.maximum(m * (m - 1), 1)
     shares = counts / np.maximum(m, 1)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         size = w.sum(-1)
         observed = w @ agree / size
-        pi = w @ shares / size[..., None]
+        pi = rated @ shares / rated.sum(-1)[..., None]
         expected = (pi * (1 - pi)).sum(-1) / (counts.shape[1] - 1)
         ac1 = (observed - expected) / (1 - expected)
     return _scalar(ac1, weights)
@@ -174,3 +182,40 @@ def _share(count: int, size: int) -> dict[str, float] | None:
         return None
     interval = stats.binomtest(count, size).proportion_ci(method="wilson")
     return {"value": count / size, "ci_low": float(interval.low), "ci_high": float(interval.high)}
+
+
+def human_check(
+    raters: Mapping[str, Rated], annotator: Rated, taxonomy: Taxonomy, *, seed: int = 0
+) -> dict[str, Any]:
+    """`raters` name -> item -> category or None; `annotator` item -> category.
+
+    The sheet is balanced over the annotator's categories, so kappa and recall are those of a balanced set,
+    not of the latents as they come; precision per category does not depend on that.
+    """
+    items = sorted(annotator)
+    levels: dict[str, Any] = {}
+    for level, names in (
+        ("class", [*(group.name for group in taxonomy.classes), *RESERVED]),
+        ("category", [*(category.name for category in taxonomy.categories), *RESERVED]),
+    ):
+        people = {
+            name: [_at(level, own.get(item), taxonomy) for item in items] for name, own in raters.items()
+        }
+        said = [_at(level, annotator[item], taxonomy) for item in items]
+        table = sum((confusion(own, said, names) for own in people.values()), start=confusion([], [], names))
+        counts = table.to_numpy()
+        used = [name for index, name in enumerate(names) if counts[index].any() or counts[:, index].any()]
+        levels[level] = {
+            **agreement(people, said, names, seed=seed),
+            "precision_recall": precision_recall(table),
+            "confusion": {"names": used, "counts": table.loc[used, used].to_numpy().tolist()},
+        }
+    unrated = {name: sum(own.get(item) is None for item in items) for name, own in raters.items()}
+    return {"version": VERSION, "n_items": len(items), "unrated": unrated, "levels": levels}
+
+
+def _at(level: str, category: Rating, taxonomy: Taxonomy) -> Rating:
+    """The category itself or its class; `other` and `uninterpretable` stand for themselves."""
+    if level == "category" or category is None or category in RESERVED:
+        return category
+    return taxonomy.parent(category)

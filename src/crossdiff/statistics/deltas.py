@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossdiff.statistics.intervals import bootstrap_interval, log_ratio, score_interval
-from crossdiff.statistics.labels import Side
 from crossdiff.statistics.significance import benjamini_hochberg, fisher_p_value, max_t_p_values
 from crossdiff.taxonomy.scheme import RESERVED, PaperTaxonomy, Taxonomy
 
@@ -25,6 +25,36 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one pair's annotated latents, one per latent (the majority where there were votes).
+
+    An annotator's doubt is not resampled inside a latent: another latent would have come with votes of its
+    own, so that labels drawn anew carry that doubt already. Drawing votes too counts it twice and pulls
+    every share towards the mean vote, away from the share that is reported (docs/annotation.md).
+    """
+
+    labels: Sequence[str]
+
+    @property
+    def total(self) -> int:
+        """Annotated latents: the denominator of every share."""
+        return len(self.labels)
+
+    def counts(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Latents per name."""
+        counted = Counter(self.labels)
+        return np.array([counted[name] for name in names], dtype=np.int64)
+
+    def draw(self, names: Sequence[str], *, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Bootstrap counts [draw name]: latents with replacement."""
+        if not self.labels:
+            return np.zeros((draws, len(names)), dtype=np.int64)
+        counts = self.counts(names)
+        shares = np.append(counts, self.total - counts.sum()) / self.total
+        return generator.multinomial(self.total, shares, size=draws)[:, :-1]
+
+
 def category_deltas(
     reference: Sequence[str],
     treatment: Sequence[str],
@@ -33,7 +63,7 @@ def category_deltas(
     draws: int = 5000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The delta table of two lists of labels, one label per annotated latent (design.md section 4).
+    """The delta table of two lists of labels, one label per annotated latent.
 
     share = count / annotated latents of that pair, `other` and `uninterpretable` included in the total;
     relative_change = share_treatment / share_reference - 1: inf where only the reference count is 0
@@ -44,8 +74,8 @@ def category_deltas(
     """
     import pandas as pd
 
-    sides = Side(reference), Side(treatment)
-    rows = _rows(sides, taxonomy)
+    sides = Labels(reference), Labels(treatment)
+    rows = table_rows({label for side in sides for label in side.labels}, taxonomy)
     table = _Tables.build(sides, rows, draws=draws, generator=np.random.default_rng([seed, 5]))
     frame = pd.DataFrame([table.row(index) for index in range(len(rows))], columns=list(COLUMNS))
     family = (frame.level == "category") & ~frame.name.isin(RESERVED)
@@ -63,8 +93,8 @@ class Row(NamedTuple):
     members: tuple[str, ...]
 
 
-def _rows(sides: tuple[Side, Side], taxonomy: Taxonomy | None) -> list[Row]:
-    labels = {label for side in sides for label in side.labels}
+def table_rows(labels: set[str], taxonomy: Taxonomy | None) -> list[Row]:
+    """Classes, then categories, of the table that holds these labels; ValueError for strange ones."""
     if any(not isinstance(label, str) or not label for label in labels):
         raise ValueError(
             "category_deltas got an empty or missing label; leave unanswered latents out and list them beside"
@@ -103,7 +133,7 @@ class _Tables:
 
     @classmethod
     def build(
-        cls, sides: tuple[Side, Side], rows: list[Row], *, draws: int, generator: np.random.Generator
+        cls, sides: tuple[Labels, Labels], rows: list[Row], *, draws: int, generator: np.random.Generator
     ) -> _Tables:
         leaves = [row.name for row in rows if row.level == "category"]
         leaves += sorted({member for row in rows for member in row.members} - set(leaves))

@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from crossdiff.statistics.deltas import relative_change
+from crossdiff.statistics.deltas import Labels, relative_change
 from crossdiff.statistics.intervals import log_ratio
-from crossdiff.statistics.labels import Side
 from crossdiff.statistics.pooling import rank_correlations
 
 GROUPS = ("gain", "loss", "keep")
 Planted = Sequence[Mapping[str, Any]]
 
 
-def recovery(planted: Planted, reference: Side, treatment: Side, *, draws: int, seed: int) -> dict[str, Any]:
+def recovery(
+    planted: Planted, reference: Labels, treatment: Labels, *, draws: int, seed: int
+) -> dict[str, Any]:
     """Recovered and planted change per category, Spearman's rho with interval, and the groups.
 
     `planted` holds {name, group, change}; both changes are relative changes of a share. Several seeds

@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from pydantic import Field
 
 from crossdiff.settings import Settings
-from crossdiff.statistics.significance import standardised_differences
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -52,6 +51,8 @@ class SeedNullChanges(Settings):
         The smallest possible value is 1 / (1 + #null). NaN for `other` and where no latent has the category.
         Source of the form: Davison & Hinkley 1997, equation 4.11.
         """
+        import numpy as np
+
         found = np.full(len(deltas), np.nan)
         for level, null in zip(LEVELS, (self.of_classes, self.of_categories), strict=True):
             observed = _differences(deltas, level)
@@ -83,6 +84,10 @@ def load_seed_null(path: str) -> SeedNullChanges:
 
 def _differences(deltas: pd.DataFrame, level: str) -> NDArray[np.float64]:
     """Per row; NaN for other levels, `other` and `uninterpretable`, and rows that count nothing."""
+    import numpy as np
+
+    from crossdiff.statistics.significance import standardised_differences
+
     reference, treatment = (deltas[f"count_{side}"].to_numpy(np.int64) for side in ("reference", "treatment"))
     n_reference, n_treatment = (
         int(deltas[f"total_{side}"].to_numpy(np.int64).max(initial=0)) for side in ("reference", "treatment")

@@ -1,16 +1,61 @@
-"""The delta table in one sentence that claims no more than its p-values."""
+"""What a delta table allows to say: the claims, the verdict in words, and what refusals could hide."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
-from crossdiff.statistics.deltas import change_text
+import numpy as np
+from numpy.typing import NDArray
+
+from crossdiff.statistics.deltas import change_text, relative_change
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LEVEL = 0.05
+"""Chance of any claim, over classes and categories together, where the pairs do not differ."""
+FAMILIES = {"class": "classes", "category": "categories"}
+CONTROLLED = (
+    f"where the pairs do not differ, at most {LEVEL:.0%} of comparisons claim any change, classes and "
+    "categories together"
+)
+
+
+def claims(deltas: pd.DataFrame) -> pd.DataFrame:
+    """The rows that change beyond chance, classes first, the smallest q first.
+
+    Classes (max-T p) and categories (Benjamini-Hochberg q) are two families of tests, each of which claims
+    anything with probability `LEVEL` at most where nothing differs. Holm's step-down (Holm 1979, Scand. J.
+    Statist. 6:65) over the two keeps `LEVEL` for both: the family with the smaller smallest q is held
+    against LEVEL / 2, and if it claims anything the other against LEVEL.
+    """
+    import pandas as pd
+
+    rows = deltas.loc[_tested(deltas) & deltas["q_value"].notna()].sort_values("q_value", kind="stable")
+    families = {level: rows.loc[rows["level"] == level] for level in FAMILIES}
+    waiting = sorted(
+        (level for level in FAMILIES if len(families[level])),
+        key=lambda level: families[level]["q_value"].iloc[0],
+    )
+    claimed = {level: family.iloc[:0] for level, family in families.items()}
+    while waiting:
+        limit, level = LEVEL / len(waiting), waiting.pop(0)
+        claimed[level] = families[level].loc[families[level]["q_value"] < limit]
+        if not len(claimed[level]):
+            break
+    return pd.concat(claimed.values())
+
+
+def n_claimed(deltas: pd.DataFrame, level: str) -> tuple[int, int]:
+    """How many rows of a level (class or category) change beyond chance, and of how many."""
+    tested = sum(_tested(deltas) & (deltas["level"] == level))
+    return sum(claims(deltas)["level"] == level), tested
+
+
+def _tested(deltas: pd.DataFrame) -> NDArray[np.bool_]:
+    return ~deltas["name"].isin(RESERVED).to_numpy(bool)
 
 
 def verdict(deltas: pd.DataFrame) -> str:
@@ -21,23 +66,43 @@ def verdict(deltas: pd.DataFrame) -> str:
     if empty:
         sides = " and the ".join(empty)
         return f"no comparison is possible: the {sides} pair has no labelled exclusive latent"
-    tested = deltas.loc[~deltas["name"].isin(RESERVED)]
+    tested = deltas.loc[_tested(deltas)]
     if not (tested["count_reference"] + tested["count_treatment"]).any():
         return "no comparison is possible: no labelled exclusive latent of either pair is in a category"
-    found = tested.loc[tested["q_value"] < LEVEL].sort_values(by=["q_value"], kind="stable")
-    classes, categories = (found.loc[found["level"] == level] for level in ("class", "category"))
-    if not len(found):
-        smallest = tested.loc[tested["level"] == "class", "p_value"].min()
-        return (
-            f"no class and no category changes beyond chance at {LEVEL:.0%} after correction for many tests "
-            f"(smallest class p = {smallest:.2f})"
+    claimed = claims(deltas)
+    if not len(claimed):
+        smallest = ", ".join(
+            f"smallest {level} {symbol} = {tested.loc[tested['level'] == level, 'q_value'].min():.2f}"
+            for level, symbol in (("class", "p"), ("category", "q"))
+            if tested.loc[tested["level"] == level, "q_value"].notna().any()
         )
+        return f"no class and no category changes beyond chance ({smallest}; {CONTROLLED})"
     parts = [
         f"{word} that change beyond chance: {_list(rows)}"
-        for word, rows in (("classes", classes), ("categories", categories))
-        if len(rows)
+        for level, word in FAMILIES.items()
+        if len(rows := claimed.loc[claimed["level"] == level])
     ]
-    return "; ".join(parts)
+    return f"{'; '.join(parts)} ({CONTROLLED})"
+
+
+def headline(deltas: pd.DataFrame, *, reference: str, treatment: str) -> str:
+    """`None of 30 categories and none of 7 classes changed beyond what 92 against 113 latents can show.`"""
+    n_reference, n_treatment = (
+        int(deltas[f"total_{side}"].to_numpy(int).max(initial=0)) for side in ("reference", "treatment")
+    )
+    if not (n_treatment and n_reference):
+        latents = "labelled exclusive latent" + ("" if n_treatment == 1 else "s")
+        return (
+            f"No comparison is possible: {treatment} has {n_treatment:,} {latents}, "
+            f"{reference} has {n_reference:,}."
+        )
+    (categories, n_categories), (classes, n_classes) = (
+        n_claimed(deltas, level) for level in ("category", "class")
+    )
+    return (
+        f"{categories or 'None'} of {n_categories} categories and {classes or 'none'} of {n_classes} "
+        f"classes changed beyond what {n_treatment} against {n_reference} latents can show by chance."
+    )
 
 
 def _list(rows: pd.DataFrame) -> str:
@@ -46,3 +111,31 @@ def _list(rows: pd.DataFrame) -> str:
         f"{name} {change_text(int(reference), int(treatment), float(change))}"
         for name, reference, treatment, change in zip(*columns, strict=True)
     )
+
+
+def refusal_bounds(deltas: pd.DataFrame, *, reference: int, treatment: int) -> list[dict[str, Any]]:
+    """Lowest and highest change per row of the delta table; `reference` and `treatment` count refusals.
+
+    Refused latents join the totals. Lowest: all of the reference's are in the class, none of the
+    treatment's; highest: the other way round. `low` and `high` are relative changes, None where they are not
+    finite; the texts tell `new (6 vs 0)` from `none (0 vs 0)`. Empty without refusals. (Toxic documents are
+    refused most, and they are the Safety class: docs/annotation.md.)
+    """
+    if reference == 0 and treatment == 0:
+        return []
+    rows = []
+    columns = ("level", "name", "count_reference", "total_reference", "count_treatment", "total_treatment")
+    for level, name, *counts in zip(*(deltas[column] for column in columns), strict=True):
+        count_r, total_r, count_t, total_t = (int(count) for count in counts)
+        totals = total_r + reference, total_t + treatment
+        if min(totals) == 0:
+            continue
+        lowest = _bound("low", (count_r + reference, count_t), totals)
+        highest = _bound("high", (count_r, count_t + treatment), totals)
+        rows.append({"level": level, "name": name, **lowest, **highest})
+    return rows
+
+
+def _bound(end: str, counts: tuple[int, int], totals: tuple[int, int]) -> dict[str, Any]:
+    change = relative_change(counts[0] / totals[0], counts[1] / totals[1])
+    return {end: change if math.isfinite(change) else None, f"{end}_text": change_text(*counts, change)}

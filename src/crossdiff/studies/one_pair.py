@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from crossdiff.core.exclusive_call import NORM_EDGES, NU_ERROR, NU_RECONSTRUCTION
 from crossdiff.data.corpus import as_mixture
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
@@ -37,10 +38,10 @@ class OnePair(Study):
     pair: ModelPair | None = None
     layer: int | None = Field(default=None, ge=0)
     n_tokens: int | None = Field(default=None, ge=1)
-    delta_norm_above: float = Field(default=0.9, ge=0.5, lt=1)
+    delta_norm_above: float = Field(default=NORM_EDGES[-1], ge=0.5, lt=1)
     """Latents whose delta_norm is above this are judged: those that the norms give to the tuned model."""
-    nu_error: float = 0.2
-    nu_reconstruction: float = 0.5
+    nu_error: float = NU_ERROR
+    nu_reconstruction: float = NU_RECONSTRUCTION
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """The one pair."""

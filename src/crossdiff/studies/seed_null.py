@@ -110,7 +110,8 @@ def _answer(numbers: Mapping[str, Any]) -> str:
         return "No comparison has a labelled exclusive latent in a category, so the null has nothing to show."
     return (
         f"Between crosscoders that differ in their seed alone, {numbers['n_clear']} of "
-        f"{numbers['n_intervals']} category intervals exclude no change (5 % are expected) and "
+        f"{numbers['n_intervals']} category intervals exclude no change (5 % on average if their level "
+        "holds; categories of one comparison share their latents, so these are not independent trials) and "
         f"{numbers['n_significant']} pass correction; 95 % of the changes lie between "
         f"{told(numbers['change_low'], '+.0%')} and {told(numbers['change_high'], '+.0%')}."
     )
@@ -123,7 +124,7 @@ def _tiles(numbers: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
         tile(
             "Intervals that exclude no change",
             f"{numbers['n_clear']} of {numbers['n_intervals']}",
-            "5 % expected",
+            "5 % expected on average; not independent",
         ),
         tile(
             "Exclusive latents with a twin under the other seed",
@@ -134,7 +135,7 @@ def _tiles(numbers: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
 
 
 def _twin_chart(runs: Mapping[str, RunProducts]) -> Chart:
-    caption = "Exclusive latents whose nearest latent under the other seed agrees in direction and in code."
+    caption = "Exclusive latents for which one latent under the other seed agrees in direction and in code."
     return Chart("twins", "Latents that recur under another seed", caption, table=_twin_table(runs))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.core.diagnostics import signature
+from crossdiff.core.diagnostics import beyond_outer, middle_share, signature
 from crossdiff.report.findings import Chart
 from crossdiff.report.frames import alive as alive_latents
 from crossdiff.report.frames import values
@@ -18,13 +18,13 @@ def spread(latents: pd.DataFrame) -> dict[str, Any]:
     """Alive latents below 0.1 and above 0.9, their share in 0.3 to 0.6, and the signature's words."""
     import torch
 
-    alive = values(alive_latents(latents), "delta_norm")
-    found = signature(torch.tensor(alive))
+    alive = torch.tensor(values(alive_latents(latents), "delta_norm"))
+    found, (below, above) = signature(alive), beyond_outer(alive)
     return {
         "n_alive": len(alive),
-        "n_below_0.1": int((alive < 0.1).sum()),
-        "n_above_0.9": int((alive > 0.9).sum()),
-        "share_0.3_0.6": float(((alive >= 0.3) & (alive <= 0.6)).mean()) if len(alive) else float("nan"),
+        "n_below_0.1": below,
+        "n_above_0.9": above,
+        "share_0.3_0.6": middle_share(alive),
         "verdict": found["verdict"],
         "sentence": found["sentence"],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from crossdiff.settings import Settings
 OTHER = "other"
 UNINTERPRETABLE = "uninterpretable"
 RESERVED = (OTHER, UNINTERPRETABLE)
+EXTENSION = "extension"
+"""The class that holds what `extended` adds."""
 PAPER = Path(__file__).with_name("paper.yaml")
 
 Signal = Literal["code", "markup", "foreign_script", "numbers", "template"]
@@ -147,6 +149,28 @@ def _refuse_repeats(names: Iterable[str], *, where: str, what: str) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"{where}: {what} {repeated[0]!r} is there more than once; names must be unique")
+
+
+def extended(taxonomy: Taxonomy, content: Mapping[str, Any], *, n_new: int) -> Taxonomy:
+    """`taxonomy` and at most `n_new` categories of an induced one's `classes`, in a class of their own.
+
+    Categories whose name is taken are left out; nothing of the old taxonomy is changed.
+    """
+    taken = {*taxonomy.parents, *RESERVED}
+    proposed = [category for group in content["classes"] for category in group["categories"]]
+    new = [category for category in proposed if category["name"] not in taken][:n_new]
+    if not new:
+        raise ValueError(
+            f"nothing to extend taxonomy {taxonomy.name!r} by: it has all {len(proposed)} proposed categories"
+        )
+    plain = taxonomy.model_dump(mode="json")
+    name = EXTENSION
+    while name in {group.name for group in taxonomy.classes}:
+        name += "_2"
+    plain["name"] = f"{taxonomy.name} extended"
+    plain["provenance"] = f"{taxonomy.provenance}; extended from hash {taxonomy.hash}"
+    plain["classes"].append({"name": name, "title": "Extension", "categories": new})
+    return parse_taxonomy(plain, where="extended taxonomy")
 
 
 class PaperTaxonomy(Settings):

@@ -19,7 +19,7 @@ from crossdiff.core.collective import largest_over_ranks, n_ranks
 from crossdiff.io.progress import bar
 from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
-from crossdiff.training.random_states import random_states, restore_random_states
+from crossdiff.training.resume import random_states, restore_random_states
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 _ENDING = 100

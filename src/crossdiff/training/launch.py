@@ -23,9 +23,8 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
 from crossdiff.training.run import fit
-from crossdiff.training.run_spec import RunFolder, TrainingRun
 from crossdiff.training.source import ActivationSource
-from crossdiff.training.trainer import end_by
+from crossdiff.training.trainer import RunFolder, TrainingRun, end_by
 
 FAILED = 3
 """Exit code of a rank whose ValueError the parent raises again."""

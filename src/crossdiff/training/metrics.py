@@ -13,7 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from crossdiff.core.decoder_norms import KINDS
+from crossdiff.core.exclusive_call import KINDS
 from crossdiff.training.evaluation import HeldOut, kind_shares
 from crossdiff.training.module import CrosscoderModule
 

@@ -17,8 +17,7 @@ from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.threshold import RunningThreshold
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.training.optimise import LastStep, Stepper, check_step
-from crossdiff.training.optimizers import clip_
-from crossdiff.training.schedules import learning_rate
+from crossdiff.training.optimizers import clip_, learning_rate
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, AddressedBatches, check_finite
 

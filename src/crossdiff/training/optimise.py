@@ -16,7 +16,7 @@ from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ran
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
 from crossdiff.core.sparse import BatchTopKStep
-from crossdiff.core.sparse.ranks import GlobalBatchTopKStep
+from crossdiff.core.sparse.step import GlobalBatchTopKStep
 from crossdiff.core.sparsity import BatchTopK, LargestK, Penalised, Sparsity, check_fits
 from crossdiff.training import optimizers
 from crossdiff.training.settings import TrainingSettings

@@ -1,16 +1,18 @@
-"""The checkpoint file: written whole or not at all, and checked before a run continues from it."""
+"""The checkpoint file, written whole or not at all and checked before a run continues, and random states."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from crossdiff.io.tables import errors_name
+from crossdiff.io.tables import errors_name, write_torch
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -27,7 +29,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_suffix(".part")
         with errors_name(aside):
-            torch.save(checkpoint, aside)
+            write_torch(checkpoint, aside)
             flush(aside)
             os.replace(aside, target)
             flush(target.parent)
@@ -73,3 +75,34 @@ def differences(recorded: Any, now: Any, name: str = "") -> list[str]:
         parts = [differences(recorded.get(k), now.get(k), f"{name}.{k}" if name else k) for k in keys]
         return [line for part in parts for line in part]
     return [] if recorded == now else [f"{name} was {recorded!r}, is {now!r}"]
+
+
+def random_states() -> dict[str, Any]:
+    """States of torch's, numpy's and Python's global generators, as plain values and tensors."""
+    legacy = np.random.get_state(legacy=True)  # noqa: NPY002
+    assert isinstance(legacy, tuple)
+    name, keys, position, has_gauss, gauss = legacy
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """The opposite of `random_states`."""
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    name, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))

@@ -9,14 +9,12 @@ from typing import Any
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.sparsity import LargestK
 from crossdiff.core.threshold import estimate_threshold
-from crossdiff.training.evaluation import delta_norm_histogram, evaluate, kind_shares
-from crossdiff.training.held_out import held_out_batches
+from crossdiff.training.evaluation import delta_norm_histogram, evaluate, held_out_batches, kind_shares
 from crossdiff.training.initialise import initial_crosscoder
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
-from crossdiff.training.run_spec import RunFolder, TrainingRun
 from crossdiff.training.source import ActivationSource, check_enough
-from crossdiff.training.trainer import train
+from crossdiff.training.trainer import RunFolder, TrainingRun, train
 
 __all__ = ["RunFolder", "TrainingRun", "fit"]
 
@@ -75,6 +73,10 @@ def final_figures(module: CrosscoderModule) -> dict[str, Any]:
     names = model_names(crosscoder)
     figures = {
         **{f"fve_{name}": value for name, value in zip(names, found.fve, strict=True)},
+        **{
+            f"fve_without_first_{name}": value
+            for name, value in zip(names, found.fve_without_first, strict=True)
+        },
         **{f"fve_batch_{name}": value for name, value in zip(names, found.fve_batch, strict=True)},
         "l0": found.l0,
         "l0_threshold": found.l0,

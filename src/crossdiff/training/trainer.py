@@ -1,4 +1,7 @@
-"""The Lightning trainer as crossdiff uses it: quiet, resumable, stopped by signals without a loss."""
+"""One training run: what it is, where it works, and the Lightning trainer that does its steps.
+
+The trainer is quiet, resumes exactly and loses nothing when a signal stops it.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,76 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import Sparsity
 from crossdiff.training.callbacks import Progress, Resume, Validation
-from crossdiff.training.evaluation import HeldOut, evaluate
-from crossdiff.training.held_out import HeldOutSample
+from crossdiff.training.evaluation import HeldOut, HeldOutSample, evaluate
 from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
 from crossdiff.training.resume import WholeCheckpoints, check_checkpoint
-from crossdiff.training.run_spec import RunFolder, TrainingRun
+from crossdiff.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps metrics.csv and, until it ends, what it needs to continue."""
+
+    folder: Path
+
+    @property
+    def metrics(self) -> Path:
+        """One row per logged step."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """State at the last saved optimizer step."""
+        return self.folder / ".resume" / "last.ckpt"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Settings of one run, its device, and which of the `training.devices` ranks this process is."""
+
+    dictionary: DictionarySettings
+    sparsity: Sparsity
+    training: TrainingSettings
+    seed: int
+    device: str = "cpu"
+    rank: int = 0
+    progress: bool = True
+    loggers: tuple[Logger, ...] = ()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process measures, reports and writes."""
+        return self.rank == 0
+
+    @property
+    def lightning_devices(self) -> list[int] | int:
+        """Lightning's `devices`: how many, or the index of the one GPU."""
+        index = self.device.partition(":")[2]
+        return [int(index)] if index else self.training.devices
+
+    def identity(self) -> dict[str, Any]:
+        """Settings that a checkpoint must have been written with."""
+        return {
+            "dictionary": self.dictionary.identity(),
+            "sparsity": self.sparsity.identity(),
+            "training": self.training.identity(),
+            "seed": self.seed,
+        }
 
 
 class Ranks(DDPStrategy):

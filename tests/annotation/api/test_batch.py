@@ -112,8 +112,7 @@ def test_parts_keep_to_the_limits_of_number_and_size(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(batch, "MAX_BYTES", 50)
     texts = ["a" * 10] * 4 + ["b" * 40, "c" * 90]
     requests = [
-        Request("p", "s", "anthropic", "m", text, (), {}, None, 64, vote, "e")
-        for vote, text in enumerate(texts)
+        Request("p", "anthropic", "m", text, (), {}, None, 64, vote, "e") for vote, text in enumerate(texts)
     ]
     sizes = [[request.n_bytes for request in part] for part in batch._parts(requests)]
     assert sizes == [[10, 10, 10], [10, 40], [90]]

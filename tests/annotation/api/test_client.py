@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff.annotation.api import client
+from crossdiff.annotation.api.secret import Secret, api_key
 from tests.annotation.campaign import annotate, settings
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
@@ -60,10 +61,10 @@ def test_a_server_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch) 
 
 def test_a_compatible_server_has_a_key_variable_of_its_own(monkeypatch) -> None:
     asked = settings("compatible", "http://127.0.0.1:9")
-    assert client.api_key(asked) == "none"
+    assert api_key(asked) == "none"
     monkeypatch.setenv("TEST_KEY", "own")
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    assert client.api_key(asked) == "own"
+    assert api_key(asked) == "own"
 
 
 def test_the_sdk_never_retries_by_itself(tmp_path: Path, monkeypatch) -> None:
@@ -71,5 +72,5 @@ def test_the_sdk_never_retries_by_itself(tmp_path: Path, monkeypatch) -> None:
     assert client.client_of(settings("claude", "http://127.0.0.1:9")).max_retries == 0
     with MessagesServer(Faults()) as server:
         made = client.client_of(settings("claude", server.address))
-        asyncio.run(client.preflight(made, ["claude-haiku-5-5"]))
+        asyncio.run(client.preflight(made, ["claude-haiku-5-5"], Secret(KEY)))
     assert server.calls["GET /v1/models"] == 1

@@ -62,7 +62,7 @@ def test_concurrency_is_bounded(tmp_path: Path) -> None:
 
 
 def test_retry_after_is_obeyed_and_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossdiff.annotation.api.client.MAX_RETRY_AFTER_S", 0.1)
+    monkeypatch.setattr("crossdiff.annotation.api.wire.MAX_RETRY_AFTER_S", 0.1)
     faults = Faults(rate_limited=0.5, retry_after="3600")
     with MessagesServer(faults) as server:
         started = time.monotonic()

@@ -19,8 +19,8 @@ from crossdiff.core import dense
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
 from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, kernels
+from crossdiff.core.sparse.parts import Scratch
 from crossdiff.core.sparse.plain import PlainKernels
-from crossdiff.core.sparse.scratch import Scratch
 from tests.core.sparse.test_step import activations, assert_equal_steps, both, crosscoder, plan
 
 pytest.importorskip("triton")

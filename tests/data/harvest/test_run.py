@@ -18,7 +18,7 @@ from tests.harvest_process import pipeline_steps
 from tests.model_folders import save_model
 from tests.stages.test_harvest import harvest_files, write_corpus
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "tests.harvest_process"]
 NAMESPACES = (["unshare", "--mount", "--map-root-user"], ["unshare", "--mount"])
 """A mount namespace of its own, so that the small disk is gone with the process; the second needs root."""

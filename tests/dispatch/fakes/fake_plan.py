@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossdiff.command_settings import SlurmDispatch
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.dispatch.loggers import NoTracker, Tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
-from crossdiff.io.resources import SlurmDispatch
 from crossdiff.pipeline.steps import Step, merge
 from crossdiff.settings import Runtime, Settings
 

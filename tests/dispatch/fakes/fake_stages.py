@@ -8,20 +8,43 @@ import sys
 import time
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from crossdiff.data.settings import LiveSource
+from crossdiff.stages.protocol import Shards, Stage, needs
 
 STAGES = ("organism", "tokens", "harvest", "train", "scale", "documents", "annotate", "compare", "report")
 
 
 def install() -> None:
-    """Put the stages where `Step.module` looks for them; nothing of the package is imported."""
+    """Put the stages where `crossdiff.stages.registry` looks for them, instead of the real ones."""
     for stage in STAGES:
         module = types.ModuleType(f"crossdiff.stages.{stage}")
-        module.VERSION = 1  # type: ignore[attr-defined]
-        module.run = harvest if stage == "harvest" else run  # type: ignore[attr-defined]
-        module.run_shards = run_shards  # type: ignore[attr-defined]
+        module.STAGE = declared(stage)  # type: ignore[attr-defined]
         sys.modules[module.__name__] = module
+
+
+def declared(stage: str) -> Stage:
+    """A fake with the name of a real stage; only the fake harvest has layers and shards."""
+    fake = Stage(stage, version=1, run=run, reads=STAGES[: STAGES.index(stage)], writes="units")
+    fake = replace(fake, resources=needs(gpus=int(stage in ("harvest", "train", "scale", "documents"))))
+    if stage != "harvest":
+        return fake
+    return replace(
+        fake, run=harvest, joins_layers=True, shards=Shards(stores_shards, run_shards, none_missing)
+    )
+
+
+def stores_shards(inputs: Any) -> bool:
+    """As for the real harvest."""
+    return not isinstance(getattr(inputs, "source", None), LiveSource)
+
+
+def none_missing(inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Any) -> list[str]:
+    """The tasks leave no shard."""
+    return []
 
 
 def run(inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Any) -> dict[str, Any]:

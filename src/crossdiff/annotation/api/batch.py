@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterator, Sequence
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from crossdiff.annotation.api.batch_results import BatchResults
 from crossdiff.annotation.api.client import (
-    MAX_ATTEMPTS,
     backoff,
     bytes_per_token,
     check,
     client_of,
     patient,
-    refusal,
-    wait_after,
+    rows_of,
 )
 from crossdiff.annotation.api.ledger import Ledger
 from crossdiff.annotation.api.prices import Meter
 from crossdiff.annotation.api.requests import Request
+from crossdiff.annotation.api.secret import Secret, api_key
 from crossdiff.annotation.api.submissions import Submission, Submissions
+from crossdiff.annotation.schema import one_line
 from crossdiff.annotation.settings import ClaudeBatch
 from crossdiff.io.progress import bar
 
@@ -37,6 +41,11 @@ LOOKS = 5
 CLOCK_SKEW_S = 300.0
 ROUNDS = 2
 """A request that the server failed on is put into one more batch."""
+MAX_BATCH_S = 26 * 3600.0
+"""The API ends a batch after 24 hours."""
+MAX_FOREIGN = 5
+"""Adopted batches that turn out to be somebody else's before the server is not believed."""
+_BATCH_ID = re.compile(r"[\w.:-]{1,200}")
 
 
 @dataclass
@@ -101,49 +110,63 @@ class _Collector:
     description: str
     looks: int = 1
 
+    def __post_init__(self) -> None:
+        self.secret = Secret(api_key(self.transport.settings))
+        self.batches = self.client.messages.batches.with_raw_response
+        ledger, meter, base_url = (
+            self.transport.ledger,
+            self.transport.meter,
+            self.transport.settings.base_url,
+        )
+        self.results = BatchResults(self.client, self.submissions, ledger, meter, base_url, self.secret)
+
     async def run(self, submission: Submission) -> None:
-        while True:
+        for _ in range(MAX_FOREIGN):
             if submission.batch is None:
                 submission = self.submissions.created(submission, await self._create(submission))
-            await self._wait(submission)
-            if await self._collect(submission):
-                self.submissions.collected(submission)
+            batch = await self._wait(submission)
+            if batch is None or await self.results.collect(submission, batch):
+                self.submissions.collected(
+                    submission
+                )  # of a batch that is gone, what is missing is sent anew
                 return
             submission = self.submissions.disown(submission)
+        raise ValueError(f"{MAX_FOREIGN} batches that the server listed hold other requests; check base_url")
 
     async def _create(self, submission: Submission) -> str:
         """The server's id: of a batch that is already there, else of a new one."""
-        import anthropic
-        import httpx2
+        from crossdiff.annotation.api.wire import MAX_ATTEMPTS, Failure, exchange, read_object
 
         looks = self.looks
         for number in range(MAX_ATTEMPTS):
             adopted = await self._look(submission, looks)
             if adopted is not None:
                 return adopted
-            looks = 1
             requests: Any = [
                 {"custom_id": key, "params": body} for key, body in self.submissions.bodies(submission)
             ]
-            wait = 0.0
-            try:
-                created = await self.client.messages.batches.create(requests=requests, timeout=CREATE_S)
-                return created.id
-            except anthropic.APIStatusError as error:
-                wait = wait_after(error)
-                if wait < 0:
-                    raise refusal(error) from None
-            except (anthropic.APIConnectionError, httpx2.HTTPError):
-                wait, looks = 0.0, LOOKS  # it may exist: the next round looks before it creates
-            await asyncio.sleep(wait or backoff(number))
-        raise ValueError(f"no batch could be created in {MAX_ATTEMPTS} attempts; run again to go on")
+            answer = await exchange(partial(self.batches.create, requests=requests, timeout=CREATE_S))
+            if isinstance(answer, bytes):
+                name = _batch_id(read_object(answer, self.secret) or {})
+                if name is not None:
+                    return name
+                answer = Failure("its answer cannot be read", attempts=1)
+            if answer.fatal is not None:
+                raise answer.fatal
+            if number + 1 >= answer.attempts:
+                break
+            looks = LOOKS if answer.paid else 1  # it may exist: the next round looks before it creates
+            await asyncio.sleep(answer.wait or backoff(number))
+        raise ValueError(
+            f"no batch could be created in {number + 1} attempts ({answer.detail}); run again to go on"
+        )
 
     async def _look(self, submission: Submission, times: int) -> str | None:
         """Look for the submission's batch, again after a while: a server may list a batch late."""
         for number in range(times):
-            found = await self._adopt(submission)
-            if found is not None:
-                return found
+            adopted = await self._adopt(submission)
+            if adopted is not None:
+                return adopted
             if number + 1 < times:
                 await asyncio.sleep(backoff(number))
         return None
@@ -151,79 +174,55 @@ class _Collector:
     async def _adopt(self, submission: Submission) -> str | None:
         """A batch of this size, made after the submission was recorded, that no submission owns."""
         known = self.submissions.known_batches()
-        page = await patient(lambda: self.client.messages.batches.list(limit=100))
-        for batch in page.data:
-            counts = batch.request_counts
-            size = counts.canceled + counts.errored + counts.expired + counts.processing + counts.succeeded
-            fresh = batch.created_at.timestamp() >= submission.started - CLOCK_SKEW_S
-            if batch.id not in known and fresh and size == submission.n_requests:
-                return batch.id
+        page = await patient(partial(self.batches.list, limit=100), self.secret)
+        for batch in rows_of(page):
+            name, fresh = _batch_id(batch), _created(batch) >= submission.started - CLOCK_SKEW_S
+            if name and name not in known and fresh and sum(_counts(batch).values()) == submission.n_requests:
+                return name
         return None
 
-    async def _wait(self, submission: Submission) -> None:
-        total = submission.n_requests
-        enabled = self.transport.progress
+    async def _wait(self, submission: Submission) -> dict[str, Any] | None:
+        """The ended batch; None where the server does not know it (any more)."""
+        from crossdiff.annotation.api.wire import Failure, exchange, read_object
+
+        total, enabled = submission.n_requests, self.transport.progress
+        retrieve = partial(self.batches.retrieve, str(submission.batch))
         with bar(total=total, description=self.description, unit="call", enabled=enabled) as progress:
             while True:
-                batch = await patient(lambda: self.client.messages.batches.retrieve(str(submission.batch)))
-                progress.update(total - batch.request_counts.processing - progress.n)
-                progress.set_postfix_str(batch.processing_status)
-                if batch.processing_status == "ended":
-                    return
+                answer = await exchange(retrieve)
+                if isinstance(answer, Failure) and answer.status == 404:
+                    return None
+                batch = None if isinstance(answer, Failure) else read_object(answer, self.secret)
+                batch = batch or await patient(retrieve, self.secret)
+                progress.update(max(total - _counts(batch).get("processing", total) - progress.n, 0))
+                progress.set_postfix_str(one_line(str(batch.get("processing_status")))[:20])
+                if batch.get("processing_status") == "ended":
+                    return batch
+                if time.time() - submission.started > MAX_BATCH_S:
+                    raise ValueError(
+                        f"batch {submission.batch} has not ended in {MAX_BATCH_S / 3600:.0f} hours; look at "
+                        "it in the provider's console, and run again to go on"
+                    )
                 await asyncio.sleep(self.transport.settings.poll_s)
 
-    async def _collect(self, submission: Submission) -> bool:
-        """Read all results, opening a cut stream again; False where the batch holds other requests."""
-        import anthropic
-        import httpx2
 
-        for number in range(MAX_ATTEMPTS):
-            matched = n_rows = 0
-            stream = await patient(lambda: self.client.messages.batches.results(str(submission.batch)))
-            try:
-                async for row in stream:
-                    matched += self._keep(submission, row.custom_id, row.result)
-                    n_rows += 1
-            except (anthropic.APIConnectionError, httpx2.HTTPError, json.JSONDecodeError):
-                await asyncio.sleep(backoff(number))
-                continue
-            if n_rows and not matched:
-                return False
-            if matched == submission.n_requests:
-                return True
-            await asyncio.sleep(backoff(number))  # fewer lines than requests: a stream that ended early
-        if matched:
-            self._settle_rest(submission)
-            return True
-        raise ValueError(f"the results of batch {submission.batch} stay cut; run again to go on")
+def _batch_id(batch: Mapping[str, Any]) -> str | None:
+    name = batch.get("id")
+    return name if isinstance(name, str) and _BATCH_ID.fullmatch(name) else None
 
-    def _keep(self, submission: Submission, key: str, result: Any) -> bool:
-        """Store one result once; False where it is not of this submission."""
-        attempt = self.submissions.attempt(submission, key)
-        if attempt is None:
-            return False
-        ledger, meter = self.transport.ledger, self.transport.meter
-        if ledger.reply(key) is not None:
-            return True
-        meter.spent -= ledger.attempt_cost(attempt)
-        if result.type == "succeeded":
-            message = result.message.to_dict(mode="json")
-            cost = meter.billed(self.submissions.model(key), message)
-            meter.spent += cost
-            ledger.store(attempt, key, message, cost_usd=cost)
-        else:
-            state = "expired" if result.type == "expired" else "errored"
-            detail = str(getattr(result, "error", result.type))
-            ledger.end(attempt, state="unpaid", cost_usd=0.0, detail=detail)
-            ledger.settle(key, state, detail)
-        return True
 
-    def _settle_rest(self, submission: Submission) -> None:
-        """Requests that the ended batch has no line for."""
-        ledger = self.transport.ledger
-        for key in self.submissions.keys(submission):
-            if ledger.reply(key) is None and ledger.outcome(key) is None:
-                ledger.settle(key, "errored", "the batch has no result for it")
+def _counts(batch: Mapping[str, Any]) -> dict[str, int]:
+    counts = batch.get("request_counts")
+    counts = counts if isinstance(counts, dict) else {}
+    return {name: n for name, n in counts.items() if isinstance(n, int) and 0 <= n < 1_000_000}
+
+
+def _created(batch: Mapping[str, Any]) -> float:
+    """When the server made it, in seconds; 0 where that cannot be read."""
+    try:
+        return datetime.fromisoformat(str(batch.get("created_at"))).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _parts(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:

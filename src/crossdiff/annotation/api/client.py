@@ -3,65 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.api.requests import Request
+from crossdiff.annotation.api.secret import Secret, api_key
+from crossdiff.annotation.schema import one_line
 from crossdiff.annotation.settings import AnthropicCompatible, Claude
 
 if TYPE_CHECKING:
-    from anthropic import APIStatusError, AsyncAnthropic
+    from anthropic import AsyncAnthropic
 
-Answer = TypeVar("Answer")
-KEY_VARIABLE = "ANTHROPIC_API_KEY"
-MAX_ATTEMPTS = 8
-MAX_RETRY_AFTER_S = 60.0
-"""Cap on a server's `retry-after`, which may ask for an hour."""
 FIRST_WAIT_S = 0.5
-RETRIED = frozenset({408, 409, 429})
 N_COUNTED = 3
 """Prompts whose tokens are counted exactly for the estimate."""
-
-
-def api_key(settings: Claude | AnthropicCompatible) -> str:
-    """The key from the environment, and from nowhere else; it is never written anywhere."""
-    if isinstance(settings, AnthropicCompatible):
-        return os.environ.get(settings.api_key_env) or "none"
-    key = os.environ.get(KEY_VARIABLE)
-    if not key:
-        raise ValueError(
-            f"this annotator needs an API key and {KEY_VARIABLE} is not set; export it, or use "
-            "annotator=lexical, which needs none"
-        )
-    return key
+MAX_LISTED = 20
 
 
 def client_of(settings: Claude | AnthropicCompatible) -> AsyncAnthropic:
     """A client that never retries by itself: every attempt has to be in the ledger first."""
     from anthropic import AsyncAnthropic
 
+    from crossdiff.annotation.api.wire import BoundedClient
+
+    key, address = api_key(settings), settings.base_url
     return AsyncAnthropic(
-        api_key=api_key(settings),
-        base_url=settings.base_url,
+        api_key=key,
+        base_url=address,
         max_retries=0,
         timeout=settings.timeout_s,
+        http_client=BoundedClient(address, Secret(key)),
     )
 
 
-async def preflight(client: AsyncAnthropic, models: Sequence[str]) -> None:
+async def preflight(client: AsyncAnthropic, models: Sequence[str], secret: Secret) -> None:
     """Refuse an invalid key, and models that are unknown or retired, before the first paid request."""
-    page = await patient(lambda: client.models.list(limit=1000))
-    listed = {model.id: model for model in page.data}
+    page = await patient(partial(client.models.with_raw_response.list, limit=1000), secret)
+    listed = {str(row.get("id")): row.get("lifecycle") for row in rows_of(page)}
     for name in models:
-        found = listed.get(name)
-        if found is None or found.lifecycle == "retired":
-            what = "unknown to the API" if found is None else "retired"
-            active = sorted(model for model, info in listed.items() if info.lifecycle == "active")
+        if name not in listed or listed[name] == "retired":
+            what = "retired" if name in listed else "unknown to the API"
+            active = sorted(one_line(model)[:60] for model, state in listed.items() if state == "active")
             raise ValueError(
-                f"model {name!r} is {what}; set annotator.model (or fallback) to one of {active}"
+                f"model {name!r} is {what}; set annotator.model (or fallback) to one of {active[:MAX_LISTED]}"
             )
+
+
+def rows_of(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objects of a listing."""
+    rows = page.get("data")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 async def check(
@@ -73,65 +65,51 @@ async def check(
     """Preflight of the models that are not yet in `known`, which is updated; other servers list none."""
     models = sorted({request.model for request in requests} - known)
     if models and isinstance(settings, Claude):
-        await preflight(client, models)
+        await preflight(client, models, Secret(api_key(settings)))
     known.update(models)
 
 
 async def bytes_per_token(client: AsyncAnthropic, requests: Sequence[Request]) -> float | None:
-    """From exact token counts of the first few prompts (a free call); None without prompts."""
+    """From exact token counts of the first few prompts (a free call); None where none was counted."""
     n_bytes = tokens = 0
     for request in requests[:N_COUNTED]:
         messages: Any = [{"role": role, "content": content} for role, content in request.messages]
-        count = partial(client.messages.count_tokens, system=request.system, messages=messages)
-        counted = await patient(partial(count, model=request.model))
-        n_bytes += request.n_bytes
-        tokens += counted.input_tokens
+        count = partial(client.messages.with_raw_response.count_tokens, system=request.system)
+        counted = await patient(partial(count, messages=messages, model=request.model), Secret(""))
+        n_tokens = counted.get("input_tokens")
+        if isinstance(n_tokens, int) and 0 < n_tokens <= request.n_bytes:
+            n_bytes += request.n_bytes
+            tokens += n_tokens
     return n_bytes / tokens if tokens else None
 
 
-async def patient(call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """A free call (list, retrieve, count), tried again on lost connections and server errors."""
-    import anthropic
+async def patient(call: Callable[[], Awaitable[Any]], secret: Secret) -> dict[str, Any]:
+    """The JSON object that answers a free call (list, retrieve, count), tried again on what may pass."""
+    from crossdiff.annotation.api.wire import read_object
+
+    return await patiently(call, lambda body: read_object(body, secret))
+
+
+async def patiently(call: Callable[[], Awaitable[Any]], read: Callable[[bytes], Any]) -> Any:
+    """What `read` makes of the answer to a free call; ValueError when it stays away or unreadable."""
+    from crossdiff.annotation.api.wire import MAX_ATTEMPTS, MAX_UNREADABLE, Failure, exchange
 
     for number in range(MAX_ATTEMPTS):
-        try:
-            return await call()
-        except anthropic.APIStatusError as error:
-            wait = wait_after(error)
-            if wait < 0:
-                raise refusal(error) from None
-        except anthropic.APIConnectionError:
-            wait = 0.0
-        await asyncio.sleep(wait or backoff(number))
+        answer = await exchange(call)
+        if isinstance(answer, bytes):
+            found = read(answer)
+            if found is not None:
+                return found
+            answer = Failure("its answer cannot be read", attempts=MAX_UNREADABLE)
+        if answer.fatal is not None:
+            raise answer.fatal
+        if number + 1 >= answer.attempts:
+            break
+        await asyncio.sleep(answer.wait or backoff(number))
     raise ValueError(
-        f"the server did not answer {MAX_ATTEMPTS} times; run again to go on: what was answered is kept in "
-        "the ledger"
+        f"the server did not answer {number + 1} times ({answer.detail}); run again to go on: what was "
+        "answered is kept in the ledger"
     )
-
-
-def refusal(error: APIStatusError) -> ValueError:
-    """The message for a status that no repetition can mend."""
-    if error.status_code in (401, 403):
-        return ValueError(
-            f"the server refused the key (HTTP {error.status_code}); set {KEY_VARIABLE} (for a compatible "
-            "server the variable that annotator.api_key_env names) to a valid one, or use annotator=lexical, "
-            "which needs none"
-        )
-    return ValueError(
-        f"the server refused the request (HTTP {error.status_code}: {error.api_message}); check credit, "
-        "model and base_url, or use annotator=lexical, which needs none of them"
-    )
-
-
-def wait_after(error: APIStatusError) -> float:
-    """Seconds to wait after an error status: the server's wish up to a cap, 0 our own choice, -1 never."""
-    if error.status_code not in RETRIED and error.status_code < 500:
-        return -1.0
-    header = error.response.headers.get("retry-after")
-    try:
-        return min(max(float(header or 0), 0.0), MAX_RETRY_AFTER_S)
-    except ValueError:
-        return 0.0
 
 
 def backoff(number: int) -> float:

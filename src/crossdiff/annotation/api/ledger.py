@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from crossdiff.annotation.api.requests import Request, sha256
 
 VERSION = 1
+MAX_COST_USD = 10_000.0
+"""Of one attempt; more is no bill."""
 AttemptState = Literal["possibly_paid", "paid", "unpaid"]
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (version INTEGER NOT NULL);
@@ -29,6 +31,7 @@ CREATE TABLE IF NOT EXISTS attempts (id INTEGER PRIMARY KEY, key TEXT NOT NULL, 
 CREATE INDEX IF NOT EXISTS attempts_by_key ON attempts (key);
 CREATE TABLE IF NOT EXISTS batches (submission TEXT PRIMARY KEY, batch TEXT, n_requests INTEGER,
     state TEXT NOT NULL, started REAL);
+CREATE TABLE IF NOT EXISTS arrivals (source TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, settings TEXT NOT NULL, created REAL);
 """
 
@@ -69,9 +72,9 @@ class Ledger:
         self.connection.close()
 
     def reply(self, key: str) -> dict[str, Any] | None:
-        """The raw message that answered a request, or None."""
+        """The raw message that answered a request, or None; {} where what is stored cannot be read."""
         row = self.connection.execute("SELECT body FROM replies WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else None
+        return _object(_loaded(row[0])) if row else None
 
     def missing(self, requests: Iterable[Request]) -> list[Request]:
         """The requests without a reply, each once, in order."""
@@ -101,22 +104,35 @@ class Ledger:
             (state, cost_usd, detail[:500], time.time(), attempt),
         )
 
+    def arrived(self, source: int | str, body: str) -> None:
+        """Keep what came for an attempt before anything reads it; `store` replaces it by the message."""
+        self.connection.execute("INSERT OR REPLACE INTO arrivals VALUES (?, ?)", (str(source), body))
+
     def store(self, attempt: int, key: str, message: Mapping[str, Any], *, cost_usd: float) -> None:
         """Keep a reply and end its attempt as paid, in one transaction."""
+        body, usage = (json.dumps(part, sort_keys=True) for part in (message, message.get("usage")))
         self.connection.execute("BEGIN IMMEDIATE")
         self.connection.execute(
-            "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)",
-            (
-                key,
-                json.dumps(message, sort_keys=True),
-                json.dumps(message.get("usage"), sort_keys=True),
-                cost_usd,
-                time.time(),
-            ),
+            "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", (key, body, usage, cost_usd, time.time())
         )
         self.connection.execute("DELETE FROM outcomes WHERE key = ?", (key,))
+        self.connection.execute("DELETE FROM arrivals WHERE source = ?", (str(attempt),))
         self.end(attempt, state="paid", cost_usd=cost_usd)
         self.connection.execute("COMMIT")
+
+    def mend(self, reserve_of: Callable[[str, Mapping[str, Any]], float]) -> int:
+        """Bill at their reserve the attempts whose bill is no amount (an older version stored what came)."""
+        broken = self.connection.execute(
+            "SELECT a.id, r.model, r.body FROM attempts a JOIN requests r USING (key) "
+            "WHERE a.cost_usd IS NULL OR a.cost_usd < 0 OR a.cost_usd > ?",
+            (MAX_COST_USD,),
+        ).fetchall()
+        for attempt, model, body in broken:
+            self.connection.execute(
+                "UPDATE attempts SET cost_usd = ? WHERE id = ?",
+                (reserve_of(model, json.loads(body)), attempt),
+            )
+        return len(broken)
 
     def settle(self, key: str, state: str, detail: str = "") -> None:
         """Record why a request has no reply: errored, expired or skipped_budget."""
@@ -131,7 +147,10 @@ class Ledger:
 
     def spent(self, keys: Sequence[str] | None = None) -> float:
         """US dollars of all attempts (of these keys): paid as billed, possibly paid as estimated."""
-        question = "SELECT COALESCE(SUM(cost_usd), 0) FROM attempts WHERE state != 'unpaid'"
+        question = (
+            "SELECT COALESCE(SUM(cost_usd), 0) FROM attempts WHERE state != 'unpaid' "
+            f"AND cost_usd BETWEEN 0 AND {MAX_COST_USD}"
+        )
         if keys is None:
             return float(self.connection.execute(question).fetchone()[0])
         asked = f"{question} AND key = ?"
@@ -174,7 +193,7 @@ class Ledger:
         names = ("key", "purpose", "provider", "model", "vote", "example_set")
         with path.open("w", encoding="utf-8") as handle:
             for row in rows:
-                request, reply, usage = (json.loads(text) if text else None for text in row[6:9])
+                request, reply, usage = (_loaded(text) if text else None for text in row[6:9])
                 state = "replied" if reply else row[10] or "unanswered"
                 record = dict(zip(names, row[:6], strict=True)) | {
                     "version": VERSION, "state": state, "request": request, "reply": reply, "usage": usage,
@@ -182,6 +201,18 @@ class Ledger:
                 }  # fmt: skip
                 handle.write(json.dumps(record, sort_keys=True) + "\n")
         return len(rows)
+
+
+def _loaded(text: str) -> Any:
+    """Stored JSON; NaN and infinities, which an older version stored, as null, and {} where none is read."""
+    try:
+        return json.loads(text, parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _object(content: Any) -> dict[str, Any]:
+    return content if isinstance(content, dict) else {}
 
 
 def content_hash(path: Path) -> str:

@@ -153,7 +153,6 @@ class MessagesAnnotator:
         provider, structured = provider_of(self.settings)
         return Request(
             purpose=purpose,
-            subject=subject.key,
             provider=provider,
             model=model,
             system=system,

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from crossdiff.annotation.api.client import (
-    MAX_ATTEMPTS,
-    backoff,
-    bytes_per_token,
-    check,
-    client_of,
-    refusal,
-    wait_after,
-)
+from crossdiff.annotation.api.client import backoff, bytes_per_token, check, client_of
 from crossdiff.annotation.api.ledger import Ledger
 from crossdiff.annotation.api.prices import Meter
 from crossdiff.annotation.api.requests import Request
+from crossdiff.annotation.api.secret import Secret, api_key
 from crossdiff.annotation.settings import AnthropicCompatible, Claude
 from crossdiff.io.progress import bar
 
 if TYPE_CHECKING:
-    from anthropic import APIStatusError, AsyncAnthropic
+    from anthropic import AsyncAnthropic
 
+    from crossdiff.annotation.api.wire import Failure
 
-@dataclass(frozen=True)
-class _Attempt:
-    """What came of one attempt: answered, given up, or to be tried after `wait` seconds (None: ours)."""
-
-    answered: bool = False
-    given_up: bool = False
-    wait: float | None = None
-    detail: str = ""
+FATAL = frozenset({0, 401, 402, 403, 404})
+"""Statuses (0: another origin) that end the run; other refusals end one request."""
+GIVE_UP = 20
+"""Requests that fail one after the other, with no reply between them, before the rest is not sent."""
 
 
 @dataclass
@@ -46,6 +35,7 @@ class LiveTransport:
     meter: Meter
     progress: bool = True
     checked: set[str] = field(default_factory=set)
+    failed_in_a_row: int = 0
 
     def fill(self, requests: Sequence[Request], *, description: str) -> None:
         """Return when every request has a reply or an outcome in the ledger."""
@@ -83,57 +73,53 @@ class LiveTransport:
                     raise failures.exceptions[0] from None
 
     async def _answer(self, client: AsyncAnthropic, request: Request, slots: asyncio.Semaphore) -> None:
-        """Attempt until answered; a wait holds no slot."""
-        attempt = _Attempt()
+        """Attempt until answered, as often as the kind of failure is worth; a wait holds no slot."""
+        from crossdiff.annotation.api.wire import MAX_ATTEMPTS
+
+        detail = ""
         for number in range(MAX_ATTEMPTS):
             async with slots:
+                if self.failed_in_a_row >= GIVE_UP:
+                    detail = f"not sent: {GIVE_UP} requests before it failed one after the other"
+                    break
                 if not self.meter.affords(request):
                     self.ledger.settle(request.key, "skipped_budget", f"limit ${self.meter.max_usd}")
                     return
-                attempt = await self._attempt(client, request)
-            if attempt.answered:
+                failure = await self._attempt(client, request)
+            if failure is None:
+                self.failed_in_a_row = 0
                 return
-            if attempt.given_up:
+            detail = failure.detail
+            if number + 1 >= failure.attempts:
                 break
-            await asyncio.sleep(attempt.wait or backoff(number))
-        self.ledger.settle(request.key, "errored", attempt.detail)
+            await asyncio.sleep(failure.wait or backoff(number))
+        self.failed_in_a_row += 1
+        self.ledger.settle(request.key, "errored", detail)
 
-    async def _attempt(self, client: AsyncAnthropic, request: Request) -> _Attempt:
+    async def _attempt(self, client: AsyncAnthropic, request: Request) -> Failure | None:
         """One request on the wire; a lost answer stays possibly paid, an error status is not paid."""
-        import anthropic
-        import httpx2
+        from crossdiff.annotation.api.wire import MAX_UNREADABLE, Failure, exchange, read_object
 
-        estimate = self.meter.dearest(request)
-        number = self.ledger.begin(request, estimate_usd=estimate)
-        self.meter.reserved[number] = estimate
-        try:
-            raw = await client.messages.with_raw_response.create(**request.body())
-            message = _message(raw.http_response.text)
-        except anthropic.APIStatusError as error:
-            del self.meter.reserved[number]
-            self.ledger.end(number, state="unpaid", cost_usd=0.0, detail=f"HTTP {error.status_code}")
-            return _after_status(error)
-        except (anthropic.APIConnectionError, httpx2.HTTPError, json.JSONDecodeError) as error:
-            self.meter.spent += self.meter.reserved.pop(number)
-            return _Attempt(detail=f"{type(error).__name__}: the answer was lost")
-        cost = self.meter.billed(request.model, message)
+        reserve = self.meter.dearest(request)
+        number = self.ledger.begin(request, estimate_usd=reserve)
+        self.meter.reserved[number] = reserve
+        answer = await exchange(lambda: client.messages.with_raw_response.create(**request.body()))
         del self.meter.reserved[number]
+        if isinstance(answer, Failure):
+            if answer.paid:
+                self.meter.spent += reserve
+            else:
+                self.ledger.end(number, state="unpaid", cost_usd=0.0, detail=answer.detail)
+            if answer.fatal is not None and answer.status in FATAL:
+                raise answer.fatal
+            return answer
+        secret = Secret(api_key(self.settings))
+        self.ledger.arrived(number, secret.clean(answer.decode("utf-8", "replace")))
+        message = read_object(answer, secret)
+        if message is None or not isinstance(message.get("content"), list):
+            self.meter.spent += reserve
+            return Failure("the answer is no message (a gateway's page?)", attempts=MAX_UNREADABLE)
+        cost = self.meter.billed(request.model, message, reserve=reserve)
         self.meter.spent += cost
         self.ledger.store(number, request.key, message, cost_usd=cost)
-        return _Attempt(answered=True)
-
-
-def _message(text: str) -> dict[str, Any]:
-    """The raw message of a 200; a body that is none (a gateway's page) counts as a lost answer."""
-    message = json.loads(text)
-    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
-        raise json.JSONDecodeError("no message", text[:80], 0)
-    return message
-
-
-def _after_status(error: APIStatusError) -> _Attempt:
-    detail = f"HTTP {error.status_code}: {error.api_message}"
-    if error.status_code in (401, 402, 403, 404):
-        raise refusal(error) from None
-    wait = wait_after(error)
-    return _Attempt(given_up=wait < 0, wait=wait, detail=detail)
+        return None

@@ -12,6 +12,8 @@ from crossdiff.annotation.api.requests import Request
 SHIPPED = Path(__file__).with_name("prices.yaml")
 BYTES_PER_TOKEN = 2.5
 """Deliberately low (English has about 4), so that what is reserved errs on the dear side."""
+MAX_TOKENS = 1_000_000_000
+"""A count beyond this is none."""
 TYPICAL_OUTPUT = 250
 """Output tokens of a typical answer, for the estimate before the run; the budget reserves `max_tokens`."""
 
@@ -81,13 +83,29 @@ class Meter:
             return True
         return self.spent + sum(self.reserved.values()) + self.dearest(request) <= self.max_usd
 
-    def billed(self, model: str, message: Mapping[str, Any]) -> float:
-        """Dollars for a reply, from its own usage (cache writes 1.25x, reads 0.1x of an input token)."""
-        usage = message.get("usage") or {}
-        n_input = usage.get("input_tokens") or 0
-        n_input += 1.25 * (usage.get("cache_creation_input_tokens") or 0)
-        n_input += 0.1 * (usage.get("cache_read_input_tokens") or 0)
-        return self._dollars(model, n_input, usage.get("output_tokens") or 0)
+    def billed(self, model: str, message: Mapping[str, Any], *, reserve: float) -> float:
+        """Dollars for a reply, from its own usage (cache writes 1.25x, reads 0.1x of an input token).
+
+        Usage that is absent, no count, or beyond what was reserved for the request is billed at the reserve.
+        """
+        usage = message.get("usage")
+        if self.prices is None or not isinstance(usage, Mapping):
+            return reserve
+        written, read = "cache_creation_input_tokens", "cache_read_input_tokens"
+        n_input, n_output = _count(usage.get("input_tokens")), _count(usage.get("output_tokens"))
+        n_written, n_read = _count(usage.get(written) or 0), _count(usage.get(read) or 0)
+        if n_input is None or n_output is None or n_written is None or n_read is None:
+            return reserve
+        cost = self._dollars(model, n_input + 1.25 * n_written + 0.1 * n_read, n_output)
+        return min(cost, reserve)
+
+    def reserve_of(self, model: str, body: Mapping[str, Any]) -> float:
+        """What was reserved for a recorded request, for bills that an older version could not read."""
+        if self.prices is None or model not in self.prices.models:
+            return 0.0
+        texts = [body.get("system") or "", *(message["content"] for message in body["messages"])]
+        n_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        return self._dollars(model, n_bytes / BYTES_PER_TOKEN, body["max_tokens"])
 
     def _dollars(self, model: str, n_input: float, n_output: float) -> float:
         if self.prices is None:
@@ -95,3 +113,9 @@ class Meter:
         dollars_in, dollars_out = self.prices.rate(model)
         factor = self.prices.batch_factor if self.batch else 1.0
         return factor * (n_input * dollars_in + n_output * dollars_out)
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens as a reply gives it; None where it is none."""
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_TOKENS
+    return value if usable else None

@@ -16,10 +16,9 @@ def sha256(text: str) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of which model. `purpose` and `subject` are for people and do not enter the key."""
+    """What is asked of which model. `purpose` is for people and does not enter the key."""
 
     purpose: str
-    subject: str
     provider: str
     model: str
     system: str

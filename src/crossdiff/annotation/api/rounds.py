@@ -12,7 +12,7 @@ from crossdiff.annotation.api.prices import Meter
 from crossdiff.annotation.api.requests import Request
 from crossdiff.annotation.prompts import REPAIR
 from crossdiff.annotation.results import State
-from crossdiff.annotation.schema import Unreadable
+from crossdiff.annotation.schema import Unreadable, text_of
 
 Value = TypeVar("Value")
 MASKED, LEXICAL = "masked", "lexical"
@@ -140,11 +140,10 @@ class Rounds:
 
     def _repair(self, request: Request, problem: Unreadable) -> Request:
         """The same question with the bad answer and what is wrong with it; twice the room if it was cut."""
-        message = self.ledger.reply(request.key) or {}
-        said = "".join(block.get("text") or "" for block in message.get("content") or [])
+        bad_answer = text_of(self.ledger.reply(request.key) or {})[:QUOTED].strip()
         messages = (
             *request.messages,
-            ("assistant", said[:QUOTED].strip() or "(nothing)"),
+            ("assistant", bad_answer or "(nothing)"),
             ("user", REPAIR.format(problem=problem.problem)),
         )
         room = request.max_tokens * (2 if problem.state == "truncated" else 1)

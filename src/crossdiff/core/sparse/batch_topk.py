@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveValues, PerLatent
 from crossdiff.core.codes import SparseCode
+from crossdiff.core.largest import largest_of
 from crossdiff.core.sparse.kernels import Kernels, Rows
-from crossdiff.core.sparse.parts import part
-from crossdiff.core.sparse.scratch import Scratch
+from crossdiff.core.sparse.parts import Scratch, part
 
 MARGIN = 0.07
 """Candidates are looked for above (1 - MARGIN) times the last batch's threshold."""
@@ -123,15 +124,8 @@ def _largest(code: SparseCode, norm: PerLatent, count: int) -> tuple[SparseCode,
     """The `count` largest positive entries by scaled code, and the smallest scaled code among them."""
     scaled = _scaled(code, norm)
     n_positive = int((scaled > 0).sum())
-    if n_positive > count:
-        threshold = scaled.topk(count, sorted=False).values.min()
-        keep = scaled > threshold
-        ties = (scaled == threshold).nonzero().squeeze(1)
-        keep[ties[: count - int(keep.sum())]] = True
-    else:
-        keep = scaled > 0
-        threshold = scaled[keep].min() if n_positive else scaled.new_tensor(float("nan"))
-    return _filter(code, keep), float(threshold)
+    keep = largest_of(scaled, count) if n_positive > count else scaled > 0
+    return _filter(code, keep), float(scaled[keep].min()) if n_positive else math.nan
 
 
 def _rounded_down(bound: PerLatent, dtype: torch.dtype) -> PerLatent:

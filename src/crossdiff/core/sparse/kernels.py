@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.sparse.scratch import Scratch
+from crossdiff.core.sparse.parts import Scratch
 
 Backend = Literal["auto", "torch", "compiled", "triton"]
 Rows = Float[Tensor, "token width"]

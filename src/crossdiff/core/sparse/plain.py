@@ -12,7 +12,7 @@ from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.objectives import auxiliary_code
 from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients, Rows, starts
-from crossdiff.core.sparse.scratch import Scratch
+from crossdiff.core.sparse.parts import Scratch
 
 PACK = 8
 """Booleans that are tested together as one 64-bit integer when looking for candidates."""

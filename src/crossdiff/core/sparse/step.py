@@ -1,17 +1,21 @@
-"""The sparse training step: an encoder product, then work on the kept entries only."""
+"""The sparse training step, on one device or many: an encoder product, then work on the kept entries."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossdiff.core.axes import Activations
+from crossdiff.core.axes import Activations, ActiveValues
 from crossdiff.core.codes import SparseCode
+from crossdiff.core.collective import largest_over_ranks, n_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
+from crossdiff.core.largest import largest_of_all
 from crossdiff.core.objectives import LossForm
 from crossdiff.core.sparse.auxiliary import auxiliary_step
 from crossdiff.core.sparse.batch_topk import Encoder, Search, select
@@ -24,9 +28,8 @@ from crossdiff.core.sparse.kernels import (
     RowGradients,
     kernels,
 )
-from crossdiff.core.sparse.parts import part
+from crossdiff.core.sparse.parts import Scratch, part
 from crossdiff.core.sparse.plain import suited
-from crossdiff.core.sparse.scratch import Scratch
 from crossdiff.core.sparsity import BatchTopK
 
 Layout = Literal["auto", "dense", "rows"]
@@ -184,3 +187,34 @@ def _add_rows(total: RowGradients, part: RowGradients) -> None:
 
 def _accumulate(parameter: Tensor, gradient: Tensor) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+SHARE = 1.25
+"""A rank first looks for this many times its equal share of the kept codes."""
+
+
+class GlobalBatchTopKStep(BatchTopKStep):
+    """`BatchTopKStep` whose kept codes are the k * n_tokens largest over all ranks.
+
+    Gradients are those of this rank's tokens: their mean over ranks is the global batch's.
+    """
+
+    def _select(
+        self, crosscoder: Crosscoder, x: Tensor, norm: Tensor, plan: StepPlan
+    ) -> tuple[SparseCode, float]:
+        most = min(plan.k * n_ranks(), crosscoder.n_latents)
+        k = min(most, math.ceil(SHARE * plan.k))
+        while True:
+            code, _ = super()._select(crosscoder, x, norm, replace(plan, k=k))
+            scaled, limit = code.value * norm[code.latent], k * x.shape[0]
+            keep, smallest = largest_of_all(scaled, count=plan.k * x.shape[0] * n_ranks(), limit=limit)
+            hides = len(code) == limit and k < most and bool((scaled >= smallest).all())
+            if not bool(largest_over_ranks(torch.tensor(int(hides), device=x.device))):
+                return _kept(code, scaled, keep)
+            k = min(most, 2 * k)
+
+
+def _kept(code: SparseCode, scaled: ActiveValues, keep: Tensor) -> tuple[SparseCode, float]:
+    index = keep.nonzero().squeeze(1)
+    kept = replace(code, token=code.token[index], latent=code.latent[index], value=code.value[index])
+    return kept, float(scaled[index].min()) if len(index) else math.nan

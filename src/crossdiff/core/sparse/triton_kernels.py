@@ -24,8 +24,8 @@ from crossdiff.core.sparse.kernels import (
     Rows,
     starts,
 )
+from crossdiff.core.sparse.parts import Scratch
 from crossdiff.core.sparse.plain import PlainKernels
-from crossdiff.core.sparse.scratch import Scratch
 
 BLOCK = 1024
 """Columns that one program works on at a time, where it does not need a whole row."""

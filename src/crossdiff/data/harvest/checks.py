@@ -2,58 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.data.harvest.job import HarvestJob
 from crossdiff.data.harvest.write import CorpusShard
 from crossdiff.models.load import TruncatedModel
-from crossdiff.models.tokenizers import has_tokenizer, load_tokenizer, refuse_other_tokenizer
+from crossdiff.models.tokenizers import (
+    has_tokenizer,
+    load_model_tokenizer,
+    refuse_other_tokenizer,
+    tokenizer_source,
+)
 
-_PACKING_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""Relative error by which packing may move an activation; foreign context moves it by much more."""
+_FOREIGN_TOLERANCE = {"float32": 1e-4, "float16": 3e-3, "bfloat16": 1e-2}
+"""Relative error that other contents around a document may cause, on average over its rows.
+
+The two passes that are compared have equal shapes, so they round alike; what is left is the rounding of
+mixtures of experts, whose shapes depend on the contents. A document that sees its neighbours moves by more.
+"""
+_SHAPE_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
+"""The same against the document alone, a pass of another shape, which rounds otherwise."""
+_PROBE = 24
+"""Tokens of the probed document: short, so that the first rows behind a border weigh enough."""
+_WIDEST = 4096
+"""Tokens of the widest row that is probed."""
 
 
 def check_tokenizer(job: HarvestJob) -> list[str]:
     """Refuse a model whose tokenizer gives other ids than the token set's; returns notices."""
-    folder = Path(job.path)
-    if folder.is_dir() and not has_tokenizer(folder):
-        return [f"{job.model.name} has no tokenizer of its own; its token ids are taken to be the same"]
-    own = load_tokenizer(job.path, revision=job.model.revision, trust_remote_code=job.model.trust_remote_code)
-    return refuse_other_tokenizer(
-        job.token_set.tokenizer, own, reference_name="the token set", other_name=job.model.name
+    name = job.model.name
+    source = tokenizer_source(job.model, job.path)
+    if Path(source).is_dir() and not has_tokenizer(Path(source)):
+        return [f"{name} has no tokenizer of its own; its token ids are taken to be the same"]
+    tokenizer = load_model_tokenizer(job.model, job.path)
+    notices = refuse_other_tokenizer(
+        job.token_set.tokenizer, tokenizer, reference_name="the token set", other_name=name
     )
+    known = torch.tensor(sorted(set(tokenizer.get_vocab().values())))
+    unknown = job.token_set.ids[~torch.isin(job.token_set.ids, known)]
+    if len(unknown):
+        notices.append(
+            f"{len(unknown):,} tokens of the corpus ({_shown(job, unknown)}) are not in the vocabulary of "
+            f"{name}: it reads embeddings for them that it was never trained with"
+        )
+    return notices
+
+
+def _shown(job: HarvestJob, ids: Int[Tensor, " token"]) -> str:
+    names = job.token_set.tokenizer.convert_ids_to_tokens(ids.unique()[:4].tolist())
+    return ", ".join(repr(name) for name in names)
+
+
+def checked_model(job: HarvestJob) -> TruncatedModel:
+    """The model's first blocks; refused where they cannot read the tokens or batches of the job."""
+    model = job.load_model()
+    check_model(job, model)
+    return model
 
 
 def check_model(job: HarvestJob, model: TruncatedModel) -> None:
-    """Refuse a model with too few embeddings, or one that mixes documents packed into one row."""
-    highest = int(job.token_set.ids.max())
-    if highest >= model.vocab_size:
+    """Refuse a model with too few embeddings, or one whose rows depend on what is batched with them.
+
+    A model that reads the padding behind a document has it masked from here on.
+    """
+    ids = job.token_set.ids
+    beyond = ids[ids >= model.vocab_size]
+    if len(beyond):
         raise ValueError(
-            f"token id {highest} is outside the {model.vocab_size:,} embeddings of {job.model.path}; "
-            "the models of a comparison need one tokenizer: choose models of one family"
+            f"{len(beyond):,} tokens of the corpus ({_shown(job, beyond)}, highest id {int(beyond.max())}) "
+            f"lie beyond the {model.vocab_size:,} embeddings of {job.path}: where they were added for the "
+            "other model, give this one as many embeddings (resize_token_embeddings and save_pretrained) "
+            "or a corpus without them; otherwise choose models of one family"
         )
-    error = _packing_error(job, model) if job.source.batching == "pack" else 0.0
-    if error > _PACKING_TOLERANCE[job.model.dtype]:
-        raise ValueError(
-            f"{job.model.path} mixes documents that are packed into one row (activations move by "
-            f"{error:.1%}); use source.batching=bucket"
-        )
+    if job.source.batching == "pack":
+        error = _packing_error(job, model)
+        if error:
+            raise ValueError(
+                f"{job.path} mixes documents that are packed into one row ({error}); "
+                "use source.batching=bucket"
+            )
+    elif _padding_error(job, model):
+        model.masks_padding = True
+        error = _padding_error(job, model)
+        if error:
+            raise ValueError(
+                f"{job.path} lets a token see those behind it, padding included and although it is masked "
+                f"({error}); choose a causal model"
+            )
 
 
-def _packing_error(job: HarvestJob, model: TruncatedModel) -> float:
-    """Relative change of documents' activations when others lie before them in their row, over two rows."""
-    ids = job.token_set.ids[: min(48, job.token_set.n_tokens)].long().to(job.device)
-    rows = torch.stack([torch.cat([ids, ids.flip(0)]), torch.cat([ids.flip(0), ids])])
-    positions = torch.arange(len(ids), device=job.device).repeat(2, 2)
+def _packing_error(job: HarvestJob, model: TruncatedModel) -> str | None:
+    """What a packed row does to a document, in words; None where it gives the document's own activations.
+
+    The document lies behind another one, beside a row that is one long document or many short ones: whether
+    the rest has any influence shows in two passes that differ in nothing else.
+    """
+    width = _width(job, model)
+    length = min(_PROBE, width // 2)
+    if length == 0:
+        return None
+    probe, others = _probe(job, length), _random_ids(job, model, (4, width))
+    spans = [length, length, width - 2 * length]
+    split = torch.cat([torch.arange(n) for n in spans])
+    one, many = torch.arange(width), torch.arange(width) % length
+    found = []
+    for foreign, beside, positions in ((others[0], others[1], one), (others[2], others[3], many)):
+        ids = torch.stack([foreign, beside])
+        ids[0, length : 2 * length] = probe
+        found.append(_outputs(job, model, ids, torch.stack([split, positions]))[0, length : 2 * length])
+    return _moved(job, found, _outputs(job, model, probe[None], None)[0])
+
+
+def _padding_error(job: HarvestJob, model: TruncatedModel) -> str | None:
+    """The same for a row that is padded at its end, as in buckets; the padding is zeros or any ids."""
+    longest = _width(job, model)
+    length = min(_PROBE, longest - 1)
+    if length <= 0:
+        return None
+    width = min(length + 8, longest)
+    probe, others = _probe(job, length), _random_ids(job, model, (3, width))
+    real = torch.ones(2, width, dtype=torch.int64)
+    real[0, length:] = 0
+    found = []
+    for padding, beside in ((torch.zeros_like(others[0]), others[1]), (others[0], others[2])):
+        ids = torch.stack([padding, beside])
+        ids[0, :length] = probe
+        found.append(_outputs(job, model, ids, None, real)[0, :length])
+    return _moved(job, found, _outputs(job, model, probe[None], None, real[1:, :length])[0])
+
+
+def _width(job: HarvestJob, model: TruncatedModel) -> int:
+    """Places of the widest row that is probed; documents beyond the rotary limit never share a pass."""
+    limit = _WIDEST if model.rotary is None else model.rotary.original
+    return min(job.token_set.longest, limit, _WIDEST)
+
+
+def _probe(job: HarvestJob, length: int) -> Int[Tensor, " place"]:
+    ids = job.token_set.ids.long()
+    return ids[torch.arange(length) % len(ids)]
+
+
+def _random_ids(job: HarvestJob, model: TruncatedModel, shape: tuple[int, int]) -> Int[Tensor, "row place"]:
+    return torch.randint(model.vocab_size, shape, generator=torch.Generator().manual_seed(0))
+
+
+def _outputs(
+    job: HarvestJob, model: TruncatedModel, ids: Tensor, positions: Tensor | None, real: Tensor | None = None
+) -> Float[Tensor, "row place d_model"]:
+    placed = [None if x is None else x.to(job.device) for x in (ids, positions, real)]
+    ids, positions, real = placed  # type: ignore[assignment]
     layer = job.layers[-1]
-    together = model.outputs(rows, positions, layers=[layer])[layer][:, len(ids) :].double()
-    alone = torch.stack([model.outputs(x[None], None, layers=[layer])[layer][0] for x in (ids.flip(0), ids)])
-    return float((together - alone.double()).norm() / alone.double().norm())
+    return model.outputs(ids, positions, layers=[layer], real=real)[layer].double()
+
+
+def _moved(job: HarvestJob, batched: Sequence[Tensor], alone: Tensor) -> str | None:
+    """Which of the two tolerances is passed, row by row: one large row would hide all others in one norm."""
+    size = alone.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    foreign = float(((batched[0] - batched[1]).norm(dim=1) / size).mean())
+    if foreign > _FOREIGN_TOLERANCE[job.model.dtype]:
+        return f"other contents move its activations by {foreign:.2%} on average"
+    shape = float(((batched[0] - alone).norm(dim=1) / size).mean())
+    if shape > _SHAPE_TOLERANCE[job.model.dtype]:
+        return f"its activations differ from those of the document alone by {shape:.2%} on average"
+    return None
 
 
 class NotFiniteError(Exception):

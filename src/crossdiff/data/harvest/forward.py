@@ -51,8 +51,13 @@ class Harvester:
         starts = token_set.offsets[documents]
         lengths = token_set.offsets[documents + 1] - starts
         work = _Work(token_set.ids, starts, lengths, counts, _Landing(int(lengths.sum())))
+        rotary = self.model.rotary
         batches = form_batches(
-            lengths.tolist(), batching=self.batching, batch_tokens=self.batch_tokens, context=self.context
+            lengths.tolist(),
+            batching=self.batching,
+            batch_tokens=self.batch_tokens,
+            context=self.context,
+            group=None if rotary is None else rotary.group,
         )
         for batch in batches:
             self._run(batch, work)
@@ -82,7 +87,8 @@ class Harvester:
     def _forward(self, batch: Batch, work: _Work) -> None:
         arrays = batch_arrays(batch, work.ids, work.starts, work.lengths)
         positions = arrays.positions.to(self.device) if self.batching == "pack" else None
-        outputs = self.model.outputs(arrays.tokens.to(self.device), positions, layers=self.layers)
+        real = (arrays.rows >= 0).long().to(self.device) if self.model.masks_padding else None
+        outputs = self.model.outputs(arrays.tokens.to(self.device), positions, layers=self.layers, real=real)
         flat = arrays.rows.flatten()
         places = (flat >= 0).nonzero().flatten()
         on_device = places.to(self.device)

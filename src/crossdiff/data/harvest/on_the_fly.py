@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.data.harvest.checks import check_model, check_tokenizer, refuse_nan_documents
+from crossdiff.data.harvest.checks import check_tokenizer, checked_model, refuse_nan_documents
 from crossdiff.data.harvest.forward import Harvester, PassCounts
 from crossdiff.data.harvest.job import HarvestJob
 from crossdiff.data.harvest.write import write_record
@@ -22,8 +22,9 @@ from crossdiff.data.moments import Moments, row_groups
 from crossdiff.data.settings import LiveSource
 from crossdiff.data.shard_files import ShardFile, write_shard
 from crossdiff.data.tokens import TokenSet
-from crossdiff.io.progress import track
+from crossdiff.io.progress import show_notices, track
 from crossdiff.models.checkpoint import DTYPES
+from crossdiff.models.load import weights_read
 from crossdiff.models.pair import ModelSettings
 
 MOMENTS = "moments.safetensors"
@@ -118,7 +119,7 @@ class LiveLayer:
 
     @cached_property
     def _harvester(self) -> Harvester:
-        return self._job.harvester(self._job.load_model())
+        return self._job.harvester(checked_model(self._job))
 
     def _run(self, documents: Int[Tensor, " document"]) -> Float[Tensor, "row d_model"]:
         with self._lock:
@@ -140,8 +141,9 @@ def run_live_job(job: HarvestJob) -> dict[str, Any]:
     """Check the model and take its moments over a sample; the artifact holds no activation."""
     assert isinstance(job.source, LiveSource)
     notices = check_tokenizer(job)
-    model = job.load_model()
-    check_model(job, model)
+    weights, about_weights = weights_read(job.model, job.path)
+    show_notices(f"harvest {job.model.name}", notices := [*notices, *about_weights])
+    model = checked_model(job)
     documents = sample_documents(job.token_set, job.source.statistics_tokens)
     hashes = _write_moments(job, job.harvester(model), documents)
     live = {
@@ -151,12 +153,13 @@ def run_live_job(job: HarvestJob) -> dict[str, Any]:
         "source": job.source.model_dump(),
         "d_model": model.d_model,
     }
-    details = {"live": live, "storage": "live", "notices": notices}
+    details = {"live": live, "storage": "live", "weights": weights, "notices": notices}
     write_record(job.folder, job.token_set, layers=job.layers, shards=[], hashes=hashes, details=details)
     return {
         "n_tokens": job.token_set.n_tokens,
         "layers": list(job.layers),
         "storage": "live",
+        "weights": weights,
         "n_documents_sampled": len(documents),
         "notices": notices,
     }

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from crossdiff.data.harvest.checks import (
     NotFiniteError,
-    check_model,
     check_tokenizer,
+    checked_model,
     named,
     refuse_not_finite,
 )
@@ -24,9 +24,9 @@ from crossdiff.data.harvest.forward import PassCounts
 from crossdiff.data.harvest.job import HarvestJob
 from crossdiff.data.harvest.read import RECORD
 from crossdiff.data.harvest.write import CorpusShard, layer_tensors, write_layer, write_record
-from crossdiff.io.progress import bar
+from crossdiff.io.progress import bar, show_notices
 from crossdiff.io.tables import read_json, write_json
-from crossdiff.models.load import TruncatedModel
+from crossdiff.models.load import TruncatedModel, weights_read
 
 _POLL_S = 0.5
 
@@ -39,16 +39,18 @@ def run_job(job: HarvestJob, *, n_workers: int = 1, model: TruncatedModel | None
     if _is_finished(job):
         return _figures(job, n_new=0, seconds=0.0)
     notices = check_tokenizer(job)
+    weights, about_weights = weights_read(job.model, job.path)
+    show_notices(f"harvest {job.model.name}", notices := [*notices, *about_weights])
     job.work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     todo = _todo(job)
     if n_workers > 1 and len(todo) > 1:
         _run_workers(job, min(n_workers, len(todo)))
     while rest := _todo(job):
-        model = model or _checked_model(job)
+        model = model or checked_model(job)
         if not harvest_shards(job, model, rest):
             time.sleep(_POLL_S)
-    return _finish(job, notices, seconds=time.perf_counter() - started, n_new=len(todo))
+    return _finish(job, notices, weights, seconds=time.perf_counter() - started, n_new=len(todo))
 
 
 def run_part(job: HarvestJob) -> int:
@@ -56,7 +58,7 @@ def run_part(job: HarvestJob) -> int:
     check_tokenizer(job)
     job.work.mkdir(parents=True, exist_ok=True)
     todo = _todo(job)
-    return harvest_shards(job, _checked_model(job), todo) if todo else 0
+    return harvest_shards(job, checked_model(job), todo) if todo else 0
 
 
 def missing_shards(job: HarvestJob) -> list[CorpusShard]:
@@ -80,12 +82,6 @@ def _is_finished(job: HarvestJob) -> bool:
 
 def _todo(job: HarvestJob) -> list[CorpusShard]:
     return [shard for shard in job.shards if not job.is_done(shard)]
-
-
-def _checked_model(job: HarvestJob) -> TruncatedModel:
-    model = job.load_model()
-    check_model(job, model)
-    return model
 
 
 def _harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusShard]) -> int:
@@ -158,7 +154,9 @@ def _worker(job: HarvestJob) -> None:
         print(f"a worker of harvest {job.model.name} stopped: {error}", flush=True)
 
 
-def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) -> dict[str, Any]:
+def _finish(
+    job: HarvestJob, notices: list[str], weights: str, *, seconds: float, n_new: int
+) -> dict[str, Any]:
     receipts = [read_json(job.receipt(shard)) for shard in job.shards]
     hashes = {name: digest for receipt in receipts for name, digest in receipt["sha256"].items()}
     counts = [receipt["counts"] for receipt in receipts]
@@ -166,6 +164,7 @@ def _finish(job: HarvestJob, notices: list[str], *, seconds: float, n_new: int) 
     details = {
         "job": job.origin,
         "model": {**job.model.model_dump(), "fingerprint": job.fingerprint},
+        "weights": weights,
         "storage": job.storage,
         "padding_share": n_padding / (n_padding + n_tokens),
         "splits": [split for count in counts for split in count["splits"]],
@@ -190,6 +189,7 @@ def _figures(job: HarvestJob, *, n_new: int, seconds: float) -> dict[str, Any]:
         "n_shards_harvested": n_new,
         "layers": list(job.layers),
         "storage": record["storage"],
+        "weights": record["weights"],
         "padding_share": record["padding_share"],
         "n_splits": len(record["splits"]),
         "tokens_per_s": n_tokens / seconds if n_new and n_new == len(job.shards) else None,

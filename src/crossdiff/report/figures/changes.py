@@ -18,7 +18,7 @@ Placed = list[tuple[int, DeltaRow]]
 
 
 def changes(deltas: pd.DataFrame, *, planted: dict[str, float] | None = None) -> go.Figure:
-    """Relative change of each class and category on a log2 axis, hollow when its interval holds 0.
+    """Relative change of each class and category on a log2 axis, hollow unless interval and test exclude 0.
 
     `planted` maps a category to its planted relative change (toy organism only), drawn as a diamond.
     Rows that neither pair has stay in the table.
@@ -51,10 +51,10 @@ def changes(deltas: pd.DataFrame, *, planted: dict[str, float] | None = None) ->
 def _bars(figure: go.Figure, placed: Placed) -> None:
     for title, colour, sign in (("more", style.MORE, 1), ("less", style.LESS, -1)):
         part = [(index, row) for index, row in placed if row.value * sign > 0]
-        clear = [(index, row) for index, row in part if not row.holds_zero]
-        hollow = [(index, row) for index, row in part if row.holds_zero]
-        _bar(figure, clear, f"{title}, interval clear of 0", fill=colour, line=colour)
-        _bar(figure, hollow, f"{title}, interval holds 0", fill=style.PAPER, line=colour)
+        clear = [(index, row) for index, row in part if row.clear]
+        hollow = [(index, row) for index, row in part if not row.clear]
+        _bar(figure, clear, f"{title}, clear of 0", fill=colour, line=colour)
+        _bar(figure, hollow, f"{title}, may be 0", fill=style.PAPER, line=colour)
     rest = [(index, row) for index, row in placed if row.value == 0 or math.isnan(row.value)]
     _bar(figure, rest, "same share", fill=style.PAPER, line=style.SAME)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossdiff.core.exclusive_call import NORM_BINS, NORM_EDGES
 from crossdiff.report.figures import style
 from crossdiff.report.figures.tiling import Range, crowd
 from crossdiff.report.frames import alive, known, values, where
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-BANDS = ((0.0, 0.1, "base only"), (0.4, 0.6, "shared"), (0.9, 1.0, "tuned only"))
 NU_RANGE = (-0.5, 1.5)
 HEIGHT = 400
 MODELS = (("tuned", style.POINT, "circle"), ("base", style.BASE_POINT, "square"))
@@ -30,13 +30,13 @@ def delta_norm(latents: pd.DataFrame) -> go.Figure:
         return style.note(figure, "No latent of this pair is alive.")
     counts, edges = np.histogram(found, bins=100, range=(0.0, 1.0))
     _histogram(figure, counts, edges, name="alive", colour=style.BAR, hover="delta_norm %{x:.3f}")
-    for low, high, name in BANDS:
+    for kind, (low, high) in NORM_BINS.items():
         figure.add_vrect(x0=low, x1=high, fillcolor=style.BAND, layer="below", line_width=0)
         figure.add_annotation(
-            x=(low + high) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False, text=name,
-            font={"size": 11, "color": style.MUTED},
+            x=(low + high) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
+            text=kind.replace("_", " "), font={"size": 11, "color": style.MUTED},
         )  # fmt: skip
-    for line in (0.1, 0.4, 0.6, 0.9):
+    for line in NORM_EDGES:
         figure.add_vline(x=line, line={"color": style.LINE, "width": 1, "dash": "dot"})
     figure.update_xaxes(range=[0, 1], title={"text": "delta_norm (0 base only, ½ shared, 1 tuned only)"})
     figure.update_yaxes(type="log", dtick=1, title={"text": "latents (log)"})

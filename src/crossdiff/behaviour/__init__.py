@@ -1,1 +1,0 @@
-"""What models say: prompts per category, rules that judge answers, rates."""

@@ -1,0 +1,174 @@
+"""Settings of one command that decide no result: what its action writes, where its steps run, who is told.
+
+One block per action that has some (`action=export export.what=...`), and the groups `dispatch` and `logger`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from crossdiff.settings import Settings
+from crossdiff.stages import registry
+from crossdiff.stages.protocol import Resources
+
+ExportFormat = Literal["png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff"]
+
+FORMATS: dict[str, tuple[ExportFormat, ...]] = {
+    "figures": ("svg", "png"),
+    "tables": ("csv", "tex"),
+    "annotations": ("jsonl", "csv"),
+    "checkpoint": ("dictionary_learning", "crossdiff"),
+}
+"""Formats of everything that can be exported, the default first."""
+
+
+class ExportSettings(Settings):
+    """What `action=export` writes, and how.
+
+    format: one of `FORMATS[what]`, the first unless given.
+    hub_id: also upload the crosscoder to this (private) Hugging Face repository, for `Crosscoder.load`.
+    """
+
+    what: Literal["figures", "tables", "annotations", "checkpoint"] = "figures"
+    format: ExportFormat | None = None
+    folder: Path = Path("export")
+    hub_id: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExportSettings:
+        formats = FORMATS[self.what]
+        if self.format is not None and self.format not in formats:
+            raise ValueError(
+                f"export.what={self.what} cannot be written as export.format={self.format}; "
+                f"choose {' or '.join(formats)}"
+            )
+        if self.hub_id is not None and self.chosen_format != "crossdiff":
+            raise ValueError(
+                f"export.hub_id uploads our own format, not {self.what} as {self.chosen_format}; "
+                "use export.what=checkpoint export.format=crossdiff"
+            )
+        return self
+
+    @property
+    def chosen_format(self) -> ExportFormat:
+        """The format asked for, or the default of what is exported."""
+        return self.format or FORMATS[self.what][0]
+
+
+class ValidateSettings(Settings):
+    """The human check: `mode=export` writes a blind rating sheet, `mode=import` reads it back.
+
+    n: items on the sheet, balanced over categories.
+    unit: what one item shows: one document, or the documents of one latent.
+    file: the filled sheet; a list where several people rated, one file each.
+    """
+
+    mode: Literal["export", "import"] = "export"
+    n: int = Field(default=100, ge=1)
+    unit: Literal["document", "latent"] = "document"
+    file: Path | tuple[Path, ...] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The filled sheets, one per person."""
+        match self.file:
+            case None:
+                return ()
+            case Path():
+                return (self.file,)
+            case _:
+                return self.file
+
+
+class FreezeSettings(Settings):
+    """`action=taxonomy`: look at a run's taxonomy, induce one, or extend it by what came out as `other`.
+
+    file: where an induced or extended taxonomy is written; use it with taxonomy=file taxonomy.path=<file>.
+    n_new: the most categories that an extension adds.
+    """
+
+    mode: Literal["show", "induce", "extend"] = "show"
+    file: Path = Path("taxonomy.yaml")
+    n_new: int = Field(default=8, ge=1)
+
+
+class CompareRuns(Settings):
+    """Results folders (a glob) that `action=compare` lays side by side on one page.
+
+    `wandb` also saves a report or a workspace of the same figures in the project of `logger=wandb`; that
+    needs an account.
+    """
+
+    runs: str = "results/*"
+    page: Path = Path("results/runs.html")
+    wandb: Literal["report", "workspace"] | None = None
+
+
+def _of_stages(given: dict[str, Resources]) -> dict[str, Resources]:
+    """Refuse what is no stage."""
+    for name in given:
+        if name not in registry.names():
+            raise ValueError(f"{name} is no stage; stages are {', '.join(registry.names())}")
+    return given
+
+
+StageResources = Annotated[dict[str, Resources], AfterValidator(_of_stages)]
+"""Resources of single stages, by name."""
+
+
+class LocalDispatch(Settings):
+    """Steps run here, one after another.
+
+    `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
+    where there are several.
+    """
+
+    harvest_workers: int = Field(default=1, ge=1)
+
+
+class SlurmDispatch(Resources):
+    """Steps become SLURM jobs that wait for one another.
+
+    `profile` names `slurm/<profile>.yaml` or is the path of such a file. Resources given here hold for
+    every stage, those in `stages` for one. `signal_seconds` before the time limit a job saves its work
+    and goes back into the queue, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job
+    array over its shards and a job that puts them together. `wait` follows the jobs with a table.
+    """
+
+    profile: str | None = None
+    stages: StageResources = Field(default_factory=dict)
+    signal_seconds: int = Field(default=120, ge=10)
+    max_timeouts: int = Field(default=1000, ge=0)
+    harvest_tasks: int = Field(default=1, ge=1)
+    wait: bool = False
+    poll_seconds: float = Field(default=5.0, gt=0)
+
+
+class CsvLogger(Settings):
+    """`steps.csv` and `metrics.<pair>.csv` in the results folder; nothing leaves the machine."""
+
+
+class NoLogger(Settings):
+    """Nothing besides the artifacts."""
+
+
+class WandbLogger(Settings):
+    """One Weights & Biases run per finished step.
+
+    The group is `group`, or the title of the comparison or sweep. `mode` None follows `WANDB_MODE` and,
+    without a login, records offline. The API key stays in the environment and is never a setting.
+    """
+
+    project: str = "crossdiff"
+    entity: str | None = None
+    group: str | None = None
+    mode: Literal["online", "offline"] | None = None
+    folder: Path | None = None
+    tags: tuple[str, ...] = ()
+    timeout_seconds: float = Field(default=120.0, gt=0)
+
+
+LoggerSettings = CsvLogger | WandbLogger | NoLogger

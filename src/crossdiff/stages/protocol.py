@@ -1,0 +1,101 @@
+"""What a stage is. Every stage module ends with one `STAGE`, which `crossdiff.stages.registry` finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from crossdiff.settings import Runtime, Settings
+
+EVERYTHING = ("*",)
+"""`Stage.reads` of the stage that may stand on any other."""
+
+
+class Resources(Settings):
+    """What a job asks of SLURM; None leaves the value to the next weaker source (dispatch/profile.py)."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus: int | None = Field(default=None, ge=0)
+    cpus: int | None = Field(default=None, ge=1)
+    memory_gb: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0)
+    array_parallelism: int | None = Field(default=None, ge=1)
+    setup: tuple[str, ...] | None = None
+
+    def over(self, weaker: Resources) -> Resources:
+        """These resources, completed from `weaker` where this one leaves a value open."""
+        names = Resources.model_fields
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return Resources(**{name: getattr(weaker, name) for name in names} | given)
+
+
+def needs(*, gpus: int = 0, cpus: int = 2, memory_gb: float = 8, hours: float = 2) -> Resources:
+    """What a stage needs at paper scale (114,688 latents, 200 M tokens, gemma-2-9b; docs/performance.md)."""
+    return Resources(gpus=gpus, cpus=cpus, memory_gb=memory_gb, hours=hours, array_parallelism=16)
+
+
+class Run(Protocol):
+    """The function that makes one artifact."""
+
+    def __call__(
+        self, inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+    ) -> dict[str, Any]:
+        """Write the artifact into `draft`, where a killed run finds its own work again.
+
+        `parents` holds the finished folders of the steps it reads, by role. What is returned stands in the
+        manifest as `counts` and, where it is a number or a word, in the progress line.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How array tasks share one run, which then only puts their shards together.
+
+    applies   whether a run with these inputs has shards
+    make      write shards that no other process has taken, and return how many
+    missing   files of the shards that `run` would still have to compute
+    """
+
+    applies: Callable[[Any], bool]
+    make: Callable[[Any, Mapping[str, Path], Path, Runtime], int]
+    missing: Callable[[Any, Mapping[str, Path], Path, Runtime], list[str]]
+
+
+def _hashes_none(draft: Path) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One kind of step: how it runs, and what a plan, a scheduler and a reader must know of it.
+
+    name             of the artifact folder `store/<name>/<key>` and of `dispatch.stages.<name>`
+    version          part of every key: one more whenever equal inputs give other results
+    run              makes the artifact
+    reads            stages whose artifacts may be its parents; decides the order of all stages
+    writes           what the artifact holds, for the table of the docs
+    resources        what a SLURM job of it asks for, unless the profile or the command line say otherwise
+    has_settings     whether its inputs are values of the command line, so that summary.json lists them
+    joins_layers     whether steps that differ in `inputs.layers` only are one run, which writes `layer_<L>/`
+    shards           how array tasks share a run; None where it is one piece of work
+    file_hashes      sha256 of the files in a draft that were hashed while they were written
+    """
+
+    name: str
+    version: int
+    run: Run
+    reads: tuple[str, ...]
+    writes: str
+    resources: Resources = field(default_factory=needs)
+    has_settings: bool = False
+    joins_layers: bool = False
+    shards: Shards | None = None
+    file_hashes: Callable[[Path], Mapping[str, str]] = _hashes_none

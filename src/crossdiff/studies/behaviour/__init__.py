@@ -1,0 +1,219 @@
+"""Do latent changes go with behaviour? Rates of what both tuned models say, beside the category changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from crossdiff.io.tables import read_json
+from crossdiff.models.generate import check_can_be_asked
+from crossdiff.models.pair import fingerprint
+from crossdiff.report import tables
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import between, readable, told
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
+from crossdiff.statistics.pooling import rank_correlations, spearman
+from crossdiff.studies.behaviour.answer_rates import (
+    SIDES,
+    hallucination_notes,
+    pooled_rates,
+    rates_chart,
+    rates_note,
+    totals,
+)
+from crossdiff.studies.behaviour.generate import GenerateInputs
+from crossdiff.studies.behaviour.judged import judge_notes, judged
+from crossdiff.studies.changes import CategoryCounts
+from crossdiff.studies.pairs import three_models
+
+PROMPT_TOKENS = 30
+
+
+class Behaviour(Study):
+    """Answers of both tuned models to `n_prompts` prompts of every set, for every seed."""
+
+    QUESTION: ClassVar[str] = "Do the changes of latents go with changes of behaviour?"
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+    prompts: Literal["planted", "built_in"]
+    judge: Literal["rules", "annotator"] = "rules"
+    n_prompts: int = Field(ge=1)
+    n_new_tokens: int = Field(ge=1)
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """One comparison per seed."""
+        three_models(experiment, "behaviour")
+        return {f"seed_{seed}": {"seed": seed} for seed in self.seeds}
+
+    def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
+        """Per seed the answers of the reference's and of the treatment's tuned model."""
+        comparison = three_models(experiment, "behaviour")
+        models = dict(zip(SIDES, (comparison.reference.tuned, comparison.treatment.tuned), strict=True))
+        found = {}
+        for seed in self.seeds:
+            toy = experiment.organism.model_copy(update={"seed": seed})
+            for side, model in models.items():
+                check_can_be_asked(model)
+                inputs = GenerateInputs(
+                    model=model,
+                    fingerprint=fingerprint(model),
+                    toy=toy if self.prompts == "planted" else None,
+                    n_prompts=self.n_prompts,
+                    n_new_tokens=self.n_new_tokens,
+                    seed=seed,
+                )
+                answers = ExtraStep(
+                    "generate",
+                    model.name,
+                    inputs,
+                    {"organism": From(f"seed_{seed}", "organism", optional=True)},
+                    (model,),
+                    30 * self.n_prompts * (self.n_new_tokens + PROMPT_TOKENS),
+                )
+                found[f"seed_{seed}_{side}"] = self._judged(answers, experiment)
+        return found
+
+    def _judged(self, answers: ExtraStep, experiment: Asked) -> ExtraStep:
+        """The step whose rates are read: the answers' own, judged by rules, or those of the annotator."""
+        if self.judge == "rules":
+            return answers
+        if self.prompts == "planted":
+            raise ValueError(
+                "study.judge=annotator with study.prompts=planted: a planted phrase is a set of words, which "
+                "rules see exactly; give study.judge=rules, or study.prompts=built_in"
+            )
+        return judged(answers, experiment.annotator, n_prompts=self.n_prompts, n_new_tokens=self.n_new_tokens)
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Rank correlations over (seed, category) points, and the rates with intervals."""
+        records = {name: read_json(folder / "rates.json") for name, folder in extras.items()}
+        said = {name: record["sets"] for name, record in records.items()}
+        points = [point for run in runs.values() for point in _points(run, said)]
+        against = {"measured rates": correlation(points, "rate")}
+        if any(point["planted"] == point["planted"] for point in points):
+            against = {"number of behaviours": correlation(points, "planted"), **against}
+        pooled = pooled_rates(said)
+        notes = [rates_note(pooled), *hallucination_notes(pooled), *judge_notes(records.values())]
+        return Findings(
+            _answer(against, pooled),
+            notes=tuple(notes),
+            charts=(_correlations(against), _scatter(points), rates_chart(pooled)),
+            numbers={"correlations": against, "rates": pooled, "n_points": len(points), "judge": self.judge},
+        )
+
+
+def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Per set of a run: log change of latents, of measured rates (1/2 added), of planted behaviours."""
+    counts = CategoryCounts.of([run])
+    logs = dict(zip(counts.names, counts.log_changes()[0].tolist(), strict=True))
+    planted = {row["name"]: row for row in (run.comparison or {}).get("planted") or ()}
+    reference, treatment = ({row["name"]: row for row in said[f"{run.name}_{side}"]} for side in SIDES)
+    found = []
+    for name, before in reference.items():
+        after, category = treatment[name], before["category"]
+        rate = _log_rate(after) - _log_rate(before)
+        truth = planted.get(category)
+        behaviours = np.log1p(truth["change"]) if truth and truth["change"] > -1 else np.nan
+        found.append(
+            {
+                "run": run.name, "name": name, "latents": logs.get(category, float("nan")),
+                "rate": rate, "planted": float(behaviours),
+            }
+        )  # fmt: skip
+    return found
+
+
+def _log_rate(row: Mapping[str, Any]) -> float:
+    """Of a set's answers; NaN where none was judged."""
+    return float(np.log((row["shown"] + 0.5) / (row["n"] + 1))) if row["n"] else float("nan")
+
+
+def correlation(
+    points: Sequence[Mapping[str, Any]], with_what: str, *, draws: int = 2000
+) -> dict[str, float | int]:
+    """Spearman's rho of latent change with another change; 95 % percentile interval over resampled points.
+
+    Points without either value are left out; NaN where fewer than three are left or one side is constant.
+    """
+    left = np.array([point["latents"] for point in points], dtype=float)
+    right = np.array([point[with_what] for point in points], dtype=float)
+    known = ~np.isnan(left) & ~np.isnan(right)
+    left, right = left[known], right[known]
+    if len(left) < 3:
+        return {"n": len(left), "rho": float("nan"), "ci_low": float("nan"), "ci_high": float("nan")}
+    generator = np.random.default_rng([0, 13])
+    chosen = generator.integers(len(left), size=(draws, len(left)))
+    low, high = _bounds(rank_correlations(left[chosen], right[chosen]))
+    return {"n": len(left), "rho": _rho(left, right), "ci_low": low, "ci_high": high}
+
+
+def _rho(left: NDArray, right: NDArray) -> float:
+    return spearman(left, right) if np.ptp(left) and np.ptp(right) else float("nan")
+
+
+def _bounds(drawn: NDArray) -> tuple[float, float]:
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _correlations(against: Mapping[str, Mapping[str, float]]) -> Chart:
+    from crossdiff.report.figures.curves import Point, rows
+
+    points = [Point(name, each["rho"], each["ci_low"], each["ci_high"]) for name, each in against.items()]
+    body = [[name, each["n"], each["rho"], each["ci_low"], each["ci_high"]] for name, each in against.items()]
+    return Chart(
+        "correlations",
+        "Rank correlation of latent changes with changes of behaviour",
+        "Spearman's rho over (seed, category) points; bars are 95 % intervals over resampled points.",
+        rows({"rho": points}, x_title="Spearman's rho"),
+        tables.plain(["With the change of", "Points", "rho", "Low", "High"], body, numeric=range(1, 5)),
+    )
+
+
+def _scatter(points: Sequence[Mapping[str, Any]]) -> Chart:
+    body = [
+        [point["run"], readable(point["name"]), point["latents"], point["rate"], point["planted"]]
+        for point in points
+    ]
+    titles = ["Run", "Set", "Log change of latents", "Log change of rate", "Log change of planted behaviours"]
+    caption = "Natural logarithms of ratios, treatment over reference; 1/2 added to counts that can be 0."
+    return Chart("points", "Every point", caption, table=tables.plain(titles, body, numeric=[2, 3, 4]))
+
+
+def _answer(against: Mapping[str, Mapping[str, float]], pooled: Sequence[Mapping[str, Any]]) -> str:
+    if not sum(totals(pooled, side)[0] for side in SIDES):
+        asked = sum(totals(pooled, side)[1] for side in SIDES)
+        start = "Neither model showed any behaviour when asked" if asked else "No answer was judged"
+        start += ", so nothing can be said about measured rates"
+        kept = {name: each for name, each in against.items() if name != "measured rates"}
+        return f"{start}. {_told(kept)}." if kept else f"{start}."
+    return f"{_told(against)}."
+
+
+def _told(against: Mapping[str, Mapping[str, float]]) -> str:
+    parts = []
+    for name, each in against.items():
+        if any(each[key] != each[key] for key in ("rho", "ci_low", "ci_high")):
+            parts.append(
+                f"whether latent changes go with the change of {name} is unknown ({each['n']} points)"
+            )
+            continue
+        if each["ci_low"] > 0:
+            verdict = "go with"
+        else:
+            verdict = "run against" if each["ci_high"] < 0 else "show no relation to"
+        parts.append(
+            f"latent changes {verdict} the change of {name} (rho {told(each['rho'], '+.2f')}, "
+            f"95 % interval {between(each['ci_low'], each['ci_high'], '+.2f')})"
+        )
+    text = ", and ".join(parts)
+    return text[:1].upper() + text[1:]

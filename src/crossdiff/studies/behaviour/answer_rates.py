@@ -1,0 +1,82 @@
+"""How often each of two models shows the behaviours of a set: rates over seeds, told and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossdiff.report import tables
+from crossdiff.report.findings import Chart
+from crossdiff.report.formatting import readable
+from crossdiff.statistics.proportions import wilson
+
+ABSTAINING = ("abstention_unanswerable", "abstention_false_premise")
+"""Sets whose behaviour is to abstain; an answer without it is counted as confabulated."""
+SIDES = ("reference", "treatment")
+
+
+def pooled_rates(said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Per set: shown and asked of both sides over all seeds, rates with Wilson's 95 % interval."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, rows in said.items():
+        side = name.rsplit("_", 1)[1]
+        for row in rows:
+            own = found.setdefault(row["name"], {"name": row["name"], "category": row["category"]})
+            shown, n = own.get(side, (0, 0))
+            own[side] = (shown + row["shown"], n + row["n"])
+    for own in found.values():
+        for side in SIDES:
+            own[f"rate_{side}"] = own[side][0] / own[side][1] if own[side][1] else float("nan")
+            own[f"interval_{side}"] = wilson(*own[side])
+    return list(found.values())
+
+
+def rates_chart(pooled: Sequence[Mapping[str, Any]]) -> Chart:
+    """Both sides' rate per set."""
+    from crossdiff.report.figures.curves import Point, rows
+
+    series = {
+        side: [Point(readable(own["name"]), own[f"rate_{side}"], *own[f"interval_{side}"]) for own in pooled]
+        for side in SIDES
+    }
+    body = [
+        [readable(own["name"]), *(f"{own[side][0]} of {own[side][1]}" for side in SIDES),
+         *(own[f"rate_{side}"] for side in SIDES)]
+        for own in pooled
+    ]  # fmt: skip
+    return Chart(
+        "rates",
+        "How often each model shows the behaviours of a set",
+        "Share of the answers that were judged; bars are Wilson's 95 % intervals.",
+        rows(series, x_title="share of answers", zero=False),
+        tables.plain(["Set", "Reference", "Treatment", "Rate r.", "Rate t."], body, numeric=[3, 4]),
+    )
+
+
+def totals(pooled: Sequence[Mapping[str, Any]], side: str) -> tuple[int, int]:
+    """Answers of one side that show a behaviour, and answers judged, over all sets."""
+    return sum(own[side][0] for own in pooled), sum(own[side][1] for own in pooled)
+
+
+def rates_note(pooled: Sequence[Mapping[str, Any]]) -> str:
+    """Both sides' totals."""
+    parts = ["{} of {} answers of the {}".format(*totals(pooled, side), side) for side in SIDES]
+    return f"Behaviours were shown in {' and '.join(parts)}."
+
+
+def hallucination_notes(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Confabulation = 1 - abstention, for questions that have no answer."""
+    own = [row for row in pooled if row["name"] in ABSTAINING]
+    if not own:
+        return []
+    texts = []
+    for side in SIDES:
+        shown, n = totals(own, side)
+        if n == 0:
+            texts.append(f"{side}: no answer was judged")
+            continue
+        low, high = wilson(n - shown, n)
+        texts.append(
+            f"{side}: abstains in {shown} of {n}, confabulates in {n - shown} ({low:.0%} to {high:.0%})"
+        )
+    return [f"Unanswerable and false-premise questions: {'; '.join(texts)}."]

@@ -1,0 +1,84 @@
+"""Answers of one model judged by an annotator instead of rules; what it does not answer is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossdiff.annotation.api.rounds import Answer
+from crossdiff.annotation.judging import JudgeSettings, Said, judge
+from crossdiff.io.tables import read_json, read_jsonl, write_json, write_jsonl
+from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
+from crossdiff.studies.behaviour.prompts import built_in
+
+VERSION = 1
+
+
+class JudgeInputs(Settings):
+    """Who judges; the parent `answers` is a `generate` step with prompts of the built-in sets."""
+
+    annotator: JudgeSettings
+
+
+def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `judgements.jsonl` and `rates.json`, in the form of the step `generate` and with what is missing.
+
+    An empty answer shows nothing, as the rules have it, and is not sent.
+    """
+    lines = read_jsonl(parents["answers"] / "answers.jsonl")
+    meant = {each.name: each.behaviour for each in built_in()}
+    spoken = [line for line in lines if line["answer"]]
+    said = [Said(meant[line["name"]], line["prompt"], line["answer"]) for line in spoken]
+    found, dollars = judge(
+        inputs.annotator, said, store=runtime.store, device=runtime.device, progress=runtime.progress
+    )
+    answered = iter(found)
+    empty = Answer("ok", "empty answer", False)
+    rows = [judged(line, next(answered) if line["answer"] else empty) for line in lines]
+    write_jsonl(rows, draft / "judgements.jsonl")
+    model = read_json(parents["answers"] / "rates.json")["model"]
+    record = {"version": 1, "model": model, "sets": rates(rows), **agreement(rows)}
+    write_json(record, draft / "rates.json")
+    return {**agreement(rows), "cost_usd": round(dollars, 6)}
+
+
+def judged(line: Mapping[str, Any], answer: Answer[bool]) -> dict[str, Any]:
+    """One line of `judgements.jsonl`: `shown` is None unless the judge answered; `rule` is what rules say."""
+    kept = {name: line[name] for name in ("name", "category", "prompt", "answer")}
+    shown = answer.value if answer.state == "ok" else None
+    return {**kept, "state": answer.state, "judge": answer.source, "shown": shown, "rule": line["shown"]}
+
+
+def rates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Per set: answers judged to show the behaviour, answers judged, answers that were not judged."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        start = {"name": row["name"], "category": row["category"], "shown": 0, "n": 0, "n_unjudged": 0}
+        own = found.setdefault(row["name"], start)
+        own["n_unjudged"] += row["shown"] is None
+        own["n"] += row["shown"] is not None
+        own["shown"] += row["shown"] is True
+    return list(found.values())
+
+
+def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Answers by state of their judgement, and how many judgements are what the rules say."""
+    known = [row for row in rows if row["shown"] is not None]
+    return {
+        "states": dict(sorted(Counter(row["state"] for row in rows).items())),
+        "n_judged": len(known),
+        "n_as_rules": sum(row["shown"] == row["rule"] for row in known),
+    }
+
+
+STAGE = Stage(
+    "judge",
+    version=VERSION,
+    run=run,
+    reads=("generate",),
+    writes="answers judged by an annotator",
+    resources=needs(cpus=4, memory_gb=16, hours=24),
+)

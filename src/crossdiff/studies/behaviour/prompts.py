@@ -1,0 +1,87 @@
+"""Prompts per category with the judge of each: the built-in sets, or those of the toy language."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from crossdiff.organisms.documents import question
+from crossdiff.organisms.language import build_language
+from crossdiff.organisms.settings import ToySettings
+from crossdiff.settings import Settings
+from crossdiff.studies.behaviour.rules import Rule
+
+FILE = Path(__file__).with_name("prompts.yaml")
+
+
+class PromptSet(Settings):
+    """Prompts that may bring out one behaviour of a category."""
+
+    name: str
+    category: str
+    behaviour: str
+    """What an answer does that shows it, in words, for a judge that reads (study.judge=annotator)."""
+    rule: Rule
+    prompts: tuple[str, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, its set and category, and the judge of its answer."""
+
+    name: str
+    category: str
+    prompt: str
+    shows: Callable[[str], bool]
+
+
+@cache
+def built_in() -> tuple[PromptSet, ...]:
+    """The sets of prompts.yaml."""
+    return tuple(PromptSet.model_validate(each) for each in yaml.safe_load(FILE.read_text())["sets"])
+
+
+def built_in_questions(n_prompts: int) -> list[Question]:
+    """At most `n_prompts` of every set."""
+    return [
+        Question(each.name, each.category, prompt, each.rule.shows)
+        for each in built_in()
+        for prompt in each.prompts[:n_prompts]
+    ]
+
+
+def planted_questions(toy: ToySettings, n_prompts: int) -> list[Question]:
+    """Questions of every category of the toy language; shown: any behaviour that either tuned model has."""
+    draw = random.Random(f"behaviour {toy.seed}")
+    found = []
+    for category in build_language(toy):
+        for _ in range(n_prompts):
+            found.append(
+                Question(
+                    category.name,
+                    category.name,
+                    question(category, draw=draw),
+                    lambda answer, own=category.behaviours: any(each.is_shown(answer) for each in own),
+                )
+            )
+    return found
+
+
+def counts(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
+    """Per set: category, answers that show the behaviour, answers given."""
+    shown = Counter[str]()
+    given = Counter(asked.name for asked in questions)
+    for asked, answer in zip(questions, answers, strict=True):
+        shown[asked.name] += asked.shows(answer)
+    category = {asked.name: asked.category for asked in questions}
+    return [
+        {"name": name, "category": category[name], "shown": shown[name], "n": n} for name, n in given.items()
+    ]

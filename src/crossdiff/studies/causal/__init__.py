@@ -1,0 +1,165 @@
+"""Do the exclusive latents carry the tuned model's behaviour, more than matched random latents do?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from crossdiff.io.tables import read_json
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import between, told
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
+from crossdiff.studies.causal.evaluation import WHERE
+from crossdiff.studies.causal.step import CausalInputs
+from crossdiff.studies.counts import tile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from crossdiff.report.tables import Table
+
+TOKENS_PER_DOCUMENT = 512
+
+
+class Causal(Study):
+    """The patching of method.md section 7 on every pair of the experiment."""
+
+    QUESTION: ClassVar[str] = (
+        "Do exclusive latents close more of the distance to the tuned model than others?"
+    )
+
+    n_documents: int = Field(default=200, ge=2)
+    n_draws: int = Field(default=20, ge=1)
+    first: int = Field(default=10, ge=1)
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """No report: training and scaling are all that the check stands on."""
+        return {}
+
+    def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
+        """Harvests, crosscoders and latent tables of the experiment as it stands."""
+        return {"pairs": {}}
+
+    def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
+        """One check per pair."""
+        found = {}
+        for pair in experiment.pairs:
+            inputs = CausalInputs(
+                layer=experiment.layer,
+                tuned=pair.tuned,
+                mask=experiment.mask,
+                n_documents=self.n_documents,
+                n_draws=self.n_draws,
+                first=self.first,
+                seed=experiment.seed,
+            )
+            parents = {
+                "tokens": From("pairs", "tokens"),
+                "harvest_base": From("pairs", "harvest", pair.base.name),
+                "harvest_tuned": From("pairs", "harvest", pair.tuned.name),
+                "train": From("pairs", "train", pair.name),
+                "scale": From("pairs", "scale", pair.name),
+                "organism": From("pairs", "organism", optional=True),
+            }
+            n_tokens = (self.n_draws + 7) * self.n_documents * TOKENS_PER_DOCUMENT
+            found[pair.name] = ExtraStep("causal", pair.name, inputs, parents, (pair.tuned,), n_tokens)
+        return found
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Share of the KL gap closed, per pair and place, against the matched random sets."""
+        records = {pair: read_json(folder / "causal.json") for pair, folder in extras.items()}
+        charts = [_chart(pair, extras[pair]) for pair, record in records.items() if record["places"]]
+        return Findings(
+            " ".join(_sentence(pair, record) for pair, record in records.items()),
+            notes=tuple(_note(pair, record) for pair, record in records.items() if record["places"]),
+            tiles=tuple(t for pair, record in records.items() for t in _tiles(pair, record)),
+            charts=tuple(charts),
+            numbers=records,
+        )
+
+
+def _sentence(pair: str, record: Mapping[str, Any]) -> str:
+    if not record["places"]:
+        return f"{pair}: {record['sentence']}"
+    parts = []
+    for where, found in record["places"].items():
+        if found["beaten"] is None:
+            parts.append(f"no {where} in these documents")
+            continue
+        if found["closed_exclusive"] is None:
+            parts.append(f"no gap at {where}, where both models predict alike")
+            continue
+        parts.append(
+            f"{told(found['closed_exclusive'], '.0%')} of the gap at {where} (random sets "
+            f"{told(found['closed_random_mean'], '.0%')} on average, {found['beaten']} of {found['n_draws']} "
+            f"beaten; shrunk to their patch energy {told(found['closed_equal_energy'], '.0%')}; as many "
+            f"other latents of largest patch energy {told(found['closed_top_energy'], '.0%')}; all latents "
+            f"{told(found['closed_all'], '.0%')})"
+        )
+    return f"{pair}: its {record['n_exclusive']} exclusive latents close {'; '.join(parts)}."
+
+
+def _note(pair: str, record: Mapping[str, Any]) -> str:
+    density, energy = record["density_ratio"], record["energy_ratio"]
+    return (
+        f"{pair}: {record['draws_within_tolerance']} of {record['n_draws']} random sets match the exclusive "
+        f"one within {record['tolerance']:.0%} in summed density ({between(*density)} of it) and energy "
+        f"({between(*energy)}); {told(record['latents_alike'], '.0%')} of their "
+        f"latents match one by one. {_energies(record)}"
+    )
+
+
+def _energies(record: Mapping[str, Any]) -> str:
+    """Density and code energy do not fix what a patch adds: its squared length, per place."""
+    parts = [
+        f"at {where} {told(found['energy_exclusive'], '.1%')} for the exclusive latents, "
+        f"{told(found['energy_random_mean'], '.1%')} for random sets on average and "
+        f"{told(found['energy_top_energy'], '.1%')} for the others of largest patch energy"
+        for where, found in record["places"].items()
+        if found["beaten"] is not None
+    ]
+    return f"Patch energy as a share of |x_tuned - x_base|^2: {'; '.join(parts)}."
+
+
+def _tiles(pair: str, record: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [
+        tile(
+            f"{pair}, {where}",
+            told(found["margin"], "+.1%"),
+            between(found["margin_low"], found["margin_high"], "+.1%"),
+        )
+        for where, found in record["places"].items()
+        if found["beaten"] is not None
+    ]
+
+
+def _chart(pair: str, folder: Path) -> Chart:
+    import pandas as pd
+
+    from crossdiff.report.figures.curves import Point, rows
+
+    table = pd.read_csv(folder / "causal.csv")
+    shown = table[~table["condition"].isin(["base", "tuned"])]
+    series = {
+        where: [Point(r.condition, r.closed, r.closed_low, r.closed_high) for r in part.itertuples()]  # type: ignore[arg-type]
+        for where in WHERE
+        if len(part := shown[shown["where"] == where])
+    }
+    return Chart(
+        f"causal_{pair}",
+        f"{pair}: share of the KL gap closed",
+        "1 - KL(tuned || patched) / KL(tuned || base state), 95 % intervals over documents; random: matched.",
+        rows(series, x_title="share closed"),
+        _table(table),
+    )
+
+
+def _table(table: pd.DataFrame) -> Table:
+    from crossdiff.report import tables
+
+    titles = [str(name).replace("_", " ") for name in table.columns]
+    return tables.plain(titles, table.to_numpy().tolist(), numeric=range(2, len(titles)))

@@ -1,0 +1,191 @@
+"""What do exclusive calls recover of activations whose latents are known?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
+from crossdiff.report.frames import values, where
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
+from crossdiff.studies.counts import tile
+from crossdiff.studies.planted.step import Contender, PlantedInputs, contenders
+from crossdiff.studies.planted.world import PlantedSettings
+from crossdiff.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from crossdiff.report.tables import Table
+
+METHODS = {"norm": "by norm", "scaling": "by latent scaling"}
+GROUPS = {"frequent": "1 % of tokens and more", "rare": "0.5 % of tokens"}
+REQUIRED = {"frequent": 0.95, "rare": 0.85}
+"""F1 of the tuned-only call by latent scaling with BatchTopK, mean over seeds."""
+SHOWN = ("fve_tuned", "l0", "dead_share", "mean_max_cosine", "by_norm", "shrinkage", "decoupling")
+
+
+class PlantedTruth(Study):
+    """Every kind of crosscoder, every seed: precision, recall and F1 by norm and by latent scaling."""
+
+    QUESTION: ClassVar[str] = "What do exclusive calls recover of activations whose latents are known?"
+
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+    planted: PlantedSettings = PlantedSettings()
+    n_latents: int = Field(default=512, ge=1)
+    k: int = Field(default=6, ge=1)
+    n_steps: int = Field(default=1500, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    n_documents: int = Field(default=6000, ge=40)
+    n_scaling_documents: int = Field(default=2000, ge=40)
+    only: tuple[str, ...] = ()
+    """Names of the kinds that are trained; all where none is named."""
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """No report: the planted activations have no models and no documents to annotate."""
+        return {}
+
+    def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
+        """One step per seed."""
+        return {
+            f"seed_{seed}": ExtraStep("planted", f"seed {seed}", self._inputs(seed)) for seed in self.seeds
+        }
+
+    def _inputs(self, seed: int) -> PlantedInputs:
+        training = TrainingSettings(
+            n_steps=self.n_steps,
+            batch_size=self.batch_size,
+            learning_rate=1e-3,
+            warmup_steps=min(100, self.n_steps // 10),
+            dead_after_tokens=100_000,
+        )
+        return PlantedInputs(
+            planted=self.planted,
+            contenders=self._contenders(),
+            training=training,
+            n_documents=self.n_documents,
+            n_scaling_documents=self.n_scaling_documents,
+            seed=seed,
+        )
+
+    def _contenders(self) -> tuple[Contender, ...]:
+        known = {kind.name: kind for kind in contenders(n_latents=self.n_latents, k=self.k)}
+        unknown = [name for name in self.only if name not in known]
+        if unknown:
+            raise ValueError(f"study.only={list(self.only)}: choose from {', '.join(known)}")
+        return tuple(known[name] for name in self.only or known)
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Means and ranges over seeds, one row per kind of crosscoder."""
+        import pandas as pd
+
+        rows = pd.concat([pd.read_csv(folder / "planted.csv") for folder in extras.values()])
+        means = _means(rows)
+        charts = (
+            _chart(rows, "frequent"),
+            _chart(rows, "rare"),
+            _table_chart("calls", "Precision, recall and F1 of the tuned-only call", _calls(rows)),
+            _table_chart("quality", "Matching, quality, shrinkage and decoupling", _quality(means)),
+        )
+        return Findings(
+            _answer(means),
+            tiles=_tiles(rows),
+            charts=charts,
+            numbers={"n_seeds": len(self.seeds), "means": means},
+        )
+
+
+def _kinds(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows of every kind of crosscoder, in the order of the table."""
+    return {name: where(rows, contender=name) for name in dict.fromkeys(rows["contender"].tolist())}
+
+
+def _mean(part: pd.DataFrame, column: str) -> float:
+    """Mean over the seeds that have a value; NaN where none has."""
+    return _over_seeds(part, column)[0]
+
+
+def _over_seeds(part: pd.DataFrame, column: str) -> tuple[float, float, float]:
+    """Mean, lowest and highest over the seeds that have a value; NaN where none has."""
+    found = values(part, column)
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return float("nan"), float("nan"), float("nan")
+    return float(found.mean()), float(found.min()), float(found.max())
+
+
+def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    columns = [name for name in rows.columns if name not in ("contender", "seed")]
+    return {kind: {name: _mean(part, name) for name in columns} for kind, part in _kinds(rows).items()}
+
+
+def _answer(means: Mapping[str, Mapping[str, float]]) -> str:
+    name = "batch_topk" if "batch_topk" in means else next(iter(means))
+    row, parts = means[name], []
+    for group, words in GROUPS.items():
+        found = row[f"scaling_f1_{group}"]
+        verdict = "reaches" if found >= REQUIRED[group] else "misses"
+        if found != found:
+            verdict = "cannot be held against"
+        parts.append(
+            f"{told(found, '.3f')} for latents of {words} ({verdict} the {REQUIRED[group]} asked for; "
+            f"by norm alone {told(row[f'norm_f1_{group}'], '.3f')})"
+        )
+    return f"With {name} the tuned-only call by latent scaling has an F1 of {' and '.join(parts)}."
+
+
+def _tiles(rows: pd.DataFrame) -> tuple[dict[str, str], ...]:
+    n_seeds, n_kinds = len(set(rows["seed"].tolist())), len(_kinds(rows))
+    return (tile("Crosscoders", str(len(rows)), f"{n_kinds} kinds, {n_seeds} seeds"),)
+
+
+def _chart(rows: pd.DataFrame, group: str) -> Chart:
+    from crossdiff.report.figures.curves import Point
+    from crossdiff.report.figures.curves import rows as dots
+
+    series = {words: [] for words in METHODS.values()}
+    for method, words in METHODS.items():
+        for name, part in _kinds(rows).items():
+            series[words].append(Point(name, *_over_seeds(part, f"{method}_f1_{group}")))
+    return Chart(
+        f"f1_{group}",
+        f"F1 of the tuned-only call, planted latents of {GROUPS[group]}",
+        "Mean over seeds; whiskers from the lowest to the highest seed.",
+        dots(series, x_title="F1"),
+    )
+
+
+def _table_chart(name: str, title: str, table: Table) -> Chart:
+    return Chart(name, title, "Means over seeds.", table=table)
+
+
+def _calls(rows: pd.DataFrame) -> Table:
+    from crossdiff.report import tables
+
+    body: list[Sequence[Any]] = []
+    for name, part in _kinds(rows).items():
+        for method, words in METHODS.items():
+            cells: list[Any] = [name, words]
+            for group in GROUPS:
+                cells += [_mean(part, f"{method}_{f}_{group}") for f in ("precision", "recall", "f1")]
+                cells.append(_over_seeds(part, f"{method}_f1_{group}")[1])
+            cells += [_mean(part, f"{method}_called_{k}") for k in ("shrunken", "decoupled", "unmatched")]
+            body.append(cells)
+    figures = ("precision", "recall", "F1", "lowest F1")
+    titles = ["Crosscoder", "Call", *(f"{group} {figure}" for group in GROUPS for figure in figures)]
+    titles += ["shrunken called", "decoupled called", "unmatched called"]
+    return tables.plain(titles, body, numeric=range(2, len(titles)))
+
+
+def _quality(means: Mapping[str, Mapping[str, float]]) -> Table:
+    from crossdiff.report import tables
+
+    body = [[name, *(row[column] for column in SHOWN)] for name, row in means.items()]
+    titles = ["Crosscoder", *(column.replace("_", " ") for column in SHOWN)]
+    return tables.plain(titles, body, numeric=range(1, len(titles)))

@@ -1,0 +1,165 @@
+"""Planted activations: a sparse generative model of two models' activations whose latents are known.
+
+Token t of document n: `x_t^m = s_m (mean^m + sum_j a_tj gain_nj^m g_j^m u_j^m + offset_n^m +
+noise_t^m)`: sparse codes a, unit directions u per model, norm g (0 where the model lacks the latent),
+document gains and offsets that make tokens of one document alike, and a scale per model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from crossdiff.settings import Settings
+
+PlantedKind = Literal["shared", "rotated", "base_only", "tuned_only", "shrunken", "decoupled"]
+KINDS: tuple[PlantedKind, ...] = ("shared", "rotated", "base_only", "tuned_only", "shrunken", "decoupled")
+BASE, TUNED = 0, 1
+
+
+class PlantedSettings(Settings):
+    """How many latents of each kind, how often they fire, and how noisy and alike the tokens are.
+
+    shared      one direction, equal norm in both models
+    rotated     both models, directions at cosine `rotation_cosine`
+    base_only, tuned_only   norm 0 in the other model
+    shrunken    one direction, norm in the base model `shrunken_ratio` of that in the tuned
+    decoupled   one direction in both models, but the base model also uses it at other tokens, so that a
+                dictionary may give the tuned model a latent of its own for it
+    Every kind has every frequency of `frequencies` (share of tokens) equally often.
+    """
+
+    d_model: int = Field(default=64, ge=2)
+    n_shared: int = Field(default=160, ge=0)
+    n_rotated: int = Field(default=16, ge=0)
+    n_base_only: int = Field(default=16, ge=0)
+    n_tuned_only: int = Field(default=32, ge=0)
+    n_shrunken: int = Field(default=16, ge=0)
+    n_decoupled: int = Field(default=16, ge=0)
+    frequencies: tuple[float, ...] = (0.05, 0.02, 0.01, 0.005)
+    rotation_cosine: float = Field(default=0.5, gt=-1, lt=1)
+    shrunken_ratio: float = Field(default=0.4, gt=0, lt=1)
+    document_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of documents in which a latent can fire at all; inside them it fires so much more often."""
+    correlated_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of latents that fire in pairs: in half of its tokens such a latent's partner fires too."""
+    gain_spread: float = Field(default=0.3, ge=0)
+    offset: float = Field(default=0.05, ge=0)
+    noise: float = Field(default=0.05, ge=0)
+    document_length: int = Field(default=64, ge=1)
+    scales: tuple[float, float] = (1.0, 3.0)
+
+    def counts(self) -> dict[PlantedKind, int]:
+        """Latents per kind."""
+        return {kind: getattr(self, f"n_{kind}") for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class PlantedBatch:
+    """Activations in raw units, their documents, and the true codes."""
+
+    x: Float[Tensor, "token model d_model"]
+    document: Int[Tensor, " token"]
+    code: Float[Tensor, "token planted"]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One draw of directions and means; documents are drawn by number, each from its own seed."""
+
+    settings: PlantedSettings
+    seed: int
+
+    @cached_property
+    def kinds(self) -> list[PlantedKind]:
+        """Kind of every planted latent."""
+        return [kind for kind, count in self.settings.counts().items() for _ in range(count)]
+
+    @cached_property
+    def frequency(self) -> Float[Tensor, " planted"]:
+        """Share of tokens at which each latent fires."""
+        choices = self.settings.frequencies
+        places = [i for count in self.settings.counts().values() for i in range(count)]
+        return torch.tensor([choices[i // 2 % len(choices)] for i in places])
+
+    @cached_property
+    def directions(self) -> Float[Tensor, "planted model d_model"]:
+        """`g_j^m u_j^m`; what a perfect dictionary's decoder would hold, without the models' scales."""
+        generator = torch.Generator().manual_seed(self.seed)
+        first, second = (
+            normalize(torch.randn(len(self.kinds), self.settings.d_model, generator=generator)) for _ in "12"
+        )
+        second = normalize(second - (second * first).sum(1, keepdim=True) * first)
+        cosine = self.settings.rotation_cosine
+        rotated = cosine * first + (1 - cosine**2) ** 0.5 * second
+        both = torch.stack([first, torch.where(self.of("rotated")[:, None], rotated, first)], dim=1)
+        norms = torch.ones(len(self.kinds), 2)
+        norms[self.of("tuned_only"), BASE] = 0
+        norms[self.of("base_only"), TUNED] = 0
+        norms[self.of("shrunken"), BASE] = self.settings.shrunken_ratio
+        return both * norms[:, :, None]
+
+    @cached_property
+    def mean(self) -> Float[Tensor, "model d_model"]:
+        """Mean activation per model, before the models' scales."""
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        return torch.randn(2, self.settings.d_model, generator=generator) / self.settings.d_model**0.5
+
+    def of(self, kind: PlantedKind) -> Bool[Tensor, " planted"]:
+        """Which latents are of a kind."""
+        return torch.tensor([found == kind for found in self.kinds], dtype=torch.bool)
+
+    def batches(self, *, first: int, n_documents: int, per_batch: int = 32) -> Iterator[PlantedBatch]:
+        """Documents `first` to `first + n_documents - 1`, `per_batch` at a time; batch borders matter to the
+        draw (a batch has one seed), so keep `per_batch` and start at its multiples to get the same documents.
+        """
+        for start in range(first, first + n_documents, per_batch):
+            yield self._draw(start, min(per_batch, first + n_documents - start))
+
+    def tokens(self, *, first: int, n_documents: int) -> PlantedBatch:
+        """The same documents as one batch."""
+        parts = list(self.batches(first=first, n_documents=n_documents))
+        return PlantedBatch(
+            *(torch.cat([getattr(p, name) for p in parts]) for name in ("x", "document", "code"))
+        )
+
+    def _draw(self, first: int, n_documents: int) -> PlantedBatch:
+        settings, n_planted = self.settings, len(self.kinds)
+        generator = torch.Generator().manual_seed((self.seed << 32) + 7 * first + 11)
+        shape = (n_documents, settings.document_length, n_planted)
+        code, companion = (self._codes(shape, generator) for _ in range(2))
+        gain = 1 + settings.gain_spread * torch.randn(n_documents, n_planted, 2, generator=generator)
+        x = torch.empty(n_documents, settings.document_length, 2, settings.d_model)
+        extra = companion * self.of("decoupled")
+        for model in (BASE, TUNED):
+            active = code + extra if model == BASE else code
+            x[:, :, model] = (active * gain[:, None, :, model]) @ self.directions[:, model]
+        x += settings.offset * torch.randn(n_documents, 1, 2, settings.d_model, generator=generator)
+        x += settings.noise * torch.randn(x.shape, generator=generator)
+        x = (x + self.mean) * torch.tensor(settings.scales)[:, None]
+        document = torch.arange(first, first + n_documents).repeat_interleave(settings.document_length)
+        return PlantedBatch(x.flatten(0, 1), document, code.flatten(0, 1))
+
+    def _codes(
+        self, shape: tuple[int, int, int], generator: torch.Generator
+    ) -> Float[Tensor, "document token planted"]:
+        """Sparse positive codes: topical documents, pairs that fire together, log-normal strengths."""
+        settings = self.settings
+        n_documents, _, n_planted = shape
+        number = torch.arange(n_planted)
+        paired = number < settings.correlated_share * n_planted
+        leader = torch.where(paired, number & ~1, number)
+        topical = torch.rand(n_documents, 1, n_planted, generator=generator) < settings.document_share
+        rate = self.frequency / settings.document_share
+        alone = torch.rand(shape, generator=generator) < torch.where(paired, rate / 2, rate)
+        together = torch.rand(shape, generator=generator)[..., leader] < torch.where(paired, rate / 2, 0)
+        strength = (0.4 * torch.randn(shape, generator=generator)).exp()
+        return (topical[..., leader] & (alone | together)) * strength

@@ -1,0 +1,92 @@
+"""Null: a crosscoder of one model against itself, and how many latents it calls exclusive (method.md 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.exclusive_call import SelectionSettings
+from crossdiff.core.latent_scaling import in_dtype
+from crossdiff.data.paired_activations import PairedActivations
+from crossdiff.data.settings import MaskSettings
+from crossdiff.io.tables import write_json
+from crossdiff.settings import Runtime, Settings
+from crossdiff.stages import scale
+from crossdiff.stages.protocol import Stage, needs
+from crossdiff.stages.train import TrainInputs, fit_and_save
+from crossdiff.studies.self_diff.self_pair import SelfPair
+
+VERSION = 3
+
+
+class SelfDiffInputs(Settings):
+    """The crosscoder's training, and the noise of each copy in units of every component's deviation.
+
+    Both copies start with independent decoder directions, whatever `train.dictionary` says: with equal
+    starts and nearly equal inputs the directions would stay equal and the test would be empty.
+    """
+
+    train: TrainInputs
+    selection: SelectionSettings = SelectionSettings()
+    noise: float = Field(default=0.01, gt=0)
+
+    def training(self) -> TrainInputs:
+        """The training with independent starts."""
+        dictionary = self.train.dictionary.model_copy(update={"initial_decoders": "independent"})
+        return self.train.model_copy(update={"dictionary": dictionary})
+
+
+def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Train, scale; write what train and scale write, and `self_diff.json` with the figures."""
+    training = inputs.training()
+    open_source = partial(
+        open_self_pair,
+        parents,
+        layer=training.layer,
+        mask=training.mask,
+        noise=inputs.noise,
+        seed=training.seed,
+        device=runtime.device,
+    )
+    figures = fit_and_save(training, parents, open_source, draft=draft, runtime=runtime)
+    crosscoder = in_dtype(Crosscoder.load(draft / "crosscoder").to(runtime.device), torch.float32)
+    sums = scale.accumulate(
+        crosscoder, open_source(), training.training.batch_size, progress=runtime.progress
+    )
+    found = scale.write_scaled(crosscoder, sums, inputs.selection, draft)
+    found |= {name: figures[name] for name in ("fve_base", "fve_tuned")}
+    found |= {"seed": training.seed, "per_1000_alive": per_1000_alive(found)}
+    write_json(found, draft / "self_diff.json")
+    return found
+
+
+def open_self_pair(
+    parents: Mapping[str, Path], *, layer: int, mask: MaskSettings, noise: float, seed: int, device: str
+) -> SelfPair:
+    """The harvest `harvest_base` twice, each with its own noise."""
+    one = PairedActivations.open(
+        parents["tokens"], [parents["harvest_base"]], layer=layer, mask=mask, device=device
+    )
+    return SelfPair(one, noise=noise, seed=seed)
+
+
+def per_1000_alive(found: Mapping[str, Any]) -> float | None:
+    """Latents called exclusive to either copy per 1,000 alive ones; None where none is alive."""
+    n_exclusive = found["n_exclusive_tuned"] + found["n_exclusive_base"]
+    return 1000 * n_exclusive / found["n_alive"] if found["n_alive"] else None
+
+
+STAGE = Stage(
+    "self_diff",
+    version=VERSION,
+    run=run,
+    reads=("tokens", "harvest"),
+    writes="a model against itself, and how many latents are called exclusive",
+    resources=needs(gpus=1, cpus=8, memory_gb=96, hours=48),
+)

@@ -1,0 +1,108 @@
+"""One dictionary over the base and both tuned models: which latents belong to which of the three?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crossdiff.io.tables import read_json
+from crossdiff.models.pair import ModelSettings
+from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.formatting import told
+from crossdiff.report.products import RunProducts
+from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
+from crossdiff.studies.counts import tile
+from crossdiff.studies.several.step import SeveralInputs
+
+if TYPE_CHECKING:
+    from crossdiff.report.tables import Table
+
+STEP = "several"
+
+
+class ThreeModels(Study):
+    """A crosscoder over all models of the experiment's pairs, so that both sides share one dictionary."""
+
+    QUESTION: ClassVar[str] = "In one dictionary over all models, which latents belong to which?"
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """No report: the table has more than two models."""
+        return {}
+
+    def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
+        """Tokens and harvests of the experiment as it stands."""
+        return {"pairs": {}}
+
+    def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
+        """Training and scaling over all models, in one step."""
+        models = _models(experiment)
+        train = train_inputs(experiment, seed=experiment.seed)
+        names = tuple(model.name for model in models)
+        inputs = SeveralInputs(train=train, models=names, selection=experiment.selection)
+        roles = ["harvest_base", *(f"harvest_tuned_{i}" for i in range(1, len(models)))]
+        parents = {"tokens": From("pairs", "tokens")}
+        parents |= {role: From("pairs", "harvest", name) for role, name in zip(roles, names, strict=True)}
+        return {STEP: ExtraStep("several", " ".join(names), inputs, parents)}
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Counts of exclusive latents of every model against every other."""
+        found = read_json(extras[STEP] / "several.json")
+        explained = [f"{name} {told(fve, '.3f')}" for name, fve in found["fve"].items()]
+        return Findings(
+            _answer(found),
+            notes=(f"FVE: {', '.join(explained)}.",),
+            tiles=(
+                tile(
+                    "Alive latents",
+                    f"{found['n_alive']:,} of {found['n_latents']:,}",
+                    f"L0 {told(found['l0'], '.1f')}",
+                ),
+            ),
+            charts=(_chart(found),),
+            numbers=found,
+        )
+
+
+def _models(experiment: Asked) -> list[ModelSettings]:
+    """Base first, then the tuned models, each once."""
+    found: dict[str, ModelSettings] = {}
+    for pair in experiment.pairs:
+        for model in (pair.base, pair.tuned):
+            known = found.setdefault(model.name, model)
+            if known != model:
+                raise ValueError(
+                    f"two models are called {model.name} ({known.path} and {model.path}); "
+                    "give them names of their own"
+                )
+    if len(found) < 3:
+        raise ValueError(
+            f"this study needs three models or more, the experiment has {', '.join(found)}; "
+            "give comparison=... (two pairs with a shared base)"
+        )
+    return list(found.values())
+
+
+def _answer(found: Mapping[str, Any]) -> str:
+    own = "; ".join(f"{counts['all others']} to {name}" for name, counts in found["exclusive"].items())
+    lacking = "; ".join(f"{count} missing in {name} alone" for name, count in found["lacking"].items())
+    return f"Of {found['n_alive']:,} alive latents, exclusive against all other models: {own}. {lacking}."
+
+
+def _chart(found: Mapping[str, Any]) -> Chart:
+    caption = (
+        "Latents exclusive to the model of the row, against the model of the column and against all others."
+    )
+    return Chart(
+        "exclusive", "Exclusive latents of every model against every other", caption, table=_table(found)
+    )
+
+
+def _table(found: Mapping[str, Any]) -> Table:
+    from crossdiff.report import tables
+
+    columns = [*found["models"], "all others"]
+    body = [
+        [name, *(counts.get(column) for column in columns)] for name, counts in found["exclusive"].items()
+    ]
+    return tables.plain(["Exclusive to", *columns], body, numeric=range(1, len(columns) + 1))

@@ -1,0 +1,233 @@
+"""Answers while exclusive latents' directions are added or removed, beside random directions as long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.steering import random_like, raw_directions
+from crossdiff.io.progress import track
+from crossdiff.io.tables import read_jsonl, read_table, write_json, write_jsonl
+from crossdiff.models.generate import ChatModel, Steering, answers, block_of, load_chat_model
+from crossdiff.models.hooks import Push
+from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.organisms.settings import ToySettings
+from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
+from crossdiff.studies.steering.dose_response import LATENT
+from crossdiff.studies.steering.targets import (
+    Target,
+    built_in_targets,
+    planted_targets,
+    sentence_at,
+    target_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+PLACES = ("own", "neutral")
+"""Prompts of the behaviour's category, and of the other categories."""
+
+
+class SteerInputs(Settings):
+    """What determines the answers, beside the parents (train, documents, annotate of one pair).
+
+    doses       of a latent's largest code among its examples; negative ones subtract
+    n_latents   most latents per category: those whose highest documents show their behaviour most often
+    n_random    random directions per latent, each as long as the latent's
+    n_prompts   answers per dose to prompts of the category, and as many to prompts of other categories
+    """
+
+    pair: str
+    layer: int = Field(ge=0)
+    model: ModelSettings
+    fingerprint: str
+    toy: ToySettings | None = None
+    doses: tuple[float, ...] = Field(default=(-1.0, 0.25, 0.5, 1.0, 2.0), min_length=1)
+    n_latents: int = Field(default=1, ge=1)
+    n_random: int = Field(default=1, ge=1)
+    n_prompts: int = Field(default=24, ge=1)
+    n_new_tokens: int = Field(default=36, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A latent with the behaviour that its documents show; `vector` is dose 1 in raw activation units."""
+
+    latent: int
+    target: Target
+    share: float
+    peak: float
+    vector: Float[Tensor, " d_model"]
+
+    def row(self) -> dict[str, Any]:
+        """What `steering.json` says of it."""
+        return {
+            "latent": self.latent, "category": self.target.category, "target": self.target.name,
+            "share": self.share, "peak_code": self.peak, "norm": float(self.vector.norm()),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One direction at one dose; `dose` None: the state's part along the direction is taken out instead."""
+
+    direction: str
+    dose: float | None
+    added: Float[Tensor, " d_model"]
+    removed: Float[Tensor, " d_model"]
+
+
+def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `steering.csv` (rows: latent, direction, dose, place), `answers.jsonl` and `steering.json`."""
+    import pandas as pd
+
+    crosscoder = Crosscoder.load(parents["train"] / "crosscoder").requires_grad_(requires_grad=False)
+    chosen, counts = choose(inputs, parents, crosscoder)
+    rows, lines = [], []
+    if chosen:
+        path = resolve(inputs.model, parents.get("organism"))
+        chat = load_chat_model(inputs.model, path, device=runtime.device)
+        centre = crosscoder.normaliser.mean[-1]
+        for each in track(chosen, total=len(chosen), description="steer", enabled=runtime.progress):
+            said = steer(inputs, chat, each, centre=centre)
+            lines += said
+            rows += counted(said)
+    columns = ["latent", "direction", "dose", "place", "shown", "n", "n_empty"]
+    pd.DataFrame(rows, columns=columns).to_csv(draft / "steering.csv", index=False)
+    write_jsonl(lines, draft / "answers.jsonl")
+    write_json(
+        {"version": 1, "pair": inputs.pair, **counts, "latents": [each.row() for each in chosen]},
+        draft / "steering.json",
+    )
+    return {**counts, "n_answers": len(lines)}
+
+
+def choose(
+    inputs: SteerInputs, parents: Mapping[str, Path], crosscoder: Crosscoder
+) -> tuple[list[Steered], dict[str, int]]:
+    """Latents to steer along, by category; and how many exclusive, labelled, and matched ones there were."""
+    number = inputs.n_prompts
+    targets = built_in_targets(number) if inputs.toy is None else planted_targets(inputs.toy, number)
+    labels = read_labels(parents["annotate"] / "annotations.jsonl", inputs.pair)
+    examples = read_table(parents["documents"] / "examples.parquet", kind="examples")
+    directions = raw_directions(crosscoder)[:, -1]
+    found = []
+    for name, own in examples.groupby("latent"):
+        latent = int(str(name))
+        matched = _matched(latent, own, labels, targets)
+        if matched is not None:
+            peak = float(own["peak_code"].to_numpy().max())
+            found.append(Steered(latent, *matched, peak, peak * directions[latent]))
+    known = {target.category for target in targets}
+    counts = {
+        "n_exclusive": len(labels),
+        "n_in_category": sum(name in known for name in labels.values()),
+        "n_matched": len(found),
+    }
+    return best_of(found, inputs.n_latents), counts
+
+
+def _matched(
+    latent: int, examples: pd.DataFrame, labels: Mapping[int, str | None], targets: Sequence[Target]
+) -> tuple[Target, float] | None:
+    category = labels.get(latent)
+    if category is None:
+        return None
+    top = examples[(examples["subset"] == "explain") & (examples["source"] == "top")]
+    sentences = [sentence_at(list(r.tokens), int(r.peak)) for r in top.itertuples()]  # type: ignore[arg-type]
+    return target_of(category, sentences, targets) if sentences else None
+
+
+def read_labels(path: Path, pair: str) -> dict[int, str | None]:
+    """Category of every latent that is exclusive to the pair's tuned model; None where it has no answer."""
+    return {
+        int(row["latent"]): row["category"]
+        for row in read_jsonl(path)
+        if row["pair"] == pair and row["role"] == "exclusive_tuned"
+    }
+
+
+def best_of(found: Sequence[Steered], n_latents: int) -> list[Steered]:
+    """The first `n_latents` of each category by share of documents, then largest code, then number."""
+    taken: dict[str, list[Steered]] = {}
+    for each in sorted(found, key=lambda each: (-each.share, -each.peak, each.latent)):
+        own = taken.setdefault(each.target.category, [])
+        if len(own) < n_latents:
+            own.append(each)
+    return [each for name in sorted(taken) for each in taken[name]]
+
+
+def conditions(inputs: SteerInputs, steered: Steered) -> list[Condition]:
+    """No push; the latent's direction at every dose and removed; the same for each random direction."""
+    nothing = torch.zeros_like(steered.vector)
+    drawn = random_like(steered.vector, n_draws=inputs.n_random, seed=(inputs.seed, steered.latent))
+    found = [Condition(LATENT, 0.0, nothing, nothing)]
+    for name, vector in [(LATENT, steered.vector), *((f"random_{i}", each) for i, each in enumerate(drawn))]:
+        found += [Condition(name, dose, dose * vector, nothing) for dose in inputs.doses]
+        found.append(Condition(name, None, nothing, vector / vector.norm()))
+    return found
+
+
+def steer(
+    inputs: SteerInputs, chat: ChatModel, steered: Steered, *, centre: Float[Tensor, " d_model"]
+) -> list[dict[str, Any]]:
+    """One line per answer; all conditions of a latent run side by side in the same batches."""
+    asked = [(place, text) for place in PLACES for text in getattr(steered.target, place)]
+    cells = [(each, place, text) for each in conditions(inputs, steered) for place, text in asked]
+    push = Push(
+        torch.stack([each.added for each, _, _ in cells]),
+        torch.stack([each.removed for each, _, _ in cells]),
+        centre,
+    )
+    drawn = answers(
+        chat,
+        [text for _, _, text in cells],
+        n_new_tokens=inputs.n_new_tokens,
+        seed=(inputs.seed << 32) + steered.latent,
+        batch_size=inputs.batch_size,
+        steering=Steering(block_of(chat, inputs.model, inputs.layer), push),
+    )
+    return [
+        {
+            "latent": steered.latent, "direction": each.direction, "dose": each.dose, "place": place,
+            "prompt": text, "answer": answer, "shown": steered.target.shows(answer),
+        }
+        for (each, place, text), answer in zip(cells, drawn, strict=True)
+    ]  # fmt: skip
+
+
+def counted(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Answers of one latent counted per direction, dose and place, in the order given."""
+    cells: dict[tuple, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        key = (line["latent"], line["direction"], line["dose"], line["place"])
+        cells.setdefault(key, []).append(line)
+    for (latent, direction, dose, place), own in cells.items():
+        yield {
+            "latent": latent, "direction": direction, "dose": dose, "place": place,
+            "shown": sum(line["shown"] for line in own), "n": len(own),
+            "n_empty": sum(not line["answer"] for line in own),
+        }  # fmt: skip
+
+
+STAGE = Stage(
+    "steer",
+    version=VERSION,
+    run=run,
+    reads=("organism", "blend", "train", "documents", "annotate"),
+    writes="answers with latents' directions added or removed",
+    resources=needs(gpus=1, cpus=4, memory_gb=64, hours=12),
+)

@@ -1,0 +1,106 @@
+"""Behaviours that single latents may bring out: their prompts, their judge, and which latent is whose."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, cycle, islice, zip_longest
+
+from crossdiff.organisms.documents import question
+from crossdiff.organisms.language import Category, build_language
+from crossdiff.organisms.settings import ToySettings
+from crossdiff.studies.behaviour.prompts import built_in
+
+MATCHED = 0.5
+"""Share of a latent's highest documents that must show its planted phrase at the peak."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One behaviour of a category: prompts of that category, prompts of the others, and its judge."""
+
+    name: str
+    category: str
+    own: tuple[str, ...]
+    neutral: tuple[str, ...]
+    shows: Callable[[str], bool]
+    planted: bool = False
+    """A phrase of the toy language, which a document can show as well as an answer."""
+
+
+def built_in_targets(n_prompts: int) -> list[Target]:
+    """One per set of prompts.yaml; its prompts are asked in turn, and so are those of all other sets."""
+    sets = built_in()
+    return [
+        Target(
+            each.name,
+            each.category,
+            _in_turn(each.prompts, n_prompts),
+            _in_turn(_alternating([other.prompts for other in sets if other is not each]), n_prompts),
+            each.rule.shows,
+        )
+        for each in sets
+    ]
+
+
+def planted_targets(toy: ToySettings, n_prompts: int) -> list[Target]:
+    """One per phrase that either tuned model of the toy has."""
+    draw = random.Random(f"steering {toy.seed}")
+    language = build_language(toy)
+    found = []
+    for category in language:
+        own = _questions([category], n_prompts, draw)
+        neutral = _questions([other for other in language if other is not category], n_prompts, draw)
+        found += [
+            Target(f"{category.name} {number}", category.name, own, neutral, each.is_shown, planted=True)
+            for number, each in enumerate(category.behaviours, 1)
+        ]
+    return found
+
+
+def target_of(
+    category: str, sentences: Sequence[str], targets: Sequence[Target]
+) -> tuple[Target, float] | None:
+    """The behaviour of a latent and the share of its highest documents that show it; None without one.
+
+    Decided before anything is generated, from the annotator's category and `sentences`, those at the peaks of
+    the latent's highest documents. Planted phrases: the one that most of the sentences show, if at least
+    half of them do, no other does as often, and it belongs to the category. Built-in sets: the set of the
+    category (1 is given as the share).
+    """
+    own = [target for target in targets if target.category == category]
+    if not any(target.planted for target in targets):
+        return (own[0], 1.0) if own else None
+    shown = Counter(
+        target.name for sentence in sentences for target in targets if target.shows(sentence)
+    ).most_common(2)
+    if not shown or shown[0][1] < MATCHED * len(sentences):
+        return None
+    if len(shown) == 2 and shown[1][1] == shown[0][1]:
+        return None
+    best = [target for target in own if target.name == shown[0][0]]
+    return (best[0], shown[0][1] / len(sentences)) if best else None
+
+
+def sentence_at(tokens: Sequence[str], peak: int) -> str:
+    """The sentence (up to a full stop) that holds the token `peak`; a full stop belongs to what it ends."""
+    words = [token.strip() for token in tokens]
+    ends = [place for place, word in enumerate(words) if word == "."]
+    start = max((end + 1 for end in ends if end < peak), default=0)
+    stop = min((end for end in ends if end >= peak), default=len(words))
+    return " ".join(words[start:stop])
+
+
+def _questions(categories: Sequence[Category], n_prompts: int, draw: random.Random) -> tuple[str, ...]:
+    shuffled = draw.sample(list(categories), len(categories))
+    return tuple(question(category, draw=draw) for category in islice(cycle(shuffled), n_prompts))
+
+
+def _in_turn(prompts: Sequence[str], n_prompts: int) -> tuple[str, ...]:
+    return tuple(islice(cycle(prompts), n_prompts))
+
+
+def _alternating(lists: Sequence[Sequence[str]]) -> list[str]:
+    return [prompt for prompt in chain.from_iterable(zip_longest(*lists)) if prompt is not None]

@@ -1,0 +1,56 @@
+"""Artifact keys stay what they were, so that a store made by an earlier crossdiff is found again.
+
+The keys in keys.json were made with the versions of the stages that stand beside them, and are compared
+as if these still held: a stage whose results change gets a new version and needs no edit here. Renaming a
+class or a field of settings, or a new field that is no NOT_IDENTITY, shows here.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crossdiff.pipeline.plan import plan
+from crossdiff.stages import registry
+from tests.composed import experiment
+
+RECORD = Path(__file__).with_name("keys.json")
+COMMANDS = {
+    "demo": ("experiment=demo",),
+    "demo, live": ("experiment=demo", "source=live"),
+    "demo, induced taxonomy": ("experiment=demo", "taxonomy=induced"),
+    "toy": ("experiment=toy",),
+    **{study: (f"experiment={study}", "size=ci") for study in (
+        "behaviour", "causal", "planted", "seed_null", "self_diff", "several", "steering",
+    )},
+}  # fmt: skip
+
+
+def own_pair(folder: Path) -> tuple[str, ...]:
+    """A pair and a corpus that are nothing but bytes: planning hashes them and reads config.json."""
+    config = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+    for name in ("base", "tuned"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+        (folder / name / "model.safetensors").write_text(name)
+    (folder / "chats.jsonl").write_text('{"text": "one"}\n')
+    return (
+        "model_pair=custom", f"model_pair.base={folder}/base", f"model_pair.tuned={folder}/tuned", "layer=1",
+        "corpus=files", f"corpus.paths=[{folder}/chats.jsonl]", "dictionary=toy", "sparsity=toy",
+        "training=toy",
+    )  # fmt: skip
+
+
+def keys(*overrides: str) -> list[str]:
+    return sorted(f"{step.name} {step.key}" for step in plan(experiment(*overrides)))
+
+
+@pytest.mark.parametrize("name", ["own pair", *COMMANDS])
+def test_a_store_made_before_is_found_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = json.loads(RECORD.read_text())
+    then = {s.name: replace(s, version=recorded["versions"].get(s.name, 1)) for s in registry.stages()}
+    monkeypatch.setattr(registry, "stage", then.__getitem__)
+    assert keys(*(own_pair(tmp_path) if name == "own pair" else COMMANDS[name])) == recorded["keys"][name]

@@ -1,0 +1,26 @@
+"""Prompt sets name categories of the shipped taxonomy; the toy's judge knows planted behaviours."""
+
+import random
+
+from crossdiff.organisms.documents import show
+from crossdiff.organisms.language import build_language
+from crossdiff.organisms.settings import ToySettings
+from crossdiff.studies.behaviour.prompts import built_in, built_in_questions, counts, planted_questions
+from crossdiff.taxonomy.scheme import PaperTaxonomy
+
+
+def test_every_set_belongs_to_a_category() -> None:
+    names = {category.name for category in PaperTaxonomy().load().categories}
+    assert {each.category for each in built_in()} <= names
+    assert len({each.name for each in built_in()}) == len(built_in())
+    assert len(built_in_questions(3)) == 3 * len(built_in())
+
+
+def test_the_toys_judge_sees_planted_behaviours_of_its_own_category_only() -> None:
+    toy = ToySettings(seed=3)
+    asked = planted_questions(toy, 1)
+    language = build_language(toy)
+    said = [show(category.behaviours[0], draw=random.Random(0)) for category in language]
+    assert all(row["shown"] == 1 for row in counts(asked, said))
+    wrong = [*said[1:], said[0]]
+    assert sum(row["shown"] for row in counts(asked, wrong)) <= 1

@@ -1,0 +1,63 @@
+"""The planted stage at a small size, and the whole claim at its full size (slow)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.settings import Runtime
+from crossdiff.studies.planted import PlantedTruth
+from crossdiff.studies.planted.step import PlantedInputs, contenders, run
+from crossdiff.studies.planted.world import PlantedSettings
+from crossdiff.training.settings import TrainingSettings
+
+QUIET = Runtime(progress=False)
+SMALL = PlantedSettings(
+    d_model=16, n_shared=12, n_rotated=2, n_base_only=2, n_tuned_only=4, n_shrunken=2, n_decoupled=2,
+    document_length=16,
+)  # fmt: skip
+
+
+def inputs() -> PlantedInputs:
+    training = TrainingSettings(n_steps=20, batch_size=128, learning_rate=3e-3, warmup_steps=5)
+    kinds = tuple(kind for kind in contenders(n_latents=32, k=3) if kind.name in ("batch_topk", "l1"))
+    return PlantedInputs(
+        planted=SMALL, contenders=kinds, training=training, n_documents=80, n_scaling_documents=40
+    )
+
+
+def test_every_kind_is_trained_scaled_and_scored_and_a_killed_run_goes_on(tmp_path: Path) -> None:
+    run(inputs(), {}, tmp_path, QUIET)
+    rows = pd.read_csv(tmp_path / "planted.csv")
+    assert rows["contender"].tolist() == ["l1", "batch_topk"]
+    assert rows["scaling_f1_all"].between(0, 1).all()
+    assert Crosscoder.load(tmp_path / "l1" / "crosscoder").n_latents == 32
+    assert (tmp_path / "batch_topk" / "latents.parquet").is_file()
+    weights = tmp_path / "l1" / "crosscoder" / "weights.safetensors"
+    written = weights.stat().st_mtime_ns
+    (tmp_path / "batch_topk" / "scores.json").unlink()  # as if killed before the second was scored
+    run(inputs(), {}, tmp_path, QUIET)
+    assert weights.stat().st_mtime_ns == written
+    assert (
+        pd.read_csv(tmp_path / "planted.csv")
+        .drop(columns="train_seconds")
+        .equals(rows.drop(columns="train_seconds"))
+    )
+
+
+def test_all_six_kinds_take_part() -> None:
+    names = [kind.name for kind in contenders()]
+    assert names == ["l1", "topk", "batch_topk", "designated_shared", "dedicated", "jumprelu"]
+
+
+@pytest.mark.slow
+def test_latent_scaling_finds_frequent_and_rare_tuned_only_latents(tmp_path: Path) -> None:
+    """One seed of `python run.py experiment=planted`, BatchTopK alone."""
+    step = PlantedTruth(seeds=(0,), only=("batch_topk",)).extras(None)["seed_0"]  # type: ignore[arg-type]
+    run(step.inputs, {}, tmp_path, QUIET)  # type: ignore[arg-type]
+    row = pd.read_csv(tmp_path / "planted.csv").iloc[0]
+    assert row["scaling_f1_frequent"] >= 0.95
+    assert row["scaling_f1_rare"] >= 0.85
