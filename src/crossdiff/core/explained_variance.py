@@ -96,7 +96,7 @@ class FitSums:
             )
 
     def explained(self) -> list[float]:
-        """FVE per model: `1 - sum |x - x_hat|^2 / sum |x - mean|^2` (method.md 2); NaN without variance."""
+        """Per model `1 - sum |x - x_hat|^2 / sum |x - mean|^2` (method.md section 2); NaN without any."""
         return _explained(self.n_tokens, self.residual[0], self.square[0], self.total[0])
 
     def explained_without_first(self) -> list[float]:

@@ -161,7 +161,7 @@ def latent_scaling(
     dtype: torch.dtype = torch.float64,
     selection: SelectionSettings | None = None,
 ) -> pd.DataFrame:
-    """The latent table (design.md section 4) from one pass over `batches`.
+    """The latent table from one pass over `batches`.
 
     A batch is `x [token model d_model]` in raw activation units or `(x, document [token])` with a number per
     document; without documents the interval columns and `n_documents` are NaN. Betas live in the crosscoder's

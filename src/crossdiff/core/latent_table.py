@@ -1,4 +1,4 @@
-"""The latent table (design.md section 4): one row per latent, from the sums of one pass."""
+"""The latent table (columns: docs/report.md): one row per latent, from the sums of one pass."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Scaled:
 def latent_table(
     crosscoder: Crosscoder, sums: ScalingSums, *, selection: SelectionSettings | None = None
 ) -> pd.DataFrame:
-    """The table of a pair, columns as in design.md section 4.
+    """The table of a pair, columns as docs/report.md lists them.
 
     `nu_*` is beta_base / beta_tuned with the tuned direction as the probe; `nu_*_baseprobe` is the inverse
     ratio, beta_tuned / beta_base, with the base direction as the probe.
@@ -103,7 +103,7 @@ def latent_table(
 
 
 def pair_table(scaled: Scaled, calls: Calls) -> pd.DataFrame:
-    """Columns of design.md section 4, in its order."""
+    """The columns that docs/report.md lists, in its order."""
     import pandas as pd
 
     columns = {**_counts(scaled), **_betas_and_ratios(scaled), **_bounds(scaled)}

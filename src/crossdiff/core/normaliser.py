@@ -12,7 +12,7 @@ from crossdiff.core.axes import Activations, Bias, PerModel
 
 
 class Normaliser(nn.Module):
-    """`xn^m = (x^m - mean^m) * scale^m`, so that the RMS vector norm of `xn^m` is a target (method.md 2).
+    """`xn^m = (x^m - mean^m) * scale^m`, for a given RMS norm of `xn^m` (method.md section 2).
 
     The identity until statistics are given. Both buffers are float32, their statistics float64.
     """

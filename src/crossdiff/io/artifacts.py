@@ -31,7 +31,7 @@ class DamagedArtifact(ValueError):
 
 
 def artifact_key(stage: str, version: int, inputs: Settings, parents: Mapping[str, str]) -> str:
-    """16 hex digits of the sha256 over everything that can change the result (design.md section 2)."""
+    """16 hex digits of the sha256 over all that can change the result (docs/architecture.md, Steps)."""
     payload = json.dumps([stage, version, inputs.identity(), dict(parents)], sort_keys=True)
     return hashlib.sha256(payload.encode()).hexdigest()[:16]
 

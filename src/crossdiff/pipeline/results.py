@@ -67,7 +67,7 @@ def check_folder(results: Path) -> None:
 def publish_results(report: Path, results: Path, steps: Sequence[dict[str, Any]]) -> Path:
     """Copy the report artifact's files to `results`, add `steps` and `files` to its summary; return the page.
 
-    `steps` holds `{name, key, state, seconds}` of this run (design.md section 4), `files` what was copied.
+    `steps` holds `{name, key, state, seconds}` of this run, `files` what was copied.
     The files of another run's report that lies there are removed, with a notice.
     """
     results.mkdir(parents=True, exist_ok=True)

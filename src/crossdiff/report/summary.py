@@ -1,4 +1,4 @@
-"""summary.json: the figures of a run that other programs read (design.md section 4)."""
+"""summary.json: the figures of a run that other programs read."""
 
 from __future__ import annotations
 

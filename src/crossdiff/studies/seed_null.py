@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SeedNull(Study):
-    """`n_comparisons` comparisons of the first pair with itself, no crosscoder used twice (method.md 6)."""
+    """`n_comparisons` of the first pair with itself, no crosscoder used twice (method.md section 6)."""
 
     QUESTION: ClassVar[str] = (
         "Which category changes appear between two crosscoders of one and the same pair?"

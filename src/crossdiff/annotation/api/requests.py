@@ -32,7 +32,7 @@ class Request:
 
     @cached_property
     def key(self) -> str:
-        """sha256 over everything that can change the answer (annotation.md section 2)."""
+        """sha256 over everything that can change the answer (docs/annotation.md, Money and the ledger)."""
         prompt = sha256(json.dumps([self.system, self.messages]))
         schema = sha256(json.dumps(self.schema, sort_keys=True))
         parts = [self.provider, self.model, prompt, schema, self.effort, self.max_tokens, self.vote]

@@ -1,4 +1,4 @@
-"""Causal check: how much of the distance to the tuned model the exclusive latents close (method.md 7)."""
+"""How much of the distance to the tuned model exclusive latents close (method.md section 7)."""
 
 from __future__ import annotations
 

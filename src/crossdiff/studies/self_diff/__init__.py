@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 class SelfDiff(Study):
-    """The base model of the first pair against itself, with independent noise and starts (method.md 6)."""
+    """The first pair's base model against itself, independent noise and starts (method.md section 6)."""
 
     QUESTION: ClassVar[str] = "How many latents of a model against itself are called exclusive?"
 

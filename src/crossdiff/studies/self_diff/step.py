@@ -1,4 +1,4 @@
-"""Null: a crosscoder of one model against itself, and how many latents it calls exclusive (method.md 6)."""
+"""A crosscoder of one model against itself, and its exclusive latents (method.md section 6)."""
 
 from __future__ import annotations
 
