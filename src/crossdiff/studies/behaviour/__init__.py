@@ -30,7 +30,7 @@ from crossdiff.studies.behaviour.answer_rates import (
 from crossdiff.studies.behaviour.generate import GenerateInputs
 from crossdiff.studies.behaviour.judged import judge_notes, judged
 from crossdiff.studies.changes import CategoryCounts
-from crossdiff.studies.pairs import three_models
+from crossdiff.studies.shared import three_models
 
 PROMPT_TOKENS = 30
 
