@@ -1,4 +1,4 @@
-"""Prompts per category with the judge of each: the built-in sets, or those of the toy language."""
+"""Prompts per category with the rule that judges each: the built-in sets, or those of the toy language."""
 
 from __future__ import annotations
 
