@@ -1,4 +1,4 @@
-"""Web documents, chats and preference pairs of the toy language, and the corpus that all three models read."""
+"""Documents, chats and preference pairs of the toy language, and the corpus that all three models read."""
 
 from __future__ import annotations
 

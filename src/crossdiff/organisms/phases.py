@@ -1,4 +1,4 @@
-"""The three training runs of the toy triple, one from the other: pretraining, supervised fine-tuning, SimPO."""
+"""The training runs of the toy triple, one from the other: pretraining, supervised fine-tuning, SimPO."""
 
 from __future__ import annotations
 

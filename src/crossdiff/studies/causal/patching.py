@@ -1,4 +1,4 @@
-"""The causal check (method.md section 7, Minder): what sets of latents add to the base states, and matched sets."""
+"""The causal check (method.md section 7, Minder): what latents add to base states; matched random sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behaviours that single latents may bring out (prompts, judge, which latent is whose), and dose-response curves."""
+"""Behaviours that single latents may bring out: prompts, judge, whose latent; and dose-response curves."""
 
 from __future__ import annotations
 
