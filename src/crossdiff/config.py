@@ -30,6 +30,7 @@ from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
 from crossdiff.io.environment import conf_dir
+from crossdiff.models.comparison import Comparison
 from crossdiff.models.pair import ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
@@ -72,15 +73,6 @@ LONGEST_NAME = 100
 """Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
 NEEDS_NO_PAIR = ("compare", "studies")
 """Actions on what lies in results folders, whatever it was made from."""
-
-
-class Comparison(Settings):
-    """Two pairs that share their base; the reference pair's tuned model gives the chat template."""
-
-    reference: ModelPair
-    treatment: ModelPair
-    seed_null: str | None = None
-    """Results of a finished `experiment=seed_null`: changes are also held against those of another seed."""
 
 
 class Experiment(Settings):
@@ -173,6 +165,13 @@ class Experiment(Settings):
             return (self.comparison.reference, self.comparison.treatment)
         assert self.model_pair is not None
         return (self.model_pair,)
+
+    @property
+    def members(self) -> dict[str, tuple[ModelPair, ...]]:
+        """Pair -> its members, one per crosscoder; without `comparison.n_seeds` every pair is its own."""
+        if self.comparison is None:
+            return {pair.name: (pair,) for pair in self.pairs}
+        return self.comparison.members(self.seed)
 
     @property
     def title(self) -> str:

@@ -12,12 +12,14 @@ class Settings(BaseModel):
     """Keyword-only, frozen settings that refuse unknown keys.
 
     `NOT_IDENTITY` names the fields that cannot change a result (paths, devices, worker counts);
-    they are left out of `identity()` and so out of every artifact key.
+    they are left out of `identity()` and so out of every artifact key. `ADDED` names fields that came after
+    artifacts had been made: they are left out while they have their default, so that those keep their keys.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+    ADDED: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:
         """JSON-able content of these settings, tagged with the class name, without `NOT_IDENTITY`.
@@ -27,12 +29,15 @@ class Settings(BaseModel):
         fields = {
             name: _plain(getattr(self, name))
             for name in type(self).model_fields
-            if name not in self.NOT_IDENTITY
+            if name not in self.NOT_IDENTITY and not (name in self.ADDED and self._is_default(name))
         }
         kind = type(self)
         inside = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
         tag = kind.__name__ if inside else f"{kind.__module__}.{kind.__qualname__}"
         return {"settings": tag, **fields}
+
+    def _is_default(self, name: str) -> bool:
+        return getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True)
 
 
 def _plain(value: Any) -> Any:

@@ -106,3 +106,57 @@ def test_a_layer_outside_a_known_model_is_refused_before_anything_runs(overrides
 
 def test_the_toy_has_a_cost() -> None:
     assert None not in [step.cost.cpu_hours for step in steps("experiment=demo")]
+
+
+MEMBERS = ("experiment=demo", "comparison.n_seeds=3")
+
+
+def test_members_train_apart_and_share_everything_before_and_after() -> None:
+    single, several = steps("experiment=demo"), steps(*MEMBERS)
+    names = [step.name for step in several]
+    assert [name for name in names if name.startswith("train")] == [
+        "train toy_pt_it", "train toy_pt_it_seed1", "train toy_pt_it_seed2",
+        "train toy_pt_simpo", "train toy_pt_simpo_seed1", "train toy_pt_simpo_seed2",
+    ]  # fmt: skip
+    for stage, count in (("tokens", 1), ("harvest", 3), ("documents", 6), ("annotate", 1), ("compare", 1)):
+        assert sum(step.stage == stage for step in several) == count
+    first = {"train", "scale", "documents", "match"}
+    assert {s.key for s in single if s.stage in first} <= {s.key for s in several}
+
+
+def test_another_seed_adds_its_own_steps_and_what_reads_them() -> None:
+    before, after = steps(*MEMBERS), steps("experiment=demo", "comparison.n_seeds=4")
+    known = {step.key for step in before}
+    new = [step.name for step in after if step.key not in known]
+    assert [name for name in new if "seed" in name and not name.startswith("annotate")] == [
+        f"{stage} {pair}_seed3"
+        for pair in ("toy_pt_it", "toy_pt_simpo")
+        for stage in ("train", "scale", "documents")
+    ]
+    assert changed(before, after) == {"train", "scale", "documents", "annotate", "compare", "report"}
+
+
+def test_a_member_of_a_seed_is_the_single_run_of_that_seed() -> None:
+    single = steps("experiment=demo", "+comparison.reference.seed=2")
+    trains = {step.key for step in steps(*MEMBERS) if step.stage == "train"}
+    assert next(step.key for step in single if step.name == "train toy_pt_it") in trains
+
+
+def test_a_member_that_is_left_out_is_not_planned_and_the_compare_step_knows_it() -> None:
+    found = steps(*MEMBERS, "comparison.without=[toy_pt_it_seed1]")
+    assert "train toy_pt_it_seed1" not in [step.name for step in found]
+    inputs = next(step.inputs for step in found if step.stage == "compare")
+    assert inputs.left_out == ("toy_pt_it_seed1",)  # type: ignore[attr-defined]
+    assert inputs.members["toy_pt_it"] == ("toy_pt_it", "toy_pt_it_seed2")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("comparison.without=[toy_pt_it_seed7]", "is no crosscoder here"),
+     ("comparison.without=[toy_pt_it,toy_pt_it_seed1,toy_pt_it_seed2]", "no crosscoder; name fewer"),
+     ("comparison.seed_null=somewhere", "leave one of the two out"),
+     ("comparison.treatment.name=toy_pt_it_seed1", "one name")],
+)  # fmt: skip
+def test_members_that_cannot_be_are_refused(override: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        steps(*MEMBERS, override)

@@ -132,3 +132,47 @@ def test_the_multiverse_starts_with_the_headline(compared) -> None:
     assert table["choices"][0] == "as reported, nu as selected"
     row = table["names"].index("translation")
     assert table["changes"][row][0] == pytest.approx(deltas.loc["translation", "relative_change"])
+
+
+def _members(tmp_path: Path, runs: dict[str, dict[str, int]], *, left_out: tuple[str, ...] = ()):
+    """Compare the pairs a and b, whose crosscoders are the names of `runs` that begin with theirs."""
+    folder, draft = tmp_path / "annotate", tmp_path / "compare"
+    folder.mkdir()
+    draft.mkdir()
+    rows = [row for name, counts in runs.items() for row in _rows(name, counts)]
+    (folder / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "taxonomy.yaml").write_text(PaperTaxonomy().load().to_yaml(), encoding="utf-8")
+    inputs = compare.CompareInputs(
+        reference="a", treatment="b", seed=0, draws=500, left_out=left_out,
+        members={pair: tuple(name for name in runs if name[0] == pair) for pair in "ab"},
+    )  # fmt: skip
+    figures = compare.run(inputs, {"annotate": folder}, draft, QUIET)
+    return pd.read_csv(draft / "deltas.csv").set_index("name"), read_json(draft / "comparison.json"), figures
+
+
+def test_several_crosscoders_are_pooled_and_their_spread_decides(tmp_path: Path) -> None:
+    names = [category.name for category in PaperTaxonomy().load().categories]
+    plain = dict.fromkeys(names, 8) | {"other": 40}
+    more = plain | {"translation": 24}
+    runs = {"a": plain, "a_seed1": plain, "b": more, "b_seed1": more | {"translation": 25}, "b_seed2": more}
+    deltas, comparison, figures = _members(tmp_path, runs, left_out=("a_seed2",))
+    row = deltas.loc["translation"]
+    assert (row.counts_reference, row.counts_treatment) == ("8 8", "24 25 24")
+    assert row.q_value < 0.05
+    assert row.holds_against_median == "yes"
+    assert "translation" in comparison["verdict"]
+    assert comparison["members"]["a"] == {"a": 280, "a_seed1": 280}
+    assert comparison["n_labelled"] == {"a": 560, "b": 889}
+    assert figures["n_labelled_treatment"] == 889
+    assert any("Left out: a_seed2" in note for note in comparison["notes"])
+    assert any("over several crosscoders" in note for note in comparison["notes"])
+    assert comparison["phi"] < 1
+
+
+def test_members_whose_spread_cannot_be_learnt_say_so(tmp_path: Path) -> None:
+    runs = {"a": {"translation": 8}, "a_seed1": {}, "b": {"translation": 3, "other": 4}}
+    deltas, comparison, _ = _members(tmp_path, runs)
+    assert set(deltas.spread) == {"not measured"}
+    assert comparison["phi"] is None
+    assert any("spread of another seed was not measured" in note for note in comparison["notes"])
+    assert any("counting for nothing: a_seed1" in note for note in comparison["notes"])

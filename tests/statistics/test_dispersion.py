@@ -13,6 +13,7 @@ from crossdiff.statistics.dispersion import (
     contrasts,
     dispersion,
     inverse_trigamma,
+    power_over_seeds,
     squeeze,
 )
 
@@ -130,6 +131,14 @@ def test_the_contrast_by_hand() -> None:
 def test_agreement_counts_pairs_of_runs() -> None:
     reference, treatment = _side([[1], [3]], [10, 10]), _side([[3], [2]], [10, 10])
     assert agreement(reference, treatment).tolist() == [(1 + 1 + 0.5 + 0) / 4]
+
+
+def test_power_over_seeds_by_hand() -> None:
+    """phi 1/2, so many degrees of freedom that t is z: exp(2.8016 sqrt(.5 * 19 * 2 / 1000)) at 5 %."""
+    found = power_over_seeds(1000, 1000, 0.5, 1e9)
+    rows = {row["share_reference"]: row["rise"] for row in found["visible"]}
+    assert rows[0.05] == pytest.approx(np.exp(2.801585 * np.sqrt(0.5 * 19 * 2 / 1000)), rel=1e-4)
+    assert "1000 against 1000 latents of all crosscoders" in found["sentence"]
 
 
 def drawn(generator: np.random.Generator, mean: np.ndarray, phi: float, runs: int) -> np.ndarray:

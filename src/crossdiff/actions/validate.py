@@ -16,7 +16,7 @@ from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step
 from crossdiff.report.human_check import AGREEMENT, FOLDER, agreement_lines
 from crossdiff.stages.annotate import read_candidates
-from crossdiff.stages.compare import ROLE
+from crossdiff.stages.compared_pairs import ROLE
 from crossdiff.statistics.agreement import human_check
 from crossdiff.taxonomy.scheme import Taxonomy, load_taxonomy
 

@@ -172,8 +172,14 @@ class Planner:
 
     @cached_property
     def chains(self) -> dict[str, Mapping[str, Step]]:
-        """Pair -> its train, scale and documents steps."""
-        return {pair.name: self.chain(pair) for pair in self.experiment.pairs}
+        """Member -> its train, scale and documents steps; a pair with one crosscoder is its own member."""
+        members = [member for group in self.experiment.members.values() for member in group]
+        return {member.name: self.chain(member) for member in members}
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Pair -> its first member, whose latents the page shows."""
+        return {pair: members[0].name for pair, members in self.experiment.members.items()}
 
     @cached_property
     def annotate(self) -> Step:
@@ -198,32 +204,32 @@ class Planner:
         if comparison is None:
             return None
         reference, treatment = comparison.reference.name, comparison.treatment.name
+        members = {
+            pair: tuple(member.name for member in group) for pair, group in self.experiment.members.items()
+        }
         inputs = CompareInputs(
             reference=reference,
             treatment=treatment,
             seed=self.experiment.seed,
             draws=self.experiment.draws,
             null=load_seed_null(comparison.seed_null) if comparison.seed_null else None,
+            members=members if comparison.n_seeds > 1 else {},
+            left_out=comparison.without,
         )
-        parents = {
-            "annotate": self.annotate,
-            f"scale_{reference}": self.chains[reference]["scale"],
-            f"scale_{treatment}": self.chains[treatment]["scale"],
-            f"documents_{reference}": self.chains[reference]["documents"],
-            f"documents_{treatment}": self.chains[treatment]["documents"],
-            "match": self.match(comparison),
-        }
+        parents = {"annotate": self.annotate, "match": self.match(comparison)}
+        for stage in ("scale", "documents"):
+            parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
         if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
             parents |= self.organism
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
 
     def match(self, comparison: Comparison) -> Step:
-        """Twins of each pair's exclusive latents in the other pair's crosscoder."""
+        """Twins of each pair's exclusive latents in the other pair's crosscoder, of the first members."""
         experiment, parents = self.experiment, {"tokens": self.tokens}
-        for pair in experiment.pairs:
-            own = {**self.activations(pair), **self.chains[pair.name]}
-            parents |= {f"{role}_{pair.name}": own[role] for role in MATCH_ROLES}
-        names = (comparison.reference.name, comparison.treatment.name)
+        names = (self.shown[comparison.reference.name], self.shown[comparison.treatment.name])
+        for pair, name in zip(experiment.pairs, names, strict=True):
+            own = {**self.activations(pair), **self.chains[name]}
+            parents |= {f"{role}_{name}": own[role] for role in MATCH_ROLES}
         inputs = MatchInputs(pairs=names, layer=experiment.layer, mask=experiment.mask)
         size = self.crosscoder_cost(comparison.reference, products=2.0, training=False)
         return Step("match", "_vs_".join(names), inputs, parents, size)
@@ -234,9 +240,9 @@ class Planner:
         comparison = self.experiment.comparison
         inputs = ReportInputs(
             title=self.experiment.title,
-            pairs=tuple(self.chains),
-            reference=comparison.reference.name if comparison else None,
-            treatment=comparison.treatment.name if comparison else None,
+            pairs=tuple(self.shown.values()),
+            reference=self.shown[comparison.reference.name] if comparison else None,
+            treatment=self.shown[comparison.treatment.name] if comparison else None,
         )
         parents = {
             f"{stage}_{name}": step for name, chain in self.chains.items() for stage, step in chain.items()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
@@ -14,17 +14,15 @@ from crossdiff.organisms.labels import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.taxonomy.scheme import load_taxonomy
+from crossdiff.taxonomy.scheme import Taxonomy, load_taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crossdiff.statistics.deltas import Labels
+    from crossdiff.stages.compared_pairs import PairAnswers
     from crossdiff.statistics.multiverse import Choice
 
 VERSION = 6
-ROLE = "exclusive_tuned"
-"""Only the tuned-exclusive latents of both pairs are compared."""
 THRESHOLDS: dict[str, tuple[float, float] | None] = {
     "nu as selected": None,
     "nu 0.15/0.375": (0.15, 0.375),
@@ -41,38 +39,37 @@ class CompareInputs(Settings):
     seed: int
     draws: int = 5000
     null: SeedNullChanges | None = None
+    members: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Pair -> its crosscoders, where there are several; their rows stand under these names."""
+    left_out: tuple[str, ...] = ()
+    """Crosscoders that were asked for and are not among the members, for the page to say so."""
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"members", "left_out"})
 
-@dataclass(frozen=True)
-class PairAnswers:
-    """What one pair brings to the comparison: its answered latents, and the unanswered by state."""
+    def members_of(self, pair: str) -> tuple[str, ...]:
+        """The names under which a pair's crosscoders stand; its own where there is one."""
+        return self.members.get(pair, (pair,))
 
-    pair: str
-    side: Labels
-    n_exclusive: int
-    unanswered: dict[str, int]
+    @property
+    def all_members(self) -> tuple[str, ...]:
+        """Of both pairs, the reference first."""
+        return (*self.members_of(self.reference), *self.members_of(self.treatment))
 
 
 def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write deltas.csv and comparison.json."""
     import numpy as np
 
-    from crossdiff.statistics.deltas import category_deltas
+    from crossdiff.stages.compared_pairs import member_notes, pair_answers
     from crossdiff.statistics.multiverse import multiverse
 
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
     reference, treatment = (
-        pair_answers(rows, pair, scale=parents.get(f"scale_{pair}"))
+        pair_answers(rows, pair, inputs.members_of(pair), parents)
         for pair in (inputs.reference, inputs.treatment)
     )
-    deltas = category_deltas(
-        reference.side.labels,
-        treatment.side.labels,
-        taxonomy=taxonomy,
-        draws=inputs.draws,
-        seed=inputs.seed,
-    )
+    deltas = _deltas(inputs, reference, treatment, taxonomy)
     deltas["p_seed_null"] = np.nan if inputs.null is None else inputs.null.p_values(deltas)
     deltas.to_csv(draft / "deltas.csv", index=False)
     comparison = _comparison(inputs, reference, treatment, deltas)
@@ -80,7 +77,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     comparison |= _against_truth(inputs, reference, treatment, parents.get("organism"))
     comparison["labels"] = labels(inputs, parents, rows)
     comparison["notes"] += [*label_notes(comparison["labels"]), *refusal_notes(comparison["refusal_bounds"])]
-    comparison["notes"] += seed_null_notes(inputs.null, deltas)
+    comparison["notes"] += [*seed_null_notes(inputs.null, deltas), *member_notes(comparison)]
     comparison |= _matching(parents.get("match"))
     write_json(comparison, draft / "comparison.json")
     return {
@@ -91,12 +88,26 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     }
 
 
+def _deltas(
+    inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, taxonomy: Taxonomy
+) -> pd.DataFrame:
+    """Of single crosscoders, or of all members of both pairs."""
+    from crossdiff.statistics.deltas import category_deltas
+    from crossdiff.statistics.ensemble import ensemble_deltas
+
+    settings: dict[str, Any] = {"taxonomy": taxonomy, "draws": inputs.draws, "seed": inputs.seed}
+    if inputs.members:
+        runs = ([run.labels for run in answers.runs.values()] for answers in (reference, treatment))
+        return ensemble_deltas(*runs, **settings)
+    return category_deltas(reference.side.labels, treatment.side.labels, **settings)
+
+
 def labels(
     inputs: CompareInputs, parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
     """Labels against the planted categories of the documents; None without an organism."""
     truth = parents.get("organism", Path()) / "document_categories.json"
-    pairs = (inputs.reference, inputs.treatment)
+    pairs = inputs.all_members
     if "organism" not in parents or not truth.is_file() or f"documents_{pairs[0]}" not in parents:
         return None
     examples = {
@@ -154,19 +165,33 @@ def choices(
     labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
     for row in read_jsonl(path) if path.is_file() else ():
         labelled.setdefault(row["variant"], []).append(row)  # type: ignore[attr-defined]
-    pairs = (inputs.reference, inputs.treatment)
-    kept = {pair: latents_below(parents.get(f"scale_{pair}")) for pair in pairs}
+    sides = [inputs.members_of(pair) for pair in (inputs.reference, inputs.treatment)]
+    kept = {name: latents_below(parents.get(f"scale_{name}")) for name in inputs.all_members}
     return [
-        Choice(f"{name}, {threshold}", *(_labels(mine, pair, kept[pair].get(threshold)) for pair in pairs))
+        Choice(f"{name}, {threshold}", *(_labels(mine, side, kept, threshold) for side in sides))
         for threshold in THRESHOLDS
-        if all(threshold in kept[pair] or THRESHOLDS[threshold] is None for pair in pairs)
+        if all(threshold in found or THRESHOLDS[threshold] is None for found in kept.values())
         for name, mine in labelled.items()
     ]
 
 
-def _labels(rows: Sequence[Mapping[str, Any]], pair: str, latents: set[int] | None) -> list[str]:
-    mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE and row["state"] in ANSWERED]
-    return [row["category"] for row in mine if latents is None or row["latent"] in latents]
+def _labels(
+    rows: Sequence[Mapping[str, Any]],
+    members: Sequence[str],
+    kept: Mapping[str, Mapping[str, set[int]]],
+    threshold: str,
+) -> list[str]:
+    """Of the latents of all members of a pair that pass the threshold; all, where it is the headline's."""
+    from crossdiff.stages.compared_pairs import ROLE
+
+    latents = {name: kept[name].get(threshold) for name in members}
+    return [
+        row["category"]
+        for name in members
+        for row in rows
+        if row["pair"] == name and row["role"] == ROLE and row["state"] in ANSWERED
+        if latents[name] is None or row["latent"] in latents[name]
+    ]
 
 
 def latents_below(scale: Path | None) -> dict[str, set[int]]:
@@ -183,29 +208,10 @@ def latents_below(scale: Path | None) -> dict[str, set[int]]:
     }
 
 
-def pair_answers(rows: Sequence[Mapping[str, Any]], pair: str, *, scale: Path | None) -> PairAnswers:
-    """The exclusive latents of a pair: answered ones as labels, the others counted by state."""
-    from crossdiff.statistics.deltas import Labels
-
-    mine = [row for row in rows if row["pair"] == pair and row["role"] == ROLE]
-    answered = [row for row in mine if row["state"] in ANSWERED]
-    side = Labels([row["category"] for row in answered])
-    unanswered = Counter(row["state"] for row in mine if row["state"] not in ANSWERED)
-    return PairAnswers(pair, side, _n_exclusive(scale, default=len(mine)), dict(sorted(unanswered.items())))
-
-
-def _n_exclusive(scale: Path | None, *, default: int) -> int:
-    """Tuned-exclusive latents of the latent table; those selected for annotation where there is none."""
-    if scale is None or not (scale / "latents.parquet").is_file():
-        return default
-    table = read_table(scale / "latents.parquet", kind="latents")
-    return table["exclusive_to"].tolist().count("tuned")
-
-
 def _comparison(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, deltas: pd.DataFrame
 ) -> dict[str, Any]:
-    from crossdiff.statistics.significance import power_line
+    from crossdiff.stages.compared_pairs import members_record
     from crossdiff.statistics.verdict import refusal_bounds, verdict
 
     both = (reference, treatment)
@@ -227,10 +233,22 @@ def _comparison(
             reference=reference.unanswered.get("refused", 0),
             treatment=treatment.unanswered.get("refused", 0),
         ),
-        "power": power_line(n_reference=reference.side.total, n_treatment=treatment.side.total),
+        "power": _power(reference.side.total, treatment.side.total, deltas),
         "verdict": verdict(deltas),
         "notes": notes,
-    }
+    } | (members_record(both, deltas, left_out=inputs.left_out) if inputs.members else {})
+
+
+def _power(n_reference: int, n_treatment: int, deltas: pd.DataFrame) -> dict[str, Any]:
+    """Of Fisher's test, or of the interval over seeds where their spread was measured."""
+    from crossdiff.stages.compared_pairs import typical_spread
+    from crossdiff.statistics.dispersion import power_over_seeds
+    from crossdiff.statistics.significance import power_line
+
+    spread = typical_spread(deltas)
+    if spread is None:
+        return power_line(n_reference=n_reference, n_treatment=n_treatment)
+    return power_over_seeds(n_reference, n_treatment, *spread)
 
 
 def _matching(match: Path | None) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
+
+from crossdiff.statistics.significance import POWER, REFERENCE_SHARES, TEST_LEVEL
 
 MIN_POOLED = 5
 """Names with fewer latents over all crosscoders tell nothing of their own spread."""
@@ -188,3 +190,26 @@ def agreement(reference: RunCounts, treatment: RunCounts) -> Numbers:
         return np.full(reference.counts.shape[1], np.nan)
     differences = shares[1][None] - shares[0][:, None]
     return ((differences > 0) + 0.5 * (differences == 0)).mean((0, 1))
+
+
+def power_over_seeds(n_reference: int, n_treatment: int, phi: float, df: float) -> dict[str, Any]:
+    """The sentence for under the chart, and the smallest factor seen per share of the reference pair.
+
+    log factor = (t_level + t_power) sqrt(phi (1 - share)/share (1/n_reference + 1/n_treatment)): the error
+    of `contrasts` with both shares at `share`, one test, Student's t with `df` degrees of freedom.
+    """
+    visible, sizes = [], 1 / n_reference + 1 / n_treatment
+    for share in REFERENCE_SHARES:
+        error = np.sqrt(phi * (1 - share) / share * sizes)
+        quantiles = special.stdtrit(min(df, LARGEST_DF), [1 - TEST_LEVEL / 2, POWER]).sum()
+        factor = float(np.exp(quantiles * error))
+        visible.append({"share_reference": share, "rise": factor, "fall": factor})
+    parts = " and ".join(
+        f"x{row['rise']:.2f} or 1/{row['rise']:.2f} at a share of {row['share_reference']:.0%}"
+        for row in visible
+    )
+    sentence = (
+        f"with {n_treatment} against {n_reference} latents of all crosscoders the smallest change seen with "
+        f"{POWER:.0%} probability is {parts} (one test at {TEST_LEVEL:.0%}; correcting for many needs more)"
+    )
+    return {"sentence": sentence, "visible": visible}

@@ -1,0 +1,114 @@
+"""What the pairs of a comparison bring: the labels of every crosscoder, what is missing, what is measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.annotation.results import ANSWERED
+from crossdiff.io.tables import read_table
+from crossdiff.statistics.deltas import Labels
+from crossdiff.taxonomy.scheme import RESERVED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLE = "exclusive_tuned"
+"""Only the tuned-exclusive latents of both pairs are compared."""
+
+
+@dataclass(frozen=True)
+class PairAnswers:
+    """What one pair brings to the comparison: its answered latents, and the unanswered by state.
+
+    `side` and the counts are over all crosscoders of the pair, `runs` the labels of every one by name.
+    """
+
+    pair: str
+    side: Labels
+    n_exclusive: int
+    unanswered: dict[str, int]
+    runs: dict[str, Labels]
+
+
+def pair_answers(
+    rows: Sequence[Mapping[str, Any]], pair: str, members: Sequence[str], parents: Mapping[str, Path]
+) -> PairAnswers:
+    """The exclusive latents of a pair's crosscoders: answered ones as labels, others counted by state."""
+    exclusive = {
+        name: [row for row in rows if row["pair"] == name and row["role"] == ROLE] for name in members
+    }
+    runs = {
+        name: Labels([row["category"] for row in mine if row["state"] in ANSWERED])
+        for name, mine in exclusive.items()
+    }
+    unanswered = Counter(
+        row["state"] for mine in exclusive.values() for row in mine if row["state"] not in ANSWERED
+    )
+    n_exclusive = sum(
+        _n_exclusive(parents.get(f"scale_{name}"), default=len(mine)) for name, mine in exclusive.items()
+    )
+    side = Labels([label for run in runs.values() for label in run.labels])
+    return PairAnswers(pair, side, n_exclusive, dict(sorted(unanswered.items())), runs)
+
+
+def _n_exclusive(scale: Path | None, *, default: int) -> int:
+    """Tuned-exclusive latents of the latent table; those selected for annotation where there is none."""
+    if scale is None or not (scale / "latents.parquet").is_file():
+        return default
+    table = read_table(scale / "latents.parquet", kind="latents")
+    return table["exclusive_to"].tolist().count("tuned")
+
+
+def typical_spread(deltas: pd.DataFrame) -> tuple[float, float] | None:
+    """Median phi and degrees of freedom of the categories; None where no spread over seeds was measured."""
+    if "phi" not in deltas or deltas.phi.isna().all():
+        return None
+    tested = deltas[(deltas.level == "category") & ~deltas.name.isin(RESERVED)]
+    return float(tested.phi.median()), float(tested.df.median())
+
+
+def members_record(
+    both: Sequence[PairAnswers], deltas: pd.DataFrame, *, left_out: Sequence[str]
+) -> dict[str, Any]:
+    """Labelled latents of every crosscoder, and how far counts spread over them."""
+    counts = {answers.pair: {name: run.total for name, run in answers.runs.items()} for answers in both}
+    spread = typical_spread(deltas)
+    return {
+        "members": counts,
+        "left_out": list(left_out),
+        "spread": str(deltas["spread"].iloc[0]),
+        "phi": None if spread is None else spread[0],
+        "df": None if spread is None else spread[1],
+    }
+
+
+def member_notes(comparison: Mapping[str, Any]) -> list[str]:
+    """How many crosscoders stand behind the intervals, which are missing, and what was not measured."""
+    if "members" not in comparison:
+        return []
+    counts = comparison["members"]
+    sizes = ", ".join(f"{len(runs)} of {pair}" for pair, runs in counts.items())
+    empty = [name for runs in counts.values() for name, total in runs.items() if not total]
+    notes = [f"Counts are over several crosscoders that differ in their seed alone: {sizes}"]
+    if comparison["left_out"]:
+        notes.append(f"Left out: {', '.join(comparison['left_out'])}; the comparison stands on the others")
+    if empty:
+        notes.append(f"Without a labelled exclusive latent, so counting for nothing: {', '.join(empty)}")
+    match comparison["spread"]:
+        case "not measured":
+            notes.append(
+                "The spread of another seed was not measured: intervals are those of counting alone; "
+                "raise comparison.n_seeds"
+            )
+        case "one side":
+            notes.append("The spread over seeds was measured on one pair only and serves both")
+        case _:
+            notes.append(
+                f"Counts vary {comparison['phi']:.2f} times as much over seeds as independent latents would "
+                f"(median of the categories, {comparison['df']:.0f} degrees of freedom)"
+            )
+    return notes
