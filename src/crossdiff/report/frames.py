@@ -16,7 +16,9 @@ def read_deltas(path: Path) -> pd.DataFrame:
     """A delta table from its CSV file; only empty cells are missing, so a category may be called `null`."""
     import pandas as pd
 
-    texts: dict[Any, Any] = {"level": str, "name": str, "parent": str}
+    texts: dict[Any, Any] = dict.fromkeys(
+        ("level", "name", "parent", "counts_reference", "counts_treatment", "holds_against_median"), str
+    )
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
 
 

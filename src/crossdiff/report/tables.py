@@ -70,6 +70,9 @@ def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Tab
     against_seeds = any(row.p_seed_null == row.p_seed_null for row in rows)
     if against_seeds:
         titles.append("p, seeds")
+    several = any(row.per_run for row in rows)
+    if several:
+        titles += ["Per crosscoder", "Runs agree", "Against the median"]
     if planted:
         titles.append("Planted")
     columns = tuple(
@@ -80,11 +83,25 @@ def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Tab
         cells = _delta_cells(row)
         if against_seeds:
             cells.append(Cell(number(row.p_seed_null, 2), sort=_sortable(row.p_seed_null)))
+        if several:
+            cells += _cells_over_seeds(row)
         if planted:
             change = None if row.is_class else planted.get(row.name)
             cells.append(Cell("–" if change is None else change_text(change), sort=change))
         body.append(Row(tuple(cells), kind=row.level))
     return Table(columns, tuple(body))
+
+
+def _cells_over_seeds(row: DeltaRow) -> list[Cell]:
+    """Counts of every crosscoder, how many pairs of runs have the sign, and whether the median leaves it."""
+    treatment, reference = row.per_run or ("", "")
+    agree = "–" if row.runs_agree != row.runs_agree else share(row.runs_agree)
+    held = {"yes": "holds", "no": "does not hold"}.get(row.holds_against_median, "–")
+    return [
+        Cell(f"{treatment} : {reference}"),
+        Cell(agree, sort=_sortable(row.runs_agree)),
+        Cell(held),
+    ]
 
 
 def _delta_cells(row: DeltaRow) -> list[Cell]:

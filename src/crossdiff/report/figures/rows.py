@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.report.formatting import change_text, readable
 from crossdiff.report.frames import rows_of
@@ -42,6 +42,10 @@ class DeltaRow:
     p_value: float
     q_value: float
     p_seed_null: float = math.nan
+    per_run: tuple[str, str] | None = None
+    """Counts of every crosscoder, treatment and reference, where a pair has several."""
+    runs_agree: float = math.nan
+    holds_against_median: str = ""
 
     @property
     def is_class(self) -> bool:
@@ -123,9 +127,25 @@ def delta_rows(deltas: pd.DataFrame) -> list[DeltaRow]:
             p_value=float(row.p_value),
             q_value=float(row.q_value),
             p_seed_null=float(getattr(row, "p_seed_null", math.nan)),
+            per_run=(row.counts_treatment, row.counts_reference)
+            if hasattr(row, "counts_reference")
+            else None,
+            runs_agree=float(getattr(row, "runs_agree", math.nan)),
+            holds_against_median=_text(getattr(row, "holds_against_median", "")),
         )
         for row in rows_of(deltas)
     ]
+
+
+def _per_run(row: Any) -> tuple[str, str] | None:
+    if not hasattr(row, "counts_reference"):
+        return None
+    return row.counts_treatment, row.counts_reference
+
+
+def _text(value: object) -> str:
+    """An empty cell of a CSV file is NaN."""
+    return value if isinstance(value, str) else ""
 
 
 def ordered(rows: list[DeltaRow]) -> list[DeltaRow]:

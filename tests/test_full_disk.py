@@ -1,0 +1,76 @@
+"""Every kind of file that steps write, on a disk of 1 MB: one message, nothing half in place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMESPACES = (["unshare", "--mount", "--map-root-user"], ["unshare", "--mount"])
+ON_A_SMALL_DISK = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
+WRITE = """
+import shutil, sqlite3, sys
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from crossdiff.__main__ import guarded
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.io import tables
+from crossdiff.io.interop import save_dictionary_learning
+from crossdiff.training.resume import WholeCheckpoints
+disk = Path(sys.argv[1])
+def database():
+    with sqlite3.connect(disk / "ledger.sqlite") as ledger:
+        ledger.execute("create table reply (text)")
+        ledger.execute("insert into reply values (?)", ("x" * 2_000_000,))
+crosscoder = Crosscoder(DictionarySettings(n_latents=4096), n_models=2, d_model=32)
+text = ["x" * 1000] * 2000
+writers = {
+    "checkpoint": lambda: WholeCheckpoints().save_checkpoint({"x": torch.randn(10**6)}, disk / "last.ckpt"),
+    "crosscoder": lambda: crosscoder.save(disk / "crosscoder"),
+    "export": lambda: save_dictionary_learning(crosscoder, disk / "peer", k=4),
+    "table": lambda: tables.write_table(
+        pd.DataFrame({"x": np.random.randn(10**6)}), disk / "latents.parquet", version=1, kind="latents"
+    ),
+    "json": lambda: tables.write_json(text, disk / "summary.json"),
+    "lines": lambda: tables.write_jsonl(({"text": part} for part in text), disk / "annotations.jsonl"),
+    "ledger": database,
+}
+for kind, write in writers.items():
+    code = guarded(write)
+    print(kind, code, *[path.name for path in disk.rglob("*") if path.is_file()])
+    for path in disk.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+"""
+
+
+@pytest.fixture(scope="module")
+def namespace(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A mount namespace of its own, so that the small disk is gone with the process."""
+    disk = str(tmp_path_factory.mktemp("disk"))
+    for prefix in NAMESPACES:
+        if not subprocess.run(
+            [*prefix, "sh", "-c", ON_A_SMALL_DISK, disk, "true"], capture_output=True
+        ).returncode:
+            return prefix
+    if os.environ.get("CROSSDIFF_NO_SKIPS"):
+        pytest.fail("this machine allows no mount in a namespace of its own (unshare --mount)")
+    pytest.skip("this machine allows no mount in a namespace of its own (unshare --mount)")
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing_half(namespace: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*namespace, "sh", "-c", ON_A_SMALL_DISK, str(tmp_path), sys.executable, "-c", WRITE, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    kinds = ["checkpoint", "crosscoder", "export", "table", "json", "lines", "ledger"]
+    assert [(kind, code) for kind, code, *_ in rows] == [(kind, "2") for kind in kinds]
+    assert done.stderr.count("no space left on the device") == len(kinds)
+    final = {"last.ckpt", "weights.safetensors", "latents.parquet", "summary.json", "annotations.jsonl"}
+    assert not final & {name for _, _, *names in rows for name in names}
