@@ -78,7 +78,7 @@ class ScalingSums:
         x_hat = reconstruct(crosscoder, code)
         self.n_tokens += x.shape[0]
         self.fit = self.fit or FitSums.zeros(xn)
-        self.fit.add(xn, x_hat, n_active=len(code))
+        self.fit.add(xn, x_hat, n_active=len(code), document=document)
         slot = self._slot(code, document)
         self._add_entries(code, slot, document=document, template=template)
         self._add_overlaps(crosscoder, code, xn, x_hat, slot)
