@@ -94,11 +94,15 @@ def test_a_latent_of_equal_norms_is_claimed_by_neither_side() -> None:
     assert call(0.5).call == ["not_exclusive"]
 
 
-def test_without_documents_the_document_and_interval_clauses_do_not_exist() -> None:
+@pytest.mark.parametrize("method", ["minder", "norm", "both"])
+def test_without_documents_no_latent_is_exclusive_for_min_documents_cannot_be_known(method: Any) -> None:
     nothing = float("nan")
-    found = call(0.95, n_documents=None, beta_error_low=nothing, beta_reconstruction_low=nothing)
-    assert found.call == ["exclusive"]
-    assert "min_documents" not in found.failing["tuned"]
+    without = {"n_documents": None, "beta_error_low": nothing, "beta_reconstruction_low": nothing}
+    found = call(0.95, SelectionSettings(method=method), base=without, **without)
+    assert (found.call, found.exclusive_to) == (["undecided"], [None])
+    assert found.failing["tuned"]["min_documents"] == 1
+    assert "beta_error_interval" not in found.failing["tuned"]
+    assert call(0.5, base=without, **without).call == ["not_exclusive"]  # the norms have rejected it
 
 
 def test_norm_looks_at_norms_and_counts_alone() -> None:

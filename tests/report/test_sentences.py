@@ -55,6 +55,20 @@ def test_signatures_warn_of_poor_reconstruction_and_a_bad_threshold(sources: Sou
     assert "30.0 % of the latents are dead" in told
 
 
+def test_an_fve_that_the_first_tokens_carry_is_warned_of_and_says_what_to_do(sources: Sources) -> None:
+    pair = sources.pairs["pt_it"]
+    figures = {"fve_base": 0.995, "fve_without_first_base": -1.16, "fve_tuned": 0.9}
+    texts = [item["text"] for item in sentences.failure_signatures(replace(pair, training=figures))]
+    assert len(texts) == 1
+    assert "the base model's FVE: 0.995 with it, -1.160 without" in texts[0]
+    assert "mask.outlier_norm=10" in texts[0]
+    fine = figures | {"fve_without_first_base": 0.95}
+    assert sentences.failure_signatures(replace(pair, training=fine))[0]["level"] == "ok"
+    scaled = {"fve": {"tuned": 0.9}, "fve_without_first": {"tuned": 0.2}}
+    older = replace(pair, training={"fve_base": 0.9, "fve_tuned": 0.9}, diagnostics=scaled)
+    assert "tuned model's FVE: 0.900 with it, 0.200" in sentences.failure_signatures(older)[0]["text"]
+
+
 def test_a_signature_of_the_diagnostics_is_passed_on(sources: Sources) -> None:
     pair = replace(
         sources.pairs["pt_it"], diagnostics={"signature": {"sentence": "This pair is too similar."}}

@@ -57,7 +57,8 @@ def diagnose(
         "n_alive": int(alive.sum()),
         "dead_share": 1 - float(alive.double().mean()),
         "n_tokens": scaled.sums.n_tokens,
-        "fve": None if fit is None else dict(zip(("base", "tuned"), fit.explained(), strict=True)),
+        "fve": None if fit is None else _per_model(fit.explained()),
+        "fve_without_first": None if fit is None else _per_model(fit.explained_without_first()),
         "l0": None if fit is None else fit.l0(),
         "kinds": Counter(table["kind"]),
         "calls": Counter(table["call"]),
@@ -75,6 +76,11 @@ def diagnose(
         "template": template_energy(table, scaled),
         "split_half": split_half(scaled, decoder, selection),
     }
+
+
+def _per_model(fve: list[float]) -> dict[str, float | None]:
+    known = (None if math.isnan(value) else value for value in fve)
+    return dict(zip(("base", "tuned"), known, strict=True))
 
 
 def signature(delta_norm: Float64[Tensor, " alive"], *, reach: float | None = None) -> dict[str, Any]:

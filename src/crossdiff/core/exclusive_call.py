@@ -49,7 +49,7 @@ class SelectionSettings(Settings):
         interval: its whole 95 % interval is; a latent whose interval straddles a threshold is undecided.
     min_tokens, min_documents
         Below these counts of active tokens and documents a latent is undecided, unless its norms have
-        rejected it already. Documents are only counted where they are known.
+        rejected it already. Where documents are unknown, so is their count: every latent then is below.
     """
 
     method: Literal["minder", "norm", "both"] = "minder"
@@ -72,7 +72,8 @@ class SideEvidence:
     """What the call of one side reads; the probe is that side's own direction, `nu` = other beta / own beta.
 
     `beta_*`, `beta_*_low` are the own model's beta and the lower end of its interval (NaN: no interval);
-    `documents_known` is False when the pass was given no documents, so that intervals cannot exist.
+    `n_documents` is None when the pass was given no documents: then nothing says that `min_documents` is
+    met, so no latent can be exclusive, and intervals cannot exist.
     """
 
     nu_error: Float64[Tensor, " latent"]
@@ -117,7 +118,9 @@ def clauses(
     A clause of the first group leaves the latent undecided, one of the second makes it not exclusive.
     """
     undecided = {"min_tokens": evidence.n_active < settings.min_tokens}
-    if evidence.n_documents is not None:
+    if evidence.n_documents is None:
+        undecided["min_documents"] = evidence.n_active >= 0  # of all latents: the count is unknown
+    else:
         undecided["min_documents"] = evidence.n_documents < settings.min_documents
     rejected: dict[str, Tensor] = {}
     if settings.method in ("norm", "both"):

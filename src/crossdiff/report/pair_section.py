@@ -45,8 +45,8 @@ def pair_tiles(pair: PairSource) -> list[dict[str, str]]:
     facts = pair_summary(pair)
     trained = f"; trained for k = {facts['k']}" if facts["k"] else ""
     entries = (
-        ("FVE, base", _decimals(facts["fve_base"]), "variance explained on held-out tokens; 1 is perfect"),
-        ("FVE, tuned", _decimals(facts["fve_tuned"]), "variance explained on held-out tokens; 1 is perfect"),
+        ("FVE, base", _decimals(facts["fve_base"]), _fve_note(facts["fve_without_first_base"])),
+        ("FVE, tuned", _decimals(facts["fve_tuned"]), _fve_note(facts["fve_without_first_tuned"])),
         ("L0", number(facts["l0"]), f"active latents per token{trained}"),
         ("Dead", share(facts["dead_share"]), f"of {facts['n_latents']:,} latents"),
         ("Tuned-exclusive", number(facts["n_exclusive"]), "passed latent scaling"),
@@ -54,6 +54,11 @@ def pair_tiles(pair: PairSource) -> list[dict[str, str]]:
         ("Undecided", number(facts["n_undecided"]), "too little evidence for a call"),
     )
     return [{"name": name, "value": value, "note": note} for name, value, note in entries]
+
+
+def _fve_note(without_first: float | None) -> str:
+    rest = "" if without_first is None else f"; {without_first:.3f} without the first token of each document"
+    return f"variance explained on held-out tokens, 1 is perfect{rest}"
 
 
 def _decimals(value: float | None) -> str:

@@ -12,6 +12,9 @@ from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.statistics import verdict
 from crossdiff.taxonomy.scheme import RESERVED
 
+SINK_SHARE = 0.1
+"""What the FVE may lose without the first token of every document before the report warns."""
+
 
 def headline(sources: Sources) -> str:
     """The one sentence a reader takes away."""
@@ -88,17 +91,37 @@ def leads(sources: Sources) -> list[str]:
     return [*lines, *(_sentence(text) for text in texts(sources.annotate.get("warnings")))]
 
 
+def _unexplained(pair: PairSource, model: str) -> list[str]:
+    fve = pair.training.get(f"fve_{model}")
+    if fve is None or fve >= 0.8:
+        return []
+    return [
+        f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
+        "what it misses is in no latent."
+    ]
+
+
+def _sinks(pair: PairSource, model: str) -> list[str]:
+    """A warning where the first token of each document carries the FVE; crosscoders trained before the
+    figure existed have it in their diagnostics, over all tokens."""
+    fve, rest = (pair.training.get(f"{name}_{model}") for name in ("fve", "fve_without_first"))
+    if rest is None:
+        fve, rest = ((pair.diagnostics.get(name) or {}).get(model) for name in ("fve", "fve_without_first"))
+    if fve is None or rest is None or fve - rest <= SINK_SHARE:
+        return []
+    return [
+        f"The first token of each document carries the {model} model's FVE: {fve:.3f} with it, {rest:.3f} "
+        "without. Such attention sinks have a very large norm and say nothing about the text: drop them with "
+        "mask.outlier_norm=10 (or mask.skip_first=2) and train again."
+    ]
+
+
 def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
     """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
     diagnostics = pair.diagnostics
     warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
     for model in ("base", "tuned"):
-        fve = pair.training.get(f"fve_{model}")
-        if fve is not None and fve < 0.8:
-            warnings.append(
-                f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
-                "what it misses is in no latent."
-            )
+        warnings += [*_unexplained(pair, model), *_sinks(pair, model)]
     k, l0 = pair.training.get("k"), pair.training.get("l0")
     if k and l0 is not None and abs(l0 / k - 1) > 0.2:
         warnings.append(

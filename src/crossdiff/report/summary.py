@@ -84,6 +84,8 @@ def pair_summary(pair: PairSource) -> dict[str, Any]:
         {
             "fve_base": training.get("fve_base"),
             "fve_tuned": training.get("fve_tuned"),
+            "fve_without_first_base": training.get("fve_without_first_base"),
+            "fve_without_first_tuned": training.get("fve_without_first_tuned"),
             "l0": training.get("l0"),
             "dead_share": training.get("dead_share", dead / n_latents if n_latents else None),
             "k": training.get("k"),

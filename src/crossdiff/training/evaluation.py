@@ -4,53 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from crossdiff.core.axes import Activations
+from crossdiff.core.active_products import reconstruct
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import decoder_norms
 from crossdiff.core.exclusive_call import KINDS, kinds
+from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.threshold import smallest_kept
+from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.training.source import ActivationSource, check_finite
-
-
-@dataclass
-class ExplainedVariance:
-    """Float64 sums for FVE = 1 - sum |x - x_hat|^2 / sum |x - mean|^2 per model, raw units (method.md 2).
-
-    Sums of x are taken about `origin`, so that their cancellation is harmless.
-    """
-
-    origin: Tensor
-    error: Tensor = field(init=False)
-    first: Tensor = field(init=False)
-    second: Tensor = field(init=False)
-    n_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        self.origin = self.origin.double()
-        self.first = torch.zeros_like(self.origin)
-        self.error = self.origin.new_zeros(self.origin.shape[0])
-        self.second = torch.zeros_like(self.error)
-
-    def add(self, x: Activations, x_hat: Activations) -> None:
-        """Take in one batch."""
-        shifted = x.double() - self.origin
-        self.error += (x - x_hat).double().square().sum(dim=(0, 2))
-        self.first += shifted.sum(dim=0)
-        self.second += shifted.square().sum(dim=(0, 2))
-        self.n_tokens += x.shape[0]
-
-    def value(self) -> list[float]:
-        """FVE per model; NaN where the tokens do not vary."""
-        variance = self.second - self.first.square().sum(dim=1) / max(1, self.n_tokens)
-        return torch.where(variance > 0, 1 - self.error / variance, math.nan).tolist()
 
 
 @dataclass(frozen=True)
@@ -58,10 +27,12 @@ class HeldOut:
     """Figures over held-out unmasked tokens.
 
     fve, l0: with the inference threshold. fve_batch, l0_batch: with batch top-k, NaN for methods without k.
+    fve_without_first: `fve` over all tokens but the first of every document, where attention sinks lie.
     never_fired: share of latents with no code above the threshold on these tokens.
     """
 
     fve: list[float]
+    fve_without_first: list[float]
     l0: float
     fve_batch: list[float]
     l0_batch: float
@@ -71,33 +42,37 @@ class HeldOut:
 
 @torch.no_grad()
 def evaluate(
-    crosscoder: Crosscoder, batches: Iterable[Activations], *, threshold: float, k: int | None
+    crosscoder: Crosscoder, batches: Iterable[PairedBatch], *, threshold: float, k: int | None
 ) -> HeldOut:
-    """One pass over raw activations; without a threshold (NaN) its figures are NaN."""
-    by_threshold, by_batch = (ExplainedVariance(crosscoder.normaliser.mean) for _ in range(2))
+    """One pass over batches in corpus order; without a threshold (NaN) its figures are NaN."""
+    nothing = crosscoder.decoder_bias.detach()[None]
+    by_threshold, by_batch = FitSums.zeros(nothing), FitSums.zeros(nothing)
     fired = torch.zeros(crosscoder.n_latents, dtype=torch.bool, device=crosscoder.encoder.device)
-    n_active, n_active_batch = 0, 0
-    known = not math.isnan(threshold)
-    for x in batches:
+    n_tokens, known = 0, not math.isnan(threshold)
+    for batch in batches:
+        n_tokens += len(batch.stored)
         if known:
-            code = _score(crosscoder, x, threshold, by_threshold)
-            fired[code.latent] = True
-            n_active += len(code)
+            fired[_score(crosscoder, batch, threshold, by_threshold).latent] = True
         if k is not None:
-            smallest = smallest_kept(crosscoder, x, k=k)
-            just_below = (
-                0.0 if math.isnan(smallest) else (1 - 1e-6) * smallest
-            )  # no positive code: none is kept
-            n_active_batch += len(_score(crosscoder, x, just_below, by_batch))
-    n_tokens = max(by_threshold.n_tokens, by_batch.n_tokens)
+            smallest = smallest_kept(crosscoder, batch.x, k=k)
+            just_below = 0.0 if math.isnan(smallest) else (1 - 1e-6) * smallest  # NaN: no positive code
+            _score(crosscoder, batch, just_below, by_batch)
     return HeldOut(
-        fve=by_threshold.value(),
-        l0=n_active / n_tokens if known and n_tokens else math.nan,
-        fve_batch=by_batch.value(),
-        l0_batch=n_active_batch / n_tokens if k is not None and n_tokens else math.nan,
+        fve=by_threshold.explained(),
+        fve_without_first=by_threshold.explained_without_first(),
+        l0=by_threshold.l0(),
+        fve_batch=by_batch.explained(),
+        l0_batch=by_batch.l0(),
         never_fired=1 - float(fired.double().mean()) if known else math.nan,
         n_tokens=n_tokens,
     )
+
+
+def _score(crosscoder: Crosscoder, batch: PairedBatch, threshold: float, sums: FitSums) -> SparseCode:
+    xn = crosscoder.normaliser.normalise(crosscoder.inputs(batch.x))
+    code = crosscoder.encode_sparse(batch.x, threshold=threshold)
+    sums.add(xn, reconstruct(crosscoder, code), n_active=len(code), document=batch.document)
+    return code
 
 
 def kind_shares(crosscoder: Crosscoder) -> dict[str, float]:
@@ -116,12 +91,6 @@ def delta_norm_histogram(crosscoder: Crosscoder, *, n_bins: int = 20) -> list[in
     return decoder_norms(crosscoder).delta_norm.cpu().histc(n_bins, 0, 1).long().tolist()
 
 
-def _score(crosscoder: Crosscoder, x: Activations, threshold: float, sums: ExplainedVariance) -> SparseCode:
-    code = crosscoder.encode_sparse(x, threshold=threshold)
-    sums.add(crosscoder.inputs(x), crosscoder.decode(code))
-    return code
-
-
 _SAMPLE = 0x5A3B1E
 """Sets the sample's random stream apart from others that begin from the run's seed."""
 
@@ -135,20 +104,19 @@ class HeldOutSample:
 
     def __init__(self, source: ActivationSource, *, n_tokens: int, batch_size: int, seed: int) -> None:
         self.source, self.n_tokens, self.batch_size, self.seed = source, n_tokens, batch_size, seed
-        self._kept: list[Tensor] | None = None
+        self._kept: list[PairedBatch] | None = None
 
-    def batches(self, device: torch.device) -> Iterator[Activations]:
-        """Raw activations in corpus order; a first pass that is broken off is made again."""
+    def batches(self, device: torch.device) -> Iterator[PairedBatch]:
+        """Batches in corpus order; a first pass that is broken off is made again."""
         if self._kept is not None:
-            for stored in self._kept:
-                yield stored.to(device, non_blocking=True).float()
+            yield from (batch.activations_on(device) for batch in self._kept)
             return
         rows = sampled_rows(self.source, n_tokens=self.n_tokens, seed=self.seed)
         read = []
         for batch in self.source.batches_of(rows, batch_size=self.batch_size):
             check_finite(batch, self.source)
-            read.append(batch.stored.cpu())
-            yield batch.activations_on(device).x
+            read.append(batch.activations_on("cpu"))
+            yield batch.activations_on(device)
         self._kept = read
 
 
@@ -170,8 +138,8 @@ def sampled_rows(source: ActivationSource, *, n_tokens: int, seed: int) -> Int[T
 
 def held_out_batches(
     source: ActivationSource, *, batch_size: int, device: torch.device
-) -> Iterator[Activations]:
-    """Raw activations of all held-out rows, in corpus order."""
+) -> Iterator[PairedBatch]:
+    """All held-out rows, in corpus order."""
     for batch in source.batches(split="validation", batch_size=batch_size):
         check_finite(batch, source)
-        yield batch.activations_on(device).x
+        yield batch.activations_on(device)

@@ -73,6 +73,10 @@ def final_figures(module: CrosscoderModule) -> dict[str, Any]:
     names = model_names(crosscoder)
     figures = {
         **{f"fve_{name}": value for name, value in zip(names, found.fve, strict=True)},
+        **{
+            f"fve_without_first_{name}": value
+            for name, value in zip(names, found.fve_without_first, strict=True)
+        },
         **{f"fve_batch_{name}": value for name, value in zip(names, found.fve_batch, strict=True)},
         "l0": found.l0,
         "l0_threshold": found.l0,

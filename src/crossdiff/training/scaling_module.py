@@ -62,5 +62,5 @@ def add_over_ranks_(sums: ScalingSums) -> None:
         sums.n_tokens += n_tokens
         sums.documents.merge(documents)
         if sums.fit is not None and fit is not None:
-            sums.fit.merge(fit.to(sums.fit.total.device))
+            sums.fit.merge(fit)
         sums.fit = sums.fit or fit

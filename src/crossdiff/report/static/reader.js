@@ -59,10 +59,14 @@ function exampleText(example) {
   return holder;
 }
 
+function headOf(example) {
+  const like = example.n_like ? [`and ${example.n_like} near-identical`] : [];
+  return [`document ${visible(example.id)}`, `from token ${example.start}`, `code ${figure(example.code)}`, ...like, example.use];
+}
+
 function exampleCard(example, number) {
   const card = element("div", "example"), head = element("header");
-  const source = example.source === "top" ? "top" : `quantile ${example.quantile}`;
-  for (const text of [`${number}`, source, `document ${visible(example.id)}`, `from token ${example.start}`, `code ${figure(example.code)}`]) head.append(element("span", "", text));
+  for (const text of [`${number}`, ...headOf(example)]) head.append(element("span", "", text));
   if (example.cut) head.append(element("span", "", `${example.cut} tokens not shown`));
   card.append(head, exampleText(example));
   return card;
@@ -135,9 +139,11 @@ function showLatent(holder, row, detail, actions) {
   if (detail.histogram) content.push(element("h4", "", "Codes of all active tokens (log scale both ways)"), histogramBars(detail.histogram));
   content.push(...logitRows(detail.logits || {}));
   if (detail.near?.length) content.push(element("h4", "", "Nearest directions"), nearList(detail.near));
-  content.push(element("h4", "", detail.examples.length ? `Documents (${detail.examples.length} of ${detail.n_examples} shown)` : "Documents"));
-  if (detail.examples.length) detail.examples.forEach((example, index) => content.push(exampleCard(example, index + 1)));
-  else content.push(element("p", "hint", "No document was collected for this latent."));
+  for (const group of detail.groups) {
+    content.push(element("h4", "", group.title), element("p", "hint", group.note));
+    group.documents.forEach((example, index) => content.push(exampleCard(example, index + 1)));
+  }
+  if (!detail.groups.length) content.push(element("h4", "", "Documents"), element("p", "hint", "No document was collected for this latent."));
   holder.replaceChildren(...content);
   holder.scrollTop = 0;
 }
@@ -152,13 +158,16 @@ function asText(row, detail) {
   if (detail.description) lines.push(visible(detail.description));
   if (row.category) lines.push(`category: ${row.category}`);
   for (const [key, value] of Object.entries(detail.figures)) lines.push(`${key}: ${figure(value)}`);
-  detail.examples.forEach((example, index) => {
-    let text = "", last = 0;
-    for (const [start, length] of example.marks) {
-      text += `${example.text.slice(last, start)}[[${example.text.slice(start, start + length)}]]`;
-      last = start + length;
-    }
-    lines.push("", `${index + 1}. ${example.source} document ${visible(example.id)} code ${figure(example.code)}`, visible(text + example.text.slice(last)));
-  });
+  for (const group of detail.groups) {
+    lines.push("", group.title);
+    group.documents.forEach((example, index) => {
+      let text = "", last = 0;
+      for (const [start, length] of example.marks) {
+        text += `${example.text.slice(last, start)}[[${example.text.slice(start, start + length)}]]`;
+        last = start + length;
+      }
+      lines.push("", `${index + 1}. ${headOf(example).join(", ")}`, visible(text + example.text.slice(last)));
+    });
+  }
   return lines.join("\n");
 }
