@@ -10,7 +10,7 @@ from crossdiff.annotation.api.prices import Meter, Prices
 from crossdiff.annotation.api.requests import Request
 
 PRICES = Prices("2026-01-01", {"m": (1.0, 5.0)}, 0.5)
-ASKED = Request("describe", "1", "anthropic", "m", "s" * 100, (("user", "é" * 200),), {}, None, 1000, 0, "e")
+ASKED = Request("describe", "anthropic", "m", "s" * 100, (("user", "é" * 200),), {}, None, 1000, 0, "e")
 
 
 def test_the_dearest_outcome_by_hand() -> None:
@@ -29,8 +29,10 @@ def test_the_expected_cost_uses_counted_tokens() -> None:
 def test_the_bill_counts_caches() -> None:
     usage = {"input_tokens": 100, "output_tokens": 10, "cache_creation_input_tokens": 40}
     message = {"usage": usage | {"cache_read_input_tokens": 100}}
-    assert Meter(PRICES, 1.0).billed("m", message) == pytest.approx((100 + 50 + 10) * 1e-6 + 10 * 5e-6)
-    assert Meter(None, 0.0).billed("m", message) == 0.0
+    cost = (100 + 50 + 10) * 1e-6 + 10 * 5e-6
+    assert Meter(PRICES, 1.0).billed("m", message, reserve=1.0) == pytest.approx(cost)
+    assert Meter(PRICES, 1.0).billed("m", message, reserve=cost / 2) == cost / 2
+    assert Meter(None, 0.0).billed("m", message, reserve=0.0) == 0.0
 
 
 def test_the_meter_refuses_what_could_pass_the_limit() -> None:
