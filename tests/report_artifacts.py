@@ -48,6 +48,16 @@ def with_hostile_tokens(frame: pd.DataFrame, size: Size) -> pd.DataFrame:
     return frame
 
 
+def top_documents(examples: pd.DataFrame) -> pd.DataFrame:
+    """The corpus' highest documents: for every latent one that no annotator has, then its examples."""
+    first = examples[examples["rank"] == 0].copy()
+    first["document_id"] = [f"{name}-higher" for name in first["document_id"]]
+    first["tokens"] = [list(tokens)[::-1] for tokens in first["tokens"]]
+    first["peak_code"] = first["peak_code"] * 2
+    table = pd.concat([first, examples]).sort_values(["latent", "peak_code"], ascending=[True, False])
+    return table.assign(source="top", quantile=-1, rank=table.groupby("latent").cumcount())
+
+
 def annotation(pair: str, latent: int, role: str, *, state: str, number: int) -> dict:
     name, parent = CATEGORIES[number % len(CATEGORIES)]
     row = {"version": 1, "pair": pair, "latent": latent, "role": role, "state": state, "annotator": "lexical"}
@@ -190,6 +200,7 @@ class Store:
         if hostile:
             frame = with_hostile_tokens(frame, self.size)
         write_table(frame, folder / "examples.parquet", version=1, kind="examples")
+        write_table(top_documents(frame), folder / "top_documents.parquet", version=1, kind="top_documents")
         self.finish(f"documents_{name}")
 
     def annotate(self, *, state: str | None = None) -> None:

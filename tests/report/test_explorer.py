@@ -3,9 +3,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from types import SimpleNamespace
+from dataclasses import replace
 
-import pandas as pd
+import pytest
 
 from crossdiff.report import explorer
 from crossdiff.report.sources import Sources
@@ -15,55 +15,13 @@ def unpacked(chunk: str) -> dict:
     return json.loads(zlib.decompress(base64.b64decode(chunk)))
 
 
-def example(tokens: list[str], codes: list[float], *, kinds: list[int] | None = None, peak: int = 0):
-    return SimpleNamespace(
-        tokens=tokens, codes=codes, kinds=kinds or [0] * len(tokens), peak=peak, peak_code=max(codes),
-        document_id="d", source="top", quantile=-1, subset="explain", start=7, rank=0,
-    )  # fmt: skip
-
-
-def test_text_is_kept_once_and_only_active_tokens_are_marked() -> None:
-    packed = explorer.pack_example(example(["I", " can", "not"], [0, 2.0, 1.0], peak=1), 4.0)
-    assert packed["text"] == "I cannot"
-    assert packed["marks"] == [[2, 3, 128], [5, 3, 64]]
-
-
-def test_positions_count_as_javascript_does() -> None:
-    packed = explorer.pack_example(example(["👩", "x"], [0, 1.0], peak=1), 1.0)
-    assert packed["marks"] == [[2, 1, 255]]
-
-
-def test_neighbouring_template_tokens_become_one_run() -> None:
-    row = example(["<turn>", "user", "hi"], [0, 0, 1.0], kinds=[2, 2, 0], peak=2)
-    assert explorer.pack_example(row, 1.0)["template"] == [[0, 10]]
-
-
-def test_a_window_of_giant_tokens_keeps_the_peak() -> None:
-    tokens = ["a" * 50_000, "b", "c" * 50_000]
-    first, last = explorer.window(tokens, 1)
-    assert first <= 1 < last
-    packed = explorer.pack_example(example(["a" * 50_000, "b", "c"], [0, 1.0, 0], peak=1), 1.0)
-    assert len(packed["text"]) < 3 * explorer.MAX_TEXT
-    assert any(packed["text"][start : start + length] == "b" for start, length, _ in packed["marks"])
-
-
-def test_top_and_quantile_examples_share_the_place() -> None:
-    rows = [{"rank": i, "source": "top", "quantile": -1} for i in range(10)]
-    rows += [{"rank": i, "source": "quantile", "quantile": i % 5} for i in range(10)]
-    chosen = explorer.choose(pd.DataFrame(rows), 6)
-    assert [row.source for row in chosen] == ["top"] * 3 + ["quantile"] * 3
-    assert [row.rank for row in chosen[:3]] == [0, 1, 2]
-    assert len(explorer.choose(pd.DataFrame(rows[:10]), 6)) == 6
-
-
 def test_every_selected_latent_has_a_row_and_a_chunk(sources: Sources) -> None:
     pair = sources.pairs["pt_it"]
     index, chunks = explorer.pack(pair, n_examples=3)
     assert len(index) == len(chunks) == len(pair.selected()) == 16
     assert {row["role"] for row in index} == {"exclusive_tuned", "exclusive_base", "control_shared"}
     detail = unpacked(chunks["0"])
-    assert len(detail["examples"]) == 3
-    assert detail["n_examples"] == 4
+    assert [len(group["documents"]) for group in detail["groups"]] == [2, 1]
     assert detail["votes"] == {"harmful_request_refusal": 0.67, "other": 0.33}
     assert detail["logits"]["tuned"]["top"] == [["the", 0.5], [" river", 0.5]]
     assert detail["histogram"]["counts"] == [900, 0, 3]
@@ -85,3 +43,29 @@ def test_a_swapped_control_does_not_hide_the_latent_it_borrowed(sources: Sources
     index, _ = explorer.pack(pair, n_examples=1)
     pair.annotations.remove(swapped)
     assert next(row for row in index if row["latent"] == 0)["label"] != "wrong"
+
+
+def test_the_documents_of_every_latent_fall_in_peak_code_from_the_corpus_highest(sources: Sources) -> None:
+    pair = sources.pairs["pt_it"]
+    assert pair.top is not None
+    highest = pair.top.groupby("latent")["peak_code"].max()
+    _, chunks = explorer.pack(pair, n_examples=4)
+    for latent, chunk in chunks.items():
+        groups = unpacked(chunk)["groups"]
+        codes = [[document["code"] for document in group["documents"]] for group in groups]
+        assert codes[0][0] == highest[int(latent)]
+        assert all(part == sorted(part, reverse=True) for part in codes)
+
+
+def test_a_new_column_of_the_latent_table_is_one_line(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = sources.pairs["pt_it"]
+    table = pair.latents.assign(burst=0.25, burst_low=0.125)
+    monkeypatch.setattr(explorer, "COLUMNS", (*explorer.COLUMNS, explorer.Column("burst", "Burst", "lowest")))
+    grown = replace(pair, latents=table)
+    assert explorer.columns([pair]) == explorer.columns([grown])[:-1]
+    assert explorer.columns([grown])[-1] == {"name": "burst", "title": "Burst", "first": "lowest"}
+    index, chunks = explorer.pack(grown, n_examples=1)
+    figures = unpacked(chunks["0"])["figures"]
+    assert (index[0]["burst"], figures["burst"], figures["burst_low"]) == (0.25, 0.25, 0.125)

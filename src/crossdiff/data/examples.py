@@ -79,7 +79,7 @@ class Distinct:
         if window.document in self.documents:
             return False
         found = shingles(self.token_set.ids[window.rows.start : window.rows.stop].tolist())
-        if any(_overlap(found, other) > SAME for other in self.shingles):
+        if any(overlap(found, other) > SAME for other in self.shingles):
             self.n_refused += 1
             return False
         self.documents.add(window.document)
@@ -94,7 +94,8 @@ def shingles(ids: Sequence[int]) -> frozenset[tuple[int, ...]]:
     return frozenset(tuple(ids[i : i + SHINGLE]) for i in range(len(ids) - SHINGLE + 1))
 
 
-def _overlap(left: frozenset, right: frozenset) -> float:
+def overlap(left: frozenset, right: frozenset) -> float:
+    """Jaccard overlap of two sets, of which one has a member."""
     return len(left & right) / len(left | right)
 
 

@@ -8,31 +8,53 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from crossdiff.report.formatting import finite
-from crossdiff.report.frames import rows_of
+from crossdiff.report.documents import by_latent, document_groups
+from crossdiff.report.formatting import finite, significant
 from crossdiff.report.sources import PairSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-N_LEVELS = 255
 MANY_GUESSES = ("detection", "fuzz")
 """Scores over many documents each."""
-MAX_TEXT = 6000
-"""Characters of one example kept in the page; the tokens around the peak stay."""
 
-FIGURES = (
-    "n_active", "n_documents", "density", "norm_base", "norm_tuned", "delta_norm", "decoder_cosine",
-    "nu_error", "nu_error_low", "nu_error_high", "nu_reconstruction", "nu_reconstruction_low",
-    "nu_reconstruction_high", "nu_activation",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the latent table that the page shows, with its interval where the table has one.
+
+    `first` (`lowest` or `highest`): the list can be ordered by it, these latents first.
+    """
+
+    name: str
+    title: str
+    first: Literal["lowest", "highest"] | None = None
+
+
+COLUMNS = (
+    Column("nu_error", "nu error", "lowest"),
+    Column("nu_reconstruction", "nu reconstruction"),
+    Column("nu_activation", "nu activation"),
+    Column("density", "Density", "highest"),
+    Column("n_active", "Tokens active"),
+    Column("n_documents", "Documents"),
+    Column("delta_norm", "delta_norm", "highest"),
+    Column("norm_base", "Norm, base"),
+    Column("norm_tuned", "Norm, tuned"),
+    Column("decoder_cosine", "Cosine of directions"),
+)
+"""In the order of the page; a further column of the table needs one line here."""
+
+
+def columns(pairs: Iterable[PairSource]) -> list[dict[str, Any]]:
+    """The `COLUMNS` that a pair's table has, as the page's script reads them."""
+    known = {name for pair in pairs for name in pair.latents.columns}
+    return [asdict(column) for column in COLUMNS if column.name in known]
 
 
 def pack(
@@ -41,16 +63,12 @@ def pack(
     """Index rows for the list, and `latent -> base64(deflate(JSON))` for what opening one shows."""
     table = pair.latents.set_index("latent")
     notes = {(int(row["latent"]), row["role"]): row for row in pair.annotations}
-    examples = {} if pair.examples is None else dict(list(pair.examples.groupby("latent")))
+    examples, top = by_latent(pair.examples), by_latent(pair.top)
     index, chunks = [], {}
     for entry in pair.selected():
         latent = int(entry["latent"])
         annotation = notes.get((latent, entry["role"]), {})
-        figures = (
-            {name: table.at[latent, name] for name in FIGURES if name in table}
-            if latent in table.index
-            else {}
-        )
+        figures = figures_of(table, latent)
         kind = table.at[latent, "kind"] if latent in table.index and "kind" in table else None
         index.append(index_row(pair.name, entry, annotation, {**figures, "kind": kind}))
         detail = {
@@ -62,11 +80,19 @@ def pack(
             "near": (near or {}).get(latent, []),
             "logits": entry.get("logits") or {},
             "histogram": entry.get("histogram"),
-            "figures": {name: significant(value) for name, value in figures.items()},
-            **example_set(examples.get(latent), n_examples=n_examples),
+            "figures": figures,
+            **document_groups(top.get(latent), examples.get(latent), n_shown=n_examples),
         }
         chunks[str(latent)] = compress(detail)
     return index, chunks
+
+
+def figures_of(table: pd.DataFrame, latent: int) -> dict[str, float | int | None]:
+    """The shown figures of one latent and their intervals; none for a latent outside the table."""
+    names = [f"{column.name}{end}" for column in COLUMNS for end in ("", "_low", "_high")]
+    if latent not in table.index:
+        return {}
+    return {name: significant(table.at[latent, name]) for name in names if name in table}
 
 
 def index_row(
@@ -87,10 +113,7 @@ def index_row(
             "keywords": (annotation.get("keywords") or [])[:10],
             "scores": annotation.get("scores") or {},
             "score": score(annotation.get("scores") or {}),
-            "density": significant(figures.get("density")),
-            "delta_norm": significant(figures.get("delta_norm")),
-            "nu_error": significant(figures.get("nu_error")),
-            "nu_reconstruction": significant(figures.get("nu_reconstruction")),
+            **{column.name: figures.get(column.name) for column in COLUMNS if column.first},
         }
     )
 
@@ -102,95 +125,6 @@ def score(scores: Mapping[str, float | None]) -> float | None:
     """
     taken = [value for name in MANY_GUESSES if (value := scores.get(name)) is not None]
     return significant(sum(taken) / len(taken)) if taken else None
-
-
-def example_set(frame: pd.DataFrame | None, *, n_examples: int) -> dict[str, Any]:
-    """The shown examples of one latent, top ones first, and how many there were."""
-    if frame is None or frame.empty:
-        return {"examples": [], "n_examples": 0, "peak": None}
-    chosen = choose(frame, n_examples)
-    peak = max((float(np.max(row.codes, initial=0.0)) for row in chosen), default=0.0)
-    return {
-        "examples": [pack_example(row, peak) for row in chosen],
-        "n_examples": len(frame),
-        "peak": significant(peak),
-    }
-
-
-def choose(frame: pd.DataFrame, n_examples: int) -> list[Any]:
-    """At most `n_examples`: top and quantile examples in equal parts where both exist, in order of rank."""
-    rows = sorted(rows_of(frame), key=lambda row: row.rank)
-    top = [row for row in rows if row.source == "top"]
-    quantile = sorted((row for row in rows if row.source != "top"), key=lambda row: -row.quantile)
-    n_top = max(n_examples - len(quantile), min(len(top), -(-n_examples // 2)))
-    return [*top[:n_top], *quantile[: n_examples - min(n_top, len(top))]]
-
-
-def pack_example(row: Any, peak: float) -> dict[str, Any]:
-    """One window: text once, `marks` [start, length, level] of active tokens, `template` [start, length]."""
-    tokens, codes, kinds = list(row.tokens), [float(code) for code in row.codes], list(row.kinds)
-    first, last = window(tokens, row.peak)
-    marks, template, position = [], [], 0
-    parts = [display(token) for token in tokens[first:last]]
-    for token, code, kind in zip(parts, codes[first:last], kinds[first:last], strict=True):
-        length = utf16_length(token)
-        if code > 0 and peak > 0:
-            level = min(N_LEVELS, max(1, math.ceil(code / peak * N_LEVELS)))
-            space = len(token) - len(token.lstrip()) if token.strip() else 0
-            marks.append([position + space, length - space, level])
-        elif kind and template and template[-1][0] + template[-1][1] == position:
-            template[-1][1] += length
-        elif kind:
-            template.append([position, length])
-        position += length
-    return {
-        "id": str(row.document_id),
-        "source": str(row.source),
-        "quantile": int(row.quantile),
-        "subset": str(row.subset),
-        "start": int(row.start) + first,
-        "cut": len(tokens) - (last - first),
-        "code": significant(float(row.peak_code)),
-        "text": "".join(parts),
-        "marks": marks,
-        "template": template,
-    }
-
-
-def window(tokens: Sequence[str], peak: int) -> tuple[int, int]:
-    """The tokens [first, last) around the peak that fit into `MAX_TEXT` characters, at least the peak."""
-    first = last = max(0, min(int(peak), len(tokens) - 1))
-    budget = MAX_TEXT
-    while budget > 0 and (first > 0 or last < len(tokens)):
-        if last < len(tokens):
-            budget -= len(tokens[last])
-            last += 1
-        if first > 0 and budget > 0:
-            first -= 1
-            budget -= len(tokens[first])
-    return first, last
-
-
-def display(token: str) -> str:
-    """A token as it is shown; only very long ones are cut."""
-    return token if len(token) <= MAX_TEXT else token[:MAX_TEXT] + "…"
-
-
-def utf16_length(text: str) -> int:
-    """Length as JavaScript counts it."""
-    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def significant(value: Any) -> float | int | None:
-    """Four significant digits, None for what is missing."""
-    if value is None:
-        return None
-    if isinstance(value, int):
-        return value
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, int):
-        return value
-    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def compress(data: Any) -> str:

@@ -104,3 +104,15 @@ _GLYPHS = {code: f"⟨{name}⟩" for code, name in _HIDDEN.items()}
 def visible(text: str) -> str:
     """`text` with invisible and direction-changing characters written out, `⟨RLO⟩`."""
     return text.translate(_GLYPHS)
+
+
+def significant(value: Any) -> float | int | None:
+    """Four significant digits, None for what is missing."""
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return value
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.4g}") if math.isfinite(value) else None

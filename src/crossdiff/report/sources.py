@@ -29,6 +29,9 @@ class PairSource:
     settings: dict[str, Any]
     metrics: pd.DataFrame | None = None
     examples: pd.DataFrame | None = None
+    """The documents that annotators are given."""
+    top: pd.DataFrame | None = None
+    """The corpus' highest documents; None for an older run, which has none."""
     selection: dict[str, Any] = field(default_factory=dict)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     annotated: bool = False
@@ -126,7 +129,8 @@ def _pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | N
         diagnostics=_json(scale, "diagnostics.json") or {},
         settings=manifest.get("inputs", {}),
         metrics=_metrics(train / "metrics.csv"),
-        examples=_examples(documents),
+        examples=_documents(documents, "examples"),
+        top=_documents(documents, "top_documents"),
         selection=_json(documents, "selection.json") or {},
         annotations=[row for row in rows or [] if row["pair"] == name],
         annotated=rows is not None,
@@ -134,10 +138,10 @@ def _pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | N
     )
 
 
-def _examples(folder: Path | None) -> pd.DataFrame | None:
-    if folder is None or not (folder / "examples.parquet").is_file():
+def _documents(folder: Path | None, kind: str) -> pd.DataFrame | None:
+    if folder is None or not (folder / f"{kind}.parquet").is_file():
         return None
-    return read_table(folder / "examples.parquet", kind="examples")
+    return read_table(folder / f"{kind}.parquet", kind=kind)
 
 
 def _annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:

@@ -15,7 +15,7 @@ from crossdiff.stages.protocol import Stage, needs
 if TYPE_CHECKING:
     from crossdiff.report.sources import Sources
 
-VERSION = 1
+VERSION = 2
 
 
 class ReportInputs(Settings):

@@ -17,7 +17,7 @@ async function chunk(pair, latent) {
   const key = `${pair}-${latent}`;
   if (!opened.has(key)) {
     const holder = document.getElementById(`chunk-${key}`);
-    opened.set(key, holder ? JSON.parse(await unpack(holder.textContent, "deflate")) : { examples: [], figures: {}, votes: {} });
+    opened.set(key, holder ? JSON.parse(await unpack(holder.textContent, "deflate")) : { groups: [], figures: {}, votes: {} });
   }
   return opened.get(key);
 }

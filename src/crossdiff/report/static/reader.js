@@ -1,9 +1,7 @@
 // One latent, opened: facts, votes and the documents that fire it.
 const ROLES = { exclusive_tuned: "tuned-exclusive", exclusive_base: "base-exclusive", control_shared: "shared control" };
-const FACTS = [
-  ["density", "Density"], ["n_active", "Tokens active"], ["n_documents", "Documents"], ["delta_norm", "delta_norm"],
-  ["norm_base", "Norm, base"], ["norm_tuned", "Norm, tuned"], ["decoder_cosine", "Cosine of directions"],
-];
+// The columns of the latent table to show: `COLUMNS` of explorer.py.
+const COLUMNS = readJson("explorer-columns") || [];
 
 function interval(figures, name) {
   const low = figures[`${name}_low`], high = figures[`${name}_high`];
@@ -18,9 +16,7 @@ function factList(detail) {
     item.append(element("dt", "", name), element("dd", "", value));
     list.append(item);
   };
-  add("nu error", interval(detail.figures, "nu_error"));
-  add("nu reconstruction", interval(detail.figures, "nu_reconstruction"));
-  for (const [key, name] of FACTS) add(name, figure(detail.figures[key]));
+  for (const column of COLUMNS) add(column.title, interval(detail.figures, column.name));
   return list;
 }
 
@@ -58,10 +54,14 @@ function exampleText(example) {
   return holder;
 }
 
+function headOf(example) {
+  const like = example.n_like ? [`and ${example.n_like} near-identical`] : [];
+  return [`document ${visible(example.id)}`, `from token ${example.start}`, `code ${figure(example.code)}`, ...like, example.use];
+}
+
 function exampleCard(example, number) {
   const card = element("div", "example"), head = element("header");
-  const source = example.source === "top" ? "top" : `quantile ${example.quantile}`;
-  for (const text of [`${number}`, source, `document ${visible(example.id)}`, `from token ${example.start}`, `code ${figure(example.code)}`]) head.append(element("span", "", text));
+  for (const text of [`${number}`, ...headOf(example)]) head.append(element("span", "", text));
   if (example.cut) head.append(element("span", "", `${example.cut} tokens not shown`));
   card.append(head, exampleText(example));
   return card;
@@ -134,9 +134,11 @@ function showLatent(holder, row, detail, actions) {
   if (detail.histogram) content.push(element("h4", "", "Codes of all active tokens (log scale both ways)"), histogramBars(detail.histogram));
   content.push(...logitRows(detail.logits || {}));
   if (detail.near?.length) content.push(element("h4", "", "Nearest directions"), nearList(detail.near));
-  content.push(element("h4", "", detail.examples.length ? `Documents (${detail.examples.length} of ${detail.n_examples} shown)` : "Documents"));
-  if (detail.examples.length) detail.examples.forEach((example, index) => content.push(exampleCard(example, index + 1)));
-  else content.push(element("p", "hint", "No document was collected for this latent."));
+  for (const group of detail.groups) {
+    content.push(element("h4", "", group.title), element("p", "hint", group.note));
+    group.documents.forEach((example, index) => content.push(exampleCard(example, index + 1)));
+  }
+  if (!detail.groups.length) content.push(element("h4", "", "Documents"), element("p", "hint", "No document was collected for this latent."));
   holder.replaceChildren(...content);
   holder.scrollTop = 0;
 }
@@ -151,13 +153,16 @@ function asText(row, detail) {
   if (detail.description) lines.push(visible(detail.description));
   if (row.category) lines.push(`category: ${row.category}`);
   for (const [key, value] of Object.entries(detail.figures)) lines.push(`${key}: ${figure(value)}`);
-  detail.examples.forEach((example, index) => {
-    let text = "", last = 0;
-    for (const [start, length] of example.marks) {
-      text += `${example.text.slice(last, start)}[[${example.text.slice(start, start + length)}]]`;
-      last = start + length;
-    }
-    lines.push("", `${index + 1}. ${example.source} document ${visible(example.id)} code ${figure(example.code)}`, visible(text + example.text.slice(last)));
-  });
+  for (const group of detail.groups) {
+    lines.push("", group.title);
+    group.documents.forEach((example, index) => {
+      let text = "", last = 0;
+      for (const [start, length] of example.marks) {
+        text += `${example.text.slice(last, start)}[[${example.text.slice(start, start + length)}]]`;
+        last = start + length;
+      }
+      lines.push("", `${index + 1}. ${headOf(example).join(", ")}`, visible(text + example.text.slice(last)));
+    });
+  }
   return lines.join("\n");
 }

@@ -1,0 +1,187 @@
+"""The documents that the page shows for a latent: the corpus' highest, then what its annotator was given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossdiff.data.examples import SAME, overlap, shingles
+from crossdiff.report.formatting import significant
+from crossdiff.report.frames import rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_LEVELS = 255
+MAX_TEXT = 6000
+"""Characters of one document kept in the page; the tokens around the peak stay."""
+USES = {"explain": "given to the annotator", "score": "kept to check the label"}
+NOT_USED = "not among the annotator's documents"
+TOP = (
+    "Highest of the whole corpus",
+    "By falling peak code. Each says whether the annotator was given it.",
+)
+HIGHEST_COLLECTED = (
+    "Highest of the documents collected for the annotator",
+    "By falling peak code. This run did not record the corpus' highest documents; they may be higher.",
+)
+OTHERS = (
+    "Other documents collected for the annotator",
+    "From high peaks and from every quantile of the peaks, near-duplicates left out; by falling peak code.",
+)
+
+
+def by_latent(table: pd.DataFrame | None) -> dict[int, pd.DataFrame]:
+    """The rows of each latent of a table of documents."""
+    return {} if table is None else {int(str(latent)): rows for latent, rows in table.groupby("latent")}
+
+
+@dataclass
+class Shown:
+    """A document of the page, and the documents that are nearly identical to it, itself included."""
+
+    row: Any
+    runs: frozenset[int]
+    documents: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, row: Any) -> Shown:
+        """A document that nothing is known to be like yet."""
+        return cls(row, frozenset(map(hash, shingles(row.tokens))), {str(row.document_id)})
+
+    def takes(self, other: Shown) -> bool:
+        """Whether `other` is the same document or nearly identical, by the rule of the documents stage."""
+        return bool(self.documents & other.documents) or overlap(self.runs, other.runs) > SAME
+
+
+def document_groups(
+    top: pd.DataFrame | None, examples: pd.DataFrame | None, *, n_shown: int
+) -> dict[str, Any]:
+    """Up to half of `n_shown` of the highest documents, then the annotator's others, each by falling code.
+
+    Without `top` (older runs have none) the highest of `examples` stand in, and the title says so.
+    """
+    given = falling(examples)
+    highest = distinct(given if top is None else falling(top))[: -(-n_shown // 2)]
+    others = not_in(highest, given)
+    chosen = spread(others, n_shown - len(highest))
+    peak = max((float(np.max(one.row.codes, initial=0.0)) for one in (*highest, *chosen)), default=0.0)
+    uses = {str(row.document_id): row for row in given}
+    named = (
+        (HIGHEST_COLLECTED if top is None else TOP, highest, len(highest)),
+        (OTHERS, chosen, len(others)),
+    )
+    groups = [
+        {
+            "title": title if len(members) == n else f"{title} ({len(members)} of {n})",
+            "note": note,
+            "documents": [pack_document(one, peak, uses.get(str(one.row.document_id))) for one in members],
+        }
+        for (title, note), members, n in named
+        if members
+    ]
+    return {"groups": groups, "peak": significant(peak)}
+
+
+def falling(table: pd.DataFrame | None) -> list[Any]:
+    """The rows by falling peak code (`rank` restarts in every subset and is no order)."""
+    rows = [] if table is None else rows_of(table)
+    return sorted(rows, key=lambda row: (-row.peak_code, str(row.document_id)))
+
+
+def distinct(rows: Sequence[Any]) -> list[Shown]:
+    """The rows without those nearly identical to an earlier one, which are counted there."""
+    kept: list[Shown] = []
+    for one in map(Shown.of, rows):
+        like = next((other for other in kept if other.takes(one)), None)
+        if like is None:
+            kept.append(one)
+        else:
+            like.documents |= one.documents
+    return kept
+
+
+def not_in(shown: Sequence[Shown], rows: Sequence[Any]) -> list[Shown]:
+    """The rows that no shown document stands for; those of the annotator have no near-duplicates."""
+    others: list[Shown] = []
+    for one in map(Shown.of, rows):
+        like = next((other for other in shown if other.takes(one)), None)
+        if like is None:
+            others.append(one)
+        else:
+            like.documents |= one.documents
+    return others
+
+
+def spread(documents: Sequence[Shown], count: int) -> list[Shown]:
+    """`count` of the documents, evenly over their order, the first among them."""
+    if len(documents) <= count:
+        return list(documents)
+    return [documents[i * len(documents) // count] for i in range(count)]
+
+
+def use_of(given: Any) -> str:
+    """What the annotator had a document for, from its row of the examples; None: it had it not."""
+    if given is None:
+        return NOT_USED
+    kind = "a highest peak" if given.source == "top" else f"quantile {given.quantile}"
+    return f"{USES.get(given.subset, given.subset)} ({kind})"
+
+
+def pack_document(shown: Shown, peak: float, given: Any) -> dict[str, Any]:
+    """One window: text once, `marks` [start, length, level] of active tokens, `template` [start, length]."""
+    row = shown.row
+    tokens, codes, kinds = list(row.tokens), [float(code) for code in row.codes], list(row.kinds)
+    first, last = window(tokens, row.peak)
+    marks, template, position = [], [], 0
+    parts = [display(token) for token in tokens[first:last]]
+    for token, code, kind in zip(parts, codes[first:last], kinds[first:last], strict=True):
+        length = utf16_length(token)
+        if code > 0 and peak > 0:
+            level = min(N_LEVELS, max(1, math.ceil(code / peak * N_LEVELS)))
+            space = len(token) - len(token.lstrip()) if token.strip() else 0
+            marks.append([position + space, length - space, level])
+        elif kind and template and template[-1][0] + template[-1][1] == position:
+            template[-1][1] += length
+        elif kind:
+            template.append([position, length])
+        position += length
+    return {
+        "id": str(row.document_id),
+        "use": use_of(given),
+        "n_like": len(shown.documents) - 1,
+        "start": int(row.start) + first,
+        "cut": len(tokens) - (last - first),
+        "code": significant(float(row.peak_code)),
+        "text": "".join(parts),
+        "marks": marks,
+        "template": template,
+    }
+
+
+def window(tokens: Sequence[str], peak: int) -> tuple[int, int]:
+    """The tokens [first, last) around the peak that fit into `MAX_TEXT` characters, at least the peak."""
+    first = last = max(0, min(int(peak), len(tokens) - 1))
+    budget = MAX_TEXT
+    while budget > 0 and (first > 0 or last < len(tokens)):
+        if last < len(tokens):
+            budget -= len(tokens[last])
+            last += 1
+        if first > 0 and budget > 0:
+            first -= 1
+            budget -= len(tokens[first])
+    return first, last
+
+
+def display(token: str) -> str:
+    """A token as it is shown; only very long ones are cut."""
+    return token if len(token) <= MAX_TEXT else token[:MAX_TEXT] + "…"
+
+
+def utf16_length(text: str) -> int:
+    """Length as JavaScript counts it."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
