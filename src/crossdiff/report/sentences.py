@@ -117,12 +117,8 @@ def _sinks(pair: PairSource, model: str) -> list[str]:
     ]
 
 
-def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
-    """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
-    diagnostics = pair.diagnostics
-    warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
-    for model in ("base", "tuned"):
-        warnings += [*_unexplained(pair, model), *_sinks(pair, model)]
+def _of_training(pair: PairSource) -> list[str]:
+    warnings = []
     k, l0 = pair.training.get("k"), pair.training.get("l0")
     if k and l0 is not None and abs(l0 / k - 1) > 0.2:
         warnings.append(
@@ -135,6 +131,16 @@ def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
             f"{share(dead)} of the latents are dead. Train longer (training.n_steps) or with fewer latents "
             "(dictionary.n_latents)."
         )
+    return warnings
+
+
+def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
+    """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
+    diagnostics = pair.diagnostics
+    warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
+    for model in ("base", "tuned"):
+        warnings += [*_unexplained(pair, model), *_sinks(pair, model)]
+    warnings += _of_training(pair)
     template = (diagnostics.get("template") or {}).get("tuned") or {}
     if template.get("mainly_template"):
         told = count(
