@@ -97,7 +97,8 @@ def _sentence(pair: str, record: Mapping[str, Any]) -> str:
             f"{told(figures['closed_exclusive'], '.0%')} of the gap at {where} (random sets "
             f"{told(figures['closed_random_mean'], '.0%')} on average, {figures['beaten']} of "
             f"{figures['n_draws']} beaten; shrunk to their patch energy "
-            f"{told(figures['closed_equal_energy'], '.0%')}; as many other latents of largest patch energy {told(figures['closed_top_energy'], '.0%')}; all latents "
+            f"{told(figures['closed_equal_energy'], '.0%')}; as many other latents of largest patch energy "
+            f"{told(figures['closed_top_energy'], '.0%')}; all latents "
             f"{told(figures['closed_all'], '.0%')})"
         )
     return f"{pair}: its {record['n_exclusive']} exclusive latents close {'; '.join(parts)}."
