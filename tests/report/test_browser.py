@@ -8,16 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crossdiff.report import explorer
+from crossdiff.report.page import render
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
 from experiments.bench.report import ALL_DRAWN, PATIENCE_MS
 from tests import report_artifacts
+from tests.report.conftest import sources_of
 from tests.report_artifacts import Size, Store
 
 pytestmark = pytest.mark.browser
@@ -155,7 +159,8 @@ def test_a_latent_shows_everything_that_is_known_of_it(browser: Any, small: Path
         for part in (
             "Fires on polite refusals", "Votes", "Confidence", "Detection", "Keywords", "nu error",
             "Density", "Norm, tuned", "Top logits, tuned direction", "Bottom logits, base direction",
-            "␣river 0.5", "document doc-2-0", "quantile",
+            "␣river 0.5", "document doc-2-0", "quantile", "Highest of the whole corpus",
+            "not among the annotator's documents",
         ):  # fmt: skip
             assert part in text, part
         assert page.locator("#detail .histogram span").count() == 3
@@ -192,6 +197,36 @@ def test_filters_and_order_hold_together(browser: Any, small: Path) -> None:
         page.select_option("#filter-score", "0.9")
         numbers = [int(text.split()[-1]) for text in page.locator("#list .where").all_text_contents()]
         assert numbers == [4, 9]
+
+
+def test_a_new_column_appears_with_an_order(
+    browser: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explorer, "COLUMNS", (*explorer.COLUMNS, explorer.Column("burst", "Burst", "lowest")))
+    found = sources_of(store)
+    pairs = {
+        name: replace(pair, latents=pair.latents.assign(burst=-pair.latents["latent"].astype(float)))
+        for name, pair in found.pairs.items()
+    }
+    path = tmp_path / "report.html"
+    path.write_text(render(replace(found, pairs=pairs), title="Toy"), encoding="utf-8")
+    with opened(browser, path, anchor="#latent-pt_it-2") as page:
+        page.wait_for_selector("#detail .example")
+        assert page.locator("#detail .facts div", has_text="Burst").inner_text().split() == ["Burst", "-2"]
+        page.select_option("#sort", "burst")
+        page.select_option("#filter-pair", "pt_it")
+        numbers = [int(text.split()[-1]) for text in page.locator("#list .where").all_text_contents()]
+        assert numbers == [*range(14, -1, -1), 22]  # the control stays behind the exclusive ones
+
+
+def test_controls_stand_apart_and_every_row_says_its_model(browser: Any, small: Path) -> None:
+    with opened(browser, small) as page:
+        page.select_option("#sort", "latent")
+        tags = page.locator("#list .tag").all_text_contents()
+        assert len(tags) == 32
+        assert tags[-2:] == ["shared control", "shared control"]
+        assert set(tags[:-2]) == {"tuned-exclusive", "base-exclusive"}
+        assert page.locator("#list li").all_text_contents()[30].startswith("Controls")
 
 
 def test_a_latent_copies_as_text(browser: Any, small: Path) -> None:

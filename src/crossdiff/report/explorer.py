@@ -9,20 +9,52 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from crossdiff.report.documents import by_latent, document_groups
 from crossdiff.report.formatting import finite, significant
 from crossdiff.report.sources import PairSource
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MANY_GUESSES = ("detection", "fuzz")
 """Scores over many documents each."""
-FIGURES = (
-    "n_active", "n_documents", "density", "norm_base", "norm_tuned", "delta_norm", "decoder_cosine",
-    "nu_error", "nu_error_low", "nu_error_high", "nu_reconstruction", "nu_reconstruction_low",
-    "nu_reconstruction_high", "nu_activation",
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the latent table that the page shows, with its interval where the table has one.
+
+    `first` (`lowest` or `highest`): the list can be ordered by it, these latents first.
+    """
+
+    name: str
+    title: str
+    first: Literal["lowest", "highest"] | None = None
+
+
+COLUMNS = (
+    Column("nu_error", "nu error", "lowest"),
+    Column("nu_reconstruction", "nu reconstruction"),
+    Column("nu_activation", "nu activation"),
+    Column("density", "Density", "highest"),
+    Column("n_active", "Tokens active"),
+    Column("n_documents", "Documents"),
+    Column("delta_norm", "delta_norm", "highest"),
+    Column("norm_base", "Norm, base"),
+    Column("norm_tuned", "Norm, tuned"),
+    Column("decoder_cosine", "Cosine of directions"),
+)
+"""In the order of the page; a further column of the table needs one line here."""
+
+
+def columns(pairs: Iterable[PairSource]) -> list[dict[str, Any]]:
+    """The `COLUMNS` that a pair's table has, as the page's script reads them."""
+    known = {name for pair in pairs for name in pair.latents.columns}
+    return [asdict(column) for column in COLUMNS if column.name in known]
 
 
 def pack(
@@ -36,11 +68,7 @@ def pack(
     for entry in pair.selected():
         latent = int(entry["latent"])
         annotation = notes.get((latent, entry["role"]), {})
-        figures = (
-            {name: table.at[latent, name] for name in FIGURES if name in table}
-            if latent in table.index
-            else {}
-        )
+        figures = figures_of(table, latent)
         kind = table.at[latent, "kind"] if latent in table.index and "kind" in table else None
         index.append(index_row(pair.name, entry, annotation, {**figures, "kind": kind}))
         detail = {
@@ -52,11 +80,19 @@ def pack(
             "near": (near or {}).get(latent, []),
             "logits": entry.get("logits") or {},
             "histogram": entry.get("histogram"),
-            "figures": {name: significant(value) for name, value in figures.items()},
+            "figures": figures,
             **document_groups(top.get(latent), examples.get(latent), n_shown=n_examples),
         }
         chunks[str(latent)] = compress(detail)
     return index, chunks
+
+
+def figures_of(table: pd.DataFrame, latent: int) -> dict[str, float | int | None]:
+    """The shown figures of one latent and their intervals; none for a latent outside the table."""
+    names = [f"{column.name}{end}" for column in COLUMNS for end in ("", "_low", "_high")]
+    if latent not in table.index:
+        return {}
+    return {name: significant(table.at[latent, name]) for name in names if name in table}
 
 
 def index_row(
@@ -77,10 +113,7 @@ def index_row(
             "keywords": (annotation.get("keywords") or [])[:10],
             "scores": annotation.get("scores") or {},
             "score": score(annotation.get("scores") or {}),
-            "density": significant(figures.get("density")),
-            "delta_norm": significant(figures.get("delta_norm")),
-            "nu_error": significant(figures.get("nu_error")),
-            "nu_reconstruction": significant(figures.get("nu_reconstruction")),
+            **{column.name: figures.get(column.name) for column in COLUMNS if column.first},
         }
     )
 

@@ -40,6 +40,7 @@ def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
         **context,
         title=title,
         index=_raw(as_json(index)),
+        columns=_raw(as_json(explorer.columns(sources.pairs.values()))),
         chunks={key: _raw(chunk) for key, chunk in chunks.items()},
         n_listed=len(index),
     )

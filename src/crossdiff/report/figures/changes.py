@@ -135,6 +135,7 @@ def _counts(figure: go.Figure, placed: Placed, *, reach: float) -> None:
         hoverinfo="skip",
         showlegend=False,
         name="counts",
+        xaxis="x2",  # a trace of its own, so that the axis stands above the bars too
     )
 
 
@@ -155,9 +156,10 @@ def _axes(figure: go.Figure, rows: list[DeltaRow], *, reach: float) -> None:
     powers = list(range(-int(reach), int(reach) + 1))
     style.layout(
         figure,
-        height=104 + 25 * len(rows),
+        height=130 + 25 * len(rows),
         barmode="overlay",
-        margin={"l": 220, "r": 150, "t": 44, "b": 60},
+        margin={"l": 220, "r": 150, "t": 70, "b": 60},
+        legend={"y": 1 + 26 / (25 * len(rows))},
         hovermode="closest",
     )
     figure.update_yaxes(
@@ -169,13 +171,19 @@ def _axes(figure: go.Figure, rows: list[DeltaRow], *, reach: float) -> None:
         showline=False,
         zeroline=False,
     )
+    scale = {
+        "range": [-reach - 0.1, reach + 0.1],
+        "tickvals": powers,
+        "ticktext": [_factor(power) for power in powers],
+    }
     figure.update_xaxes(
-        range=[-reach - 0.1, reach + 0.1],
-        tickvals=powers,
-        ticktext=[_factor(power) for power in powers],
+        **scale,
         title={"text": "share in the treatment pair ÷ share in the reference pair (log2)"},
         zeroline=True,
         zerolinewidth=1.5,
+    )
+    figure.update_layout(
+        xaxis2={**scale, "overlaying": "x", "side": "top", "matches": "x", "showgrid": False}
     )
 
 

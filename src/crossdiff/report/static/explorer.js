@@ -1,11 +1,14 @@
 // The list of latents: search, filters, order, deep links and keys.
 const rows = readJson("explorer-index") || [];
 const byId = (id) => document.getElementById(id);
+const isControl = (row) => !row.role.startsWith("exclusive");
+const byColumn = ({ name, title, first }) => {
+  const sign = first === "lowest" ? 1 : -1;
+  return [name, [`${title}, ${first} first`, (row) => [sign * (row[name] ?? sign * Infinity), row.latent]]];
+};
 const SORTS = {
   category: ["Category", (row) => [row.category ?? "~", row.label ?? "~", row.latent]],
-  nu: ["nu_error, lowest first", (row) => [row.nu_error ?? Infinity, row.latent]],
-  norm: ["delta_norm, highest first", (row) => [-(row.delta_norm ?? -Infinity), row.latent]],
-  density: ["Density, highest first", (row) => [-(row.density ?? -Infinity), row.latent]],
+  ...Object.fromEntries(COLUMNS.filter((column) => column.first).map(byColumn)),
   score: ["Mean of detection and fuzz, highest first", (row) => [-(row.score ?? -Infinity), row.latent]],
   latent: ["Latent number", (row) => [row.pair, row.latent]],
 };
@@ -33,11 +36,13 @@ function distinct(key) {
 function item(row) {
   const entry = element("li"), link = element("a");
   link.href = `#latent-${row.pair}-${row.latent}`;
-  const under = [row.category ? readable(row.category) : ROLES[row.role], row.role !== "exclusive_tuned" ? ROLES[row.role] : null, row.keywords.join(", ")];
+  const words = [row.category ? readable(row.category) : null, row.keywords.join(", ")].filter(Boolean).join(" · ");
+  const under = element("span", "under");
+  under.append(element("span", `tag ${row.role}`, ROLES[row.role] || row.role), visible(words));
   link.append(
     element("span", "label", titleOf(row)),
     element("span", "where", `${row.pair} ${row.latent}`),
-    element("span", "under", visible([...new Set(under.filter(Boolean))].join(" · "))),
+    under,
   );
   entry.append(link);
   row.link = link;
@@ -54,8 +59,10 @@ function refresh() {
     && (!least || (row.score ?? -1) >= least)
     && wanted.every((word) => row.words.includes(word)));
   const order = SORTS[byId("sort").value][1];
-  shownRows = shownRows.map((row) => [order(row), row]).sort((a, b) => compare(a[0], b[0])).map((pair) => pair[1]);
-  byId("list").replaceChildren(...shownRows.map((row) => row.entry));
+  shownRows = shownRows.map((row) => [[isControl(row), ...order(row)], row]).sort((a, b) => compare(a[0], b[0])).map((pair) => pair[1]);
+  const controls = shownRows.findIndex(isControl), entries = shownRows.map((row) => row.entry);
+  if (controls >= 0) entries.splice(controls, 0, element("li", "heading", "Controls: held by both models, for comparison"));
+  byId("list").replaceChildren(...entries);
   byId("shown").textContent = shownRows.length === rows.length ? `${rows.length} latents` : `${shownRows.length} of ${rows.length} latents`;
 }
 

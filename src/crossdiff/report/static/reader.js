@@ -1,9 +1,7 @@
 // One latent, opened: facts, votes and the documents that fire it.
 const ROLES = { exclusive_tuned: "tuned-exclusive", exclusive_base: "base-exclusive", control_shared: "shared control" };
-const FACTS = [
-  ["density", "Density"], ["n_active", "Tokens active"], ["n_documents", "Documents"], ["delta_norm", "delta_norm"],
-  ["norm_base", "Norm, base"], ["norm_tuned", "Norm, tuned"], ["decoder_cosine", "Cosine of directions"],
-];
+// The columns of the latent table to show: `COLUMNS` of explorer.py.
+const COLUMNS = readJson("explorer-columns") || [];
 
 function interval(figures, name) {
   const low = figures[`${name}_low`], high = figures[`${name}_high`];
@@ -18,9 +16,7 @@ function factList(detail) {
     item.append(element("dt", "", name), element("dd", "", value));
     list.append(item);
   };
-  add("nu error", interval(detail.figures, "nu_error"));
-  add("nu reconstruction", interval(detail.figures, "nu_reconstruction"));
-  for (const [key, name] of FACTS) add(name, figure(detail.figures[key]));
+  for (const column of COLUMNS) add(column.title, interval(detail.figures, column.name));
   return list;
 }
 
