@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,14 @@ class Experiment(Settings):
                 f"folder, as in {info.field_name}=my_folder, or leave it out"
             )
         return value
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        """Refused while the settings are read: a plan, or a job that waits for a node, would not notice."""
+        if not re.fullmatch(r"auto|(cpu|cuda)(:\d+)?", device):
+            raise ValueError(f"device={device} is unknown; choose auto, cpu, cuda or cuda:<number>")
+        return device
 
     @model_validator(mode="after")
     def _names_are_words(self) -> Experiment:

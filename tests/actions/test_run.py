@@ -73,3 +73,25 @@ def test_cancel_without_slurm_says_what_it_acts_on(
 ) -> None:
     assert typed(monkeypatch, "model_pair=pt_it", "layer=20", "action=cancel") == 2
     assert "action=cancel acts on SLURM jobs" in capfd.readouterr().err
+
+
+def test_a_plan_names_the_store_it_looked_in_and_the_key_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    plan = ("model_pair=pt_it", "layer=20", f"store={tmp_path}", "action=plan")
+    assert typed(monkeypatch, *plan, "annotator=claude") == 0
+    told = capfd.readouterr().out
+    assert f"steps finished in store={tmp_path}; still to do" in told
+    assert (
+        "this plan cannot run yet: this annotator needs an API key and ANTHROPIC_API_KEY is not set" in told
+    )
+    assert typed(monkeypatch, *plan, "annotator=lexical") == 0
+    assert "cannot run yet" not in capfd.readouterr().out
+
+
+def test_a_plan_refuses_a_device_that_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(monkeypatch, "model_pair=pt_it", "layer=20", "action=plan", "device=gpu") == 2
+    assert "device=gpu is unknown; choose auto, cpu, cuda or cuda:<number>" in capfd.readouterr().err

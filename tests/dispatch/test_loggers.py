@@ -205,11 +205,15 @@ def test_with_an_expired_login_the_step_is_recorded_offline(
     assert read_runs(tmp_path, n=1)["train pt_it"]["summary"]["fve_base"] == 0.9
 
 
-def test_a_step_that_was_found_finished_is_not_recorded_again(tmp_path: Path, fakes: None) -> None:
+def test_a_step_that_was_found_finished_is_not_recorded_again_and_that_is_said(
+    tmp_path: Path, fakes: None, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcome = finished_train(tmp_path)
     log = WandbTracker(WandbLogger(), "g")
-    log.step_finished(Outcome(outcome.step, "reused", 3.0, {}), tmp_path)
-    assert log.running == []
+    with log:
+        log.step_finished(Outcome(outcome.step, "reused", 3.0, {}), tmp_path)
+        assert log.running == []
+    assert "W&B: nothing was recorded: all 1 steps were finished before" in capfd.readouterr().err
 
 
 def test_without_a_login_recording_goes_offline_and_says_how_to_upload() -> None:

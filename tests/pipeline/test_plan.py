@@ -1,9 +1,12 @@
 """The plan shares what can be shared, and every input changes exactly the keys that stand on it."""
 
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 
 from crossdiff import config
+from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.jobs import group
 from crossdiff.pipeline.plan import plan
@@ -161,3 +164,18 @@ def test_a_member_that_is_left_out_is_not_planned_and_the_compare_step_knows_it(
 def test_members_that_cannot_be_are_refused(override: str, message: str) -> None:
     with pytest.raises(Exception, match=message):
         steps(*MEMBERS, override)
+
+
+def test_the_plan_over_files_costs_what_the_finished_token_set_holds(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("words")
+    corpus = ("corpus=files", "corpus.context=64", f"corpus.paths=[{tmp_path}/text.txt]")
+    point = ("model_pair=toy_pt_it", "layer=1", *corpus, f"store={tmp_path}")
+    before = {step.stage: step for step in steps(*point)}
+    assert before["scale"].cost.cpu_hours is None
+    folder = before["tokens"].folder(tmp_path)
+    folder.mkdir(parents=True)
+    write_manifest(folder, {"counts": {"n_tokens": 1000}})
+    after = {step.stage: step for step in steps(*point)}
+    assert after["scale"].cost.cpu_hours
+    assert after["harvest"].cost.disk_gb
+    assert {step.key for step in after.values()} == {step.key for step in before.values()}

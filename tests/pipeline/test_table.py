@@ -15,4 +15,4 @@ def test_steps_of_a_layer_sweep_are_told_apart_by_their_layer(tmp_path: Path) ->
     assert {"harvest pt, layer 10", "harvest pt, layer 20", "train pt_it, layer 10"} < set(names)
     assert len(names) == len(set(names))
     alone = plan_table(plan(points[0]), tmp_path)
-    assert "layer" not in alone
+    assert ", layer" not in alone

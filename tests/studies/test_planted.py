@@ -15,7 +15,10 @@ def table(folder: Path, seed: int, f1: float) -> Path:
     folder.mkdir()
     row = {"contender": "batch_topk", "seed": seed, **dict.fromkeys(SHOWN, 1.0)}
     for method in ("norm", "scaling"):
-        row |= {f"{method}_{x}_{g}": f1 for x in ("precision", "recall", "f1") for g in ("frequent", "rare")}
+        bands = ("frequent", "rare", "all")
+        row |= {f"{method}_{x}_{g}": f1 for x in ("precision", "recall", "f1") for g in bands}
+        row |= {f"{method}_{x}_scarce": None for x in ("precision", "recall", "f1")}
+        row |= {f"{method}_base_{x}_all": f1 for x in ("precision", "recall")}
         row |= {f"{method}_called_{kind}": 0 for kind in (*KINDS, "unmatched")}
     pd.DataFrame([row]).to_csv(folder / "planted.csv", index=False)
     return folder
@@ -26,13 +29,20 @@ def test_the_answer_is_the_mean_over_seeds_against_what_is_required(tmp_path: Pa
     found = PlantedTruth().analyse({}, extras)
     assert found.numbers["means"]["batch_topk"]["scaling_f1_rare"] == pytest.approx(0.92)
     assert "0.920 for latents of 1 % of tokens and more (misses the 0.95" in found.answer
-    assert "0.920 for latents of 0.5 % of tokens (reaches the 0.85" in found.answer
+    assert "0.920 for latents of 0.3 to 1 % of tokens (reaches the 0.85" in found.answer
     assert [chart.name for chart in found.charts] == ["f1_frequent", "f1_rare", "calls", "quality"]
 
 
 def test_the_plan_has_one_step_per_seed_and_nothing_else() -> None:
     stages = [step.stage for step in plan(experiment("experiment=planted"))]
     assert stages == ["planted"] * 5 + ["study"]
+
+
+def test_the_hard_world_is_one_setting_and_others_can_be_changed_in_it() -> None:
+    steps = plan(experiment("experiment=planted", "study.planted.world=hard", "+study.planted.d_model=32"))
+    world = steps[0].inputs.planted
+    assert (world.d_model, world.shrunken_ratio, world.scales) == (32, 0.3, (1.0, 8.0))
+    assert sum(world.counts().values()) == 300
 
 
 def test_an_unknown_kind_is_refused() -> None:
@@ -49,5 +59,5 @@ def test_a_seed_without_a_score_is_left_out_and_no_score_is_no_verdict(tmp_path:
     assert figure is not None
     assert figure.data[0].x == (1.0,)
     answer = PlantedTruth().analyse({}, {"seed_0": table(tmp_path / "c", 0, nothing)}).answer
-    assert "unknown for latents of 0.5 % of tokens (cannot be held against the 0.85 asked for" in answer
+    assert "unknown for latents of 0.3 to 1 % of tokens (cannot be held against the 0.85 asked for" in answer
     assert "nan" not in answer

@@ -33,6 +33,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
     steps = merge(plans)
     if first.plan or first.action == "plan":
         print(plan_table(steps, first.store))
+        tell_missing_keys(steps, first.store)
         return 0
     if first.action in ("run", "retry"):
         for experiment in experiments:
@@ -59,6 +60,14 @@ def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:
         annotator = getattr(step.inputs, "annotator", None)
         if isinstance(annotator, Claude) and not step.is_finished(store):
             api_key(annotator)
+
+
+def tell_missing_keys(steps: Sequence[Step], store: Path) -> None:
+    """One line under a plan that cannot run to its end as the environment is now."""
+    try:
+        refuse_missing_keys(steps, store)
+    except ValueError as error:
+        print(f"this plan cannot run yet: {error}")
 
 
 def _submission(

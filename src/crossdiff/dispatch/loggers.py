@@ -97,6 +97,8 @@ class WandbTracker(NoTracker):
     group: str
     mode: str = "offline"
     running: list[_Recording] = field(default_factory=list)
+    n_recorded: int = 0
+    n_finished_before: int = 0
 
     def __enter__(self) -> Tracker:
         mode, notice = wandb_mode(self.settings)
@@ -111,12 +113,22 @@ class WandbTracker(NoTracker):
             if sentence is not None:
                 print(f"W&B: {recording.name} {sentence}", file=sys.stderr, flush=True)
         self.running.clear()
+        if self.n_finished_before and not self.n_recorded and exception[0] is None:
+            print(
+                f"W&B: nothing was recorded: all {self.n_finished_before} steps were finished before; a step "
+                "is recorded when it is computed, so give another store=... to compute and record them",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def step_finished(self, outcome: Outcome, store: Path) -> None:
         """Start the process that writes the step down; a step that was found finished was written before."""
         if outcome.state == "done":
             task = wandb_task(outcome, store, self.settings, group=self.group, mode=self.mode)
             self.running.append(_Recording.start(outcome.step.name, task))
+            self.n_recorded += 1
+        else:
+            self.n_finished_before += 1
 
 
 @dataclass(frozen=True)

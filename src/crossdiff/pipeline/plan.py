@@ -8,6 +8,7 @@ from functools import cached_property
 from crossdiff.config import Comparison, Experiment
 from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
+from crossdiff.io.artifacts import read_manifest
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_length, check_pair, check_two_models
@@ -85,11 +86,19 @@ class Planner:
             tokenizer=tokenizer,
             tokenizer_fingerprint=fingerprint(tokenizer),
         )
-        size = cost.tokens_cost(self.n_tokens)
+        size = cost.tokens_cost(self.asked_tokens)
         return Step("tokens", as_mixture(corpus).name, inputs, self.organism, size)
 
-    @property
+    @cached_property
     def n_tokens(self) -> int | None:
+        """Tokens of the finished token set; before that, what the corpus asks for."""
+        store = self.experiment.store
+        if self.asked_tokens is None and self.tokens.is_finished(store):
+            return read_manifest(self.tokens.folder(store))["counts"]["n_tokens"]
+        return self.asked_tokens
+
+    @property
+    def asked_tokens(self) -> int | None:
         """Tokens that the corpus asks for, or about what the toy's holds; None when files are read whole."""
         mixture = as_mixture(self.experiment.corpus)
         if mixture.n_tokens is None and all(isinstance(each, OrganismSource) for each in mixture.sources):

@@ -18,7 +18,7 @@ def plan_table(steps: Sequence[Step], store: Path) -> str:
     rows = [HEADER, *(_row(step, store, by_layer=step.name in repeated) for step in steps)]
     left = remaining_cost(steps, store)
     finished = sum(step.is_finished(store) for step in steps)
-    total = f"{finished} of {len(steps)} steps finished; still to do: {describe(left)}"
+    total = f"{finished} of {len(steps)} steps finished in store={store}; still to do: {describe(left)}"
     return f"{columns(rows)}\n{total}"
 
 

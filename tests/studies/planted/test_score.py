@@ -50,13 +50,17 @@ def test_planted_latents_find_their_learned_ones(planted: Planted, crosscoder: C
 
 def test_precision_recall_and_f1_by_hand(planted: Planted, crosscoder: Crosscoder) -> None:
     # learned j resembles planted 7 - j. Called: planted 2, 3 (frequent, right), 4 (rare, right),
-    # 6 (shrunken, wrong, frequent) and the ninth, which resembles none (wrong in both groups)
+    # 6 (shrunken, wrong, frequent) and the ninth, which resembles none: no band, but wrong among all
     row = score(table([5, 4, 3, 1, 8], by_norm=[5]), crosscoder, planted)
-    assert row["scaling_precision_frequent"] == pytest.approx(2 / 4)
+    assert row["scaling_precision_frequent"] == pytest.approx(2 / 3)
     assert row["scaling_recall_frequent"] == 1
-    assert row["scaling_f1_frequent"] == pytest.approx(2 / 3)
-    assert row["scaling_precision_rare"] == pytest.approx(1 / 2)
+    assert row["scaling_f1_frequent"] == pytest.approx(4 / 5)
+    assert row["scaling_precision_rare"] == 1
     assert row["scaling_recall_rare"] == pytest.approx(1 / 2)
+    assert row["scaling_precision_all"] == pytest.approx(3 / 5)
+    assert row["scaling_recall_all"] == pytest.approx(3 / 4)
+    assert row["scaling_f1_all"] == pytest.approx(2 / 3)
+    assert row["scaling_recall_scarce"] is None
     assert row["scaling_called_shrunken"] == 1
     assert row["scaling_called_unmatched"] == 1
     assert row["scaling_called_tuned_only"] == 3
@@ -69,3 +73,32 @@ def test_no_call_at_all_has_no_precision_and_an_f1_of_zero(planted: Planted, cro
     row = score(table([], by_norm=[]), crosscoder, planted)
     assert row["scaling_precision_all"] is None
     assert row["scaling_f1_all"] == 0
+
+
+def test_the_extra_base_activity_of_a_decoupled_latent_is_base_only_in_truth() -> None:
+    # truth 0: base-only, 1: tuned-only, 2: decoupled, 3: the extra of 2, (u, 0), at 1 / sqrt 2 to it
+    counts = dict.fromkeys(("n_shared", "n_rotated", "n_shrunken"), 0)
+    settings = PlantedSettings(
+        d_model=40, n_base_only=1, n_tuned_only=1, n_decoupled=1, scales=(1.0, 1.0), **counts
+    )
+    planted = Planted(settings, seed=0)
+    crosscoder = Crosscoder(DictionarySettings(n_latents=9), n_models=2, d_model=40)
+    with torch.no_grad():
+        crosscoder.decoder.normal_(generator=torch.Generator().manual_seed(9))
+        crosscoder.decoder[:3] = planted.directions
+        crosscoder.decoder[3] = planted.directions[2] * torch.tensor([[1.0], [0.0]])
+    found = recover(crosscoder, planted, alive=torch.ones(9, dtype=torch.bool))
+    assert found.owner[:4].tolist() == [0, 1, 2, 3]
+    assert found.learned_cosine[:4].tolist() == pytest.approx([1, 1, 1, 1])
+    calls = pd.DataFrame({
+        "kind": "shared",
+        "exclusive_to": pd.Series(["base", "tuned", None, "base", *[None] * 5], dtype=object),
+    })  # fmt: skip
+    row = score(calls, crosscoder, planted)
+    assert (row["scaling_base_precision_all"], row["scaling_base_recall_all"]) == (1, 1)
+    assert (row["scaling_precision_all"], row["scaling_recall_all"]) == (1, 1)
+    calls.loc[3, "exclusive_to"] = "tuned"  # the same latent called for the wrong side
+    row = score(calls, crosscoder, planted)
+    assert row["scaling_called_base_extra"] == 1
+    assert row["scaling_precision_all"] == pytest.approx(1 / 2)
+    assert row["scaling_base_recall_all"] == pytest.approx(1 / 2)

@@ -54,3 +54,26 @@ def test_documents_are_a_function_of_their_number(planted: Planted, tokens: Plan
     assert again.document.unique().tolist() == list(range(32, 64))
     other = Planted(SETTINGS, seed=4)
     assert not torch.equal(other.directions, planted.directions)
+
+
+def test_the_plain_world_has_the_identity_it_had_before_there_was_another() -> None:
+    plain = PlantedSettings()
+    assert {"world", "strength_spread", "parent_share"}.isdisjoint(plain.identity())
+    hard = PlantedSettings(world="hard")
+    assert hard.identity()["parent_share"] == 0.5
+    assert PlantedSettings.model_validate(hard.model_dump()) == hard
+    assert PlantedSettings(world="hard", scales=(1.0, 2.0)).scales == (1.0, 2.0)
+
+
+def test_children_fire_at_their_frequency_and_only_where_their_parent_does() -> None:
+    settings = PlantedSettings(
+        world="hard", d_model=8, n_shared=8, n_rotated=0, n_base_only=0, n_tuned_only=8, n_shrunken=0,
+        n_decoupled=2, frequencies=(0.05, 0.02), parent_share=1.0, correlated_share=0,
+    )  # fmt: skip
+    planted = Planted(settings, seed=1)
+    active = planted.tokens(first=0, n_documents=1600).code > 0
+    assert sorted(planted.parent) == (planted.frequency < 0.05).nonzero().flatten().tolist()
+    for child, parent in planted.parent.items():
+        assert not (active[:, child] & ~active[:, parent]).any()
+    children = active[:, list(planted.parent)].double().mean()
+    assert float(children) == pytest.approx(0.02, rel=0.1)

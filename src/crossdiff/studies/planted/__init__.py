@@ -25,10 +25,19 @@ if TYPE_CHECKING:
     from crossdiff.report.tables import Table
 
 METHODS = {"norm": "by norm", "scaling": "by latent scaling"}
-GROUPS = {"frequent": "1 % of tokens and more", "rare": "0.5 % of tokens"}
+GROUPS = {"frequent": "1 % of tokens and more", "rare": "0.3 to 1 % of tokens", "scarce": "less than 0.3 %"}
 REQUIRED = {"frequent": 0.95, "rare": 0.85}
-"""F1 of the tuned-only call by latent scaling with BatchTopK, mean over seeds."""
-SHOWN = ("fve_tuned", "l0", "dead_share", "mean_max_cosine", "by_norm", "shrinkage", "decoupling")
+"""F1 of the tuned-only call by latent scaling with BatchTopK in the plain world, mean over seeds."""
+SHOWN = (
+    "fve_tuned",
+    "planted_l0",
+    "l0",
+    "dead_share",
+    "mean_max_cosine",
+    "by_norm",
+    "shrinkage",
+    "decoupling",
+)
 
 
 class PlantedTruth(Study):
@@ -88,13 +97,12 @@ class PlantedTruth(Study):
         rows = pd.concat([pd.read_csv(folder / "planted.csv") for folder in extras.values()])
         means = _means(rows)
         charts = (
-            _chart(rows, "frequent"),
-            _chart(rows, "rare"),
+            *(_chart(rows, band) for band in _planted_bands(rows)),
             _table_chart("calls", "Precision, recall and F1 of the tuned-only call", _calls(rows)),
             _table_chart("quality", "Matching, quality, shrinkage and decoupling", _quality(means)),
         )
         return Findings(
-            _answer(means),
+            _answer(means, _planted_bands(rows)),
             tiles=_tiles(rows),
             charts=charts,
             numbers={"n_seeds": len(self.seeds), "means": means},
@@ -125,19 +133,28 @@ def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {kind: {name: _mean(part, name) for name in columns} for kind, part in _kinds(rows).items()}
 
 
-def _answer(means: Mapping[str, Mapping[str, float]]) -> str:
+def _planted_bands(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Bands of frequency that the world has tuned-only latents in."""
+    return tuple(band for band in GROUPS if rows[f"scaling_recall_{band}"].notna().any()) or tuple(REQUIRED)
+
+
+def _answer(means: Mapping[str, Mapping[str, float]], bands: Sequence[str]) -> str:
     name = "batch_topk" if "batch_topk" in means else next(iter(means))
     row, parts = means[name], []
-    for group, words in GROUPS.items():
-        found = row[f"scaling_f1_{group}"]
-        verdict = "reaches" if found >= REQUIRED[group] else "misses"
-        if found != found:
-            verdict = "cannot be held against"
+    for group in bands:
+        found, required = row[f"scaling_f1_{group}"], REQUIRED.get(group)
+        verdict = "" if required is None else f"{_against(found, required)} the {required} asked for; "
         parts.append(
-            f"{told(found, '.3f')} for latents of {words} ({verdict} the {REQUIRED[group]} asked for; "
+            f"{told(found, '.3f')} for latents of {GROUPS[group]} ({verdict}"
             f"by norm alone {told(row[f'norm_f1_{group}'], '.3f')})"
         )
     return f"With {name} the tuned-only call by latent scaling has an F1 of {' and '.join(parts)}."
+
+
+def _against(found: float, required: float) -> str:
+    if found != found:
+        return "cannot be held against"
+    return "reaches" if found >= required else "misses"
 
 
 def _tiles(rows: pd.DataFrame) -> tuple[dict[str, str], ...]:
@@ -166,20 +183,23 @@ def _table_chart(name: str, title: str, table: Table) -> Chart:
 
 
 def _calls(rows: pd.DataFrame) -> Table:
+    """Precision over all calls (one that resembles nothing has no band), then recall and F1 per band."""
     from crossdiff.report import tables
 
+    bands = _planted_bands(rows)
     body: list[Sequence[Any]] = []
     for name, part in _kinds(rows).items():
         for method, words in METHODS.items():
-            cells: list[Any] = [name, words]
-            for group in GROUPS:
-                cells += [_mean(part, f"{method}_{f}_{group}") for f in ("precision", "recall", "f1")]
-                cells.append(_over_seeds(part, f"{method}_f1_{group}")[1])
+            cells: list[Any] = [name, words, _mean(part, f"{method}_precision_all")]
+            for band in bands:
+                cells += [_mean(part, f"{method}_{figure}_{band}") for figure in ("recall", "f1")]
+                cells.append(_over_seeds(part, f"{method}_f1_{band}")[1])
             cells += [_mean(part, f"{method}_called_{k}") for k in ("shrunken", "decoupled", "unmatched")]
+            cells += [_mean(part, f"{method}_base_{figure}_all") for figure in ("precision", "recall")]
             body.append(cells)
-    figures = ("precision", "recall", "F1", "lowest F1")
-    titles = ["Crosscoder", "Call", *(f"{group} {figure}" for group in GROUPS for figure in figures)]
-    titles += ["shrunken called", "decoupled called", "unmatched called"]
+    titles = ["Crosscoder", "Call", "precision"]
+    titles += [f"{band} {figure}" for band in bands for figure in ("recall", "F1", "lowest F1")]
+    titles += ["shrunken called", "decoupled called", "unmatched called", "base precision", "base recall"]
     return tables.plain(titles, body, numeric=range(2, len(titles)))
 
 

@@ -11,89 +11,139 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.studies.planted.world import KINDS, Planted
+from crossdiff.studies.planted.world import KINDS, TUNED, Planted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MATCHED = 0.7
-FREQUENT = 0.01
+FREQUENT, SCARCE = 0.01, 0.003
+BASE_EXTRA = "base_extra"
+"""The base model's own use of the direction of a decoupled latent, at other tokens: base-only in truth."""
+TRUE_KINDS: dict[str, tuple[str, ...]] = {"tuned": ("tuned_only",), "base": ("base_only", BASE_EXTRA)}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a perfect dictionary holds: every planted latent, then the base's extra use of decoupled ones.
+
+    That extra has the base half of the decoupled direction alone, so its cosine with the decoupled latent
+    is about 1 / sqrt 2: without a row of its own it would pass for the decoupled latent or for none.
+    """
+
+    directions: Float[Tensor, "truth model d_model"]
+    frequency: Float[Tensor, " truth"]
+    kinds: list[str]
+
+    @classmethod
+    def of(cls, planted: Planted) -> Truth:
+        """Planted latents in their order, then one extra per decoupled latent."""
+        decoupled = planted.of("decoupled")
+        extra = planted.directions[decoupled].clone()
+        extra[:, TUNED] = 0
+        return cls(
+            torch.cat([planted.directions, extra]),
+            torch.cat([planted.frequency, planted.frequency[decoupled]]),
+            [*planted.kinds, *[BASE_EXTRA] * len(extra)],
+        )
+
+    def any_of(self, *kinds: str) -> Bool[Tensor, " truth"]:
+        """Which true latents are of one of these kinds."""
+        return torch.tensor([kind in kinds for kind in self.kinds], dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Cosines of planted and learned directions, both models side by side, in the normalised space.
+    """Cosines of true and learned directions, both models side by side, in the normalised space.
 
-    of_planted: best alive latent per planted one and its cosine; of_learned: the reverse.
+    latent, cosine: best alive latent per true one and its cosine; owner, learned_cosine: the reverse.
     """
 
-    latent: Int[Tensor, " planted"]
-    cosine: Float[Tensor, " planted"]
-    planted: Int[Tensor, " latent"]
+    truth: Truth
+    latent: Int[Tensor, " truth"]
+    cosine: Float[Tensor, " truth"]
+    owner: Int[Tensor, " latent"]
     learned_cosine: Float[Tensor, " latent"]
+
+    @property
+    def matched(self) -> Bool[Tensor, " latent"]:
+        """Learned latents that resemble a true one."""
+        return self.learned_cosine > MATCHED
 
 
 def recover(crosscoder: Crosscoder, planted: Planted, *, alive: Bool[Tensor, " latent"]) -> Recovery:
-    """Match every planted latent with the learned one of highest cosine, and the reverse."""
+    """Match every true latent with the learned one of highest cosine, and the reverse."""
+    truth = Truth.of(planted)
     scales = torch.tensor(planted.settings.scales) * crosscoder.normaliser.scale
-    truth = normalize((planted.directions * scales[:, None]).flatten(1))
-    cosine = truth @ normalize(crosscoder.decoder.detach().flatten(1)).T
+    directions = normalize((truth.directions * scales[:, None]).flatten(1))
+    cosine = directions @ normalize(crosscoder.decoder.detach().flatten(1)).T
     cosine[:, ~alive] = -1
     best, latent = cosine.max(dim=1)
     learned, owner = cosine.max(dim=0)
-    return Recovery(latent, best, owner, learned)
+    return Recovery(truth, latent, best, owner, learned)
 
 
 def score(table: pd.DataFrame, crosscoder: Crosscoder, planted: Planted) -> dict[str, Any]:
-    """One row of the study's table: matching, then precision, recall and F1 of the tuned-only call.
+    """One row of the study's table: matching, then precision, recall and F1 of the exclusive calls.
 
-    `norm_*` calls a latent by `kind` alone, `scaling_*` by the table's call; `frequent` are planted latents
-    of 1 % of the tokens or more, `rare` the others. A called latent counts as right when the planted latent
-    it resembles most (cosine above 0.7) is tuned-only; one that resembles none is wrong in both groups.
+    `norm_*` calls a latent by `kind` alone, `scaling_*` by the table's call; bands of `_bands`. A call is
+    right when the true latent it resembles most (cosine above 0.7) is tuned-only. One that resembles none
+    has no frequency: it is wrong in `precision_all` and belongs to no other band. `*_base_*` are the base
+    side's calls, for which base-only latents and the extras of decoupled ones are right.
     """
     alive = _where(table, "kind", "dead").logical_not()
     found = recover(crosscoder, planted, alive=alive)
-    called = {
-        "norm": _where(table, "kind", "tuned_only"),
-        "scaling": _where(table, "exclusive_to", "tuned"),
+    own = found.cosine[: len(planted.kinds)]
+    row: dict[str, Any] = {
+        "mean_max_cosine": float(own.mean()),
+        "matched": float((own > MATCHED).double().mean()),
+        "planted_l0": float(found.truth.frequency.sum()),
     }
-    row: dict[str, Any] = {"mean_max_cosine": float(found.cosine.mean())}
-    row["matched"] = float((found.cosine > MATCHED).double().mean())
-    for method, mask in called.items():
-        for group, members in _groups(planted).items():
-            figures = _retrieval(found, mask, planted, members)
-            row |= {f"{method}_{name}_{group}": value for name, value in figures.items()}
-        row[f"{method}_n_called"] = int(mask.sum())
-        row |= {f"{method}_called_{kind}": n for kind, n in _called_by_kind(found, mask, planted).items()}
+    for method in ("norm", "scaling"):
+        called = _called(table, method, "tuned")
+        for band, members in _bands(found.truth.frequency).items():
+            figures = _retrieval(found, called, "tuned", members)
+            row |= {f"{method}_{name}_{band}": value for name, value in figures.items()}
+        row[f"{method}_n_called"] = int(called.sum())
+        row |= {f"{method}_called_{kind}": n for kind, n in _called_by_kind(found, called).items()}
+        figures = _retrieval(found, _called(table, method, "base"), "base")
+        row |= {f"{method}_base_{name}_all": value for name, value in figures.items()}
     return row
 
 
-def _called_by_kind(found: Recovery, called: Bool[Tensor, " latent"], planted: Planted) -> dict[str, int]:
-    """Called latents by the kind of the planted latent they resemble; `unmatched` resemble none."""
-    matched = called & (found.learned_cosine > MATCHED)
-    counts = {kind: int((matched & planted.of(kind)[found.planted]).sum()) for kind in KINDS}
-    return {**counts, "unmatched": int((called & (found.learned_cosine <= MATCHED)).sum())}
+def _called(table: pd.DataFrame, method: str, side: str) -> Bool[Tensor, " latent"]:
+    if method == "norm":
+        return _where(table, "kind", f"{side}_only")
+    return _where(table, "exclusive_to", side)
 
 
-def _groups(planted: Planted) -> dict[str, Bool[Tensor, " planted"]]:
-    frequent = planted.frequency >= FREQUENT
-    return {"frequent": frequent, "rare": ~frequent, "all": torch.ones_like(frequent)}
+def _called_by_kind(found: Recovery, called: Bool[Tensor, " latent"]) -> dict[str, int]:
+    """Called latents by the kind of the true latent they resemble; `unmatched` resemble none."""
+    matched = called & found.matched
+    kinds = (*KINDS, BASE_EXTRA)
+    counts = {kind: int((matched & found.truth.any_of(kind)[found.owner]).sum()) for kind in kinds}
+    return {**counts, "unmatched": int((called & ~found.matched).sum())}
+
+
+def _bands(frequency: Float[Tensor, " truth"]) -> dict[str, Bool[Tensor, " truth"] | None]:
+    """Bands of frequency (share of tokens); None: all, and with them the calls that resemble none."""
+    frequent, scarce = frequency >= FREQUENT, frequency < SCARCE
+    return {"frequent": frequent, "rare": ~frequent & ~scarce, "scarce": scarce, "all": None}
 
 
 def _retrieval(
     found: Recovery,
     called: Bool[Tensor, " latent"],
-    planted: Planted,
-    members: Bool[Tensor, " planted"],
+    side: str,
+    members: Bool[Tensor, " truth"] | None = None,
 ) -> dict[str, float | None]:
-    truth = planted.of("tuned_only")
-    matched = found.learned_cosine > MATCHED
-    concerned = called & (~matched | members[found.planted])
-    right = called & matched & (truth & members)[found.planted]
-    wanted = truth & members
-    got = wanted & (found.cosine > MATCHED) & called[found.latent]
-    precision = _share(right, concerned)
-    recall = _share(got, wanted)
+    wanted = found.truth.any_of(*TRUE_KINDS[side])
+    concerned = called
+    if members is not None:
+        wanted = wanted & members
+        concerned = called & found.matched & members[found.owner]
+    precision = _share(concerned & found.matched & wanted[found.owner], concerned)
+    recall = _share(wanted & (found.cosine > MATCHED) & called[found.latent], wanted)
     if precision is None or recall is None:
         return {"precision": precision, "recall": recall, "f1": 0.0 if recall == 0 else None}
     f1 = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)

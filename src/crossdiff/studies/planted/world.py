@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -23,6 +23,13 @@ from crossdiff.settings import Settings
 PlantedKind = Literal["shared", "rotated", "base_only", "tuned_only", "shrunken", "decoupled"]
 KINDS: tuple[PlantedKind, ...] = ("shared", "rotated", "base_only", "tuned_only", "shrunken", "decoupled")
 BASE, TUNED = 0, 1
+HARD: dict[str, Any] = {
+    "d_model": 48, "n_shared": 170, "n_rotated": 20, "n_base_only": 20, "n_tuned_only": 50, "n_shrunken": 20,
+    "n_decoupled": 20, "frequencies": (0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001),
+    "shrunken_ratio": 0.3, "document_share": 0.1, "strength_spread": 0.8, "parent_share": 0.5,
+    "scales": (1.0, 8.0),
+}  # fmt: skip
+"""300 latents in 48 dimensions, uneven codes, half of the rarer ones under a parent, bursty documents."""
 
 
 class PlantedSettings(Settings):
@@ -34,9 +41,14 @@ class PlantedSettings(Settings):
     shrunken    one direction, norm in the base model `shrunken_ratio` of that in the tuned
     decoupled   one direction in both models, but the base model also uses it at other tokens, so that a
                 dictionary may give the tuned model a latent of its own for it
-    Every kind has every frequency of `frequencies` (share of tokens) equally often.
+    Every kind has every frequency of `frequencies` (share of tokens) equally often. `world` chooses the
+    defaults of all other settings: `plain` those below, `hard` those of `HARD`.
     """
 
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"world"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"strength_spread", "parent_share"})
+
+    world: Literal["plain", "hard"] = "plain"
     d_model: int = Field(default=64, ge=2)
     n_shared: int = Field(default=160, ge=0)
     n_rotated: int = Field(default=16, ge=0)
@@ -56,6 +68,16 @@ class PlantedSettings(Settings):
     noise: float = Field(default=0.05, ge=0)
     document_length: int = Field(default=64, ge=1)
     scales: tuple[float, float] = (1.0, 3.0)
+    strength_spread: float = Field(default=0.4, ge=0)
+    """Standard deviation of the logarithm of a code."""
+    parent_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the latents rarer than the most frequent that fire only where a more frequent one fires."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_world(cls, given: Any) -> Any:
+        hard = isinstance(given, dict) and given.get("world") == "hard"
+        return {**HARD, **given} if hard else given
 
     def counts(self) -> dict[PlantedKind, int]:
         """Latents per kind."""
@@ -89,6 +111,23 @@ class Planted:
         choices = self.settings.frequencies
         places = [i for count in self.settings.counts().values() for i in range(count)]
         return torch.tensor([choices[i // 2 % len(choices)] for i in places])
+
+    @cached_property
+    def parent(self) -> dict[int, int]:
+        """Latent -> the more frequent one without which it does not fire; of any kind, none has two."""
+        if not self.settings.parent_share:
+            return {}
+        rarer = (self.frequency < self.frequency.max()).nonzero().flatten()
+        generator = torch.Generator().manual_seed(self.seed + 2)
+        order = rarer[torch.randperm(len(rarer), generator=generator)]
+        children = order[: round(self.settings.parent_share * len(rarer))]
+        free = torch.ones(len(self.kinds), dtype=torch.bool)
+        free[children] = False
+        chosen = {}
+        for child in children.tolist():
+            above = (free & (self.frequency > self.frequency[child])).nonzero().flatten()
+            chosen[child] = int(above[torch.randint(len(above), (1,), generator=generator)])
+        return chosen
 
     @cached_property
     def directions(self) -> Float[Tensor, "planted model d_model"]:
@@ -161,5 +200,11 @@ class Planted:
         rate = self.frequency / settings.document_share
         alone = torch.rand(shape, generator=generator) < torch.where(paired, rate / 2, rate)
         together = torch.rand(shape, generator=generator)[..., leader] < torch.where(paired, rate / 2, 0)
-        strength = (0.4 * torch.randn(shape, generator=generator)).exp()
-        return (topical[..., leader] & (alone | together)) * strength
+        strength = (settings.strength_spread * torch.randn(shape, generator=generator)).exp()
+        active = topical[..., leader] & (alone | together)
+        if self.parent:
+            child, parent = (torch.tensor(side) for side in zip(*self.parent.items(), strict=True))
+            share = self.frequency[child] / self.frequency[parent]
+            chosen = torch.rand((*shape[:2], len(child)), generator=generator) < share
+            active[..., child] = active[..., parent] & chosen
+        return active * strength

@@ -34,7 +34,7 @@ from crossdiff.studies.steering.targets import (
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 PLACES = ("own", "neutral")
 """Prompts of the behaviour's category, and of the other categories."""
 
@@ -96,11 +96,12 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
     crosscoder = Crosscoder.load(parents["train"] / "crosscoder").requires_grad_(requires_grad=False)
     chosen, counts = choose(inputs, parents, crosscoder)
-    rows, lines = [], []
+    rows, lines, sampling = [], [], None
     if chosen:
         path = resolve(inputs.model, parents.get("organism"))
         chat = load_chat_model(inputs.model, path, device=runtime.device)
         centre = crosscoder.normaliser.mean[-1]
+        sampling = chat.sampling()
         for each in track(chosen, total=len(chosen), description="steer", enabled=runtime.progress):
             said = steer(inputs, chat, each, centre=centre)
             lines += said
@@ -109,7 +110,13 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     pd.DataFrame(rows, columns=columns).to_csv(draft / "steering.csv", index=False)
     write_jsonl(lines, draft / "answers.jsonl")
     write_json(
-        {"version": 1, "pair": inputs.pair, **counts, "latents": [each.row() for each in chosen]},
+        {
+            "version": 1,
+            "pair": inputs.pair,
+            **counts,
+            "sampling": sampling,
+            "latents": [each.row() for each in chosen],
+        },
         draft / "steering.json",
     )
     return {**counts, "n_answers": len(lines)}
