@@ -35,7 +35,7 @@ class Outcome:
 def run_steps(
     steps: Sequence[Step], runtime: Runtime, *, finished: Callable[[Outcome], object] = lambda outcome: None
 ) -> list[Outcome]:
-    """Bring every step to a finished artifact and print a line about it; `finished` is called after every step."""
+    """Bring every step to a finished artifact, one line for every step; `finished` is called after it."""
     allow_open_files()
     prepare_store(runtime.store)
     warn_of_little_room(steps, runtime.store)
