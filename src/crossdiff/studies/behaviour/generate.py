@@ -42,7 +42,9 @@ def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtim
     )
     path = resolve(inputs.model, parents.get("organism"))
     chat = load_chat_model(inputs.model, path, device=runtime.device)
-    drawn = answers(chat, [each.prompt for each in asked], n_new_tokens=inputs.n_new_tokens, seed=inputs.seed)
+    drawn = answers(
+        chat, [question.prompt for question in asked], n_new_tokens=inputs.n_new_tokens, seed=inputs.seed
+    )
     said = list(
         track(drawn, total=len(asked), description="generate", unit="answer", enabled=runtime.progress)
     )

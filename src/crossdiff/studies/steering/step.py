@@ -167,25 +167,25 @@ def read_labels(path: Path, pair: str) -> dict[int, str | None]:
     }
 
 
-def best_of(found: Sequence[Steered], n_latents: int) -> list[Steered]:
+def best_of(candidates: Sequence[Steered], n_latents: int) -> list[Steered]:
     """The first `n_latents` of each category by share of documents, then largest code, then number."""
     taken: dict[str, list[Steered]] = {}
-    for each in sorted(found, key=lambda each: (-each.share, -each.peak, each.latent)):
-        own = taken.setdefault(each.target.category, [])
-        if len(own) < n_latents:
-            own.append(each)
-    return [each for name in sorted(taken) for each in taken[name]]
+    for latent in sorted(candidates, key=lambda latent: (-latent.share, -latent.peak, latent.latent)):
+        kept = taken.setdefault(latent.target.category, [])
+        if len(kept) < n_latents:
+            kept.append(latent)
+    return [latent for name in sorted(taken) for latent in taken[name]]
 
 
 def conditions(inputs: SteerInputs, steered: Steered) -> list[Condition]:
     """No push; the latent's direction at every dose and removed; the same for each random direction."""
     nothing = torch.zeros_like(steered.vector)
     drawn = random_like(steered.vector, n_draws=inputs.n_random, seed=(inputs.seed, steered.latent))
-    found = [Condition(LATENT, 0.0, nothing, nothing)]
+    conditions = [Condition(LATENT, 0.0, nothing, nothing)]
     for name, vector in [(LATENT, steered.vector), *((f"random_{i}", each) for i, each in enumerate(drawn))]:
-        found += [Condition(name, dose, dose * vector, nothing) for dose in inputs.doses]
-        found.append(Condition(name, None, nothing, vector / vector.norm()))
-    return found
+        conditions += [Condition(name, dose, dose * vector, nothing) for dose in inputs.doses]
+        conditions.append(Condition(name, None, nothing, vector / vector.norm()))
+    return conditions
 
 
 def steer(
