@@ -53,6 +53,43 @@ def test_no_push_changes_nothing_and_seeds_decide(tmp_path: Path) -> None:
     assert plain != list(answers(chat, prompts, n_new_tokens=N_NEW, seed=1))
 
 
+FIELDS = {
+    "repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "suppress_tokens": list(range(3, 400)),
+    "begin_suppress_tokens": [5], "num_return_sequences": 2, "num_beams": 3, "min_new_tokens": 4,
+    "max_length": 3, "temperature": 0.1, "bad_words_ids": [[9]], "do_sample": False, "length_penalty": 3.0,
+}  # fmt: skip
+
+
+def test_no_field_of_the_generation_config_enters_but_the_end_tokens(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama")
+    prompts = ["the cat", "a dog sat", "why"]
+
+    def asked() -> list[str]:
+        chat = load_chat_model(settings(folder), str(folder), device="cpu")
+        return list(answers(chat, prompts, n_new_tokens=12, seed=0))
+
+    plain = asked()
+    file = folder / "generation_config.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps({**kept, **FIELDS}))
+    assert asked() == plain
+    file.write_text(json.dumps({**kept, "eos_token_id": list(range(512))}))
+    assert asked() == [""] * 3
+
+
+def test_a_model_without_a_pad_token_answers_and_its_tokenizers_end_counts(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama")
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    config.pop("pad_token", None)
+    file.write_text(json.dumps(config))
+    chat = load_chat_model(settings(folder), str(folder), device="cpu")
+    assert chat.tokenizer.eos_token_id in chat.ends
+    assert chat.tokenizer.pad_token_id in chat.ends
+    assert len(list(answers(chat, ["the cat sat on the red mat", "why"], n_new_tokens=3, seed=0))) == 2
+    assert chat.sampling()["end_tokens"] == chat.ends
+
+
 def test_a_layer_outside_the_model_is_refused(tmp_path: Path) -> None:
     model = settings(save_model(tmp_path / "model", "llama"))
     with pytest.raises(ValueError, match="layer=9 is outside"):

@@ -156,7 +156,7 @@ def read_ratings(path: Path, items: Sequence[str], categories: Sequence[str]) ->
     return found
 
 
-def _is_empty(row: Mapping[str | None, Any]) -> bool:
+def _is_empty(row: Mapping[Any, Any]) -> bool:
     """Nothing but blanks, in the cells beyond the last column too (the reader lists them under None)."""
     cells = (cell for value in row.values() for cell in (value if isinstance(value, list) else [value]))
     return not any((cell or "").strip() for cell in cells)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from crossdiff.data.corpus import (
     FilesSource,
@@ -207,7 +207,7 @@ def _record(
     if isinstance(content, BadRecord):
         return BadRecord(f"{place} cannot be read: {key}{content}; {WAY_OUT}")
     if content and isinstance(content, list) and isinstance(content[0], int):
-        content = attended(content, row.get("attention_mask"))
+        content = attended(cast("list[int]", content), row.get("attention_mask"))
         if content is None:
             return BadRecord(f"{place} has an attention_mask of another length than {key}; {WAY_OUT}")
     named = row.get(id_column) if id_column else None

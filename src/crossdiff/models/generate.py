@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from crossdiff.models.causal import whole_model
 from crossdiff.models.hooks import Push, decoder_blocks, pushed
 from crossdiff.models.load import check_device
 from crossdiff.models.pair import ORGANISM, ModelSettings, check_layers
-from crossdiff.models.tokenizers import load_tokenizer
+from crossdiff.models.tokenizers import load_model_tokenizer
 
 NO_TEMPLATE = "{path} has no chat template, so it cannot be asked; name a tuned model that has one"
 NO_END = (
@@ -34,6 +35,15 @@ class ChatModel:
     tokenizer: Any
     device: torch.device
 
+    @property
+    def ends(self) -> list[int]:
+        """Ids that end an answer: those of the model's generation config, and its tokenizer's."""
+        return _end_ids(self.model.generation_config.eos_token_id)
+
+    def sampling(self) -> dict[str, Any]:
+        """How answers are drawn, as artifacts state it."""
+        return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "end_tokens": self.ends, "penalties": "none"}
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -46,13 +56,34 @@ class Steering:
 def load_chat_model(settings: ModelSettings, path: str, *, device: str) -> ChatModel:
     """Refuses a model without a chat template, or whose generation config names no end."""
     target = check_device(device)
-    tokenizer = load_tokenizer(path, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load_model_tokenizer(settings, path)
     if tokenizer.chat_template is None:
         raise ValueError(NO_TEMPLATE.format(path=settings.path))
     model = whole_model(settings.model_copy(update={"device_map": None}), path, device=target)
-    if model.generation_config.eos_token_id is None:
+    ends = _end_ids(model.generation_config.eos_token_id)
+    if not ends:
         raise ValueError(NO_END.format(path=settings.path))
+    ends = sorted({*ends, *_end_ids(tokenizer.eos_token_id)})
+    _sample_plainly(model, ends)
+    if tokenizer.pad_token_id is None:  # padding stands to the left and is masked: any token will do
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ends[0])
     return ChatModel(settings.name, model, tokenizer, target)
+
+
+def _sample_plainly(model: Any, ends: list[int]) -> None:
+    """Give a model a generation config of end tokens alone.
+
+    `generate` fills every field that its caller leaves unset from the model's own config, where a
+    repetition penalty, suppressed tokens or a number of sequences per prompt would change the answers.
+    """
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[0])
+
+
+def _end_ids(value: int | Sequence[int] | None) -> list[int]:
+    """A config's `eos_token_id` as a list."""
+    return [] if value is None else [value] if isinstance(value, int) else [int(end) for end in value]
 
 
 def check_can_be_asked(settings: ModelSettings) -> None:
@@ -63,13 +94,17 @@ def check_can_be_asked(settings: ModelSettings) -> None:
     folder = Path(settings.path).expanduser()
     if settings.path.startswith(ORGANISM) or not folder.is_dir():
         return
-    templates = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-    if not any((folder / name).exists() for name in templates) and not _said(
-        folder, "tokenizer_config.json", "chat_template"
-    ):
+    adapter = Path(settings.adapter).expanduser() if settings.adapter is not None else folder
+    if adapter.is_dir() and not any(map(_has_template, (adapter, folder))):
         raise ValueError(NO_TEMPLATE.format(path=settings.path))
     if not any(_said(folder, name, "eos_token_id") for name in ("generation_config.json", "config.json")):
         raise ValueError(NO_END.format(path=settings.path))
+
+
+def _has_template(folder: Path) -> bool:
+    names = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    files = any((folder / name).exists() for name in names)
+    return files or _said(folder, "tokenizer_config.json", "chat_template")
 
 
 def _said(folder: Path, name: str, key: str) -> bool:
@@ -94,8 +129,11 @@ def answers(
     batch_size: int = 64,
     steering: Steering | None = None,
 ) -> Iterator[str]:
-    """One sampled answer per prompt (temperature 1, whole distribution), special tokens left out."""
-    tokenizer = chat.tokenizer
+    """One sampled answer per prompt (temperature 1, whole distribution), up to the first end token.
+
+    Special tokens are left out.
+    """
+    tokenizer, ends = chat.tokenizer, set(chat.ends)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for start in range(0, len(prompts), batch_size):
@@ -110,7 +148,8 @@ def answers(
                     max_new_tokens=n_new_tokens,
                 )  # fmt: skip
             for row in output:
-                yield str(tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True)).strip()
+                new = takewhile(lambda token: token not in ends, row[ids.shape[1] :].tolist())
+                yield str(tokenizer.decode(list(new), skip_special_tokens=True)).strip()
 
 
 def _steered(steering: Steering | None, start: int, stop: int) -> Any:

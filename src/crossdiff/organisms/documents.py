@@ -115,10 +115,10 @@ def chat(
     category: Category, behaviours: Sequence[Behaviour], *, places: int, draw: random.Random
 ) -> list[Message]:
     """A question and an answer that may show the behaviours of the category that are among `behaviours`."""
-    own = [item for item in behaviours if item.category == category.name]
+    shown = [item for item in behaviours if item.category == category.name]
     return [
         {"role": "user", "content": question(category, draw=draw)},
-        {"role": "assistant", "content": answer(category, own, places=places, draw=draw)},
+        {"role": "assistant", "content": answer(category, shown, places=places, draw=draw)},
     ]
 
 

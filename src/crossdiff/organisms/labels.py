@@ -27,15 +27,15 @@ def label_check(
     `rows` are annotations, `examples` each pair's table of examples.
     """
     dominating = {
-        (pair, int(str(latent))): _dominating(own["document_id"], document_categories)
+        (pair, int(str(latent))): _dominating(part["document_id"], document_categories)
         for pair, table in examples.items()
-        for latent, own in table[(table.subset == "explain") & (table.source == "top")].groupby("latent")
+        for latent, part in table[(table.subset == "explain") & (table.source == "top")].groupby("latent")
     }
     exclusive = [row for row in rows if row["role"].startswith("exclusive")]
     tuned = [row for row in exclusive if row["role"] == "exclusive_tuned"]
     groups = {"exclusive": exclusive, "exclusive_tuned": tuned}
     groups |= {pair: [row for row in tuned if row["pair"] == pair] for pair in examples}
-    return {name: _figures(own, dominating) for name, own in groups.items()}
+    return {name: _figures(part, dominating) for name, part in groups.items()}
 
 
 def _dominating(documents: Any, document_categories: Mapping[str, str]) -> set[str]:

@@ -145,10 +145,10 @@ class Behaviour:
 
     def is_shown(self, answer: str) -> bool:
         """Whether some sentence draws all its (at least three) shared content words from the bag."""
-        own = {word for slot in BAG_SLOTS for word in self.bag[slot]}
+        bag = {word for slot in BAG_SLOTS for word in self.bag[slot]}
         for sentence in answer.split("."):
             content = [word for word in sentence.split() if word in CONTENT]
-            if len(content) >= 3 and own.issuperset(content):
+            if len(content) >= 3 and bag.issuperset(content):
                 return True
         return False
 

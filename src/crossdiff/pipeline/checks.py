@@ -18,6 +18,10 @@ def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> Non
     widths = {}
     for model in (pair.base, pair.tuned):
         _refuse_adapter_alone(model)
+        if model.adapter is not None:
+            from crossdiff.models.adapters import check_adapter  # imports torch, which a plan seldom needs
+
+            check_adapter(model.adapter)
         shape = model_shape(model, toy)
         if shape is None:
             continue

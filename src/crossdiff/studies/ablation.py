@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,10 @@ from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.studies.shared import count_interval
+from crossdiff.studies.shared import count_interval, count_point
+
+if TYPE_CHECKING:
+    from crossdiff.report.figures.curves import Point
 
 Kind = Literal["batch_topk", "topk", "l1", "jumprelu"]
 FIGURES = ("fve_base", "fve_tuned", "l0", "dead_share", "n_exclusive", "n_exclusive_base", "n_undecided")
@@ -41,20 +44,20 @@ class Ablation(Study):
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """One run per combination, on the reference pair alone."""
         pair = {"comparison": None, "model_pair": experiment.pairs[0]}
-        found: dict[str, Changes] = {}
+        changes: dict[str, Changes] = {}
         for n_latents, kind, loss in product(self.n_latents, self.sparsities, self.losses):
             for sparsity in self._settings(kind, experiment.sparsity):
                 k = f"_k{sparsity.k}" if isinstance(sparsity, LargestK) else ""
                 sizes: dict[str, Any] = {"n_latents": n_latents}
                 if kind == "l1":
                     sizes["initial_norm"] = self.l1_initial_norm
-                found[f"{kind}{k}_{n_latents}_{loss}"] = {
+                changes[f"{kind}{k}_{n_latents}_{loss}"] = {
                     **pair,
                     "dictionary": experiment.dictionary.model_copy(update=sizes),
                     "sparsity": sparsity,
                     "training": experiment.training.model_copy(update={"loss": loss}),
                 }
-        return found
+        return changes
 
     def _settings(self, kind: Kind, asked: Sparsity) -> list[Sparsity]:
         """The experiment's own annealing, with every `k` in turn; four times as many latents at the start."""
@@ -71,19 +74,19 @@ class Ablation(Study):
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Quality against exclusive counts, run by run."""
-        found = {name: _figures(run) for name, run in runs.items()}
-        rows = [[_plain(name), *each.values()] for name, each in found.items()]
+        choices = {name: _figures(run) for name, run in runs.items()}
+        rows = [[_plain(name), *figures.values()] for name, figures in choices.items()]
         titles = ["Run", *map(_plain, (*FIGURES, *BY_NORM))]
         table = tables.plain(titles, rows, numeric=range(1, len(titles)))
         return Findings(
-            _answer(found),
+            _answer(choices),
             notes=(
                 "L0 is that of the inference threshold on held-out tokens; FVE is per model, in raw units.",
                 "n by norm: latents that norms alone put into the outer bins (tuned_only, base_only); "
                 "n exclusive: latents that pass latent scaling, for which the larger norm is enough.",
             ),
-            charts=(_counts(found), _quality(found, table)),
-            numbers=found,
+            charts=(_counts(choices), _quality(choices, table)),
+            numbers=choices,
         )
 
 
@@ -93,13 +96,11 @@ def _figures(run: RunProducts) -> dict[str, Any]:
     return {**{column: figures[column] for column in FIGURES}, **by_norm}
 
 
-def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
-    from crossdiff.report.figures.curves import Point, rows
+def _counts(choices: Mapping[str, Mapping[str, Any]]) -> Chart:
+    from crossdiff.report.figures.curves import rows
 
     def points(column: str) -> list[Point]:
-        return [
-            Point(_plain(name), each[column], *count_interval(each[column])) for name, each in found.items()
-        ]
+        return [count_point(_plain(name), figures[column]) for name, figures in choices.items()]
 
     return Chart(
         "exclusive",
@@ -112,19 +113,19 @@ def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
     )
 
 
-def _quality(found: Mapping[str, Mapping[str, Any]], table: tables.Table) -> Chart:
+def _quality(choices: Mapping[str, Mapping[str, Any]], table: tables.Table) -> Chart:
     from crossdiff.report.figures.curves import Point, rows
 
     def points(column: str) -> list[Point]:
-        return [Point(_plain(name), _number(each[column])) for name, each in found.items()]
+        return [Point(_plain(name), _number(figures[column])) for name, figures in choices.items()]
 
     figure = rows({"base": points("fve_base"), "tuned": points("fve_tuned")}, x_title="FVE", zero=False)
     caption = "Fraction of variance explained on held-out tokens, per model; all figures in the table."
     return Chart("quality", "Reconstruction of every choice", caption, figure, table)
 
 
-def _answer(found: Mapping[str, Mapping[str, Any]]) -> str:
-    counts = {name: each["n_exclusive"] for name, each in found.items()}
+def _answer(choices: Mapping[str, Mapping[str, Any]]) -> str:
+    counts = {name: figures["n_exclusive"] for name, figures in choices.items()}
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     low = count_interval(counts[most])[0] > count_interval(counts[least])[1]
     clear = "more than counting noise" if low else "within counting noise"
@@ -133,8 +134,8 @@ def _answer(found: Mapping[str, Mapping[str, Any]]) -> str:
         if counts[least] < counts[most]
         else f"{counts[most]} with every one"
     )
-    start = f"Over {len(found)} choices the tuned-exclusive latents number {spanned}; the worse model's FVE"
-    worst = {name: _worse(each) for name, each in found.items()}
+    start = f"Over {len(choices)} choices the tuned-exclusive latents number {spanned}; the worse model's FVE"
+    worst = {name: _worse(figures) for name, figures in choices.items()}
     known = {name: value for name, value in worst.items() if value == value}
     if not known:
         return f"{start} is unknown."
@@ -145,9 +146,9 @@ def _answer(found: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _worse(each: Mapping[str, Any]) -> float:
+def _worse(figures: Mapping[str, Any]) -> float:
     """The lower FVE of both models; NaN where either is unknown."""
-    both = [_number(each["fve_base"]), _number(each["fve_tuned"])]
+    both = [_number(figures["fve_base"]), _number(figures["fve_tuned"])]
     return min(both) if all(value == value for value in both) else float("nan")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +112,13 @@ def stability(counts: CategoryCounts, *, seed: int = 0, draws: int = DRAWS) -> d
 
 def mean_correlation(logs: Float[NDArray, "run category"]) -> float:
     """Mean Spearman correlation over all two runs, on the categories that both can judge; NaN without any."""
-    found = []
+    correlations = []
     for first in range(len(logs)):
         for second in range(first):
             both = ~np.isnan(logs[[first, second]]).any(axis=0)
             if both.sum() >= 3:
-                found.append(spearman(logs[first, both], logs[second, both]))
-    known = [value for value in found if not np.isnan(value)]
+                correlations.append(spearman(logs[first, both], logs[second, both]))
+    known = [value for value in correlations if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
@@ -130,10 +130,11 @@ def _shuffled(logs: NDArray, generator: np.random.Generator) -> NDArray:
     return rows
 
 
-def changes_chart(counts: CategoryCounts, names: list[str]) -> Chart:
+def changes_chart(counts: CategoryCounts, runs: Iterable[str]) -> Chart:
     """Heat map and table of the changes of every category in every run."""
     from crossdiff.report.figures import multiverse
 
+    names = [run.replace("_", " ") for run in runs]
     values = counts.changes().T
     return Chart(
         "changes",

@@ -43,8 +43,8 @@ class Composition(Settings):
                 f"{', '.join(sources)}; name one of those or add it to study.more_sources"
             )
         chosen = [sources[n].model_copy(update={"weight": weight}) for n, weight in self.weights.items()]
-        own = {"name": f"{asked.name}_{self.name}", "sources": tuple(chosen)}
-        return as_mixture(asked).model_copy(update=own)
+        changes = {"name": f"{asked.name}_{self.name}", "sources": tuple(chosen)}
+        return as_mixture(asked).model_copy(update=changes)
 
 
 class Corpus(Study):
@@ -68,13 +68,13 @@ class Corpus(Study):
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Labels of all exclusive latents of a run against those of the first run."""
         first, *others = list(runs.values())
-        found = {run.name: moved(first, run) for run in others}
-        charts = [counts_chart(runs, x_title="corpus"), _table(first.name, found)]
+        moves = {run.name: moved(first, run) for run in others}
+        charts = [counts_chart(runs, x_title="corpus"), _table(first.name, moves)]
         if first.comparison is not None:
             counts = CategoryCounts.of(list(runs.values()))
-            charts.append(changes_chart(counts, [name.replace("_", " ") for name in runs]))
-        numbers = {name: rows.to_dict("records") for name, rows in found.items()}
-        return Findings(_answer(first.name, found), charts=tuple(charts), numbers=numbers)
+            charts.append(changes_chart(counts, runs))
+        numbers = {name: rows.to_dict("records") for name, rows in moves.items()}
+        return Findings(_answer(first.name, moves), charts=tuple(charts), numbers=numbers)
 
 
 def labels_of(run: RunProducts) -> list[str]:
@@ -89,13 +89,13 @@ def moved(first: RunProducts, other: RunProducts) -> pd.DataFrame:
 
     taxonomy = load_taxonomy(first.folder / "taxonomy.yaml")
     deltas = category_deltas(labels_of(first), labels_of(other), taxonomy=taxonomy, draws=1000)
-    own = where(deltas, level="category")
-    return own.loc[~own["name"].isin(RESERVED), list(MOVED)]
+    categories = where(deltas, level="category")
+    return categories.loc[~categories["name"].isin(RESERVED), list(MOVED)]
 
 
-def _table(first: str, found: Mapping[str, pd.DataFrame]) -> Chart:
+def _table(first: str, moves: Mapping[str, pd.DataFrame]) -> Chart:
     rows: list[list[Any]] = []
-    for name, frame in found.items():
+    for name, frame in moves.items():
         for row in frame.to_dict("records"):
             before, after = int(row["count_reference"]), int(row["count_treatment"])
             fate = "appears" if not before and after else "vanishes" if before and not after else ""
@@ -116,9 +116,9 @@ def _labelled(frame: pd.DataFrame) -> bool:
     return bool((frame.total_reference > 0).any() and (frame.total_treatment > 0).any())
 
 
-def _answer(first: str, found: Mapping[str, pd.DataFrame]) -> str:
+def _answer(first: str, moves: Mapping[str, pd.DataFrame]) -> str:
     parts = []
-    for name, frame in found.items():
+    for name, frame in moves.items():
         if not _labelled(frame):
             without = name if (frame.total_reference > 0).any() else first
             parts.append(f"on {name} nothing can be said ({without} has no labelled exclusive latent)")

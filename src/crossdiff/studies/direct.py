@@ -29,7 +29,7 @@ class Direct(Study):
         """Exclusive counts of the three pairs, and the spread of their norms."""
         placed = {pair: run for run in runs.values() for pair in run.pairs}
         direct = runs["direct"].pairs[0]
-        found = {
+        rows = {
             pair: {
                 "n_exclusive": run.figures(pair)["n_exclusive"],
                 "n_exclusive_base": run.figures(pair)["n_exclusive_base"],
@@ -38,18 +38,16 @@ class Direct(Study):
             for pair, run in placed.items()
         }
         fewer = {
-            pair: fewer_test(found[direct]["n_exclusive"], found[pair]["n_exclusive"])
+            pair: fewer_test(rows[direct]["n_exclusive"], rows[pair]["n_exclusive"])
             for pair in runs["base"].pairs
         }
-        charts = [_counts(found), *(norm_chart(run, pair) for pair, run in placed.items())]
+        charts = [_counts(rows), *(norm_chart(run, pair) for pair, run in placed.items())]
         return Findings(
-            _answer(direct, found, fewer),
-            notes=tuple(f"{pair}: {each['sentence']}" for pair, each in found.items() if each["sentence"]),
-            tiles=tuple(
-                tile(pair, str(each["n_exclusive"]), "tuned-exclusive") for pair, each in found.items()
-            ),
+            _answer(direct, rows, fewer),
+            notes=tuple(f"{pair}: {row['sentence']}" for pair, row in rows.items() if row["sentence"]),
+            tiles=tuple(tile(pair, str(row["n_exclusive"]), "tuned-exclusive") for pair, row in rows.items()),
             charts=tuple(charts),
-            numbers={"pairs": found, "fewer": fewer, "direct": direct},
+            numbers={"pairs": rows, "fewer": fewer, "direct": direct},
         )
 
 
@@ -65,18 +63,18 @@ def fewer_test(n_direct: int, n_other: int) -> dict[str, Any]:
     return {"direct": n_direct, "other": n_other, "p": p}
 
 
-def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
+def _counts(pairs: Mapping[str, Mapping[str, Any]]) -> Chart:
     from crossdiff.report.figures.curves import Point, rows
 
     points, body = [], []
-    for pair, each in found.items():
-        low, high = count_interval(each["n_exclusive"])
-        points.append(Point(pair, each["n_exclusive"], low, high))
+    for pair, row in pairs.items():
+        low, high = count_interval(row["n_exclusive"])
+        points.append(Point(pair, row["n_exclusive"], low, high))
         body.append(
             [
-                pair, each["n_exclusive"], f"{low:.1f} to {high:.1f}", each["n_exclusive_base"],
-                each["n_alive"], each["n_below_0.1"], each["n_above_0.9"], each["share_0.3_0.6"],
-                each["verdict"],
+                pair, row["n_exclusive"], f"{low:.1f} to {high:.1f}", row["n_exclusive_base"],
+                row["n_alive"], row["n_below_0.1"], row["n_above_0.9"], row["share_0.3_0.6"],
+                row["verdict"],
             ]
         )  # fmt: skip
     titles = [
@@ -98,25 +96,25 @@ def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
     )
 
 
-def _answer(direct: str, found: Mapping[str, Any], fewer: Mapping[str, Any]) -> str:
-    own = found[direct]
-    parts = [f"{each['other']} of {pair}{_p(each['p'])}" for pair, each in fewer.items()]
-    smaller = all(each["p"] is not None and each["p"] < 0.05 for each in fewer.values())
+def _answer(direct: str, pairs: Mapping[str, Any], fewer: Mapping[str, Any]) -> str:
+    row = pairs[direct]
+    parts = [f"{test['other']} of {pair}{_p(test['p'])}" for pair, test in fewer.items()]
+    smaller = all(test["p"] is not None and test["p"] < 0.05 for test in fewer.values())
     verdict = "fewer than either" if smaller else "not clearly fewer than each"
     start = (
-        f"The direct pair {direct} has {own['n_exclusive']} tuned-exclusive latents, {verdict} base "
+        f"The direct pair {direct} has {row['n_exclusive']} tuned-exclusive latents, {verdict} base "
         f"comparison ({' and '.join(parts)})"
     )
-    if not own["n_alive"]:
+    if not row["n_alive"]:
         return f"{start}; none of its latents was ever active, so its norms say nothing."
-    empty = own["n_below_0.1"] == 0 and own["n_above_0.9"] == 0
+    empty = row["n_below_0.1"] == 0 and row["n_above_0.9"] == 0
     bins = (
         "its outer norm bins are empty"
         if empty
-        else f"its outer norm bins hold {own['n_below_0.1']} and {own['n_above_0.9']}"
+        else f"its outer norm bins hold {row['n_below_0.1']} and {row['n_above_0.9']}"
     )
-    close = "this pair is too similar" if own["verdict"] == "too_similar" else "it is not called too similar"
-    middle = told(own["share_0.3_0.6"], ".0%")
+    close = "this pair is too similar" if row["verdict"] == "too_similar" else "it is not called too similar"
+    middle = told(row["share_0.3_0.6"], ".0%")
     return f"{start}; {bins}, {middle} lie in 0.3 to 0.6, and {close} by its norms."
 
 

@@ -44,14 +44,13 @@ class Layers(Study):
         """Sign stability over the layers, with intervals and chance."""
         charts = [counts_chart(runs, x_title="layer (0-based block)", places=list(self.layers))]
         if any(run.comparison is None for run in runs.values()):
-            found = {name: run.figures(run.pairs[0])["n_exclusive"] for name, run in runs.items()}
-            listed = ", ".join(f"{count} at {name.replace('_', ' ')}" for name, count in found.items())
+            n_exclusive = {name: run.figures(run.pairs[0])["n_exclusive"] for name, run in runs.items()}
+            listed = ", ".join(f"{count} at {name.replace('_', ' ')}" for name, count in n_exclusive.items())
             answer = f"On this pair the tuned-exclusive latents number {listed}."
-            return Findings(answer, charts=tuple(charts), numbers={"n_exclusive": found})
+            return Findings(answer, charts=tuple(charts), numbers={"n_exclusive": n_exclusive})
         counts = CategoryCounts.of(list(runs.values()))
         stable = stability(counts)
-        names = [name.replace("_", " ") for name in runs]
-        charts.append(changes_chart(counts, names))
+        charts.append(changes_chart(counts, runs))
         return Findings(
             _answer(stable, self.layers),
             notes=(_note(stable),),

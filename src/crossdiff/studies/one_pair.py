@@ -59,17 +59,17 @@ class OnePair(Study):
         run = runs["pair"]
         pair = run.pairs[0]
         latents = run.latents(pair)
-        found = separation(latents, above=self.delta_norm_above)
+        ratios = separation(latents, above=self.delta_norm_above)
         n_exclusive = run.figures(pair)["n_exclusive"]
-        numbers = {"n_exclusive": n_exclusive, **found, **spread(latents)}
+        numbers = {"n_exclusive": n_exclusive, **ratios, **spread(latents)}
         charts = (
             scatter_chart(run, pair, nu_error=self.nu_error, nu_reconstruction=self.nu_reconstruction),
             norm_chart(run, pair),
-            _table(found),
+            _table(ratios),
         )
         low, high = count_interval(n_exclusive)
         return Findings(
-            _answer(pair, n_exclusive, found, above=self.delta_norm_above),
+            _answer(pair, n_exclusive, ratios, above=self.delta_norm_above),
             notes=tuple(filter(None, [numbers["sentence"]])),
             tiles=(tile("Tuned-exclusive", str(n_exclusive), f"95 % interval {low:.0f} to {high:.0f}"),),
             charts=charts,
@@ -81,7 +81,7 @@ def separation(latents: pd.DataFrame, *, above: float, seed: int = 0, draws: int
     """Bimodality of both ratios where delta_norm is above the bound, with 95 % bootstrap intervals."""
     living = alive(latents)
     chosen = living.loc[living["delta_norm"] > above]
-    found: dict[str, Any] = {"n_judged": len(chosen)}
+    ratios: dict[str, Any] = {"n_judged": len(chosen)}
     generator = np.random.default_rng([seed, 11])
     for name in ("nu_error", "nu_reconstruction"):
         column = values(chosen, name)
@@ -91,8 +91,8 @@ def separation(latents: pd.DataFrame, *, above: float, seed: int = 0, draws: int
             value = bimodality(known)
             drawn = [bimodality(generator.choice(known, len(known))) for _ in range(draws)]
             low, high = (float(bound) for bound in np.nanpercentile(drawn, [2.5, 97.5]))
-        found[name] = {"n": len(known), "bimodality": value, "ci_low": low, "ci_high": high}
-    return found
+        ratios[name] = {"n": len(known), "bimodality": value, "ci_low": low, "ci_high": high}
+    return ratios
 
 
 def bimodality(values: NDArray[np.float64]) -> float:
@@ -107,36 +107,36 @@ def bimodality(values: NDArray[np.float64]) -> float:
     return float((skew(values, bias=False) ** 2 + 1) / (kurtosis(values, bias=False) + correction))
 
 
-def _table(found: Mapping[str, Any]) -> Chart:
+def _table(ratios: Mapping[str, Any]) -> Chart:
     rows = [
-        [name, each["n"], each["bimodality"], each["ci_low"], each["ci_high"]]
-        for name, each in found.items()
-        if isinstance(each, Mapping)
+        [name, ratio["n"], ratio["bimodality"], ratio["ci_low"], ratio["ci_high"]]
+        for name, ratio in ratios.items()
+        if isinstance(ratio, Mapping)
     ]
     table = tables.plain(["Ratio", "Latents", "Bimodality", "Low", "High"], rows, numeric=range(1, 5))
     caption = "Sarle's coefficient with its 95 % bootstrap interval; above 5/9 = 0.556 speaks for two groups."
     return Chart("separation", "One group of latents, or two?", caption, table=table)
 
 
-def _answer(pair: str, n_exclusive: int, found: Mapping[str, Any], *, above: float) -> str:
+def _answer(pair: str, n_exclusive: int, ratios: Mapping[str, Any], *, above: float) -> str:
     start = f"On {pair}, {n_exclusive} latents pass latent scaling"
-    if found["n_judged"] < FEWEST:
+    if ratios["n_judged"] < FEWEST:
         return (
-            f"{start}; only {found['n_judged']} have delta_norm above {above:g}, too few to say whether "
+            f"{start}; only {ratios['n_judged']} have delta_norm above {above:g}, too few to say whether "
             "the nu scatter separates."
         )
-    parts = [f"{name} {_verdict(found[name])}" for name in ("nu_error", "nu_reconstruction")]
-    return f"{start}; among {found['n_judged']} with delta_norm above {above:g}, {' and '.join(parts)}."
+    parts = [f"{name} {_verdict(ratios[name])}" for name in ("nu_error", "nu_reconstruction")]
+    return f"{start}; among {ratios['n_judged']} with delta_norm above {above:g}, {' and '.join(parts)}."
 
 
-def _verdict(each: Mapping[str, Any]) -> str:
+def _verdict(ratio: Mapping[str, Any]) -> str:
     """What one ratio says; too few latents that have it, or one value for all of them, say nothing."""
-    if each["n"] < FEWEST:
-        return f"is known for {each['n']}, too few to judge"
-    if each["bimodality"] != each["bimodality"]:
+    if ratio["n"] < FEWEST:
+        return f"is known for {ratio['n']}, too few to judge"
+    if ratio["bimodality"] != ratio["bimodality"]:
         return "is the same for all, so it separates nothing"
-    if each["ci_low"] > TWO_MODES:
+    if ratio["ci_low"] > TWO_MODES:
         verdict = "separates into two groups"
     else:
-        verdict = "is one group" if each["ci_high"] < TWO_MODES else "is undecided"
-    return f"{verdict} (bimodality {told(each['bimodality'])})"
+        verdict = "is one group" if ratio["ci_high"] < TWO_MODES else "is undecided"
+    return f"{verdict} (bimodality {told(ratio['bimodality'])})"

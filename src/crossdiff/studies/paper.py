@@ -102,13 +102,13 @@ def _beside(change: PublishedChange, deltas: pd.DataFrame) -> dict[str, Any]:
 
     `same_sign` is None for a change of exactly 0 too: it has no sign.
     """
-    own = where(deltas, level=change.level, name=change.name)
-    if own.empty:
+    rows = where(deltas, level=change.level, name=change.name)
+    if rows.empty:
         raise ValueError(
             f"the taxonomy of this run has no {change.level} {change.name!r}, which is held against a "
             "published change; use taxonomy=paper with this study"
         )
-    (row,) = delta_rows(own)
+    (row,) = delta_rows(rows)
     low, high = row.interval
     known = low == low and high == high
     signed = row.change == row.change and row.change != 0
@@ -135,7 +135,7 @@ def _chart(rows: list[dict[str, Any]]) -> Chart:
     from crossdiff.report.figures.curves import Point
     from crossdiff.report.figures.curves import rows as dots
 
-    own = [
+    ours = [
         Point(r["published_as"], r["log2_ratio"], log2_factor(r["ci_low"]), log2_factor(r["ci_high"]))
         for r in rows
     ]
@@ -157,7 +157,7 @@ def _chart(rows: list[dict[str, Any]]) -> Chart:
         "Published changes and those found here",
         "log2 of the ratio of shares, treatment against reference, clipped to 4; bars are 95 % intervals "
         "over latents. The publication gives neither counts nor intervals.",
-        dots({"found here": own, "published": theirs}, x_title="log2 of the ratio of shares"),
+        dots({"found here": ours, "published": theirs}, x_title="log2 of the ratio of shares"),
         tables.plain(titles, body, numeric=[1, 2, 4, 5, 6]),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from crossdiff.models.pair import ModelPair
+from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.frames import known, rows_of, where
@@ -23,8 +24,6 @@ from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from crossdiff.report.tables import Table
 
 
 class SeedNull(Study):
@@ -53,8 +52,7 @@ class SeedNull(Study):
             "null": None if null is None else null.model_dump(),
             "runs": {name: twins(run) for name, run in runs.items()},
         }
-        names = [name.replace("_", " ") for name in runs]
-        charts = (counts_chart(runs, x_title="run"), changes_chart(counts, names), _twin_chart(runs))
+        charts = (counts_chart(runs, x_title="run"), changes_chart(counts, runs), _twin_chart(runs))
         return Findings(_answer(numbers), tiles=_tiles(numbers), charts=charts, numbers=numbers)
 
 
@@ -88,8 +86,8 @@ def interval_calls(runs: Mapping[str, RunProducts]) -> dict[str, int]:
     """
     n_intervals = n_clear = n_significant = 0
     for run in runs.values():
-        found = rows_of(known(where(run.deltas(), level="category"), "ci_low"))
-        rows = [row for row in found if row.name not in RESERVED]
+        judged = rows_of(known(where(run.deltas(), level="category"), "ci_low"))
+        rows = [row for row in judged if row.name not in RESERVED]
         n_intervals += len(rows)
         n_clear += sum(row.ci_low > 0 or row.ci_high < 0 for row in rows)
         n_significant += sum(row.q_value < 0.05 for row in rows)
@@ -136,15 +134,10 @@ def _tiles(numbers: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
 
 def _twin_chart(runs: Mapping[str, RunProducts]) -> Chart:
     caption = "Exclusive latents for which one latent under the other seed agrees in direction and in code."
-    return Chart("twins", "Latents that recur under another seed", caption, table=_twin_table(runs))
-
-
-def _twin_table(runs: Mapping[str, RunProducts]) -> Table:
-    from crossdiff.report import tables
-
     rows = [
-        [name, pair, found["n_exclusive"], found["twin"], found["new"]]
+        [name, pair, counts["n_exclusive"], counts["twin"], counts["new"]]
         for name, run in runs.items()
-        for pair, found in twins(run).items()
+        for pair, counts in twins(run).items()
     ]
-    return tables.plain(["Run", "Pair", "Exclusive", "Twin", "New"], rows, numeric=[2, 3, 4])
+    table = tables.plain(["Run", "Pair", "Exclusive", "Twin", "New"], rows, numeric=[2, 3, 4])
+    return Chart("twins", "Latents that recur under another seed", caption, table=table)

@@ -15,6 +15,8 @@ from crossdiff.stages.study import Asked, AskedComparison
 if TYPE_CHECKING:
     import pandas as pd
 
+    from crossdiff.report.figures.curves import Point
+
 
 def three_models(experiment: Asked, study: str) -> AskedComparison:
     """The comparison of the experiment; refused where only one pair was given."""
@@ -49,12 +51,19 @@ def count_interval(count: int) -> tuple[float, float]:
     return float(low), float(chi2.ppf(0.975, 2 * count + 2) / 2)
 
 
+def count_point(place: float | str, count: int) -> Point:
+    """A number of latents in a figure, with its 95 % interval."""
+    from crossdiff.report.figures.curves import Point
+
+    return Point(place, count, *count_interval(count))
+
+
 def counts_chart(
     runs: Mapping[str, RunProducts], *, x_title: str, places: Sequence[float | str] | None = None
 ) -> Chart:
     """Tuned-exclusive latents of every pair over the runs, with the quality figures as the table."""
     from crossdiff.report import tables
-    from crossdiff.report.figures.curves import Point, curves
+    from crossdiff.report.figures.curves import curves
 
     at = places or list(runs)
     series: dict[str, list[Point]] = {}
@@ -62,8 +71,7 @@ def counts_chart(
     for place, run in zip(at, runs.values(), strict=True):
         for pair in run.pairs:
             figures = run.figures(pair)
-            low, high = count_interval(figures["n_exclusive"])
-            series.setdefault(pair, []).append(Point(place, figures["n_exclusive"], low, high))
+            series.setdefault(pair, []).append(count_point(place, figures["n_exclusive"]))
             body.append([run.name, pair, *(figures[column] for column in COLUMNS)])
     titles = ["Run", "Pair", *(column.replace("_", " ") for column in COLUMNS)]
     return Chart(

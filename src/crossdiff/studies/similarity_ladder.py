@@ -50,25 +50,25 @@ class SimilarityLadder(Study):
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Exclusive counts and norms over the distance."""
-        found = []
+        rungs = []
         nothing = next(iter(runs.values()))
         n_nothing = exclusive(nothing)
         for distance, run in zip(self.distances, runs.values(), strict=True):
             count = exclusive(run)
             p = fewer_test(n_nothing, count)["p"]
             low, high = count_interval(count)
-            own = spread(run.latents(run.pairs[0]))
-            found.append(
-                {"distance": distance, "n_exclusive": count, "low": low, "high": high, "p": p, **own}
+            norms = spread(run.latents(run.pairs[0]))
+            rungs.append(
+                {"distance": distance, "n_exclusive": count, "low": low, "high": high, "p": p, **norms}
             )
         return Findings(
-            _answer(found),
+            _answer(rungs),
             notes=(
                 "Exclusive latents of both models count. Distance 0 is one model against itself; a rung "
                 "sees something when an exact test finds more than there (one-sided p < 0.05).",
             ),
-            charts=(_chart(found),),
-            numbers={"rungs": found},
+            charts=(_chart(rungs),),
+            numbers={"rungs": rungs},
         )
 
 
@@ -90,17 +90,17 @@ def rung(comparison: AskedComparison, distance: float) -> ModelPair:
     return direct.model_copy(update={"name": f"{start.name}_{distance:g}", "tuned": tuned})
 
 
-def _chart(found: list[dict[str, Any]]) -> Chart:
+def _chart(rungs: list[dict[str, Any]]) -> Chart:
     from crossdiff.report.figures.curves import Point, curves
 
-    points = [Point(each["distance"], each["n_exclusive"], each["low"], each["high"]) for each in found]
+    points = [Point(step["distance"], step["n_exclusive"], step["low"], step["high"]) for step in rungs]
     titles = ["Distance", "Exclusive", "Low", "High", "p against 0", "Share 0.3 to 0.6", "Signature"]
     body = [
         [
-            each["distance"], each["n_exclusive"], each["low"], each["high"],
-            each["p"] if each["distance"] else None, each["share_0.3_0.6"], each["verdict"],
+            step["distance"], step["n_exclusive"], step["low"], step["high"],
+            step["p"] if step["distance"] else None, step["share_0.3_0.6"], step["verdict"],
         ]
-        for each in found
+        for step in rungs
     ]  # fmt: skip
     return Chart(
         "ladder",
@@ -112,9 +112,9 @@ def _chart(found: list[dict[str, Any]]) -> Chart:
     )
 
 
-def _answer(found: list[dict[str, Any]]) -> str:
-    clear = [each for each in found[1:] if each["p"] is not None and each["p"] < CLEAR]
-    counts = ", ".join(f"{each['n_exclusive']} at {each['distance']:g}" for each in found)
+def _answer(rungs: list[dict[str, Any]]) -> str:
+    clear = [step for step in rungs[1:] if step["p"] is not None and step["p"] < CLEAR]
+    counts = ", ".join(f"{step['n_exclusive']} at {step['distance']:g}" for step in rungs)
     if not clear:
         return f"No distance here shows more exclusive latents than a model against itself ({counts})."
     return (

@@ -55,7 +55,7 @@ class Behaviour(Study):
         """Per seed the answers of the reference's and of the treatment's tuned model."""
         comparison = three_models(experiment, "behaviour")
         models = dict(zip(SIDES, (comparison.reference.tuned, comparison.treatment.tuned), strict=True))
-        found = {}
+        steps = {}
         for seed in self.seeds:
             toy = experiment.organism.model_copy(update={"seed": seed})
             for side, model in models.items():
@@ -76,8 +76,8 @@ class Behaviour(Study):
                     (model,),
                     30 * self.n_prompts * (self.n_new_tokens + PROMPT_TOKENS),
                 )
-                found[f"seed_{seed}_{side}"] = self._judged(answers, experiment)
-        return found
+                steps[f"seed_{seed}_{side}"] = self._judged(answers, experiment)
+        return steps
 
     def _judged(self, answers: ExtraStep, experiment: Asked) -> ExtraStep:
         """The step whose rates are read: the answers' own, judged by rules, or those of the annotator."""
@@ -114,19 +114,19 @@ def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -
     logs = dict(zip(counts.names, counts.log_changes()[0].tolist(), strict=True))
     planted = {row["name"]: row for row in (run.comparison or {}).get("planted") or ()}
     reference, treatment = ({row["name"]: row for row in said[f"{run.name}_{side}"]} for side in SIDES)
-    found = []
+    points = []
     for name, before in reference.items():
         after, category = treatment[name], before["category"]
         rate = _log_rate(after) - _log_rate(before)
         truth = planted.get(category)
         behaviours = np.log1p(truth["change"]) if truth and truth["change"] > -1 else np.nan
-        found.append(
+        points.append(
             {
                 "run": run.name, "name": name, "latents": logs.get(category, float("nan")),
                 "rate": rate, "planted": float(behaviours),
             }
         )  # fmt: skip
-    return found
+    return points
 
 
 def _log_rate(row: Mapping[str, Any]) -> float:
@@ -168,8 +168,8 @@ def _bounds(drawn: NDArray) -> tuple[float, float]:
 def _correlations(against: Mapping[str, Mapping[str, float]]) -> Chart:
     from crossdiff.report.figures.curves import Point, rows
 
-    points = [Point(name, each["rho"], each["ci_low"], each["ci_high"]) for name, each in against.items()]
-    body = [[name, each["n"], each["rho"], each["ci_low"], each["ci_high"]] for name, each in against.items()]
+    points = [Point(name, row["rho"], row["ci_low"], row["ci_high"]) for name, row in against.items()]
+    body = [[name, row["n"], row["rho"], row["ci_low"], row["ci_high"]] for name, row in against.items()]
     return Chart(
         "correlations",
         "Rank correlation of latent changes with changes of behaviour",
@@ -194,26 +194,26 @@ def _answer(against: Mapping[str, Mapping[str, float]], pooled: Sequence[Mapping
         asked = sum(totals(pooled, side)[1] for side in SIDES)
         start = "Neither model showed any behaviour when asked" if asked else "No answer was judged"
         start += ", so nothing can be said about measured rates"
-        kept = {name: each for name, each in against.items() if name != "measured rates"}
+        kept = {name: row for name, row in against.items() if name != "measured rates"}
         return f"{start}. {_told(kept)}." if kept else f"{start}."
     return f"{_told(against)}."
 
 
 def _told(against: Mapping[str, Mapping[str, float]]) -> str:
     parts = []
-    for name, each in against.items():
-        if any(each[key] != each[key] for key in ("rho", "ci_low", "ci_high")):
+    for name, row in against.items():
+        if any(row[key] != row[key] for key in ("rho", "ci_low", "ci_high")):
             parts.append(
-                f"whether latent changes go with the change of {name} is unknown ({each['n']} points)"
+                f"whether latent changes go with the change of {name} is unknown ({row['n']} points)"
             )
             continue
-        if each["ci_low"] > 0:
+        if row["ci_low"] > 0:
             verdict = "go with"
         else:
-            verdict = "run against" if each["ci_high"] < 0 else "show no relation to"
+            verdict = "run against" if row["ci_high"] < 0 else "show no relation to"
         parts.append(
-            f"latent changes {verdict} the change of {name} (rho {told(each['rho'], '+.2f')}, "
-            f"95 % interval {between(each['ci_low'], each['ci_high'], '+.2f')})"
+            f"latent changes {verdict} the change of {name} (rho {told(row['rho'], '+.2f')}, "
+            f"95 % interval {between(row['ci_low'], row['ci_high'], '+.2f')})"
         )
     text = ", and ".join(parts)
     return text[:1].upper() + text[1:]

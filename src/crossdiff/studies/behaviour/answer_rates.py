@@ -17,18 +17,18 @@ SIDES = ("reference", "treatment")
 
 def pooled_rates(said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Per set: shown and asked of both sides over all seeds, rates with Wilson's 95 % interval."""
-    found: dict[str, dict[str, Any]] = {}
+    pooled: dict[str, dict[str, Any]] = {}
     for name, rows in said.items():
         side = name.rsplit("_", 1)[1]
         for row in rows:
-            own = found.setdefault(row["name"], {"name": row["name"], "category": row["category"]})
-            shown, n = own.get(side, (0, 0))
-            own[side] = (shown + row["shown"], n + row["n"])
-    for own in found.values():
+            totals = pooled.setdefault(row["name"], {"name": row["name"], "category": row["category"]})
+            shown, n = totals.get(side, (0, 0))
+            totals[side] = (shown + row["shown"], n + row["n"])
+    for totals in pooled.values():
         for side in SIDES:
-            own[f"rate_{side}"] = own[side][0] / own[side][1] if own[side][1] else float("nan")
-            own[f"interval_{side}"] = wilson(*own[side])
-    return list(found.values())
+            totals[f"rate_{side}"] = totals[side][0] / totals[side][1] if totals[side][1] else float("nan")
+            totals[f"interval_{side}"] = wilson(*totals[side])
+    return list(pooled.values())
 
 
 def rates_chart(pooled: Sequence[Mapping[str, Any]]) -> Chart:
@@ -36,13 +36,13 @@ def rates_chart(pooled: Sequence[Mapping[str, Any]]) -> Chart:
     from crossdiff.report.figures.curves import Point, rows
 
     series = {
-        side: [Point(readable(own["name"]), own[f"rate_{side}"], *own[f"interval_{side}"]) for own in pooled]
+        side: [Point(readable(row["name"]), row[f"rate_{side}"], *row[f"interval_{side}"]) for row in pooled]
         for side in SIDES
     }
     body = [
-        [readable(own["name"]), *(f"{own[side][0]} of {own[side][1]}" for side in SIDES),
-         *(own[f"rate_{side}"] for side in SIDES)]
-        for own in pooled
+        [readable(row["name"]), *(f"{row[side][0]} of {row[side][1]}" for side in SIDES),
+         *(row[f"rate_{side}"] for side in SIDES)]
+        for row in pooled
     ]  # fmt: skip
     return Chart(
         "rates",
@@ -55,7 +55,7 @@ def rates_chart(pooled: Sequence[Mapping[str, Any]]) -> Chart:
 
 def totals(pooled: Sequence[Mapping[str, Any]], side: str) -> tuple[int, int]:
     """Answers of one side that show a behaviour, and answers judged, over all sets."""
-    return sum(own[side][0] for own in pooled), sum(own[side][1] for own in pooled)
+    return sum(row[side][0] for row in pooled), sum(row[side][1] for row in pooled)
 
 
 def rates_note(pooled: Sequence[Mapping[str, Any]]) -> str:
@@ -66,12 +66,12 @@ def rates_note(pooled: Sequence[Mapping[str, Any]]) -> str:
 
 def hallucination_notes(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
     """Confabulation = 1 - abstention, for questions that have no answer."""
-    own = [row for row in pooled if row["name"] in ABSTAINING]
-    if not own:
+    abstaining = [row for row in pooled if row["name"] in ABSTAINING]
+    if not abstaining:
         return []
     texts = []
     for side in SIDES:
-        shown, n = totals(own, side)
+        shown, n = totals(abstaining, side)
         if n == 0:
             texts.append(f"{side}: no answer was judged")
             continue

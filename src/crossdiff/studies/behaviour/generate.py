@@ -13,7 +13,7 @@ from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 
-VERSION = 1
+VERSION = 2
 
 
 class GenerateInputs(Settings):
@@ -42,7 +42,9 @@ def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtim
     )
     path = resolve(inputs.model, parents.get("organism"))
     chat = load_chat_model(inputs.model, path, device=runtime.device)
-    drawn = answers(chat, [each.prompt for each in asked], n_new_tokens=inputs.n_new_tokens, seed=inputs.seed)
+    drawn = answers(
+        chat, [question.prompt for question in asked], n_new_tokens=inputs.n_new_tokens, seed=inputs.seed
+    )
     said = list(
         track(drawn, total=len(asked), description="generate", unit="answer", enabled=runtime.progress)
     )
@@ -58,7 +60,8 @@ def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtim
     ]
     write_jsonl(lines, draft / "answers.jsonl")
     rows = counts(asked, said)
-    write_json({"version": 1, "model": inputs.model.name, "sets": rows}, draft / "rates.json")
+    rates = {"version": 1, "model": inputs.model.name, "sampling": chat.sampling(), "sets": rows}
+    write_json(rates, draft / "rates.json")
     shown = sum(line["shown"] for line in lines)
     return {"n_answers": len(said), "n_shown": shown, "n_empty": sum(not answer for answer in said)}
 

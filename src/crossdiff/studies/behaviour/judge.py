@@ -33,14 +33,14 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     An empty answer shows nothing, as the rules have it, and is not sent.
     """
     lines = read_jsonl(parents["answers"] / "answers.jsonl")
-    meant = {each.name: each.behaviour for each in built_in()}
+    meant = {prompt_set.name: prompt_set.behaviour for prompt_set in built_in()}
     spoken = [line for line in lines if line["answer"]]
     said = [Said(meant[line["name"]], line["prompt"], line["answer"]) for line in spoken]
-    found, dollars = judge(
+    verdicts, dollars = judge(
         inputs.annotator, said, store=runtime.store, device=runtime.device, progress=runtime.progress
     )
-    refuse_silence(found)
-    answered = iter(found)
+    refuse_silence(verdicts)
+    answered = iter(verdicts)
     empty = Answer("ok", "empty answer", False)
     rows = [judgement(line, next(answered) if line["answer"] else empty) for line in lines]
     write_jsonl(rows, draft / "judgements.jsonl")
@@ -71,14 +71,14 @@ def judgement(line: Mapping[str, Any], answer: Answer[bool]) -> dict[str, Any]:
 
 def rates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Per set: answers judged to show the behaviour, answers judged, answers that were not judged."""
-    found: dict[str, dict[str, Any]] = {}
+    sets: dict[str, dict[str, Any]] = {}
     for row in rows:
         start = {"name": row["name"], "category": row["category"], "shown": 0, "n": 0, "n_unjudged": 0}
-        own = found.setdefault(row["name"], start)
-        own["n_unjudged"] += row["shown"] is None
-        own["n"] += row["shown"] is not None
-        own["shown"] += row["shown"] is True
-    return list(found.values())
+        counts = sets.setdefault(row["name"], start)
+        counts["n_unjudged"] += row["shown"] is None
+        counts["n"] += row["shown"] is not None
+        counts["shown"] += row["shown"] is True
+    return list(sets.values())
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -130,11 +130,13 @@ def judged(
 
 def judge_notes(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """How many answers an annotator judged, which were left out and why, and how often rules agree."""
-    found = [record for record in records if "states" in record]
-    if not found:
+    judged_records = [record for record in records if "states" in record]
+    if not judged_records:
         return []
-    states = sum((Counter(record["states"]) for record in found), Counter[str]())
-    n_judged, n_alike = (sum(record[name] for record in found) for name in ("n_judged", "n_as_rules"))
+    states = sum((Counter(record["states"]) for record in judged_records), Counter[str]())
+    n_judged, n_alike = (
+        sum(record[name] for record in judged_records) for name in ("n_judged", "n_as_rules")
+    )
     others = ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if state != "ok")
     left_out = f"{others}: left out of the rates" if others else "none left out"
     text = f"The annotator judged {n_judged} of {states.total()} answers ({left_out})"

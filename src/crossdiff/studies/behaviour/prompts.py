@@ -46,33 +46,35 @@ class Question:
 @cache
 def built_in() -> tuple[PromptSet, ...]:
     """The sets of prompts.yaml."""
-    return tuple(PromptSet.model_validate(each) for each in yaml.safe_load(FILE.read_text())["sets"])
+    return tuple(PromptSet.model_validate(entry) for entry in yaml.safe_load(FILE.read_text())["sets"])
 
 
 def built_in_questions(n_prompts: int) -> list[Question]:
     """At most `n_prompts` of every set."""
     return [
-        Question(each.name, each.category, prompt, each.rule.shows)
-        for each in built_in()
-        for prompt in each.prompts[:n_prompts]
+        Question(prompt_set.name, prompt_set.category, prompt, prompt_set.rule.shows)
+        for prompt_set in built_in()
+        for prompt in prompt_set.prompts[:n_prompts]
     ]
 
 
 def planted_questions(toy: ToySettings, n_prompts: int) -> list[Question]:
     """Questions of every category of the toy language; shown: any behaviour that either tuned model has."""
     draw = random.Random(f"behaviour {toy.seed}")
-    found = []
+    questions = []
     for category in build_language(toy):
         for _ in range(n_prompts):
-            found.append(
+            questions.append(
                 Question(
                     category.name,
                     category.name,
                     question(category, draw=draw),
-                    lambda answer, own=category.behaviours: any(each.is_shown(answer) for each in own),
+                    lambda answer, behaviours=category.behaviours: any(
+                        behaviour.is_shown(answer) for behaviour in behaviours
+                    ),
                 )
             )
-    return found
+    return questions
 
 
 def counts(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
@@ -119,8 +121,8 @@ class Mostly(Settings):
 
     def shows(self, answer: str) -> bool:
         """Whether the answer shows the behaviour."""
-        found = re.findall(r"\w+", plain(answer))
-        return bool(found) and sum(word in self.words for word in found) / len(found) >= self.share
+        spoken = re.findall(r"\w+", plain(answer))
+        return bool(spoken) and sum(word in self.words for word in spoken) / len(spoken) >= self.share
 
 
 class AtMost(Settings):

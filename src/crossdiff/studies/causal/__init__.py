@@ -46,7 +46,7 @@ class Causal(Study):
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
         """One check per pair."""
-        found = {}
+        steps = {}
         for pair in experiment.pairs:
             inputs = CausalInputs(
                 layer=experiment.layer,
@@ -66,8 +66,8 @@ class Causal(Study):
                 "organism": From("pairs", "organism", optional=True),
             }
             n_tokens = (self.n_draws + 7) * self.n_documents * TOKENS_PER_DOCUMENT
-            found[pair.name] = ExtraStep("causal", pair.name, inputs, parents, (pair.tuned,), n_tokens)
-        return found
+            steps[pair.name] = ExtraStep("causal", pair.name, inputs, parents, (pair.tuned,), n_tokens)
+        return steps
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Share of the KL gap closed, per pair and place, against the matched random sets."""
@@ -86,19 +86,20 @@ def _sentence(pair: str, record: Mapping[str, Any]) -> str:
     if not record["places"]:
         return f"{pair}: {record['sentence']}"
     parts = []
-    for where, found in record["places"].items():
-        if found["beaten"] is None:
+    for where, figures in record["places"].items():
+        if figures["beaten"] is None:
             parts.append(f"no {where} in these documents")
             continue
-        if found["closed_exclusive"] is None:
+        if figures["closed_exclusive"] is None:
             parts.append(f"no gap at {where}, where both models predict alike")
             continue
         parts.append(
-            f"{told(found['closed_exclusive'], '.0%')} of the gap at {where} (random sets "
-            f"{told(found['closed_random_mean'], '.0%')} on average, {found['beaten']} of {found['n_draws']} "
-            f"beaten; shrunk to their patch energy {told(found['closed_equal_energy'], '.0%')}; as many "
-            f"other latents of largest patch energy {told(found['closed_top_energy'], '.0%')}; all latents "
-            f"{told(found['closed_all'], '.0%')})"
+            f"{told(figures['closed_exclusive'], '.0%')} of the gap at {where} (random sets "
+            f"{told(figures['closed_random_mean'], '.0%')} on average, {figures['beaten']} of "
+            f"{figures['n_draws']} beaten; shrunk to their patch energy "
+            f"{told(figures['closed_equal_energy'], '.0%')}; as many other latents of largest patch energy "
+            f"{told(figures['closed_top_energy'], '.0%')}; all latents "
+            f"{told(figures['closed_all'], '.0%')})"
         )
     return f"{pair}: its {record['n_exclusive']} exclusive latents close {'; '.join(parts)}."
 
@@ -116,11 +117,11 @@ def _note(pair: str, record: Mapping[str, Any]) -> str:
 def _energies(record: Mapping[str, Any]) -> str:
     """Density and code energy do not fix what a patch adds: its squared length, per place."""
     parts = [
-        f"at {where} {told(found['energy_exclusive'], '.1%')} for the exclusive latents, "
-        f"{told(found['energy_random_mean'], '.1%')} for random sets on average and "
-        f"{told(found['energy_top_energy'], '.1%')} for the others of largest patch energy"
-        for where, found in record["places"].items()
-        if found["beaten"] is not None
+        f"at {where} {told(figures['energy_exclusive'], '.1%')} for the exclusive latents, "
+        f"{told(figures['energy_random_mean'], '.1%')} for random sets on average and "
+        f"{told(figures['energy_top_energy'], '.1%')} for the others of largest patch energy"
+        for where, figures in record["places"].items()
+        if figures["beaten"] is not None
     ]
     return f"Patch energy as a share of |x_tuned - x_base|^2: {'; '.join(parts)}."
 
@@ -129,11 +130,11 @@ def _tiles(pair: str, record: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         tile(
             f"{pair}, {where}",
-            told(found["margin"], "+.1%"),
-            between(found["margin_low"], found["margin_high"], "+.1%"),
+            told(figures["margin"], "+.1%"),
+            between(figures["margin_low"], figures["margin_high"], "+.1%"),
         )
-        for where, found in record["places"].items()
-        if found["beaten"] is not None
+        for where, figures in record["places"].items()
+        if figures["beaten"] is not None
     ]
 
 

@@ -27,12 +27,12 @@ def patches(
     members: Bool[Tensor, "set latent"],
 ) -> Float[Tensor, "set token d_model"]:
     """`sum_{j in S} f_j (d_j^tuned / s_tuned - d_j^base / s_base)` for every set S, active entries only."""
-    found = directions.new_zeros(len(members), code.n_tokens, directions.shape[1])
-    for patch, member in zip(found, members, strict=True):
+    added = directions.new_zeros(len(members), code.n_tokens, directions.shape[1])
+    for patch, member in zip(added, members, strict=True):
         kept = member[code.latent]
         rows = code.value[kept, None] * directions[code.latent[kept]]
         patch.index_add_(0, code.token[kept], rows)
-    return found
+    return added
 
 
 def divergence(

@@ -135,7 +135,8 @@ def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 def _planted_bands(rows: pd.DataFrame) -> tuple[str, ...]:
     """Bands of frequency that the world has tuned-only latents in."""
-    return tuple(band for band in GROUPS if rows[f"scaling_recall_{band}"].notna().any()) or tuple(REQUIRED)
+    planted = [band for band in GROUPS if not np.isnan(values(rows, f"scaling_recall_{band}")).all()]
+    return tuple(planted or REQUIRED)
 
 
 def _answer(means: Mapping[str, Mapping[str, float]], bands: Sequence[str]) -> str:

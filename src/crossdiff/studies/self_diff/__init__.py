@@ -118,12 +118,12 @@ def _tile(rate: Mapping[str, Any]) -> dict[str, str]:
     return tile("False exclusive calls", f"{told(rate['per_1000'])} per 1,000 alive", share)
 
 
-def _chart(found: list[dict[str, Any]]) -> Chart:
-    return Chart("self_diff", "Calls per seed", "Counts of latents; FVE of one copy.", table=_table(found))
+def _chart(seeds: list[dict[str, Any]]) -> Chart:
+    return Chart("self_diff", "Calls per seed", "Counts of latents; FVE of one copy.", table=_table(seeds))
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
+def _table(seeds: list[dict[str, Any]]) -> Table:
     from crossdiff.report import tables
 
-    body = [[row[name] for name in COLUMNS] for row in found]
+    body = [[row[name] for name in COLUMNS] for row in seeds]
     return tables.plain([name.replace("_", " ") for name in COLUMNS], body, numeric=range(len(COLUMNS)))

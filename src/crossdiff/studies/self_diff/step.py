@@ -63,11 +63,11 @@ def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtim
     sums = scale.accumulate(
         crosscoder, open_source(), training.training.batch_size, progress=runtime.progress
     )
-    found = scale.write_scaled(crosscoder, sums, inputs.selection, draft)
-    found |= {name: figures[name] for name in ("fve_base", "fve_tuned")}
-    found |= {"seed": training.seed, "per_1000_alive": per_1000_alive(found)}
-    write_json(found, draft / "self_diff.json")
-    return found
+    record = scale.write_scaled(crosscoder, sums, inputs.selection, draft)
+    record |= {name: figures[name] for name in ("fve_base", "fve_tuned")}
+    record |= {"seed": training.seed, "per_1000_alive": per_1000_alive(record)}
+    write_json(record, draft / "self_diff.json")
+    return record
 
 
 def open_self_pair(
@@ -80,10 +80,10 @@ def open_self_pair(
     return SelfPair(one, noise=noise, seed=seed)
 
 
-def per_1000_alive(found: Mapping[str, Any]) -> float | None:
+def per_1000_alive(record: Mapping[str, Any]) -> float | None:
     """Latents called exclusive to either copy per 1,000 alive ones; None where none is alive."""
-    n_exclusive = found["n_exclusive_tuned"] + found["n_exclusive_base"]
-    return 1000 * n_exclusive / found["n_alive"] if found["n_alive"] else None
+    n_exclusive = record["n_exclusive_tuned"] + record["n_exclusive_base"]
+    return 1000 * n_exclusive / record["n_alive"] if record["n_alive"] else None
 
 
 STAGE = Stage(

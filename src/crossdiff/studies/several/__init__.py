@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings
+from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
 from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.several.step import SeveralInputs
-
-if TYPE_CHECKING:
-    from crossdiff.report.tables import Table
 
 STEP = "several"
 
@@ -47,62 +45,57 @@ class ThreeModels(Study):
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Counts of exclusive latents of every model against every other."""
-        found = read_json(extras[STEP] / "several.json")
-        explained = [f"{name} {told(fve, '.3f')}" for name, fve in found["fve"].items()]
+        record = read_json(extras[STEP] / "several.json")
+        explained = [f"{name} {told(fve, '.3f')}" for name, fve in record["fve"].items()]
         return Findings(
-            _answer(found),
+            _answer(record),
             notes=(f"FVE: {', '.join(explained)}.",),
             tiles=(
                 tile(
                     "Alive latents",
-                    f"{found['n_alive']:,} of {found['n_latents']:,}",
-                    f"L0 {told(found['l0'], '.1f')}",
+                    f"{record['n_alive']:,} of {record['n_latents']:,}",
+                    f"L0 {told(record['l0'], '.1f')}",
                 ),
             ),
-            charts=(_chart(found),),
-            numbers=found,
+            charts=(_chart(record),),
+            numbers=record,
         )
 
 
 def _models(experiment: Asked) -> list[ModelSettings]:
     """Base first, then the tuned models, each once."""
-    found: dict[str, ModelSettings] = {}
+    models: dict[str, ModelSettings] = {}
     for pair in experiment.pairs:
         for model in (pair.base, pair.tuned):
-            known = found.setdefault(model.name, model)
+            known = models.setdefault(model.name, model)
             if known != model:
                 raise ValueError(
                     f"two models are called {model.name} ({known.path} and {model.path}); "
                     "give them names of their own"
                 )
-    if len(found) < 3:
+    if len(models) < 3:
         raise ValueError(
-            f"this study needs three models or more, the experiment has {', '.join(found)}; "
+            f"this study needs three models or more, the experiment has {', '.join(models)}; "
             "give comparison=... (two pairs with a shared base)"
         )
-    return list(found.values())
+    return list(models.values())
 
 
-def _answer(found: Mapping[str, Any]) -> str:
-    own = "; ".join(f"{counts['all others']} to {name}" for name, counts in found["exclusive"].items())
-    lacking = "; ".join(f"{count} missing in {name} alone" for name, count in found["lacking"].items())
-    return f"Of {found['n_alive']:,} alive latents, exclusive against all other models: {own}. {lacking}."
+def _answer(record: Mapping[str, Any]) -> str:
+    exclusive = "; ".join(f"{counts['all others']} to {name}" for name, counts in record["exclusive"].items())
+    lacking = "; ".join(f"{count} missing in {name} alone" for name, count in record["lacking"].items())
+    return (
+        f"Of {record['n_alive']:,} alive latents, exclusive against all other models: {exclusive}. {lacking}."
+    )
 
 
-def _chart(found: Mapping[str, Any]) -> Chart:
+def _chart(record: Mapping[str, Any]) -> Chart:
     caption = (
         "Latents exclusive to the model of the row, against the model of the column and against all others."
     )
-    return Chart(
-        "exclusive", "Exclusive latents of every model against every other", caption, table=_table(found)
-    )
-
-
-def _table(found: Mapping[str, Any]) -> Table:
-    from crossdiff.report import tables
-
-    columns = [*found["models"], "all others"]
+    columns = [*record["models"], "all others"]
     body = [
-        [name, *(counts.get(column) for column in columns)] for name, counts in found["exclusive"].items()
+        [name, *(counts.get(column) for column in columns)] for name, counts in record["exclusive"].items()
     ]
-    return tables.plain(["Exclusive to", *columns], body, numeric=range(1, len(columns) + 1))
+    table = tables.plain(["Exclusive to", *columns], body, numeric=range(1, len(columns) + 1))
+    return Chart("exclusive", "Exclusive latents of every model against every other", caption, table=table)

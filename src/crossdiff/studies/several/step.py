@@ -48,7 +48,7 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
     table = model_table(Scaled.of(worker.decoder, sums), inputs.models, inputs.selection)
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents_by_model")
     fve = dict(zip(inputs.models, sums.fit.explained(), strict=True)) if sums.fit else {}
-    found = {
+    record = {
         "version": 1,
         "models": list(inputs.models),
         "n_latents": worker.n_latents,
@@ -58,9 +58,9 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
         "exclusive": exclusive_counts(table, inputs.models),
         "lacking": shared_by_all_but(table, inputs.models),
     }
-    write_json(found, draft / "several.json")
-    own = {f"n_exclusive_{name}": counts["all others"] for name, counts in found["exclusive"].items()}
-    return {"n_alive": found["n_alive"], "l0": found["l0"], **own}
+    write_json(record, draft / "several.json")
+    exclusive = {f"n_exclusive_{name}": counts["all others"] for name, counts in record["exclusive"].items()}
+    return {"n_alive": record["n_alive"], "l0": record["l0"], **exclusive}
 
 
 STAGE = Stage(
@@ -82,17 +82,17 @@ def pairwise_calls(scaled: Scaled, settings: SelectionSettings) -> Pairwise:
 
     `exclusive` for (m, o): exclusive to m, of these two; what is exclusive to o is not_exclusive for m.
     """
-    found: Pairwise = {}
+    pairwise: Pairwise = {}
     n_models = len(scaled.norms)
     for base in range(n_models):
         for tuned in range(base + 1, n_models):
             calls = scaled.calls(settings, base, tuned)
-            for own, other, side in ((base, tuned, "base"), (tuned, base, "tuned")):
-                found[own, other] = [
+            for model, other, side in ((base, tuned, "base"), (tuned, base, "tuned")):
+                pairwise[model, other] = [
                     call if owner in (side, None) else "not_exclusive"
                     for call, owner in zip(calls.call, calls.exclusive_to, strict=True)
                 ]
-    return found
+    return pairwise
 
 
 def model_table(scaled: Scaled, names: Sequence[str], settings: SelectionSettings) -> pd.DataFrame:
@@ -106,34 +106,34 @@ def model_table(scaled: Scaled, names: Sequence[str], settings: SelectionSetting
     import pandas as pd
 
     calls = pairwise_calls(scaled, settings)
-    parts = [_rows(scaled, names, own, calls) for own in range(len(names))]
+    parts = [_rows(scaled, names, model, calls) for model in range(len(names))]
     return pd.concat(parts).sort_values(["latent", "model_index"], ignore_index=True)
 
 
-def _rows(scaled: Scaled, names: Sequence[str], own: int, calls: Pairwise) -> pd.DataFrame:
+def _rows(scaled: Scaled, names: Sequence[str], model: int, calls: Pairwise) -> pd.DataFrame:
     import pandas as pd
 
     sums, n_latents = scaled.sums, scaled.sums.n_latents
     documents = sums.documents.counts() if scaled.bounds is not None else None
     columns: dict[str, Any] = {
         "latent": range(n_latents),
-        "model": names[own],
-        "model_index": own,
+        "model": names[model],
+        "model_index": model,
         "n_active": column(sums.n_active),
         "n_documents": float("nan") if documents is None else column(documents),
-        "norm": column(scaled.norms[own]),
-        "norm_share": column(scaled.norms[own] / scaled.norms.amax(dim=0)),
-        "beta_error": column(scaled.beta[ERROR, own, own]),
-        "beta_reconstruction": column(scaled.beta[RECONSTRUCTION, own, own]),
+        "norm": column(scaled.norms[model]),
+        "norm_share": column(scaled.norms[model] / scaled.norms.amax(dim=0)),
+        "beta_error": column(scaled.beta[ERROR, model, model]),
+        "beta_reconstruction": column(scaled.beta[RECONSTRUCTION, model, model]),
     }
-    others = [other for other in range(len(names)) if other != own]
+    others = [other for other in range(len(names)) if other != model]
     for other in range(len(names)):
         for name, target in (("error", ERROR), ("reconstruction", RECONSTRUCTION)):
-            ratio = column(scaled.nu[target, own, other]) if other != own else float("nan")
+            ratio = column(scaled.nu[target, model, other]) if other != model else float("nan")
             columns[f"nu_{name}_{names[other]}"] = ratio
-        columns[f"call_{names[other]}"] = calls[own, other] if other != own else [None] * n_latents
+        columns[f"call_{names[other]}"] = calls[model, other] if other != model else [None] * n_latents
     frame = pd.DataFrame(columns)
-    frame["call"] = [_over_all([calls[own, other][j] for other in others]) for j in range(n_latents)]
+    frame["call"] = [_over_all([calls[model, other][j] for other in others]) for j in range(n_latents)]
     return frame
 
 
@@ -146,19 +146,19 @@ def _over_all(calls: Sequence[str]) -> str:
 
 def exclusive_counts(table: pd.DataFrame, names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Model -> other (or `all others`) -> number of latents exclusive to the model against it."""
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for name in names:
-        own = table[table["model"] == name]
-        found[name] = {o: own[f"call_{o}"].tolist().count("exclusive") for o in names if o != name}
-        found[name]["all others"] = own["call"].tolist().count("exclusive")
-    return found
+        rows = table[table["model"] == name]
+        counts[name] = {o: rows[f"call_{o}"].tolist().count("exclusive") for o in names if o != name}
+        counts[name]["all others"] = rows["call"].tolist().count("exclusive")
+    return counts
 
 
 def shared_by_all_but(table: pd.DataFrame, names: Sequence[str]) -> dict[str, int]:
     """Model -> latents that every other model has exclusively against it: what this model alone lacks."""
-    found = {}
+    counts = {}
     for lacking in names:
         having = [table[table["model"] == name].set_index("latent") for name in names if name != lacking]
-        flags = [(own[f"call_{lacking}"] == "exclusive") for own in having]
-        found[lacking] = int(sum(flags).eq(len(flags)).sum())  # type: ignore[union-attr]
-    return found
+        flags = [(rows[f"call_{lacking}"] == "exclusive") for rows in having]
+        counts[lacking] = int(sum(flags).eq(len(flags)).sum())  # type: ignore[union-attr]
+    return counts

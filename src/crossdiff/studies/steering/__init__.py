@@ -54,7 +54,7 @@ class Steering(Study):
         n_conditions = 1 + (len(self.doses) + 1) * (1 + self.n_random)
         n_answers = N_CATEGORIES * self.n_latents * n_conditions * len(PLACES) * self.n_prompts
         n_tokens = n_answers * (self.n_new_tokens + PROMPT_TOKENS)
-        found = {}
+        steps = {}
         for pair in experiment.pairs:
             check_can_be_asked(pair.tuned)
             parents = {
@@ -64,8 +64,8 @@ class Steering(Study):
                 "organism": From("run", "organism", optional=True),
             }
             inputs = self._inputs(experiment, pair)
-            found[pair.name] = ExtraStep("steer", pair.name, inputs, parents, (pair.tuned,), n_tokens)
-        return found
+            steps[pair.name] = ExtraStep("steer", pair.name, inputs, parents, (pair.tuned,), n_tokens)
+        return steps
 
     def _inputs(self, experiment: Asked, pair: ModelPair) -> SteerInputs:
         toy = experiment.organism.model_copy(update={"seed": experiment.seed})
@@ -87,13 +87,13 @@ class Steering(Study):
         """Latents whose rate rises beside random directions that do, per pair, group and kind of prompts."""
         planted = (runs["run"].comparison or {}).get("planted") or ()
         groups = {row["name"]: row["group"] for row in planted}
-        found = {
+        pairs = {
             pair: SteeredPair.read(pair, folder, groups, self.tested_to) for pair, folder in extras.items()
         }
         return Findings(
-            " ".join(each.sentence() for each in found.values()),
-            notes=tuple(note for each in found.values() for note in each.notes()),
-            tiles=tuple(t for each in found.values() for t in each.tiles()),
-            charts=tuple(chart for each in found.values() if each.rows for chart in each.charts()),
-            numbers={pair: each.numbers for pair, each in found.items()},
+            " ".join(steered.sentence() for steered in pairs.values()),
+            notes=tuple(note for steered in pairs.values() for note in steered.notes()),
+            tiles=tuple(t for steered in pairs.values() for t in steered.tiles()),
+            charts=tuple(chart for steered in pairs.values() if steered.rows for chart in steered.charts()),
+            numbers={pair: steered.numbers for pair, steered in pairs.items()},
         )

@@ -59,9 +59,9 @@ class SteeredPair:
 
     def chosen(self, place: str, group: str) -> tuple[list[Curve], list[Curve]]:
         """Curves of the group's latents, and of their random directions."""
-        own = [curve for curve in self.curves if curve.place == place and group in self._groups_of(curve)]
-        latents = [curve for curve in own if curve.direction == LATENT]
-        return latents, [curve for curve in own if curve.direction != LATENT]
+        curves = [curve for curve in self.curves if curve.place == place and group in self._groups_of(curve)]
+        latents = [curve for curve in curves if curve.direction == LATENT]
+        return latents, [curve for curve in curves if curve.direction != LATENT]
 
     def _groups_of(self, curve: Curve) -> tuple[str, ...]:
         name = self.groups.get(self.rows[curve.latent]["category"])
@@ -70,8 +70,8 @@ class SteeredPair:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """`all`, and the planted groups that have latents."""
-        found = {name for curve in self.curves for name in self._groups_of(curve)}
-        return (ALL, *sorted(found - {ALL}))
+        names = {name for curve in self.curves for name in self._groups_of(curve)}
+        return (ALL, *sorted(names - {ALL}))
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
@@ -82,12 +82,12 @@ class SteeredPair:
 
     def _numbers(self, place: str, group: str) -> dict[str, Any]:
         latents, others = self.chosen(place, group)
-        own, drawn = verdicts(latents, self.tested_to), verdicts(others, self.tested_to)
+        raised, drawn = verdicts(latents, self.tested_to), verdicts(others, self.tested_to)
         return {
-            "latents": own,
+            "latents": raised,
             "random": drawn,
-            "share_not_rising": 1 - own["rises"] / own["n"] if own["n"] else float("nan"),
-            "p_value": fisher_p_value(drawn["rises"], drawn["n"], own["rises"], own["n"]),
+            "share_not_rising": 1 - raised["rises"] / raised["n"] if raised["n"] else float("nan"),
+            "p_value": fisher_p_value(drawn["rises"], drawn["n"], raised["rises"], raised["n"]),
             "rates_latents": pooled(latents),
             "rates_random": pooled(others),
         }
@@ -99,19 +99,19 @@ class SteeredPair:
                 f"{self.pair}: none of {self.record['n_exclusive']} exclusive latents belongs to a behaviour "
                 "that can be asked for, so nothing was steered."
             )
-        found = self.numbers["places"]["own"]
-        own, drawn, p_value = (found[ALL][name] for name in ("latents", "random", "p_value"))
+        groups = self.numbers["places"]["own"]
+        own, drawn, p_value = (groups[ALL][name] for name in ("latents", "random", "p_value"))
         more = own["rises"] * drawn["n"] > drawn["rises"] * own["n"] and p_value < LEVEL
         verdict = (
             "adding the latents moves the behaviour of their category"
             if more
             else "adding the latents moves the behaviour no more than random directions do"
         )
-        gain = f"{_of(found[GAIN]['latents'])} latents of gain categories and " if GAIN in found else ""
+        gain = f"{_of(groups[GAIN]['latents'])} latents of gain categories and " if GAIN in groups else ""
         return (
             f"{self.pair}: the behaviour's rate rises with the dose for {gain}{_of(own)} latents in all, "
             f"and for {_of(drawn)} random directions of the same length ({drawn['falls']} fall): {verdict} "
-            f"({'no rise' if p_value != p_value else f'Fisher p = {p_value:.2g}'}). {_removal(found[ALL])}"
+            f"({'no rise' if p_value != p_value else f'Fisher p = {p_value:.2g}'}). {_removal(groups[ALL])}"
         )
 
     def notes(self) -> list[str]:
@@ -124,9 +124,9 @@ class SteeredPair:
         return [counts, *(self._note(place) for place in PLACES)] if self.rows else [counts]
 
     def _note(self, place: str) -> str:
-        found = self.numbers["places"][place][ALL]
-        own, drawn = found["latents"], found["random"]
-        still = told(found["share_not_rising"], ".0%")
+        figures = self.numbers["places"][place][ALL]
+        own, drawn = figures["latents"], figures["random"]
+        still = told(figures["share_not_rising"], ".0%")
         return (
             f"{self.pair}, {ASKED[place]}: of {own['n']} latents {_listed(own)}; of {drawn['n']} random "
             f"directions {_listed(drawn)}; {still} of latents do not rise. Of flat "
@@ -137,13 +137,13 @@ class SteeredPair:
 
     def tiles(self) -> list[dict[str, str]]:
         """Rising latents and rising random directions."""
-        found = self.numbers["places"]["own"][GAIN if GAIN in self.names else ALL] if self.rows else None
-        if found is None:
+        figures = self.numbers["places"]["own"][GAIN if GAIN in self.names else ALL] if self.rows else None
+        if figures is None:
             return []
         what = "of gain categories" if GAIN in self.names else "in all"
         return [
-            tile(f"{self.pair}: rising", _of(found["latents"]), f"latents {what}"),
-            tile(f"{self.pair}: random, rising", _of(found["random"]), "directions of the same length"),
+            tile(f"{self.pair}: rising", _of(figures["latents"]), f"latents {what}"),
+            tile(f"{self.pair}: random, rising", _of(figures["random"]), "directions of the same length"),
         ]
 
     def charts(self) -> list[Chart]:
@@ -205,18 +205,18 @@ class SteeredPair:
         return tables.plain(titles, body, numeric=(0, 2, 3, 4, 6))
 
 
-def _of(found: Mapping[str, Any]) -> str:
-    return f"{found['rises']} of {found['n']}"
+def _of(counts: Mapping[str, Any]) -> str:
+    return f"{counts['rises']} of {counts['n']}"
 
 
-def _listed(found: Mapping[str, Any]) -> str:
+def _listed(counts: Mapping[str, Any]) -> str:
     words = ("rise", "fall", "are flat", "are silent")
-    return ", ".join(f"{found[name]} {word}" for name, word in zip(VERDICTS, words, strict=True))
+    return ", ".join(f"{counts[name]} {word}" for name, word in zip(VERDICTS, words, strict=True))
 
 
-def _removal(found: Mapping[str, Any]) -> str:
-    before = found["rates_latents"]["0"]
-    without = (found[f"rates_{kind}"][REMOVED] for kind in ("latents", "random"))
+def _removal(figures: Mapping[str, Any]) -> str:
+    before = figures["rates_latents"]["0"]
+    without = (figures[f"rates_{kind}"][REMOVED] for kind in ("latents", "random"))
     texts = [
         f"{told(cell['rate'], '.0%')} ({between(cell['low'], cell['high'], '.0%')})"
         for cell in (before, *without)

@@ -34,7 +34,7 @@ from crossdiff.studies.steering.targets import (
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 PLACES = ("own", "neutral")
 """Prompts of the behaviour's category, and of the other categories."""
 
@@ -96,11 +96,12 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
     crosscoder = Crosscoder.load(parents["train"] / "crosscoder").requires_grad_(requires_grad=False)
     chosen, counts = choose(inputs, parents, crosscoder)
-    rows, lines = [], []
+    rows, lines, sampling = [], [], None
     if chosen:
         path = resolve(inputs.model, parents.get("organism"))
         chat = load_chat_model(inputs.model, path, device=runtime.device)
         centre = crosscoder.normaliser.mean[-1]
+        sampling = chat.sampling()
         for each in track(chosen, total=len(chosen), description="steer", enabled=runtime.progress):
             said = steer(inputs, chat, each, centre=centre)
             lines += said
@@ -109,7 +110,13 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     pd.DataFrame(rows, columns=columns).to_csv(draft / "steering.csv", index=False)
     write_jsonl(lines, draft / "answers.jsonl")
     write_json(
-        {"version": 1, "pair": inputs.pair, **counts, "latents": [each.row() for each in chosen]},
+        {
+            "version": 1,
+            "pair": inputs.pair,
+            **counts,
+            "sampling": sampling,
+            "latents": [each.row() for each in chosen],
+        },
         draft / "steering.json",
     )
     return {**counts, "n_answers": len(lines)}
@@ -160,25 +167,25 @@ def read_labels(path: Path, pair: str) -> dict[int, str | None]:
     }
 
 
-def best_of(found: Sequence[Steered], n_latents: int) -> list[Steered]:
+def best_of(candidates: Sequence[Steered], n_latents: int) -> list[Steered]:
     """The first `n_latents` of each category by share of documents, then largest code, then number."""
     taken: dict[str, list[Steered]] = {}
-    for each in sorted(found, key=lambda each: (-each.share, -each.peak, each.latent)):
-        own = taken.setdefault(each.target.category, [])
-        if len(own) < n_latents:
-            own.append(each)
-    return [each for name in sorted(taken) for each in taken[name]]
+    for latent in sorted(candidates, key=lambda latent: (-latent.share, -latent.peak, latent.latent)):
+        kept = taken.setdefault(latent.target.category, [])
+        if len(kept) < n_latents:
+            kept.append(latent)
+    return [latent for name in sorted(taken) for latent in taken[name]]
 
 
 def conditions(inputs: SteerInputs, steered: Steered) -> list[Condition]:
     """No push; the latent's direction at every dose and removed; the same for each random direction."""
     nothing = torch.zeros_like(steered.vector)
     drawn = random_like(steered.vector, n_draws=inputs.n_random, seed=(inputs.seed, steered.latent))
-    found = [Condition(LATENT, 0.0, nothing, nothing)]
+    conditions = [Condition(LATENT, 0.0, nothing, nothing)]
     for name, vector in [(LATENT, steered.vector), *((f"random_{i}", each) for i, each in enumerate(drawn))]:
-        found += [Condition(name, dose, dose * vector, nothing) for dose in inputs.doses]
-        found.append(Condition(name, None, nothing, vector / vector.norm()))
-    return found
+        conditions += [Condition(name, dose, dose * vector, nothing) for dose in inputs.doses]
+        conditions.append(Condition(name, None, nothing, vector / vector.norm()))
+    return conditions
 
 
 def steer(

@@ -41,13 +41,13 @@ def built_in_targets(n_prompts: int) -> list[Target]:
     sets = built_in()
     return [
         Target(
-            each.name,
-            each.category,
-            _in_turn(each.prompts, n_prompts),
-            _in_turn(_alternating([other.prompts for other in sets if other is not each]), n_prompts),
-            each.rule.shows,
+            prompt_set.name,
+            prompt_set.category,
+            _in_turn(prompt_set.prompts, n_prompts),
+            _in_turn(_alternating([other.prompts for other in sets if other is not prompt_set]), n_prompts),
+            prompt_set.rule.shows,
         )
-        for each in sets
+        for prompt_set in sets
     ]
 
 
@@ -55,15 +55,15 @@ def planted_targets(toy: ToySettings, n_prompts: int) -> list[Target]:
     """One per phrase that either tuned model of the toy has."""
     draw = random.Random(f"steering {toy.seed}")
     language = build_language(toy)
-    found = []
+    targets = []
     for category in language:
         own = _questions([category], n_prompts, draw)
         neutral = _questions([other for other in language if other is not category], n_prompts, draw)
-        found += [
-            Target(f"{category.name} {number}", category.name, own, neutral, each.is_shown, planted=True)
-            for number, each in enumerate(category.behaviours, 1)
+        targets += [
+            Target(f"{category.name} {number}", category.name, own, neutral, behaviour.is_shown, planted=True)
+            for number, behaviour in enumerate(category.behaviours, 1)
         ]
-    return found
+    return targets
 
 
 def target_of(
@@ -155,13 +155,13 @@ def read_curves(table: pd.DataFrame) -> list[Curve]:
         dose = REMOVED if row["dose"] != row["dose"] else float(row["dose"])
         key = (int(row["latent"]), str(row["direction"]), str(row["place"]))
         cells.setdefault(key, {})[dose] = (int(row["shown"]), int(row["n"]))
-    found = []
+    curves = []
     for (latent, direction, place), counts in cells.items():
         removed = counts.pop(REMOVED, None)
         zero = cells[latent, LATENT, place][0.0]
         doses = {0.0: zero, **{float(dose): cell for dose, cell in counts.items()}}
-        found.append(Curve(latent, direction, place, doses, removed))
-    return found
+        curves.append(Curve(latent, direction, place, doses, removed))
+    return curves
 
 
 def verdicts(curves: Sequence[Curve], tested_to: float) -> dict[str, Any]:
@@ -178,10 +178,10 @@ def pooled(curves: Sequence[Curve]) -> dict[str, dict[str, float]]:
         f"{dose:g}": [curve.counts[dose] for curve in curves if dose in curve.counts] for dose in doses
     }
     cells[REMOVED] = [curve.removed for curve in curves if curve.removed is not None]
-    found = {}
-    for name, own in cells.items():
-        shown, n = sum(cell[0] for cell in own), sum(cell[1] for cell in own)
+    rates = {}
+    for name, answers in cells.items():
+        shown, n = sum(cell[0] for cell in answers), sum(cell[1] for cell in answers)
         low, high = wilson(shown, n)
         rate = shown / n if n else float("nan")
-        found[name] = {"shown": shown, "n": n, "rate": rate, "low": low, "high": high}
-    return found
+        rates[name] = {"shown": shown, "n": n, "rate": rate, "low": low, "high": high}
+    return rates
