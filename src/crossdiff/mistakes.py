@@ -18,6 +18,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 
 from crossdiff.io.environment import conf_dir
+from crossdiff.stages import registry
+from crossdiff.stages.protocol import Resources
 
 MOST_LISTED = 25
 """Options that a message lists; of more it names the nearest."""
@@ -109,6 +111,10 @@ def _unknown_key(error: BaseException) -> str:
     if found is None:
         return "; ".join(text.strip() for text in texts if text.strip())
     key = found.group(1) or found.group(2)
+    if stage := re.match(r"dispatch\.stages\.(\w+)", key):
+        if stage[1] in registry.names():
+            return f"{key} is no setting; {_choices(key.rpartition('.')[2], list(Resources.model_fields))}"
+        return f"{key}: {stage[1]} is no stage; {_choices(stage[1], registry.names())}"
     owners = _options_with(key)
     if owners:
         group, _, name = key.partition(".")

@@ -52,7 +52,7 @@ def test_positions_restart_with_every_document_and_rows_name_their_place() -> No
     arrays = batch_arrays(batch, ids, starts, lengths)
     assert batch.rows == ((1, 0), (2,))
     assert arrays.tokens.tolist() == [[105, 106, 107, 108, 100, 101, 102], [115, 116, 0, 0, 0, 0, 0]]
-    assert arrays.positions.tolist() == [[0, 1, 2, 3, 0, 1, 2], [0, 1, 0, 1, 2, 3, 4]]
+    assert arrays.positions.tolist() == [[0, 1, 2, 3, 0, 1, 2], [0, 1, 0, 1, 2, 3, 0]]
     assert arrays.rows.tolist() == [[3, 4, 5, 6, 0, 1, 2], [7, 8, -1, -1, -1, -1, -1]]
 
 

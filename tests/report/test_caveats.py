@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crossdiff.report import caveats
+from crossdiff.report import caveats, sentences
 from crossdiff.report.sources import Sources
 
 
@@ -32,3 +32,29 @@ def test_what_was_not_measured_is_named_and_leaves_when_it_was(sources: Sources)
     whole = {"nulls": [1], "matched": {"pairs": []}, "multiverse": {"names": []}}
     measured = replace(sources.comparison, facts=whole, rates={"behaviours": [1]})
     assert caveats.not_measured(measured) is None
+
+
+def test_a_training_too_short_stands_before_everything_else(sources: Sources) -> None:
+    short = {"signature": {"verdict": "trained_too_short", "sentence": "Trained too short."}}
+    pairs = {**sources.pairs, "pt_simpo": replace(sources.pairs["pt_simpo"], diagnostics=short)}
+    assert caveats.trained_too_short(sources) == []
+    assert sentences.leads(replace(sources, pairs=pairs))[0] == "pt_simpo: Trained too short."
+
+
+def test_pairs_with_different_bases_are_told_in_the_first_line(sources: Sources) -> None:
+    base = {"path": "a/base", "revision": None, "adapter": None, "towards": None, "distance": 0.0}
+
+    def first(**other: str | None) -> str:
+        bases = ({**base, "fingerprint": "f"}, {**base, "fingerprint": "f", **other})
+        pairs = {
+            name: replace(pair, base=one)
+            for (name, pair), one in zip(sources.pairs.items(), bases, strict=True)
+        }
+        return sentences.leads(replace(sources, pairs=pairs))[0]
+
+    assert "different base models (pt_it: a/base; pt_simpo: b/base)" in first(path="b/base", fingerprint="g")
+    assert "different base models" in first(adapter="an/adapter")
+    assert "different base models" in first(path="b/base", fingerprint=None)
+    assert "different base models" not in first(path="a/copy")
+    assert "different base models" not in first(fingerprint=None)
+    assert caveats.different_bases(sources) == []  # no harvest among the artifacts: unknown

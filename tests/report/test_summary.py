@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from crossdiff.models.pair import ModelSettings
 from crossdiff.report.sources import Sources
 from crossdiff.report.summary import settings_of, summary
 
@@ -52,3 +53,25 @@ def test_settings_have_their_names_on_the_command_line() -> None:
         "models.pt": "organism:pt", "layer": 2, "seed": 1, "sparsity": "BatchTopK", "sparsity.k": 24,
         "training.betas": "[0.9, 0.999]",
     }  # fmt: skip
+
+
+def test_models_that_differ_in_adapter_or_blend_alone_have_different_settings() -> None:
+    plain = ModelSettings(name="tuned", path="org/base", revision="main")
+    variants = (
+        plain,
+        plain.model_copy(update={"adapter": "org/lora_a"}),
+        plain.model_copy(update={"adapter": "org/lora_b"}),
+        plain.model_copy(update={"towards": "org/tuned", "distance": 0.25}),
+        plain.model_copy(update={"towards": "org/tuned", "distance": 0.75}),
+    )
+    found = [
+        settings_of([{"stage": "harvest", "inputs": {"model": model.model_dump()}}], ("harvest",))
+        for model in variants
+    ]
+    assert found == [
+        {"models.tuned": "org/base@main"},
+        {"models.tuned": "org/base@main", "models.tuned.adapter": "org/lora_a"},
+        {"models.tuned": "org/base@main", "models.tuned.adapter": "org/lora_b"},
+        {"models.tuned": "org/base@main", "models.tuned.towards": "org/tuned", "models.tuned.distance": 0.25},
+        {"models.tuned": "org/base@main", "models.tuned.towards": "org/tuned", "models.tuned.distance": 0.75},
+    ]

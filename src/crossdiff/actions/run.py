@@ -16,7 +16,8 @@ from crossdiff.dispatch.loggers import tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.io.device import choose_device
-from crossdiff.pipeline.plan import ordered, plan
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge
 from crossdiff.pipeline.study import results_of_runs

@@ -9,7 +9,8 @@ from crossdiff.command_settings import LocalDispatch
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local
 from crossdiff.io.device import choose_device
-from crossdiff.pipeline.plan import ordered, plan
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.steps import merge
 from crossdiff.pipeline.table import plan_table
 from crossdiff.settings import Runtime

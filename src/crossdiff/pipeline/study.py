@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossdiff.config import Experiment
 from crossdiff.pipeline import cost
-from crossdiff.pipeline.plan import Planner, ordered
+from crossdiff.pipeline.planner import Planner, ordered
 from crossdiff.pipeline.steps import Cost, Step
 from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
 

@@ -8,7 +8,7 @@ from crossdiff.core.jackknife import MIN_GROUPS
 from crossdiff.report import tables
 from crossdiff.report.formatting import readable
 from crossdiff.report.frames import alive, values
-from crossdiff.report.sources import ComparisonSource, PairSource
+from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 
 NULLS = "no null: how much two seeds of the same pair, or a model against itself, differ (action=studies)"
 MATCHED = "no matching: which exclusive latents of one pair have a twin in the other"
@@ -70,3 +70,35 @@ def no_interval(pair: PairSource) -> list[str]:
         f"No latent is active in more than {int(counts.max())} documents and an interval needs {MIN_GROUPS}: "
         "there is none here, so no latent can be called exclusive. Give the corpus more documents."
     ]
+
+
+def trained_too_short(sources: Sources) -> list[str]:
+    """What comes before any other finding: the pairs whose training says nothing yet."""
+    lines = []
+    for pair in sources.pairs.values():
+        signature = pair.diagnostics.get("signature") or {}
+        if signature.get("verdict") == "trained_too_short":
+            lines.append(f"{pair.name}: {signature['sentence']}")
+    return lines
+
+
+def different_bases(sources: Sources) -> list[str]:
+    """A comparison of two pairs takes what they differ by for the fine-tuning; with two bases it is not."""
+    if sources.comparison is None:
+        return []
+    names = (sources.comparison.reference, sources.comparison.treatment)
+    reference, treatment = (sources.pairs[name].base if name in sources.pairs else None for name in names)
+    if reference is None or treatment is None or _same(reference, treatment):
+        return []
+    return [
+        f"The pairs have different base models ({names[0]}: {reference['path']}; {names[1]}: "
+        f"{treatment['path']}), so that changes between them may come from the bases and not from the "
+        "fine-tuning. Compare pairs that share one base (model_pair.base)."
+    ]
+
+
+def _same(base: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the weights agree: by the fingerprints of the files, else by where they come from."""
+    known = base["fingerprint"] and other["fingerprint"]
+    source = ("fingerprint",) if known else ("path", "revision")
+    return all(base[name] == other[name] for name in (*source, "adapter", "towards", "distance"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from crossdiff.report.caveats import no_interval
+from crossdiff.report.caveats import different_bases, no_interval, trained_too_short
 from crossdiff.report.formatting import number, share
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.statistics import verdict
@@ -61,8 +61,8 @@ def unanswered_text(states: Any) -> str:
 
 
 def leads(sources: Sources) -> list[str]:
-    """Lines below the headline: the verdict in full, what is missing, and what kind of labels these are."""
-    lines = []
+    """Lines below the headline: what undoes it, the full verdict, what is missing, what labels these are."""
+    lines = [*trained_too_short(sources), *different_bases(sources)]
     if sources.comparison is not None:
         lines += [_sentence(text) for text in texts(sources.comparison.facts.get("verdict"))]
     if sources.pending is not None:
@@ -97,7 +97,8 @@ def _unexplained(pair: PairSource, model: str) -> list[str]:
         return []
     return [
         f"The crosscoder explains only {share(fve)} of the {model} model's variance: "
-        "what it misses is in no latent."
+        "what it misses is in no latent. Train longer (training.n_steps), or with more latents "
+        "(dictionary.n_latents) or a larger sparsity.k."
     ]
 
 
@@ -116,31 +117,45 @@ def _sinks(pair: PairSource, model: str) -> list[str]:
     ]
 
 
+def _of_training(pair: PairSource) -> list[str]:
+    warnings = []
+    k, l0 = pair.training.get("k"), pair.training.get("l0")
+    if k and l0 is not None and abs(l0 / k - 1) > 0.2:
+        warnings.append(
+            f"At inference {l0:.1f} latents are active per token, trained for {k}: the threshold is off. "
+            "Train longer (training.n_steps), so that it settles."
+        )
+    dead = pair.training.get("dead_share")
+    if dead is not None and dead > 0.2:
+        warnings.append(
+            f"{share(dead)} of the latents are dead. Train longer (training.n_steps) or with fewer latents "
+            "(dictionary.n_latents)."
+        )
+    return warnings
+
+
 def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
     """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
     diagnostics = pair.diagnostics
     warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
     for model in ("base", "tuned"):
         warnings += [*_unexplained(pair, model), *_sinks(pair, model)]
-    k, l0 = pair.training.get("k"), pair.training.get("l0")
-    if k and l0 is not None and abs(l0 / k - 1) > 0.2:
-        warnings.append(
-            f"At inference {l0:.1f} latents are active per token, trained for {k}: the threshold is off."
-        )
-    dead = pair.training.get("dead_share")
-    if dead is not None and dead > 0.2:
-        warnings.append(f"{share(dead)} of the latents are dead.")
+    warnings += _of_training(pair)
     template = (diagnostics.get("template") or {}).get("tuned") or {}
     if template.get("mainly_template"):
         told = count(
             template["mainly_template"], "tuned-exclusive latent fires", "tuned-exclusive latents fire"
         )
-        warnings.append(f"{told} mainly on chat template tokens.")
+        warnings.append(
+            f"{told} mainly on chat template tokens. "
+            "They tell of the format: leave these tokens out (mask.mask=no_template) to see the text alone."
+        )
     n_twins = (diagnostics.get("twins") or {}).get("n", 0)
     if n_twins:
         warnings.append(
             f"{count(n_twins, 'twin')}: a base-only and a tuned-only latent with the same direction "
-            "(cosine above 0.9), one concept counted twice by norms."
+            "(cosine above 0.9), one concept counted twice by norms. "
+            "Read the two together (table Twins below) before calling either a change."
         )
     if warnings:
         return [{"level": "warn", "text": text} for text in warnings]

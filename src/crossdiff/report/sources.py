@@ -36,6 +36,8 @@ class PairSource:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     annotated: bool = False
     crosscoder: Path | None = None
+    base: dict[str, Any] | None = None
+    """The base model as it was harvested: its path and what tells its weights; None where unknown."""
 
     def selected(self) -> list[dict[str, Any]]:
         """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""
@@ -135,7 +137,19 @@ def _pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | N
         annotations=[row for row in rows or [] if row["pair"] == name],
         annotated=rows is not None,
         crosscoder=train / "crosscoder",
+        base=_base_model(train),
     )
+
+
+def _base_model(train: Path) -> dict[str, Any] | None:
+    parents = read_manifest(train).get("parents", {}) if (train / MANIFEST).is_file() else {}
+    harvest = train.parent.parent / "harvest" / parents.get("harvest_base", "")
+    if not (harvest / MANIFEST).is_file():
+        return None
+    inputs = read_manifest(harvest).get("inputs", {})
+    weights = ("path", "revision", "adapter", "towards", "distance")
+    model = {name: (inputs.get("model") or {}).get(name) for name in weights}
+    return model | {"fingerprint": inputs.get("fingerprint")}
 
 
 def _documents(folder: Path | None, kind: str) -> pd.DataFrame | None:

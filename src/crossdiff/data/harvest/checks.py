@@ -157,7 +157,13 @@ def _outputs(
     placed = [None if x is None else x.to(job.device) for x in (ids, positions, real)]
     ids, positions, real = placed  # type: ignore[assignment]
     layer = job.layers[-1]
-    return model.outputs(ids, positions, layers=[layer], real=real)[layer].double()
+    try:
+        return model.outputs(ids, positions, layers=[layer], real=real)[layer].double()
+    except torch.OutOfMemoryError:
+        raise ValueError(
+            f"one document of {placed[0].shape[-1]:,} tokens does not fit the memory of {job.device} in the "  # type: ignore[union-attr]
+            "check before the first batch; free the device, set corpus.context lower or use a larger device"
+        ) from None
 
 
 def _moved(job: HarvestJob, batched: Sequence[Tensor], alone: Tensor) -> str | None:

@@ -1,0 +1,249 @@
+"""The steps of one experiment, built on demand, and any step with all it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from crossdiff.config import Comparison, Experiment
+from crossdiff.data.corpus import OrganismSource, as_mixture
+from crossdiff.data.corpus import fingerprint as corpus_fingerprint
+from crossdiff.io.artifacts import read_manifest
+from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
+from crossdiff.pipeline import cost
+from crossdiff.pipeline.checks import check_pair
+from crossdiff.pipeline.steps import Step
+from crossdiff.stages.annotate import AnnotateInputs
+from crossdiff.stages.blend import BlendInputs
+from crossdiff.stages.compare import CompareInputs
+from crossdiff.stages.documents import DocumentsInputs
+from crossdiff.stages.harvest import HarvestInputs
+from crossdiff.stages.match import ROLES as MATCH_ROLES
+from crossdiff.stages.match import MatchInputs
+from crossdiff.stages.organism import OrganismInputs
+from crossdiff.stages.report import ReportInputs
+from crossdiff.stages.scale import ScaleInputs
+from crossdiff.stages.study import train_inputs
+from crossdiff.stages.tokens import TokensInputs
+from crossdiff.statistics.seed_null import load_seed_null
+
+
+def ordered(last: Step) -> list[Step]:
+    """`last` and all it stands on, parents first, one step per key."""
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.key in found:
+            return
+        for parent in step.parents.values():
+            visit(parent)
+        found[step.key] = step
+
+    visit(last)
+    return list(found.values())
+
+
+class Planner:
+    """Builds steps on demand, so that pairs share what they have in common."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.harvests: dict[str, Step] = {}
+
+    @cached_property
+    def organism(self) -> dict[str, Step]:
+        """The toy triple as a parent, when a model or the corpus comes from it."""
+        models = [model for pair in self.experiment.pairs for model in (pair.base, pair.tuned)]
+        sources = as_mixture(self.experiment.corpus).sources
+        needed = any(model.path.startswith(ORGANISM) for model in models)
+        if not needed and not any(isinstance(source, OrganismSource) for source in sources):
+            return {}
+        toy, seed = self.experiment.organism, self.experiment.seed
+        inputs = OrganismInputs(toy=toy.model_copy(update={"seed": seed}), seed=seed)
+        return {"organism": Step("organism", "toy", inputs, cost=cost.organism_cost(toy))}
+
+    @cached_property
+    def tokens(self) -> Step:
+        """One token set for all models, through one template: that of the reference pair."""
+        tokenizer = self.experiment.pairs[0].template_model
+        corpus = self.experiment.corpus
+        inputs = TokensInputs(
+            corpus=corpus,
+            corpus_fingerprint=corpus_fingerprint(corpus),
+            tokenizer=tokenizer,
+            tokenizer_fingerprint=fingerprint(tokenizer),
+        )
+        size = cost.tokens_cost(self.asked_tokens)
+        return Step("tokens", as_mixture(corpus).name, inputs, self.organism, size)
+
+    @cached_property
+    def n_tokens(self) -> int | None:
+        """Tokens of the finished token set; before that, what the corpus asks for."""
+        store = self.experiment.store
+        if self.asked_tokens is None and self.tokens.is_finished(store):
+            return read_manifest(self.tokens.folder(store))["counts"]["n_tokens"]
+        return self.asked_tokens
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """Tokens that the corpus asks for, or about what the toy's holds; None when files are read whole."""
+        mixture = as_mixture(self.experiment.corpus)
+        if mixture.n_tokens is None and all(isinstance(each, OrganismSource) for each in mixture.sources):
+            return cost.toy_tokens(self.experiment.organism)
+        return mixture.n_tokens
+
+    def harvest(self, model: ModelSettings) -> Step:
+        """One model's activations at the experiment's layer."""
+        shape = cost.model_shape(model, self.experiment.organism)
+        if shape is not None:
+            check_layers(model, (self.experiment.layer,), shape.n_blocks)
+        inputs = HarvestInputs(
+            model=model,
+            fingerprint=fingerprint(model),
+            layers=(self.experiment.layer,),
+            source=self.experiment.source,
+        )
+        size = cost.harvest_cost(
+            shape,
+            layer=self.experiment.layer,
+            n_tokens=self.n_tokens,
+            bytes_per_value=cost.bytes_per_value(model, self.experiment.source),
+        )
+        parents = {"tokens": self.tokens, **self.organism, **self.blend(model)}
+        step = Step("harvest", model.name, inputs, parents, size)
+        return self.harvests.setdefault(step.key, step)
+
+    def blend(self, model: ModelSettings) -> dict[str, Step]:
+        """The step that makes a model between two others; nothing for a model that exists."""
+        if model.towards is None:
+            return {}
+        inputs = BlendInputs(model=model, fingerprint=fingerprint(model))
+        size = cost.weights_cost(cost.model_shape(model, self.experiment.organism))
+        return {"model": Step("blend", model.name, inputs, self.organism, size)}
+
+    def activations(self, pair: ModelPair) -> dict[str, Step]:
+        """Tokens and the harvests of both models, which must fit the corpus and each other."""
+        check_pair(pair, self.experiment.corpus, self.experiment.organism)
+        return {
+            "tokens": self.tokens,
+            "harvest_base": self.harvest(pair.base),
+            "harvest_tuned": self.harvest(pair.tuned),
+        }
+
+    def chain(self, pair: ModelPair) -> Mapping[str, Step]:
+        """train, scale and documents of one pair."""
+        experiment, parents = self.experiment, self.activations(pair)
+        shared = {"layer": experiment.layer, "mask": experiment.mask}
+        train = Step(
+            "train",
+            pair.name,
+            train_inputs(experiment, seed=experiment.seed if pair.seed is None else pair.seed),
+            parents,
+            self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True),
+        )
+        scaling = self.crosscoder_cost(pair, products=1.5, training=False)
+        parents = {**parents, "train": train}
+        scale = Step(
+            "scale", pair.name, ScaleInputs(selection=experiment.selection, **shared), parents, scaling
+        )
+        documents = Step(
+            "documents",
+            pair.name,
+            DocumentsInputs(pair=pair.name, documents=experiment.documents, seed=experiment.seed, **shared),
+            {**parents, "scale": scale, **self.organism},
+            scaling,
+        )
+        return {"train": train, "scale": scale, "documents": documents}
+
+    def crosscoder_cost(self, pair: ModelPair, *, products: float, training: bool) -> cost.Cost:
+        """Training, or a pass over all tokens."""
+        steps = self.experiment.training.total_steps() * self.experiment.training.batch_size
+        return cost.crosscoder_cost(
+            cost.model_shape(pair.base, self.experiment.organism),
+            n_latents=self.experiment.dictionary.n_latents,
+            n_tokens=steps if training else self.n_tokens,
+            products=products,
+            disk=training,
+        )
+
+    @cached_property
+    def chains(self) -> dict[str, Mapping[str, Step]]:
+        """Member -> its train, scale and documents steps; a pair with one crosscoder is its own member."""
+        members = [member for group in self.experiment.members.values() for member in group]
+        return {member.name: self.chain(member) for member in members}
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Pair -> its first member, whose latents the page shows."""
+        return {pair: members[0].name for pair, members in self.experiment.members.items()}
+
+    @cached_property
+    def annotate(self) -> Step:
+        """All pairs' latents in one blind job."""
+        names = tuple(self.chains)
+        inputs = AnnotateInputs(
+            annotator=self.experiment.annotator,
+            taxonomy=self.experiment.taxonomy,
+            pairs=names,
+            seed=self.experiment.seed,
+        )
+        parents = {
+            f"{stage}_{name}": self.chains[name][stage] for name in names for stage in ("documents", "scale")
+        }
+        price = cost.annotation_cost(self.experiment.annotator, n_pairs=len(names))
+        return Step("annotate", "_and_".join(self.experiment.members), inputs, parents, price)
+
+    @cached_property
+    def compare(self) -> Step | None:
+        """The deltas, when two pairs are given."""
+        comparison = self.experiment.comparison
+        if comparison is None:
+            return None
+        reference, treatment = comparison.reference.name, comparison.treatment.name
+        members = {
+            pair: tuple(member.name for member in group) for pair, group in self.experiment.members.items()
+        }
+        inputs = CompareInputs(
+            reference=reference,
+            treatment=treatment,
+            seed=self.experiment.seed,
+            draws=self.experiment.draws,
+            null=load_seed_null(comparison.seed_null) if comparison.seed_null else None,
+            members=members if comparison.n_seeds > 1 else {},
+            left_out=comparison.without,
+        )
+        parents = {"annotate": self.annotate, "match": self.match(comparison)}
+        for stage in ("scale", "documents"):
+            parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
+        if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
+            parents |= self.organism
+        return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
+
+    def match(self, comparison: Comparison) -> Step:
+        """Twins of each pair's exclusive latents in the other pair's crosscoder, of the first members."""
+        experiment, parents = self.experiment, {"tokens": self.tokens}
+        names = (self.shown[comparison.reference.name], self.shown[comparison.treatment.name])
+        for pair, name in zip(experiment.pairs, names, strict=True):
+            own = {**self.activations(pair), **self.chains[name]}
+            parents |= {f"{role}_{name}": own[role] for role in MATCH_ROLES}
+        inputs = MatchInputs(pairs=names, layer=experiment.layer, mask=experiment.mask)
+        size = self.crosscoder_cost(comparison.reference, products=2.0, training=False)
+        return Step("match", "_vs_".join(names), inputs, parents, size)
+
+    @cached_property
+    def report(self) -> Step:
+        """The page, which stands on everything else."""
+        comparison = self.experiment.comparison
+        inputs = ReportInputs(
+            title=self.experiment.title,
+            pairs=tuple(self.shown.values()),
+            reference=self.shown[comparison.reference.name] if comparison else None,
+            treatment=self.shown[comparison.treatment.name] if comparison else None,
+        )
+        parents = {
+            f"{stage}_{name}": step for name, chain in self.chains.items() for stage, step in chain.items()
+        }
+        parents |= {"tokens": self.tokens, "annotate": self.annotate, **self.organism}
+        if self.compare is not None:
+            parents["compare"] = self.compare
+        return Step("report", self.experiment.title, inputs, parents)
