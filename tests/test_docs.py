@@ -13,9 +13,12 @@ import yaml
 from crossdiff.annotation import annotators
 from crossdiff.annotation.results import OTHER
 from crossdiff.annotation.variants import variants
+from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.environment import conf_dir
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.plan import plan
+from crossdiff.settings import Runtime
+from crossdiff.stages import registry
 from crossdiff.training.run import fit
 from crossdiff.training.trainer import RunFolder
 from tests.annotation.campaign import job, scheme
@@ -125,3 +128,29 @@ def test_the_study_of_the_page_is_planned_at_its_size_and_answers(
     runs = {name: write_run(tmp_path / name, {"pt_it": Counter()}) for name in planned["ci"].runs}
     answer = planned["ci"].study.analyse(runs, {}).answer
     assert answer.startswith("The number of draws does not change the exclusive count")
+
+
+def test_the_stage_of_the_page_is_planned_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_stage.py").write_text(block("add_a_stage", "python"))
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "lengths.yaml").write_text(block("add_a_stage", "yaml"))
+    monkeypatch.syspath_prepend(tmp_path)
+    given = (f"hydra.searchpath=[file://{tmp_path}]", "experiment=lengths", "size=ci")
+    steps = {step.stage: step for step in plan(composed_experiment(*given))}
+    lengths = steps["lengths"]
+    assert {role: parent.stage for role, parent in lengths.parents.items()} == {"tokens": "tokens"}
+    tokens, draft = tmp_path / "tokens", tmp_path / "draft"
+    for folder in (tokens, draft):
+        folder.mkdir()
+    write_manifest(tokens, {"counts": {"n_tokens": 600, "n_documents": 4}})
+    counts = lengths.definition.run(lengths.inputs, {"tokens": tokens}, draft, Runtime())
+    assert counts == {"mean": 150}
+    answer = steps["study"].inputs.study.analyse({}, {"lengths": draft}).answer
+    assert answer == "A document has 150 tokens on average."
+
+
+def test_the_table_of_steps_agrees_with_the_stages() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (\w+)(?: \(.*?\))? \| .*? \| (.*?) \| .*? \|$", text.split("| step |")[1], re.M)
+    assert len(rows) > 8
+    assert dict(rows) == {name: registry.stage(name).writes for name, _ in rows}

@@ -54,3 +54,11 @@ def test_a_setting_of_another_option_is_told_whose_it_is() -> None:
 
 def test_a_setting_that_no_option_has_gets_near_ones() -> None:
     assert "did you mean training.learning_rate" in message("training.learning_rat=1")
+
+
+def test_a_wrong_stage_gets_the_nearest_and_every_stage_takes_resources() -> None:
+    assert message("dispatch=slurm", "dispatch.stages.match.partition=x") == "accepted"
+    assert message("dispatch=slurm", "dispatch.stages.trian.hours=3").startswith(
+        "dispatch.stages.trian.hours: trian is no stage; did you mean train"
+    )
+    assert "did you mean partition" in message("dispatch=slurm", "dispatch.stages.train.partitoin=x")

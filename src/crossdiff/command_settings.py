@@ -1,4 +1,4 @@
-"""Settings of one command that decide no result: what its action writes, where its steps run, who is told.
+"""Settings of one command that decide no result: what its action writes, where steps run, which logger runs.
 
 One block per action that has some (`action=export export.what=...`), and the groups `dispatch` and `logger`.
 """

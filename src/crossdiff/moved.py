@@ -1,4 +1,4 @@
-"""Old module names go on importing after a module has moved: users' conf folders and notebooks hold them.
+"""Old module names still import after a module has moved: users' conf folders and notebooks name them.
 
 The store's keys do not depend on it: `Settings.identity` is tagged with the class name, not with the module.
 """

@@ -111,6 +111,8 @@ def test_ratings_are_read_from_comma_semicolon_and_marked_files(tmp_path: Path) 
     wanted = {"a": "translation", "b": None, "c": "other"}
     plain = sheet(tmp_path / "1.csv", "a,translation,", "b,,not sure", "c,other,")
     assert read_ratings(plain, ["a", "b", "c"], ["translation"]) == wanted
+    padded = sheet(tmp_path / "3.csv", "a,translation,", ",,", "c,other,", " ,,", ",,,,", "")
+    assert read_ratings(padded, ["a", "b", "c"], ["translation"]) == wanted
     excel = sheet(tmp_path / "2.csv", "a;translation;", "c;other;", head="\ufeffitem;category;note")
     assert read_ratings(excel, ["a", "b", "c"], ["translation"]) == wanted
 

@@ -115,6 +115,6 @@ def _import(experiment: Experiment, annotate: Step, taxonomy: Taxonomy) -> dict[
 
 
 def _name(path: Path, files: Sequence[Path]) -> str:
-    """The file's name stands for the person; two equal names are told apart by their place."""
+    """The file's name stands for the person; two equal names get their position added."""
     twins = [other for other in files if other.stem == path.stem]
     return path.stem if len(twins) == 1 else f"{path.stem} {twins.index(path) + 1}"

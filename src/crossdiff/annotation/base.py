@@ -1,4 +1,4 @@
-"""What every annotator is, and the way in for others than ours (docs/add_an_annotator.md)."""
+"""The annotator protocol, and the base class for annotators of your own (docs/add_an_annotator.md)."""
 
 from __future__ import annotations
 

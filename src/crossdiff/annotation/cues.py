@@ -1,4 +1,4 @@
-"""Which words speak for which category, and how much evidence a document holds for each."""
+"""Which words speak for which category, and how much evidence a document gives for every category."""
 
 from __future__ import annotations
 

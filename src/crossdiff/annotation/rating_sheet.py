@@ -132,6 +132,8 @@ def read_ratings(path: Path, items: Sequence[str], categories: Sequence[str]) ->
     allowed = (*categories, OTHER, UNINTERPRETABLE)
     found: dict[str, str | None] = dict.fromkeys(items)
     for number, row in enumerate(rows, start=2):
+        if _is_empty(row):
+            continue  # spreadsheets write rows of empty cells below what was filled
         item, category = (row.get("item") or "").strip(), (row.get("category") or "").strip()
         if item not in found:
             raise ValueError(
@@ -152,6 +154,12 @@ def read_ratings(path: Path, items: Sequence[str], categories: Sequence[str]) ->
     if not any(found.values()):
         raise ValueError(f"{path} holds no rating; fill in the column `category` and import it again")
     return found
+
+
+def _is_empty(row: Mapping[Any, Any]) -> bool:
+    """Nothing but blanks, in the cells beyond the last column too (the reader lists them under None)."""
+    cells = (cell for value in row.values() for cell in (value if isinstance(value, list) else [value]))
+    return not any((cell or "").strip() for cell in cells)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

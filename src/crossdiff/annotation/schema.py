@@ -1,4 +1,4 @@
-"""Reply schemas, and our own reading of replies: the wire enforces neither numbers nor completeness."""
+"""Reply schemas, and our own check of replies: a server need not enforce numbers or completeness."""
 
 from __future__ import annotations
 

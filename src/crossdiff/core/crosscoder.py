@@ -87,7 +87,7 @@ class Crosscoder(nn.Module):
         return x
 
     def code_norm(self) -> PerLatent:
-        """Factor of the scaled code `v_j = f_j * norm_j`, over the price of sparsity: for ranking."""
+        """Factor of the scaled code `v_j = f_j * norm_j`, over the latent's sparsity weight: for ranking."""
         norm = code_norm(self.decoder, self.settings.code_norm)
         return norm if self.sparsity_weight is None else norm / self.sparsity_weight
 

@@ -88,7 +88,7 @@ def _forward_code(
 ) -> tuple[Code, Code, dict[str, Tensor]]:
     """Code, scaled code and the sparsity terms; selection uses detached norms, penalties let them learn.
 
-    A latent's price of sparsity divides what is ranked and multiplies what is paid.
+    A latent's sparsity weight divides its scaled code in a ranking and multiplies its term of a penalty.
     """
     pre = xn.flatten(1) @ crosscoder.encoder.flatten(1).T + crosscoder.encoder_bias
     rank, norm = crosscoder.code_norm().detach(), code_norm(crosscoder.decoder, crosscoder.settings.code_norm)

@@ -1,4 +1,4 @@
-"""Diagnostics of one crosscoder that a report must carry (method.md section 5), with plain sentences."""
+"""Diagnostics of one crosscoder that a report must show (method.md section 5), with plain sentences."""
 
 from __future__ import annotations
 

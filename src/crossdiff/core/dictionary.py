@@ -70,9 +70,9 @@ def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
 
 
 def sparsity_weight(settings: DictionarySettings) -> Tensor | None:
-    """Per-latent price of sparsity, or None where all are 1.
+    """Sparsity weight of every latent, or None where all are 1.
 
-    A cheap latent goes before others: ranking uses `v_j / weight_j`, a penalty charges `weight_j * cost_j`.
+    A ranking uses `v_j / weight_j`, a penalty `weight_j * cost_j`: a weight below 1 favours a latent in both.
     """
     if settings.architecture != "designated_shared":
         return None

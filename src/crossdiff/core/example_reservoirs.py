@@ -83,7 +83,7 @@ class Reservoir:
         self.row = torch.full(shape, -1)
 
     def add(self, peaks: Peaks, priority: Float64[Tensor, "document latent"]) -> None:
-        """Offer documents; those in which a latent was not active are never taken for it."""
+        """Offer documents; a latent never keeps a document in which it was not active."""
         active = peaks.peak > 0
         document = peaks.document[:, None].expand_as(peaks.row)
         priority = torch.where(active, priority, -torch.inf)

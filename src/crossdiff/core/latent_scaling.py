@@ -1,4 +1,4 @@
-"""Latent scaling: how strongly each model holds each latent's direction, exactly, in one pass."""
+"""Latent scaling: how strongly every latent's direction is present in every model, exactly, in one pass."""
 
 from __future__ import annotations
 

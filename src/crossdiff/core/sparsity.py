@@ -45,7 +45,7 @@ class LargestK(Settings):
 
     @property
     def threshold_start(self) -> int:
-        """First step whose kept codes tell the inference threshold: the end of k annealing."""
+        """First step whose kept codes enter the inference threshold: the end of k annealing."""
         return self.anneal_steps if self.k_initial is not None else 0
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Penalised(Settings):
     def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
         """What is added to the loss, times the penalty; gradients reach the codes and the norms.
 
-        A sum over latents: with designated latents it is asked for each price of sparsity apart.
+        The cost must be a sum over latents: designated latents are costed apart, times their weight.
         """
 
 

@@ -30,7 +30,7 @@ class HubSource(Settings):
     split: str = "train"
     revision: str | None = None
     column: str = "text"
-    """Column with text, with chat messages, or with token ids (told apart by its values)."""
+    """Column with text, with chat messages, or with token ids (its values show which)."""
     id_column: str | None = None
     weight: float = Field(default=1.0, gt=0)
     """Share of the mixture, in tokens, relative to the other sources."""

@@ -1,4 +1,4 @@
-"""Activations of the same tokens in every model, and the memory that batches of them share."""
+"""Activations of the same tokens in every model, and the memory that successive batches reuse."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Tokenised:
     n_cut: int
     """Tokens that the context cut off; estimated for a text of which the far end is not tokenised."""
     n_not_located: int = 0
-    """Contents of a chat whose place in the rendered text cannot be told."""
+    """Contents of a chat whose place in the rendered text is unknown."""
 
     @property
     def has_text(self) -> bool:

@@ -35,7 +35,7 @@ class Outcome:
 def run_steps(
     steps: Sequence[Step], runtime: Runtime, *, finished: Callable[[Outcome], object] = lambda outcome: None
 ) -> list[Outcome]:
-    """Bring every step to a finished artifact and say so in one line each; `finished` is told of each."""
+    """Bring every step to a finished artifact, one line for every step; `finished` is called after it."""
     allow_open_files()
     prepare_store(runtime.store)
     warn_of_little_room(steps, runtime.store)
@@ -99,7 +99,7 @@ def _measured(counts: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 @contextmanager
 def _sole_writer(path: Path, name: str) -> Iterator[None]:
-    """Hold the job's lock; a process that dies lets go of it."""
+    """Keep the job's lock; the kernel frees it when the process dies."""
     with path.open("a") as handle:
         told = False
         while not lock(handle, wait=False):

@@ -1,4 +1,4 @@
-"""Loggers at work: they are told of every finished step, from its published artifact.
+"""Loggers record every finished step, from its published artifact.
 
 A stage never sees a logger, so a logger can neither stop nor slow a step nor change its result.
 """

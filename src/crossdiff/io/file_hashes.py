@@ -18,7 +18,7 @@ from crossdiff.core import files
 REMEMBERED_BYTES = 1 << 24
 """Smaller files are hashed anew every time: 16 MiB take about 10 ms."""
 TOLD_BYTES = 1 << 30
-"""Reading a file of this size is told of: it takes seconds, and minutes on a slow network."""
+"""From this size on a line announces the reading: it takes seconds, and minutes on a slow network."""
 SETTLED_S = 10.0
 """Seconds since its last change after which a file is remembered; time stamps may be as coarse as 2 s."""
 

@@ -1,4 +1,4 @@
-"""Locks on open files that a process lets go of when it dies, or goes without where there are none."""
+"""Locks on open files. The kernel frees them when their process dies; some file systems have none."""
 
 from __future__ import annotations
 

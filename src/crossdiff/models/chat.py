@@ -27,7 +27,7 @@ class RenderedChat:
     text: str
     contents: list[tuple[int, int]]
     n_not_located: int = 0
-    """Contents of the messages whose place in the text cannot be told."""
+    """Contents of the messages whose place in the text is unknown."""
 
 
 class _Pinned(datetime.datetime):
@@ -38,7 +38,7 @@ class _Pinned(datetime.datetime):
 
 @contextmanager
 def pinned_date() -> Iterator[None]:
-    """While open, a template that asks for the date (`strftime_now`) is told `TEMPLATE_DATE`.
+    """While open, a template that asks for the date (`strftime_now`) gets `TEMPLATE_DATE`.
 
     transformers reads the clock by this name and turns functions that are given to a template into text.
     """

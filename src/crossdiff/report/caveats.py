@@ -1,4 +1,4 @@
-"""What stands beside the figures: how far refusals could move them, what was not or could not be measured."""
+"""Caveats beside the figures: how far refusals could move them, what was not or could not be measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pairs of a comparison bring: the labels of every crosscoder, what is missing, what is measured."""
+"""What a comparison reads of its pairs: the labels of every crosscoder, what is missing, what is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two tuned models against each other: is the pair too similar for a crosscoder to tell them apart?"""
+"""Two tuned models against each other: are they too similar for a crosscoder to separate them?"""
 
 from __future__ import annotations
 

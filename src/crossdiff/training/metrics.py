@@ -1,4 +1,4 @@
-"""metrics.csv: one row per logged step, right also after a stop in the middle of a validation."""
+"""metrics.csv: one row per logged step, also correct after a stop in the middle of a validation."""
 
 from __future__ import annotations
 

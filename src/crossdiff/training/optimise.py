@@ -1,4 +1,4 @@
-"""One optimizer step: which gradients, by which path, and whether they make sense."""
+"""One optimizer step: gradients by the sparse or the dense path, checked before they are applied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adam in the forms that a crosscoder's memory and gradients ask for, and its rate over the steps."""
+"""Adam for sparse gradients and for little memory, and the learning rate over the steps."""
 
 from __future__ import annotations
 

@@ -107,15 +107,16 @@ def test_a_judges_prompt_holds_behaviour_question_and_answer_as_data(answers: Pa
     assert body["output_config"]["format"]["schema"]["required"] == ["shown"]
 
 
-def test_without_budget_or_with_broken_replies_nothing_is_judged(answers: Path, tmp_path: Path) -> None:
+def test_without_budget_or_with_broken_replies_nothing_is_judged_which_is_an_error(
+    answers: Path, tmp_path: Path
+) -> None:
     with MessagesServer(Faults(off_schema=1.0)) as server:
-        broken = judge(settings(Claude, server.address), answers, tmp_path)
-        stopped = judge(
-            settings(Claude, server.address, max_usd=0.0, effort="high"), answers, tmp_path, "two"
-        )
-    assert broken["states"] == {"invalid": 3, "ok": 1, "refused": 1}  # ok: the empty answer
-    assert stopped["states"] == {"ok": 1, "skipped_budget": 4}
-    assert stopped["n_judged"] == 1
+        with pytest.raises(ValueError, match="nothing was judged: 3 invalid, 1 refused of 4 answers"):
+            judge(settings(Claude, server.address), answers, tmp_path)
+        stopped = settings(Claude, server.address, max_usd=0.0, effort="high")
+        with pytest.raises(ValueError, match=r"4 skipped_budget of 4 answers; .* study.judge=rules"):
+            judge(stopped, answers, tmp_path, "two")
+    assert not (tmp_path / "draft" / "rates.json").exists()
 
 
 def test_a_local_model_judges_every_answer(answers: Path, tmp_path: Path) -> None:

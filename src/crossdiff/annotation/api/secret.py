@@ -1,4 +1,4 @@
-"""The key: from the environment and from nowhere else, and out of everything that is stored or shown."""
+"""The API key: read from the environment alone, and removed from everything that is stored or shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way in for a server's bytes: from one origin, in time, of bounded size, without our key in them.
+"""The only place that reads a server's bytes: from one origin, within a time and a size, our key removed.
 
 A server is hostile input. Redirects are not followed, bodies are read whole against a clock and a limit
 (after decompression, so that a gzip bomb ends early), and an error's text is made short, printable and JSON

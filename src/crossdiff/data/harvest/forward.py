@@ -136,7 +136,7 @@ class _Landing:
 
 @dataclass
 class _Work:
-    """Documents in hand: where they lie among the ids, what was counted, and the rows found so far."""
+    """The documents being read: where they lie among the ids, what was counted, and the rows so far."""
 
     ids: Int[Tensor, " token"]
     starts: Int[Tensor, " document"]

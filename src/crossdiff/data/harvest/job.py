@@ -71,7 +71,7 @@ class HarvestJob:
         return path.is_file() and read_json(path)["job"] == self.identity
 
     def claim(self, shard: CorpusShard) -> TextIOWrapper | None:
-        """An open lock on the shard, or None while another process has it; a dead process lets go.
+        """An open lock on the shard, or None while another process has it; the kernel frees a dead process's.
 
         Where the file system has no locks two processes may do the same shard: the same bytes, renamed twice.
         """

@@ -1,4 +1,4 @@
-"""Reading stretches of shard files into a window, with the kernel told of them beforehand."""
+"""Reading stretches of shard files into a window; the kernel is asked to read ahead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crossdiff.data.row_check import refuse_altered
 from crossdiff.data.shard_files import ShardFile, read_into
 
 AHEAD = 32
-"""Pieces that the kernel is told of before they are read."""
+"""How many pieces ahead of the reader the kernel is asked to read."""
 N_READERS = 2
 """Threads that read; one alone copies and checks about as fast as one disk delivers."""
 

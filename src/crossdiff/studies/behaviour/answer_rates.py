@@ -1,4 +1,4 @@
-"""How often each of two models shows the behaviours of a set: rates over seeds, told and drawn."""
+"""How often each of two models shows the behaviours of a set: rates over seeds, as sentence and figure."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     verdicts, dollars = judge(
         inputs.annotator, said, store=runtime.store, device=runtime.device, progress=runtime.progress
     )
+    refuse_silence(verdicts)
     answered = iter(verdicts)
     empty = Answer("ok", "empty answer", False)
     rows = [judgement(line, next(answered) if line["answer"] else empty) for line in lines]
@@ -47,6 +48,18 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     record = {"version": 1, "model": model, "sets": rates(rows), **agreement(rows)}
     write_json(record, draft / "rates.json")
     return {**agreement(rows), "cost_usd": round(dollars, 6)}
+
+
+def refuse_silence(answers: Sequence[Answer[bool]]) -> None:
+    """ValueError where answers were sent and none was judged: such a step is run again."""
+    if not answers or any(answer.state == "ok" for answer in answers):
+        return
+    states = Counter(answer.state for answer in answers)
+    listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    raise ValueError(
+        f"nothing was judged: {listed} of {len(answers)} answers; look at the server, the key, the model and "
+        "annotator.max_usd and run again, or use study.judge=rules"
+    )
 
 
 def judgement(line: Mapping[str, Any], answer: Answer[bool]) -> dict[str, Any]:

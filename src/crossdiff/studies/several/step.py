@@ -1,4 +1,4 @@
-"""One crosscoder over more than two models, and the exclusive calls of each model against each other."""
+"""One crosscoder over more than two models, and the exclusive calls of every model against every other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers while exclusive latents' directions are added or removed, beside random directions as long."""
+"""Answers while exclusive latents' directions are added or removed, or random ones of the same length."""
 
 from __future__ import annotations
 
