@@ -34,7 +34,7 @@ class Direct(Study):
             pair: {
                 "n_exclusive": run.figures(pair)["n_exclusive"],
                 "n_exclusive_base": run.figures(pair)["n_exclusive_base"],
-                **spread(run.latents(pair)),
+                **spread(run, pair),
             }
             for pair, run in placed.items()
         }
@@ -99,6 +99,12 @@ def _counts(found: Mapping[str, Mapping[str, Any]]) -> Chart:
     )
 
 
+CLOSENESS = {
+    "too_similar": "this pair is too similar",
+    "trained_too_short": "its crosscoder was trained too short to say how similar it is",
+}
+
+
 def _answer(direct: str, found: Mapping[str, Any], fewer: Mapping[str, Any]) -> str:
     own = found[direct]
     parts = [f"{each['other']} of {pair}{_p(each['p'])}" for pair, each in fewer.items()]
@@ -116,7 +122,7 @@ def _answer(direct: str, found: Mapping[str, Any], fewer: Mapping[str, Any]) -> 
         if empty
         else f"its outer norm bins hold {own['n_below_0.1']} and {own['n_above_0.9']}"
     )
-    close = "this pair is too similar" if own["verdict"] == "too_similar" else "it is not called too similar"
+    close = CLOSENESS.get(own["verdict"], "it is not called too similar")
     middle = told(own["share_0.3_0.6"], ".0%")
     return f"{start}; {bins}, {middle} lie in 0.3 to 0.6, and {close} by its norms."
 

@@ -59,7 +59,7 @@ class SimilarityLadder(Study):
             count = exclusive(run)
             p = fewer_test(n_nothing, count)["p"]
             low, high = count_interval(count)
-            own = spread(run.latents(run.pairs[0]))
+            own = spread(run, run.pairs[0])
             found.append(
                 {"distance": distance, "n_exclusive": count, "low": low, "high": high, "p": p, **own}
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossdiff.core.diagnostics import beyond_outer, middle_share, signature
 from crossdiff.report.findings import Chart
@@ -10,16 +10,18 @@ from crossdiff.report.frames import alive as alive_latents
 from crossdiff.report.frames import values
 from crossdiff.report.products import RunProducts
 
-if TYPE_CHECKING:
-    import pandas as pd
 
+def spread(run: RunProducts, pair: str) -> dict[str, Any]:
+    """Alive latents below 0.1 and above 0.9, their share in 0.3 to 0.6, and the signature's words.
 
-def spread(latents: pd.DataFrame) -> dict[str, Any]:
-    """Alive latents below 0.1 and above 0.9, their share in 0.3 to 0.6, and the signature's words."""
+    The signature is the run's own, which knows how long its crosscoder was trained: norms alone would call
+    a pair too similar whose training was too short.
+    """
     import torch
 
-    alive = torch.tensor(values(alive_latents(latents), "delta_norm"))
-    found, (below, above) = signature(alive), beyond_outer(alive)
+    alive = torch.tensor(values(alive_latents(run.latents(pair)), "delta_norm"))
+    found = run.figures(pair).get("signature") or signature(alive)
+    below, above = beyond_outer(alive)
     return {
         "n_alive": len(alive),
         "n_below_0.1": below,

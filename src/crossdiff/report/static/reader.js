@@ -1,8 +1,8 @@
 // One latent, opened: facts, votes and the documents that fire it.
 const ROLES = { exclusive_tuned: "tuned-exclusive", exclusive_base: "base-exclusive", control_shared: "shared control" };
 const FACTS = [
-  ["density", "Density"], ["n_active", "Tokens active"], ["n_documents", "Documents"], ["delta_norm", "delta_norm"],
-  ["norm_base", "Norm, base"], ["norm_tuned", "Norm, tuned"], ["decoder_cosine", "Cosine of directions"],
+  ["density", "Density"], ["largest_code", "Largest code"], ["n_active", "Tokens active"], ["n_documents", "Documents"],
+  ["delta_norm", "delta_norm"], ["norm_base", "Norm, base"], ["norm_tuned", "Norm, tuned"], ["decoder_cosine", "Cosine of directions"],
 ];
 
 function interval(figures, name) {
