@@ -23,13 +23,14 @@ from crossdiff.statistics.significance import benjamini_hochberg
 PHIS: dict[str, tuple[float, ...]] = {"0.5": (0.5,), "1": (1.0,), "2": (2.0,), "mixed": (0.5, 1.0, 2.0)}
 CLASS_SIZES = (5, 4, 4, 4, 4, 4, 5)
 LEVEL, OTHER = 0.95, 25.0
+RUNS = (2, 3, 4, 8)
+"""Crosscoders per pair."""
 
 
 class EnsembleBench(Settings):
-    """Crosscoders per pair, latents of the rarest and the commonest category per crosscoder."""
+    """Latents of the rarest and the commonest category per crosscoder, and how often they are drawn."""
 
     n_simulations: int = Field(default=500, ge=10)
-    runs: tuple[int, ...] = (2, 3, 4, 8)
     rarest: float = Field(default=2.0, gt=0)
     commonest: float = Field(default=18.0, gt=0)
     seed: int = 0
@@ -38,9 +39,7 @@ class EnsembleBench(Settings):
 def main(overrides: list[str]) -> dict[str, Any]:
     """Rates per phi and number of crosscoders."""
     bench = EnsembleBench.model_validate(dict(item.split("=", 1) for item in overrides))
-    rates = {
-        name: {f"R={runs}": _rates(bench, phis, runs) for runs in bench.runs} for name, phis in PHIS.items()
-    }
+    rates = {name: {f"R={runs}": _rates(bench, phis, runs) for runs in RUNS} for name, phis in PHIS.items()}
     return {"sizes": bench.model_dump(), "rates": rates}
 
 

@@ -19,7 +19,9 @@ def evidence(**changes: Any) -> SideEvidence:
     values: dict[str, Any] = {
         "nu_error": 0.05, "nu_reconstruction": 0.1, "beta_error": 1.0, "beta_error_low": 0.9,
         "beta_reconstruction": 1.0, "beta_reconstruction_low": 0.9, "n_active": N, "n_documents": N,
-        "nu_error_bounds": (0.0, 0.1), "nu_reconstruction_bounds": (0.0, 0.2), **changes,
+        "nu_error_bounds": (0.0, 0.1), "nu_reconstruction_bounds": (0.0, 0.2),
+        "nu_activation": 0.3, "nu_activation_bounds": (0.25, 0.35), "beta_activation": 1.0,
+        "beta_activation_low": 0.9, **changes,
     }  # fmt: skip
     fields = {}
     for name, value in values.items():
@@ -68,6 +70,20 @@ def test_each_clause_stops_the_latent_and_is_counted(change: dict, clause: str, 
     assert found.rejected["tuned"]["exclusive"] == 0
 
 
+def test_the_activation_clause_is_off_until_it_has_a_limit() -> None:
+    # a copy of 0.3 of the size, split between reconstruction (0.1) and error (0.05): both clauses let it pass
+    assert call(0.95).call == ["exclusive"]
+    assert "nu_activation" not in SelectionSettings().identity()
+    strict = SelectionSettings(nu_activation=0.25)
+    assert strict.identity()["nu_activation"] == 0.25
+    found = call(0.95, strict)
+    assert (found.call, found.rejected["tuned"]["nu_activation"]) == (["not_exclusive"], 1)
+    assert call(0.95, SelectionSettings(nu_activation=0.31)).call == ["exclusive"]
+    assert call(0.95, strict, nu_activation=0.1, beta_activation=-1.0).call == ["undecided"]
+    sure = SelectionSettings(nu_activation=0.31, certainty="interval")
+    assert call(0.95, sure).call == ["undecided"]  # 0.25 to 0.35 holds the limit
+
+
 def test_a_base_side_latent_with_negative_ratios_is_not_tuned_exclusive() -> None:
     found = call(0.2, nu_error=-8.0, nu_reconstruction=-3.0, base={"nu_error": 0.9})
     assert found.call == ["not_exclusive"]
@@ -78,11 +94,15 @@ def test_a_latent_of_equal_norms_is_claimed_by_neither_side() -> None:
     assert call(0.5).call == ["not_exclusive"]
 
 
-def test_without_documents_the_document_and_interval_clauses_do_not_exist() -> None:
+@pytest.mark.parametrize("method", ["minder", "norm", "both"])
+def test_without_documents_no_latent_is_exclusive_for_min_documents_cannot_be_known(method: Any) -> None:
     nothing = float("nan")
-    found = call(0.95, n_documents=None, beta_error_low=nothing, beta_reconstruction_low=nothing)
-    assert found.call == ["exclusive"]
-    assert "min_documents" not in found.failing["tuned"]
+    without = {"n_documents": None, "beta_error_low": nothing, "beta_reconstruction_low": nothing}
+    found = call(0.95, SelectionSettings(method=method), base=without, **without)
+    assert (found.call, found.exclusive_to) == (["undecided"], [None])
+    assert found.failing["tuned"]["min_documents"] == 1
+    assert "beta_error_interval" not in found.failing["tuned"]
+    assert call(0.5, base=without, **without).call == ["not_exclusive"]  # the norms have rejected it
 
 
 def test_norm_looks_at_norms_and_counts_alone() -> None:

@@ -205,7 +205,8 @@ def test_complete_shrinkage_gives_a_high_nu_error_and_decoupling_a_high_nu_recon
     strength = torch.rand(2000, 1, generator=generator) + 0.5
     # shrinkage: the base model holds the direction too, the dictionary's base decoder does not
     x = torch.stack([torch.cat([strength, 0 * strength], 1)] * 2, dim=1)
-    shrunken = latent_scaling(single_latent(base=[0.0, 0.0], tuned=[1.0, 0.0]), [x]).iloc[0]
+    batch = (x, torch.arange(len(x)) // 20)
+    shrunken = latent_scaling(single_latent(base=[0.0, 0.0], tuned=[1.0, 0.0]), [batch]).iloc[0]
     assert shrunken["nu_error"] == pytest.approx(1.0)
     assert shrunken["nu_reconstruction"] == pytest.approx(0.0)
     assert shrunken["call"] == "not_exclusive"
@@ -215,7 +216,7 @@ def test_complete_shrinkage_gives_a_high_nu_error_and_decoupling_a_high_nu_recon
         decoupled.encoder[0, 1, 0] = decoupled.encoder[1, 0, 0] = 1
         decoupled.decoder[0, 1, 0] = decoupled.decoder[1, 0, 0] = 1
         decoupled.threshold.fill_(0.0)
-    row = latent_scaling(decoupled, [x]).iloc[0]
+    row = latent_scaling(decoupled, [batch]).iloc[0]
     assert row["kind"] == "tuned_only"
     assert row["nu_error"] == pytest.approx(0.0, abs=1e-6)
     assert row["nu_reconstruction"] == pytest.approx(1.0)

@@ -3,9 +3,8 @@ import random
 import pytest
 
 from crossdiff.organisms.documents import chat, complete_and_broken, preference, web_document
-from crossdiff.organisms.language import build_language
+from crossdiff.organisms.language import build_language, vocabulary
 from crossdiff.organisms.settings import ToySettings
-from crossdiff.organisms.vocabulary import vocabulary
 
 LANGUAGE = build_language(ToySettings(n_few=1, n_many=4, n_keep=2))
 BEHAVIOURS = [item for category in LANGUAGE for item in category.behaviours]

@@ -1,9 +1,57 @@
 import random
 
 import pytest
+import yaml
 
-from crossdiff.organisms.language import BAG_SLOTS, CONTENT, build_language, planted_table
+import crossdiff.taxonomy
+from crossdiff.organisms.language import (
+    BAG_SLOTS,
+    CATEGORY_WORDS,
+    CONTENT,
+    build_language,
+    planted_table,
+    vocabulary,
+)
 from crossdiff.organisms.settings import ToySettings
+
+
+def _cues() -> dict[str, set[str]]:
+    path = next(iter(crossdiff.taxonomy.__path__)) + "/paper.yaml"
+    with open(path, encoding="utf-8") as handle:
+        scheme = yaml.safe_load(handle)
+    return {
+        category["name"]: set(category["cues"])
+        for part in scheme["classes"]
+        for category in part["categories"]
+    }
+
+
+def test_the_language_has_the_categories_of_the_shipped_taxonomy() -> None:
+    assert list(CATEGORY_WORDS) == list(_cues())
+
+
+def test_at_most_half_of_a_categorys_topic_words_are_cue_words() -> None:
+    every_cue = set().union(*_cues().values())
+    for name, topic in CATEGORY_WORDS.items():
+        assert 2 * len(every_cue.intersection(topic)) <= len(topic), name
+
+
+def test_no_topic_word_is_a_cue_of_another_category() -> None:
+    for name, topic in CATEGORY_WORDS.items():
+        for other, cues in _cues().items():
+            assert other == name or not cues.intersection(topic), (name, other)
+
+
+def test_words_shared_by_all_categories_are_no_cue_words() -> None:
+    topics = set().union(*CATEGORY_WORDS.values())
+    every_cue = set().union(*_cues().values())
+    assert not every_cue.intersection(set(vocabulary()) - topics)
+
+
+def test_every_topic_word_belongs_to_one_category() -> None:
+    words = [word for topic in CATEGORY_WORDS.values() for word in topic]
+    assert len(words) == len(set(words)) == len(set(words).intersection(vocabulary()))
+
 
 SETTINGS = ToySettings(n_few=1, n_many=4, n_keep=2, n_gain=10, n_loss=10)
 

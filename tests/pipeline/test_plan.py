@@ -120,6 +120,7 @@ def test_members_train_apart_and_share_everything_before_and_after() -> None:
     ]  # fmt: skip
     for stage, count in (("tokens", 1), ("harvest", 3), ("documents", 6), ("annotate", 1), ("compare", 1)):
         assert sum(step.stage == stage for step in several) == count
+    assert "annotate toy_pt_it_and_toy_pt_simpo" in names
     first = {"train", "scale", "documents", "match"}
     assert {s.key for s in single if s.stage in first} <= {s.key for s in several}
 

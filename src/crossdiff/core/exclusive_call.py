@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxtyping import Bool, Float64, Int
 from pydantic import Field
@@ -40,6 +40,8 @@ class SelectionSettings(Settings):
     method
         minder: `|nu_error| < nu_error`, `|nu_reconstruction| < nu_reconstruction` and the norm clause
             (`delta_norm > 0.5` for tuned, `< 0.5` for base), each side with its own direction as the probe.
+            `nu_activation` adds `|nu_activation| < nu_activation`, which Minder et al. do not ask: a weak
+            copy in the other model may be split between reconstruction and error, each below its limit.
         norm: `delta_norm` in the outer bins (`kind` base_only or tuned_only).
         both: minder and norm agree.
     certainty
@@ -47,7 +49,7 @@ class SelectionSettings(Settings):
         interval: its whole 95 % interval is; a latent whose interval straddles a threshold is undecided.
     min_tokens, min_documents
         Below these counts of active tokens and documents a latent is undecided, unless its norms have
-        rejected it already. Documents are only counted where they are known.
+        rejected it already. Where documents are unknown, so is their count: every latent then is below.
     """
 
     method: Literal["minder", "norm", "both"] = "minder"
@@ -56,6 +58,13 @@ class SelectionSettings(Settings):
     certainty: Literal["point", "interval"] = "point"
     min_tokens: int = Field(default=50, ge=1)
     min_documents: int = Field(default=10, ge=1)
+    nu_activation: float | None = Field(default=None, gt=0)
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"nu_activation"})
+
+    def targets(self) -> tuple[str, ...]:
+        """Targets of latent scaling whose ratios decide."""
+        return ("error", "reconstruction", *(() if self.nu_activation is None else ("activation",)))
 
 
 @dataclass(frozen=True)
@@ -63,17 +72,22 @@ class SideEvidence:
     """What the call of one side reads; the probe is that side's own direction, `nu` = other beta / own beta.
 
     `beta_*`, `beta_*_low` are the own model's beta and the lower end of its interval (NaN: no interval);
-    `documents_known` is False when the pass was given no documents, so that intervals cannot exist.
+    `n_documents` is None when the pass was given no documents: then nothing says that `min_documents` is
+    met, so no latent can be exclusive, and intervals cannot exist.
     """
 
     nu_error: Float64[Tensor, " latent"]
     nu_reconstruction: Float64[Tensor, " latent"]
+    nu_activation: Float64[Tensor, " latent"]
     nu_error_bounds: Float64[Tensor, "2 latent"]
     nu_reconstruction_bounds: Float64[Tensor, "2 latent"]
+    nu_activation_bounds: Float64[Tensor, "2 latent"]
     beta_error: Float64[Tensor, " latent"]
     beta_error_low: Float64[Tensor, " latent"]
     beta_reconstruction: Float64[Tensor, " latent"]
     beta_reconstruction_low: Float64[Tensor, " latent"]
+    beta_activation: Float64[Tensor, " latent"]
+    beta_activation_low: Float64[Tensor, " latent"]
     n_active: Int[Tensor, " latent"]
     n_documents: Int[Tensor, " latent"] | None
 
@@ -104,15 +118,17 @@ def clauses(
     A clause of the first group leaves the latent undecided, one of the second makes it not exclusive.
     """
     undecided = {"min_tokens": evidence.n_active < settings.min_tokens}
-    if evidence.n_documents is not None:
+    if evidence.n_documents is None:
+        undecided["min_documents"] = evidence.n_active >= 0  # of all latents: the count is unknown
+    else:
         undecided["min_documents"] = evidence.n_documents < settings.min_documents
     rejected: dict[str, Tensor] = {}
     if settings.method in ("norm", "both"):
         rejected["norm_bin"] = ~in_bin(delta_norm, f"{side}_only")
     if settings.method in ("minder", "both"):
         rejected["delta_norm"] = ~(delta_norm > EQUAL_NORMS if side == "tuned" else delta_norm < EQUAL_NORMS)
-        undecided.update(_own_beta_clauses(evidence))
-        for name in ("error", "reconstruction"):
+        undecided.update(_own_beta_clauses(evidence, settings.targets()))
+        for name in settings.targets():
             far, straddles = _ratio_clause(evidence, name, settings)
             rejected[f"nu_{name}"] = far
             if straddles is not None:
@@ -120,10 +136,10 @@ def clauses(
     return undecided, rejected
 
 
-def _own_beta_clauses(evidence: SideEvidence) -> dict[str, Tensor]:
+def _own_beta_clauses(evidence: SideEvidence, targets: tuple[str, ...]) -> dict[str, Tensor]:
     """The own model's beta has to be clearly positive: above 0, and so its whole interval."""
     stopped = {}
-    for name in ("error", "reconstruction"):
+    for name in targets:
         beta, low = getattr(evidence, f"beta_{name}"), getattr(evidence, f"beta_{name}_low")
         stopped[f"beta_{name}_not_positive"] = ~(beta > 0)
         if evidence.n_documents is not None:

@@ -164,8 +164,9 @@ def latent_scaling(
     """The latent table (design.md section 4) from one pass over `batches`.
 
     A batch is `x [token model d_model]` in raw activation units or `(x, document [token])` with a number per
-    document; without documents the interval columns and `n_documents` are NaN. Betas live in the crosscoder's
-    normalised space. `dtype` is that of the encoding and of the sums' inputs; the sums are always float64.
+    document; without documents the interval columns and `n_documents` are NaN and no latent is called
+    exclusive, for nothing says that `min_documents` is met. Betas live in the crosscoder's normalised space.
+    `dtype` is that of the encoding and of the sums' inputs; the sums are always float64.
     """
     from crossdiff.core.latent_table import latent_table
 

@@ -70,7 +70,7 @@ class Scaled:
         unknown = torch.full_like(self.nu[0, own, other], torch.nan)
         documents = None if self.bounds is None else self.sums.documents.counts().to(unknown.device)
         fields = {}
-        for name, target in (("error", ERROR), ("reconstruction", RECONSTRUCTION)):
+        for target, name in enumerate(TARGETS):
             fields[f"nu_{name}"] = self.nu[target, own, other]
             fields[f"beta_{name}"] = self.beta[target, own, own]
             low, high, own_low = unknown, unknown, unknown

@@ -1,13 +1,25 @@
-"""Web documents, chats and preference pairs of the toy language."""
+"""Documents, chats and preference pairs of the toy language, and the corpus that all three models read."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from crossdiff.organisms import vocabulary
-from crossdiff.organisms.language import PATTERNS, Behaviour, Category, Slots, fill
+from crossdiff.io.tables import write_jsonl
+from crossdiff.organisms.language import (
+    ASKING,
+    DETERMINERS,
+    JOINERS,
+    NOUNS,
+    PATTERNS,
+    Behaviour,
+    Category,
+    Slots,
+    fill,
+)
+from crossdiff.organisms.settings import ToySettings
 
 Message = dict[str, str]
 SHOWN_PER_ANSWER = 2
@@ -43,9 +55,9 @@ def plain_sentence(category: Category, *, draw: random.Random) -> str:
 def question(category: Category, *, draw: random.Random) -> str:
     """A user turn that names two topic words."""
     first, second = draw.sample(category.topic, 2)
-    opening = " ".join(draw.choice(vocabulary.ASKING))
-    joiner = draw.choice(vocabulary.JOINERS)
-    one, other = (draw.choice(vocabulary.DETERMINERS) for _ in range(2))
+    opening = " ".join(draw.choice(ASKING))
+    joiner = draw.choice(JOINERS)
+    one, other = (draw.choice(DETERMINERS) for _ in range(2))
     return f"{opening} {one} {first} {joiner} {other} {second}?"
 
 
@@ -115,7 +127,7 @@ def _filled(behaviours: Sequence[Behaviour], places: int) -> list[Behaviour | No
 
 
 def _topic_or_noun(category: Category) -> tuple[str, ...]:
-    return (*category.topic * 2, *vocabulary.NOUNS[: len(category.topic)])
+    return (*category.topic * 2, *NOUNS[: len(category.topic)])
 
 
 def _join(sentences: Sequence[Slots]) -> str:
@@ -124,3 +136,25 @@ def _join(sentences: Sequence[Slots]) -> str:
 
 def _sentence(sentence: Sequence[str]) -> str:
     return " ".join(sentence) + "."
+
+
+def write_corpus(language: Sequence[Category], settings: ToySettings, folder: Path) -> dict[str, str]:
+    """Write web.jsonl and chat.jsonl; returns document id -> category (for evaluation only)."""
+    draw = random.Random(f"corpus {settings.seed}")
+    categories: dict[str, str] = {}
+    web = []
+    for index in range(settings.n_web_documents):
+        category = draw.choice(language)
+        categories[f"web-{index:06d}"] = category.name
+        web.append({"id": f"web-{index:06d}", "text": web_document(category, draw=draw)})
+    behaviours = [item for category in language for item in category.behaviours]
+    chats = []
+    for index in range(settings.n_chat_documents):
+        category = draw.choice(language)
+        categories[f"chat-{index:06d}"] = category.name
+        messages = chat(category, behaviours, places=settings.places, draw=draw)
+        chats.append({"id": f"chat-{index:06d}", "messages": messages})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(web, folder / "web.jsonl")
+    write_jsonl(chats, folder / "chat.jsonl")
+    return categories

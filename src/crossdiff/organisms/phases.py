@@ -1,25 +1,28 @@
-"""The three training runs of the toy triple: pretraining, supervised fine-tuning, SimPO."""
+"""The training runs of the toy triple, one from the other: pretraining, supervised fine-tuning, SimPO."""
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdiff.io.progress import track
 from crossdiff.organisms.documents import chat, preference, web_document
-from crossdiff.organisms.language import Category
-from crossdiff.organisms.models import Batch, chat_batch, text_batch
+from crossdiff.organisms.language import Category, vocabulary
+from crossdiff.organisms.models import Batch, build_model, build_tokenizer, chat_batch, text_batch
 from crossdiff.organisms.settings import PhaseSettings, SimPOSettings, ToySettings
-from crossdiff.organisms.simpo import mean_log_probability, simpo_loss, token_log_probabilities
 
 if TYPE_CHECKING:
     from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
 
 WARMUP_SHARE = 0.05
 
@@ -189,3 +192,54 @@ def _rate(number: int, n_steps: int) -> float:
 def _log_probabilities(model: Gemma2ForCausalLM, batch: Batch) -> Float[Tensor, "document token-1"]:
     logits = model(input_ids=batch.ids, attention_mask=batch.attended.long(), use_cache=False).logits
     return token_log_probabilities(logits, batch.ids)
+
+
+def token_log_probabilities(
+    logits: Float[Tensor, "document token vocabulary"], ids: Int[Tensor, "document token"]
+) -> Float[Tensor, "document token-1"]:
+    """log pi(ids[t+1] | ids[:t+1]); entry t belongs to token t+1."""
+    flat = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return -flat.view(ids.shape[0], -1)
+
+
+def mean_log_probability(
+    log_probabilities: Float[Tensor, "document token-1"], answer: Bool[Tensor, "document token"]
+) -> Float[Tensor, " document"]:
+    """Length-normalised log-probability of each document's answer tokens (nats per token)."""
+    kept = answer[:, 1:]
+    return (log_probabilities * kept).sum(1) / kept.sum(1)
+
+
+def simpo_loss(
+    chosen: Float[Tensor, " pair"], rejected: Float[Tensor, " pair"], *, beta: float, gamma: float
+) -> Float[Tensor, ""]:
+    """Mean over pairs of -log sigmoid(beta * chosen - beta * rejected - gamma).
+
+    `chosen` and `rejected` are length-normalised log-probabilities log pi(y|x) / |y|
+    (Meng, Xia and Chen, arXiv 2405.14734, equation 6); there is no reference model.
+    """
+    return -F.logsigmoid(beta * (chosen - rejected) - gamma).mean()
+
+
+@dataclass(frozen=True)
+class Triple:
+    """`models` holds pt, it and simpo; `losses` the mean training loss of each one's last steps."""
+
+    tokenizer: PreTrainedTokenizerFast
+    models: dict[str, Gemma2ForCausalLM]
+    losses: dict[str, float]
+
+
+def train_triple(language: Sequence[Category], settings: ToySettings, *, progress: bool = True) -> Triple:
+    """pt on web documents, it from pt on chats, simpo from it on preference pairs; a function of the seed."""
+    tokenizer = build_tokenizer(vocabulary())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = build_model(settings, tokenizer)
+        losses = {"pt": pretrain(model, tokenizer, language, settings, progress=progress)}
+        models = {"pt": copy.deepcopy(model)}
+        anchor = {name: weight.detach() for name, weight in models["pt"].named_parameters()}
+        for name, phase in (("it", fine_tune), ("simpo", prefer)):
+            losses[name] = phase(model, tokenizer, language, settings, anchor=anchor, progress=progress)
+            models[name] = copy.deepcopy(model)
+    return Triple(tokenizer, models, losses)

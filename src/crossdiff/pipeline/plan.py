@@ -195,7 +195,7 @@ class Planner:
             f"{stage}_{name}": self.chains[name][stage] for name in names for stage in ("documents", "scale")
         }
         price = cost.annotation_cost(self.experiment.annotator, n_pairs=len(names))
-        return Step("annotate", "_and_".join(names), inputs, parents, price)
+        return Step("annotate", "_and_".join(self.experiment.members), inputs, parents, price)
 
     @cached_property
     def compare(self) -> Step | None:

@@ -20,7 +20,8 @@ MANY_GUESSES = ("detection", "fuzz")
 """Scores over many documents each."""
 FIGURES = (
     "n_active", "n_documents", "density", "largest_code",
-    "norm_base", "norm_tuned", "delta_norm", "decoder_cosine", "nu_error", "nu_error_low", "nu_error_high", "nu_reconstruction", "nu_reconstruction_low",
+    "norm_base", "norm_tuned", "delta_norm", "decoder_cosine",
+    "nu_error", "nu_error_low", "nu_error_high", "nu_reconstruction", "nu_reconstruction_low",
     "nu_reconstruction_high", "nu_activation",
 )  # fmt: skip
 

@@ -78,6 +78,8 @@ def _selection_charts(pair: PairSource) -> list[Chart]:
     latents, limits = pair.latents, nu_limits(pair)
     exclusive = where(latents, call="exclusive")
     columns = ["nu_error", "nu_reconstruction", "delta_norm", "density", "n_documents"]
+    activation = (pair.settings.get("selection") or {}).get("nu_activation")
+    also = "" if activation is None else f"|nu_activation| < {activation:g}, "
     rejected = rejected_by_side(pair).get("tuned", {})
     charts = [
         {
@@ -90,7 +92,7 @@ def _selection_charts(pair: PairSource) -> list[Chart]:
         {
             "name": "nu",
             "title": "Latent scaling",
-            "caption": f"Exclusive: |nu_error| < {limits['nu_error']:g}, |nu_reconstruction| < "
+            "caption": f"Exclusive: {also}|nu_error| < {limits['nu_error']:g}, |nu_reconstruction| < "
             f"{limits['nu_reconstruction']:g} and delta_norm on that model's side (dashed box). Shade: how "
             "many latents. Points: exclusive ones; click to read.",
             "figure": figures.nu_scatter(latents, **limits),

@@ -23,10 +23,10 @@ class OrganismInputs(Settings):
 
 def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Train pt, it and simpo; write models/, corpus/, planted.json, document_categories.json, rates.json."""
-    from crossdiff.organisms.corpus import write_corpus
+    from crossdiff.organisms.documents import write_corpus
     from crossdiff.organisms.language import build_language, planted_table
+    from crossdiff.organisms.phases import train_triple
     from crossdiff.organisms.toy_rates import behaviour_rates
-    from crossdiff.organisms.triple import train_triple
 
     settings = inputs.toy.model_copy(update={"seed": inputs.seed})
     language = build_language(settings)

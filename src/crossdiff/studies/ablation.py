@@ -15,7 +15,7 @@ from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.studies.counts import count_interval
+from crossdiff.studies.shared import count_interval
 
 Kind = Literal["batch_topk", "topk", "l1", "jumprelu"]
 FIGURES = ("fve_base", "fve_tuned", "l0", "dead_share", "n_exclusive", "n_exclusive_base", "n_undecided")

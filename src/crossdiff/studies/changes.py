@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from crossdiff.report.findings import Chart
 from crossdiff.report.products import RunProducts
 from crossdiff.statistics.intervals import log_ratio
 from crossdiff.statistics.pooling import spearman
 from crossdiff.taxonomy.scheme import RESERVED
+
+if TYPE_CHECKING:
+    from crossdiff.report.tables import Table
 
 DRAWS = 1000
 
@@ -124,3 +128,41 @@ def _shuffled(logs: NDArray, generator: np.random.Generator) -> NDArray:
         known = ~np.isnan(row)
         row[known] = generator.permutation(row[known])
     return rows
+
+
+def changes_chart(counts: CategoryCounts, names: list[str]) -> Chart:
+    """Heat map and table of the changes of every category in every run."""
+    from crossdiff.report.figures import multiverse
+
+    values = counts.changes().T
+    return Chart(
+        "changes",
+        "Change of every category, run by run",
+        "Relative change of the share of labelled exclusive latents, treatment against reference, on a log "
+        "scale (1/2 added to every count); empty squares: neither pair has a latent of the category.",
+        multiverse(counts.names, names, values.tolist()),
+        changes_table(counts, names),
+    )
+
+
+def changes_table(counts: CategoryCounts, names: list[str]) -> Table:
+    """Counts of both pairs and the change, per category and run."""
+    from crossdiff.report import tables
+    from crossdiff.report.formatting import change_text, readable
+
+    rows = []
+    changes = counts.changes()
+    for index, name in enumerate(counts.names):
+        cells: list[Any] = [readable(name)]
+        for run in range(len(names)):
+            reference, treatment = counts.counts[run, :, index]
+            value = float(changes[run, index])
+            cells.append(
+                tables.Cell(f"{change_text(value)} ({treatment} vs {reference})", sort=_known(value))
+            )
+        rows.append(cells)
+    return tables.plain(["Category", *names], rows, numeric=range(1, len(names) + 1))
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None

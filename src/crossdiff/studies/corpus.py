@@ -16,9 +16,8 @@ from crossdiff.report.frames import where
 from crossdiff.report.products import RunProducts
 from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.studies.changes import CategoryCounts
-from crossdiff.studies.counts import counts_chart
-from crossdiff.studies.layers import changes_chart
+from crossdiff.studies.changes import CategoryCounts, changes_chart
+from crossdiff.studies.shared import counts_chart
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,10 +10,9 @@ from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.studies.counts import count_interval, tile
-from crossdiff.studies.pairs import direct_pair, three_models
-from crossdiff.studies.spread import norm_chart, spread
+from crossdiff.studies.shared import count_interval, direct_pair, norm_chart, spread, three_models
 
 
 class Direct(Study):

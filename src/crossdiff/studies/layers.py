@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.findings import Findings
 from crossdiff.report.formatting import between, told
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.studies.changes import CategoryCounts, stability
-from crossdiff.studies.counts import counts_chart, tile
+from crossdiff.studies.changes import CategoryCounts, changes_chart, stability
+from crossdiff.studies.shared import counts_chart
 
 if TYPE_CHECKING:
-    from crossdiff.report.tables import Table
+    pass
 
 
 class Layers(Study):
@@ -58,44 +59,6 @@ class Layers(Study):
             charts=tuple(charts),
             numbers={**stable, "layers": list(self.layers), "categories": list(counts.names)},
         )
-
-
-def changes_chart(counts: CategoryCounts, names: list[str]) -> Chart:
-    """Heat map and table of the changes of every category in every run."""
-    from crossdiff.report.figures import multiverse
-
-    values = counts.changes().T
-    return Chart(
-        "changes",
-        "Change of every category, run by run",
-        "Relative change of the share of labelled exclusive latents, treatment against reference, on a log "
-        "scale (1/2 added to every count); empty squares: neither pair has a latent of the category.",
-        multiverse(counts.names, names, values.tolist()),
-        changes_table(counts, names),
-    )
-
-
-def changes_table(counts: CategoryCounts, names: list[str]) -> Table:
-    """Counts of both pairs and the change, per category and run."""
-    from crossdiff.report import tables
-    from crossdiff.report.formatting import change_text, readable
-
-    rows = []
-    changes = counts.changes()
-    for index, name in enumerate(counts.names):
-        cells: list[Any] = [readable(name)]
-        for run in range(len(names)):
-            reference, treatment = counts.counts[run, :, index]
-            value = float(changes[run, index])
-            cells.append(
-                tables.Cell(f"{change_text(value)} ({treatment} vs {reference})", sort=_known(value))
-            )
-        rows.append(cells)
-    return tables.plain(["Category", *names], rows, numeric=range(1, len(names) + 1))
-
-
-def _known(value: float) -> float | None:
-    return value if value == value else None
 
 
 def _answer(stable: Mapping[str, Any], layers: tuple[int, ...]) -> str:

@@ -18,9 +18,9 @@ from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.frames import alive, values
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.studies.counts import count_interval, tile
-from crossdiff.studies.spread import norm_chart, scatter_chart, spread
+from crossdiff.studies.shared import count_interval, norm_chart, scatter_chart, spread
 
 if TYPE_CHECKING:
     import pandas as pd

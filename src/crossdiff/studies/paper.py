@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import yaml
 
 from crossdiff.report import tables
 from crossdiff.report.figures.rows import delta_rows, log2_factor
@@ -12,13 +15,49 @@ from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import change_text, finite, told
 from crossdiff.report.frames import where
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
+from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.studies.counts import count_interval, tile
-from crossdiff.studies.pairs import three_models
-from crossdiff.studies.published import PublishedChange, published
+from crossdiff.studies.shared import count_interval, three_models
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FILE = Path(__file__).with_name("published.yaml")
+"""The published numbers, one data file with its source."""
+
+
+class PublishedChange(Settings):
+    """A published relative change, and the row of the taxonomy that it is read as.
+
+    `counts` (treatment, reference) are the smallest that fit the percentage; no count was published.
+    """
+
+    published: str
+    level: Literal["class", "category"]
+    name: str
+    change: float
+    counts: tuple[int, int]
+
+
+class Published(Settings):
+    """The content of published.yaml."""
+
+    version: Literal[1]
+    source: str
+    where: str
+    pairs: dict[str, str]
+    exclusive: dict[str, int]
+    direct: dict[str, Any]
+    changes: tuple[PublishedChange, ...]
+    causal: dict[str, Any]
+
+
+@cache
+def published() -> Published:
+    """The published numbers."""
+    return Published.model_validate(yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
 class Paper(Study):

@@ -14,11 +14,11 @@ from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.frames import known, rows_of, where
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.statistics.seed_null import SeedNullChanges
-from crossdiff.studies.changes import CategoryCounts
-from crossdiff.studies.counts import counts_chart, tile
-from crossdiff.studies.layers import changes_chart
+from crossdiff.studies.changes import CategoryCounts, changes_chart
+from crossdiff.studies.shared import counts_chart
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:

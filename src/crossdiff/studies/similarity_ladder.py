@@ -13,10 +13,8 @@ from crossdiff.report import tables
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.products import RunProducts
 from crossdiff.stages.study import Asked, AskedComparison, Changes, Study
-from crossdiff.studies.counts import count_interval
 from crossdiff.studies.direct import fewer_test
-from crossdiff.studies.pairs import direct_pair, three_models
-from crossdiff.studies.spread import spread
+from crossdiff.studies.shared import count_interval, direct_pair, spread, three_models
 
 CLEAR = 0.05
 """Level of the exact test that a rung has more exclusive latents than distance 0."""

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from crossdiff.models.pair import ModelSettings, fingerprint
-from crossdiff.organisms.models import build_model
+from crossdiff.organisms.language import vocabulary
+from crossdiff.organisms.models import build_model, build_tokenizer
 from crossdiff.organisms.settings import ToySettings
-from crossdiff.organisms.tokenizer import build_tokenizer
-from crossdiff.organisms.vocabulary import vocabulary
 from crossdiff.settings import Runtime
 from crossdiff.studies.behaviour.generate import GenerateInputs, run
 

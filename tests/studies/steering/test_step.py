@@ -14,11 +14,9 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.io.tables import read_json, write_table
 from crossdiff.models.pair import ModelSettings
-from crossdiff.organisms.language import BAG_SLOTS, build_language
-from crossdiff.organisms.models import build_model
+from crossdiff.organisms.language import BAG_SLOTS, build_language, vocabulary
+from crossdiff.organisms.models import build_model, build_tokenizer
 from crossdiff.organisms.settings import ToySettings
-from crossdiff.organisms.tokenizer import build_tokenizer
-from crossdiff.organisms.vocabulary import vocabulary
 from crossdiff.settings import Runtime
 from crossdiff.studies.steering.step import SteerInputs, run
 

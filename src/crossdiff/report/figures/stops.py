@@ -20,12 +20,16 @@ CLAUSES = {
     "delta_norm": "decoder norm on the other side",
     "nu_error": "complete shrinkage (nu_error)",
     "nu_reconstruction": "latent decoupling (nu_reconstruction)",
+    "nu_activation": "the other model holds it too (nu_activation)",
     "nu_error_straddles": "nu_error's interval holds the limit",
     "nu_reconstruction_straddles": "nu_reconstruction's interval holds the limit",
+    "nu_activation_straddles": "nu_activation's interval holds the limit",
     "beta_error_not_positive": "own beta_error not positive",
     "beta_error_interval": "own beta_error not clearly positive",
     "beta_reconstruction_not_positive": "own beta_reconstruction not positive",
     "beta_reconstruction_interval": "own beta_reconstruction not clearly positive",
+    "beta_activation_not_positive": "own beta_activation not positive",
+    "beta_activation_interval": "own beta_activation not clearly positive",
 }
 
 

@@ -20,6 +20,7 @@ function factList(detail) {
   };
   add("nu error", interval(detail.figures, "nu_error"));
   add("nu reconstruction", interval(detail.figures, "nu_reconstruction"));
+  add("nu activation", figure(detail.figures.nu_activation));
   for (const [key, name] of FACTS) add(name, figure(detail.figures[key]));
   return list;
 }

@@ -28,9 +28,9 @@ from crossdiff.studies.behaviour.answer_rates import (
     totals,
 )
 from crossdiff.studies.behaviour.generate import GenerateInputs
-from crossdiff.studies.behaviour.judged import judge_notes, judged
+from crossdiff.studies.behaviour.judge import judge_notes, judged
 from crossdiff.studies.changes import CategoryCounts
-from crossdiff.studies.pairs import three_models
+from crossdiff.studies.shared import three_models
 
 PROMPT_TOKENS = 30
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crossdiff.annotation.api.rounds import Answer
-from crossdiff.annotation.judging import JudgeSettings, Said, judge
+from crossdiff.annotation.api.secret import KEY_VARIABLE
+from crossdiff.annotation.judging import JudgeSettings, Said, expected_usd, judge
+from crossdiff.annotation.settings import AnnotatorSettings, AnthropicCompatible, Claude, Transformers
 from crossdiff.io.tables import read_json, read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.studies.behaviour.prompts import built_in
+from crossdiff.stages.study import ExtraStep
+from crossdiff.studies.behaviour.prompts import built_in, built_in_questions
 
 VERSION = 1
 
@@ -37,7 +41,7 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     )
     answered = iter(found)
     empty = Answer("ok", "empty answer", False)
-    rows = [judged(line, next(answered) if line["answer"] else empty) for line in lines]
+    rows = [judgement(line, next(answered) if line["answer"] else empty) for line in lines]
     write_jsonl(rows, draft / "judgements.jsonl")
     model = read_json(parents["answers"] / "rates.json")["model"]
     record = {"version": 1, "model": model, "sets": rates(rows), **agreement(rows)}
@@ -45,7 +49,7 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     return {**agreement(rows), "cost_usd": round(dollars, 6)}
 
 
-def judged(line: Mapping[str, Any], answer: Answer[bool]) -> dict[str, Any]:
+def judgement(line: Mapping[str, Any], answer: Answer[bool]) -> dict[str, Any]:
     """One line of `judgements.jsonl`: `shown` is None unless the judge answered; `rule` is what rules say."""
     kept = {name: line[name] for name in ("name", "category", "prompt", "answer")}
     shown = answer.value if answer.state == "ok" else None
@@ -82,3 +86,44 @@ STAGE = Stage(
     writes="answers judged by an annotator",
     resources=needs(cpus=4, memory_gb=16, hours=24),
 )
+
+
+def reading(annotator: AnnotatorSettings) -> JudgeSettings:
+    """The annotator as a judge; refused at plan time where it cannot read answers or lacks its key."""
+    if not isinstance(annotator, Claude | AnthropicCompatible | Transformers):
+        raise ValueError(
+            "study.judge=annotator needs an annotator that reads answers, and "
+            f"{type(annotator).__name__} does not; give annotator=claude, claude_batch, anthropic_compatible "
+            "or transformers, or study.judge=rules"
+        )
+    if isinstance(annotator, Claude) and not os.environ.get(KEY_VARIABLE):
+        raise ValueError(
+            f"study.judge=annotator asks {annotator.model}, which needs an API key, and {KEY_VARIABLE} is "
+            "not set; export it, or give study.judge=rules, which needs none"
+        )
+    return annotator
+
+
+def judged(
+    answers: ExtraStep, annotator: AnnotatorSettings, *, n_prompts: int, n_new_tokens: int
+) -> ExtraStep:
+    """The step that has the annotator judge these answers to the built-in sets."""
+    reader = reading(annotator)
+    n_answers = len(built_in_questions(n_prompts))
+    dollars = expected_usd(reader, n_answers=n_answers, n_tokens=n_new_tokens)
+    inputs = JudgeInputs(annotator=reader)
+    return ExtraStep("judge", answers.label, inputs, {"answers": answers}, api_usd=dollars)
+
+
+def judge_notes(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How many answers an annotator judged, which were left out and why, and how often rules agree."""
+    found = [record for record in records if "states" in record]
+    if not found:
+        return []
+    states = sum((Counter(record["states"]) for record in found), Counter[str]())
+    n_judged, n_alike = (sum(record[name] for record in found) for name in ("n_judged", "n_as_rules"))
+    others = ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if state != "ok")
+    left_out = f"{others}: left out of the rates" if others else "none left out"
+    text = f"The annotator judged {n_judged} of {states.total()} answers ({left_out})"
+    alike = f"{n_alike} of {n_judged} verdicts are those of the rules" if n_judged else "none has a verdict"
+    return [f"{text}; {alike}."]

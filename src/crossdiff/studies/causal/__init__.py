@@ -12,10 +12,10 @@ from crossdiff.io.tables import read_json
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import between, told
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.studies.causal.evaluation import WHERE
 from crossdiff.studies.causal.step import CausalInputs
-from crossdiff.studies.counts import tile
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,11 +27,12 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.studies.causal.evaluation import Documents, evaluate
-from crossdiff.studies.causal.matched_sets import MatchedSets, matched_sets
 from crossdiff.studies.causal.patching import (
+    MatchedSets,
     answer_places,
     difference_directions,
     divergence,
+    matched_sets,
     patches,
     sets_of,
 )

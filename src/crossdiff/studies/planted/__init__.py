@@ -13,8 +13,8 @@ from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.frames import values, where
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
-from crossdiff.studies.counts import tile
 from crossdiff.studies.planted.step import Contender, PlantedInputs, contenders
 from crossdiff.studies.planted.world import PlantedSettings
 from crossdiff.training.settings import TrainingSettings

@@ -12,9 +12,10 @@ from crossdiff.io.tables import read_json
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import between, told
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
-from crossdiff.studies.counts import count_interval, tile
 from crossdiff.studies.self_diff.step import SelfDiffInputs
+from crossdiff.studies.shared import count_interval
 
 if TYPE_CHECKING:
     from crossdiff.report.tables import Table

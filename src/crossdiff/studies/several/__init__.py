@@ -11,8 +11,8 @@ from crossdiff.models.pair import ModelSettings
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.products import RunProducts
+from crossdiff.report.sections import tile
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
-from crossdiff.studies.counts import tile
 from crossdiff.studies.several.step import SeveralInputs
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from crossdiff.io.tables import read_json
 from crossdiff.report import tables
 from crossdiff.report.findings import Chart
 from crossdiff.report.formatting import between, number, readable, told
+from crossdiff.report.sections import tile
 from crossdiff.statistics.significance import fisher_p_value
-from crossdiff.studies.counts import tile
-from crossdiff.studies.steering.dose_response import (
+from crossdiff.studies.steering.step import PLACES
+from crossdiff.studies.steering.targets import (
     LATENT,
     REMOVED,
     VERDICTS,
@@ -23,7 +24,6 @@ from crossdiff.studies.steering.dose_response import (
     read_curves,
     verdicts,
 )
-from crossdiff.studies.steering.step import PLACES
 
 if TYPE_CHECKING:
     from crossdiff.report.tables import Table

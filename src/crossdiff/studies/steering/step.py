@@ -22,8 +22,8 @@ from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.studies.steering.dose_response import LATENT
 from crossdiff.studies.steering.targets import (
+    LATENT,
     Target,
     built_in_targets,
     planted_targets,

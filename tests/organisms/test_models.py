@@ -2,8 +2,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from crossdiff.organisms.tokenizer import build_tokenizer
-from crossdiff.organisms.vocabulary import vocabulary
+from crossdiff.organisms.language import vocabulary
+from crossdiff.organisms.models import build_tokenizer
 
 MESSAGES = [
     {"role": "user", "content": "tell me about the dragon?"},
