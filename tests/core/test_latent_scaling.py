@@ -105,7 +105,7 @@ def test_a_dead_latent_has_no_betas_and_counts_of_zero(
     assert row["kind"] == "dead"
     assert row["call"] == "undecided"
     ratios = [name for name in row.index if name.startswith(("beta", "nu"))]
-    assert row[ratios].isna().all()
+    assert row[[*ratios, "largest_code"]].isna().all()
     assert not math.isnan(row["norm_base"])
 
 
@@ -116,6 +116,10 @@ def test_counts_are_those_of_the_dense_code(crosscoder: Crosscoder, x: Tensor, d
     by_document = active.view(-1, 30, N_LATENTS).any(1).sum(0)
     assert column(table, "n_documents").tolist() == by_document.tolist()
     assert torch.allclose(column(table, "density"), active.double().mean(0))
+    largest = in_dtype(crosscoder, torch.float64).encode(x.double()).amax(0)
+    assert torch.allclose(
+        column(table, "largest_code"), largest.where(largest > 0, torch.nan), equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("cut", ["one batch", "small batches", "shuffled"])

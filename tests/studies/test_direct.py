@@ -25,6 +25,17 @@ def test_a_similar_pair_says_so(make_run, tmp_path) -> None:
     assert found.numbers["pairs"]["pt_it"]["n_above_0.9"] == 50
 
 
+def test_a_crosscoder_trained_too_short_is_not_called_a_similar_pair(make_run, tmp_path) -> None:
+    base = make_run("base", {"mathematics": 40}, {"mathematics": 35}, latents=far())
+    direct = write_run(tmp_path / "direct", {"it_simpo": Counter({"mathematics": 5})})
+    signature = {"verdict": "trained_too_short", "sentence": "Raise training.n_steps."}
+    direct.summary["pairs"]["it_simpo"]["signature"] = signature
+    found = Direct().analyse({"base": base, "direct": direct}, {})
+    assert "too similar" not in found.answer
+    assert "trained too short to say how similar" in found.answer
+    assert "it_simpo: Raise training.n_steps." in found.notes
+
+
 def far():
     return latent_table(delta_norm=np.r_[np.full(50, 0.97), np.full(150, 0.5)])
 

@@ -122,6 +122,7 @@ def _counts(scaled: Scaled) -> dict[str, Tensor]:
         "n_active": sums.n_active,
         "n_documents": known,
         "density": sums.n_active.double() / (sums.n_tokens or torch.nan),
+        "largest_code": torch.where(scaled.dead, torch.nan, sums.maximum),
         "norm_base": scaled.norms[BASE],
         "norm_tuned": scaled.norms[TUNED],
         "delta_norm": scaled.delta_norm(),

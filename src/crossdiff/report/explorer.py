@@ -41,6 +41,7 @@ COLUMNS = (
     Column("nu_reconstruction", "nu reconstruction"),
     Column("nu_activation", "nu activation"),
     Column("density", "Density", "highest"),
+    Column("largest_code", "Largest code", "highest"),
     Column("n_active", "Tokens active"),
     Column("n_documents", "Documents"),
     Column("delta_norm", "delta_norm", "highest"),

@@ -105,6 +105,7 @@ def pair_summary(pair: PairSource) -> dict[str, Any]:
             "n_in_categories": pair.n_in_categories() if pair.annotated else None,
             "annotation_states": pair.states() if pair.annotated else None,
             "threshold": training.get("threshold"),
+            "signature": pair.diagnostics.get("signature"),
             "n_steps": training.get("n_steps"),
         }
     )

@@ -33,7 +33,7 @@ class Direct(Study):
             pair: {
                 "n_exclusive": run.figures(pair)["n_exclusive"],
                 "n_exclusive_base": run.figures(pair)["n_exclusive_base"],
-                **spread(run.latents(pair)),
+                **spread(run, pair),
             }
             for pair, run in placed.items()
         }
@@ -96,6 +96,12 @@ def _counts(pairs: Mapping[str, Mapping[str, Any]]) -> Chart:
     )
 
 
+CLOSENESS = {
+    "too_similar": "this pair is too similar",
+    "trained_too_short": "its crosscoder was trained too short to say how similar it is",
+}
+
+
 def _answer(direct: str, pairs: Mapping[str, Any], fewer: Mapping[str, Any]) -> str:
     row = pairs[direct]
     parts = [f"{test['other']} of {pair}{_p(test['p'])}" for pair, test in fewer.items()]
@@ -113,7 +119,7 @@ def _answer(direct: str, pairs: Mapping[str, Any], fewer: Mapping[str, Any]) -> 
         if empty
         else f"its outer norm bins hold {row['n_below_0.1']} and {row['n_above_0.9']}"
     )
-    close = "this pair is too similar" if row["verdict"] == "too_similar" else "it is not called too similar"
+    close = CLOSENESS.get(row["verdict"], "it is not called too similar")
     middle = told(row["share_0.3_0.6"], ".0%")
     return f"{start}; {bins}, {middle} lie in 0.3 to 0.6, and {close} by its norms."
 

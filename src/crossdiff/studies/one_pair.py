@@ -61,7 +61,7 @@ class OnePair(Study):
         latents = run.latents(pair)
         ratios = separation(latents, above=self.delta_norm_above)
         n_exclusive = run.figures(pair)["n_exclusive"]
-        numbers = {"n_exclusive": n_exclusive, **ratios, **spread(latents)}
+        numbers = {"n_exclusive": n_exclusive, **ratios, **spread(run, pair)}
         charts = (
             scatter_chart(run, pair, nu_error=self.nu_error, nu_reconstruction=self.nu_reconstruction),
             norm_chart(run, pair),

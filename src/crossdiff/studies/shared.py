@@ -13,8 +13,6 @@ from crossdiff.report.products import RunProducts
 from crossdiff.stages.study import Asked, AskedComparison
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from crossdiff.report.figures.curves import Point
 
 
@@ -83,14 +81,19 @@ def counts_chart(
     )
 
 
-def spread(latents: pd.DataFrame) -> dict[str, Any]:
-    """Alive latents below 0.1 and above 0.9, their share in 0.3 to 0.6, and the signature's words."""
+def spread(run: RunProducts, pair: str) -> dict[str, Any]:
+    """Alive latents below 0.1 and above 0.9, their share in 0.3 to 0.6, and the signature's words.
+
+    The signature is the run's own, which knows how long its crosscoder was trained: norms alone would call
+    a pair too similar whose training was too short.
+    """
     import torch
 
     from crossdiff.core.diagnostics import beyond_outer, middle_share, signature
 
-    alive = torch.tensor(values(alive_latents(latents), "delta_norm"))
-    words, (below, above) = signature(alive), beyond_outer(alive)
+    alive = torch.tensor(values(alive_latents(run.latents(pair)), "delta_norm"))
+    words = run.figures(pair).get("signature") or signature(alive)
+    below, above = beyond_outer(alive)
     return {
         "n_alive": len(alive),
         "n_below_0.1": below,

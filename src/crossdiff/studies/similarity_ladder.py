@@ -57,7 +57,7 @@ class SimilarityLadder(Study):
             count = exclusive(run)
             p = fewer_test(n_nothing, count)["p"]
             low, high = count_interval(count)
-            norms = spread(run.latents(run.pairs[0]))
+            norms = spread(run, run.pairs[0])
             rungs.append(
                 {"distance": distance, "n_exclusive": count, "low": low, "high": high, "p": p, **norms}
             )
