@@ -47,9 +47,9 @@ def test_a_sweep_over_layers_forwards_each_model_once(
     passes: list[tuple[int, ...]] = []
     plain = TruncatedModel.outputs
 
-    def counted(self: Any, ids: torch.Tensor, positions: Any, *, layers: Any) -> Any:
+    def counted(self: Any, ids: torch.Tensor, positions: Any, *, layers: Any, **more: Any) -> Any:
         passes.append(tuple(layers))
-        return plain(self, ids, positions, layers=layers)
+        return plain(self, ids, positions, layers=layers, **more)
 
     monkeypatch.setattr(TruncatedModel, "outputs", counted)
     counts, made = {}, {}

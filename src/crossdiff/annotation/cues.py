@@ -55,14 +55,26 @@ class CueIndex:
 
     def owner(self, term: str) -> int:
         """The one category that a cue or signal speaks for; -1 where there is none or several."""
-        owners = self.entries.get(term if term.startswith("<") else stem(term), ())
-        return owners[0][0] if len(owners) == 1 and owners[0][1] >= 1 else -1
+        owners = self._of_cue(term)
+        return owners[0][0] if len(owners) == 1 else -1
 
     def habit_owners(self, habits: Iterable[str], phrase: Iterable[str]) -> NDArray[np.int64]:
-        """The category of each habit; where there is none, that of the phrase's cue words if they agree."""
-        owners = {self.owner(word) for word in phrase} - {-1}
-        instead = owners.pop() if len(owners) == 1 else -1
+        """The category of each habit; where there is none, the one that most of the phrase's cues speak for.
+
+        A cue of several categories counts in parts; -1 where no category has more than every other.
+        """
+        spoken = np.zeros(len(self.names) + 2)
+        for word in phrase:
+            for index, share in self._of_cue(word):
+                spoken[index] += share
+        second, first = np.sort(spoken)[-2:]
+        instead = int(spoken.argmax()) if first > second + 1e-9 else -1
         return np.array([owner if owner >= 0 else instead for owner in map(self.owner, habits)])
+
+    def _of_cue(self, term: str) -> tuple[tuple[int, float], ...]:
+        """The categories with this cue or signal, with their shares; a definition's words are no cues."""
+        owners = self.entries.get(term if term.startswith("<") else stem(term), ())
+        return owners if sum(share for _, share in owners) > 1 - 1e-9 else ()
 
     def evidence(self, terms: Mapping[str, float], rarity: Mapping[str, float]) -> NDArray[np.float64]:
         """Sum per category of weight x rarity over the distinct stems of one document."""
