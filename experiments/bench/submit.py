@@ -22,7 +22,7 @@ from pydantic import Field
 from crossdiff.settings import Settings
 from experiments.bench.step import machine
 
-STUB = Path(__file__).resolve().parents[3] / "slurm" / "stub"
+STUB = Path(__file__).resolve().parents[2] / "slurm" / "stub"
 SMALL = ("dispatch.gpus=0", "dispatch.cpus=1", "dispatch.memory_gb=1")
 PAIRS, LAYERS = ("pt_it", "pt_simpo"), (10, 20)
 
