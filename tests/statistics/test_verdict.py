@@ -1,6 +1,8 @@
 """The verdict claims no more than the corrected p-values."""
 
-from __future__ import os
+from __future__ import annotations
+
+import os
 
 import numpy as np
 import pandas as pd
