@@ -51,12 +51,12 @@ def _rates(bench: EnsembleBench, phis: tuple[float, ...], runs: int) -> dict[str
         means = generator.permutation(np.geomspace(bench.rarest, bench.commonest, 30))
         sides = [_drawn(generator, m, phis, runs) for m in (means, means * changes)]
         truth = np.log(changes) - np.log((means @ changes + OTHER) / (means.sum() + OTHER))
-        inside.append(np.mean(_holds(contrasts(*sides, dispersion(sides)), truth)))
+        inside.append(np.mean(_holds(contrasts(sides[0], sides[1], dispersion(sides)), truth)))
         sides = [_drawn(generator, means, phis, runs) for _ in range(2)]
         spread = dispersion(sides)
-        categories = contrasts(*sides, spread)
+        categories = contrasts(sides[0], sides[1], spread)
         groups = [_classes(side) for side in sides]
-        classes = contrasts(*groups, dispersion(groups, prior=spread.prior))
+        classes = contrasts(groups[0], groups[1], dispersion(groups, prior=spread.prior))
         excluded.append(1 - np.mean(_holds(categories, np.zeros(30))))
         any_category.append((benjamini_hochberg(categories.p_values()) < 1 - LEVEL).any())
         any_class.append((benjamini_hochberg(classes.p_values()) < 1 - LEVEL).any())

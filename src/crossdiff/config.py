@@ -204,8 +204,9 @@ def of_size(_node_: Node) -> Any:
         path.insert(0, str(block._key()))
         block = block._get_parent()
     assert isinstance(block, DictConfig)
-    missing = object()
-    for size in (block._get_root().size, "toy"):
+    root, missing = block._get_root(), object()
+    assert isinstance(root, DictConfig)
+    for size in (root.size, "toy"):
         value = OmegaConf.select(block, ".".join(["sizes", str(size), *path]), default=missing)
         if value is not missing:
             return value
