@@ -233,8 +233,7 @@ def of_another(change: Callable[[Crosscoder], None]) -> Change:
             change(crosscoder)
         shutil.rmtree(folder / "crosscoder")
         crosscoder.save(folder / "crosscoder")
-        known = {k: v for k, v in artifacts.read_manifest(folder).items() if k not in ("files", "version")}
-        artifacts.write_manifest(folder, known)
+        artifacts.write_manifest(folder, artifacts.read_manifest(folder))
 
     return put
 

@@ -114,6 +114,13 @@ def test_every_flipped_byte_of_a_manifest_is_noticed(tmp_path: Path) -> None:
     assert read_manifest(folder)["version"] == 2
 
 
+def test_a_manifest_written_from_another_has_its_own_hash_and_version(tmp_path: Path) -> None:
+    folder = make(tmp_path / "artifact")
+    copied = read_manifest(folder) | {"version": 1, "stage": "altered"}
+    assert write_manifest(folder, copied)["stage"] == "altered"
+    assert verify(folder)["version"] == 2
+
+
 def test_a_manifest_from_before_it_had_a_hash_is_read(tmp_path: Path) -> None:
     folder = make(tmp_path / "artifact")
     record = json.loads((folder / "manifest.json").read_bytes())

@@ -89,9 +89,12 @@ def write_manifest(
 
 
 def seal(record: Mapping[str, Any], folder: Path) -> None:
-    """Write a manifest that records the sha256 of its own bytes (with zeros where the hash stands)."""
+    """Write a manifest that records the sha256 of its own bytes (with zeros where the hash stands).
+
+    Version and hash of a manifest that `record` was copied from are replaced.
+    """
     head = {"version": MANIFEST_VERSION, "manifest_sha256": _NO_HASH}
-    text = json.dumps({**head, **record}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps({**head, **record, **head}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     digest = hashlib.sha256(text.encode()).hexdigest()
     write_text(text.replace(_NO_HASH, digest, 1), folder / MANIFEST)
 
