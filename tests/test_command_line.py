@@ -252,3 +252,20 @@ def test_an_installed_command_is_called_by_its_name(monkeypatch, capsys: pytest.
     assert guarded(lambda: load_seed_null("/nowhere")) == 2
     message = capsys.readouterr().err
     assert "run.py" not in message
+    assert "crossdiff experiment=seed_null" in message
+
+
+def test_the_help_of_an_installed_command_calls_it_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from crossdiff import __main__ as command_line
+
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["/env/bin/crossdiff", "--help"])
+    with pytest.raises(SystemExit):
+        command_line._run()
+    shown = capsys.readouterr().out
+    assert "crossdiff experiment=demo  " in shown
+    assert "python run.py" not in shown

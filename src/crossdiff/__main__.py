@@ -55,14 +55,10 @@ def guarded(command) -> int:
             return EXIT_BUG
         if os.environ.get("CROSSDIFF_TRACEBACK"):
             traceback.print_exc()
-        print(f"error: {_as_called(message)}", file=sys.stderr)
+        from crossdiff.io.environment import command as called
+
+        print(f"error: {message.replace('python run.py', called())}", file=sys.stderr)
         return EXIT_USER
-
-
-def _as_called(message: str) -> str:
-    """The message with the name of the command that was called: an installed crossdiff has no run.py."""
-    installed = Path(sys.argv[0]).stem == "crossdiff"
-    return message.replace("python run.py", "crossdiff") if installed else message
 
 
 def user_message(error: BaseException) -> str | None:

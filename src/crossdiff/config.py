@@ -30,7 +30,7 @@ from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
-from crossdiff.io.environment import conf_dir
+from crossdiff.io.environment import command, conf_dir
 from crossdiff.models.comparison import Comparison
 from crossdiff.models.pair import ModelPair
 from crossdiff.organisms.settings import ToySettings
@@ -214,6 +214,7 @@ def of_size(_node_: Node) -> Any:
 
 
 OmegaConf.register_new_resolver("of_size", of_size, replace=True)
+OmegaConf.register_new_resolver("command", command, replace=True)
 
 
 def load(cfg: DictConfig) -> Experiment:

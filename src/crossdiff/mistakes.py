@@ -101,7 +101,7 @@ def _one_problem(problem: Any, group: str) -> str:
         case "missing":
             return f"{where} has no value; give {where}=..."
         case "tuple_type" | "list_type" if isinstance(given, str | int | float):
-            return f"{where}={given} is one value where a list is wanted; give {where}=[{given}]"
+            return f"{where}={given} is one value where a list is wanted; give '{where}=[{given}]'"
     return f"{where}={given!r}: {problem['msg']}"
 
 

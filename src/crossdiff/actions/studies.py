@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossdiff.config import Experiment, study_presets
+from crossdiff.io.environment import command
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Cost
 from crossdiff.pipeline.table import amount, columns, remaining_cost
@@ -39,7 +40,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
     print(columns([HEADER, *(state.row() for state in states(store))]))
     print(
         "costs: what is left to do in this store (hours of one H200, or of 2 cores; estimated);\n"
-        "run one with: python run.py experiment=<study> size=<size>, look closer with action=plan"
+        f"run one with: {command()} experiment=<study> size=<size>, look closer with action=plan"
     )
     return 0
 

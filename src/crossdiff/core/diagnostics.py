@@ -114,7 +114,9 @@ def signature(delta_norm: Float64[Tensor, " alive"], *, reach: float | None = No
         sentence = (
             f"This pair is too distant: only {shared:.0%} of the alive latents lie in "
             f"{NORM_BINS['shared'][0]}-{NORM_BINS['shared'][1]}, so the two models hardly share "
-            "a dictionary and most latents look exclusive."
+            "a dictionary and most latents look exclusive. Train longer first (training.n_steps), since "
+            "a latent may not have found its place in both models yet; if it stays so, give two models that "
+            "come from one base, and read the counts of exclusive latents as an upper bound."
         )
         return {"verdict": "too_distant", "sentence": sentence, **figures}
     return {"verdict": "ordinary", "sentence": None, **figures}

@@ -79,7 +79,7 @@ class MixtureCorpus(Settings):
 
 
 class FilesCorpus(Settings):
-    """The user's own files (`corpus=files corpus.paths=[a.jsonl,dir/]`)."""
+    """The user's own files (`corpus=files 'corpus.paths=[a.jsonl,dir/]'`)."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"paths"})
 
@@ -171,7 +171,7 @@ def expand(paths: Sequence[str]) -> list[Path]:
                 raise ValueError(f"corpus folder {text} holds no {', '.join(SUFFIXES)} file; put some there")
             chosen.extend(inside)
         elif not path.is_file():
-            raise ValueError(f"corpus file {text} does not exist; give corpus.paths=[file or folder,...]")
+            raise ValueError(f"corpus file {text} does not exist; give 'corpus.paths=[file or folder,...]'")
         elif kind_of(path) is None:
             raise ValueError(
                 f"corpus file {text} is {path.suffix!r}; crossdiff reads {', '.join(SUFFIXES)}, "

@@ -21,7 +21,7 @@ def hub_rows(
     Once the dataset was reached, an outage is told in one line and the stream opened again where it broke;
     every row that arrives gives all attempts back. ValueError where it cannot be reached or read.
     """
-    way_out = "download it and use corpus=files corpus.paths=[folder] (and check the name and your access)"
+    way_out = "download it and use corpus=files 'corpus.paths=[folder]' (and check the name and your access)"
     position, n_failed, reached = start, 0, False
     with hub(f"dataset {source.dataset}", way_out=way_out):
         while True:

@@ -8,6 +8,7 @@ import math
 import platform
 import resource
 import subprocess
+import sys
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,11 @@ def software() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def command() -> str:
+    """What this program was called as: an installed crossdiff has no run.py."""
+    return "crossdiff" if Path(sys.argv[0]).stem == "crossdiff" else "python run.py"
 
 
 def conf_dir() -> Path:

@@ -113,7 +113,7 @@ def _sinks(pair: PairSource, model: str) -> list[str]:
     return [
         f"The first token of each document carries the {model} model's FVE: {fve:.3f} with it, {rest:.3f} "
         "without. Such attention sinks have a very large norm and say nothing about the text: drop them with "
-        "mask.outlier_norm=10 (or mask.skip_first=2) and train again."
+        "mask.skip_first=2 (or mask.outlier_norm=10, which source=live does not have) and train again."
     ]
 
 

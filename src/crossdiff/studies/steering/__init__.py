@@ -45,7 +45,7 @@ class Steering(Study):
         if not any(0 < dose <= self.tested_to for dose in self.doses):
             raise ValueError(
                 f"study.doses={list(self.doses)} has no dose above 0 and up to study.tested_to="
-                f"{self.tested_to:g}, so no trend can be tested; give one, such as study.doses=[0.5,1]"
+                f"{self.tested_to:g}, so no trend can be tested; give one, such as 'study.doses=[0.5,1]'"
             )
         return self
 
