@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from crossdiff.report.findings import Chart
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart
 from crossdiff.statistics.intervals import log_ratio
 from crossdiff.statistics.pooling import spearman
 from crossdiff.taxonomy.scheme import RESERVED
@@ -132,7 +132,6 @@ def _shuffled(logs: NDArray, generator: np.random.Generator) -> NDArray:
 
 def changes_chart(counts: CategoryCounts, runs: Iterable[str]) -> Chart:
     """Heat map and table of the changes of every category in every run."""
-    from crossdiff.report.figures import multiverse
 
     names = [run.replace("_", " ") for run in runs]
     values = counts.changes().T
