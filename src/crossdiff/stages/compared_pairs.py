@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.io.tables import read_table
+from crossdiff.io.tables import read_jsonl, read_table
 from crossdiff.statistics.deltas import Labels
 from crossdiff.statistics.multiverse import Choice
 from crossdiff.taxonomy.scheme import RESERVED

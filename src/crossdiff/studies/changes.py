@@ -132,6 +132,7 @@ def _shuffled(logs: NDArray, generator: np.random.Generator) -> NDArray:
 
 def changes_chart(counts: CategoryCounts, runs: Iterable[str]) -> Chart:
     """Heat map and table of the changes of every category in every run."""
+    from crossdiff.report.figures import multiverse
 
     names = [run.replace("_", " ") for run in runs]
     values = counts.changes().T
