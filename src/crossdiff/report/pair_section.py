@@ -237,15 +237,11 @@ def _tokens(pair: PairSource, provenance: Sequence[dict[str, Any]]) -> dict[str,
     if not entries:
         return None
     counts = entries[0].get("counts") or {}
-    rows = [
-        (name.replace("_", " "), value) for name, value in counts.items() if isinstance(value, int | float)
-    ]
+    numbers = {name: value for name, value in counts.items() if isinstance(value, int | float)}
+    rows = [(name.replace("_", " "), value) for name, value in numbers.items()]
     rows += [(f"{kind} tokens", value) for kind, value in (counts.get("tokens_per_kind") or {}).items()]
-    mask = pair.settings.get("mask") or {}
-    rows += [
-        (f"mask: {name.replace('_', ' ')}", "none" if value is None else value)
-        for name, value in mask.items()
-    ]
+    for name, value in (pair.settings.get("mask") or {}).items():
+        rows.append((f"mask: {name.replace('_', ' ')}", "none" if value is None else value))
     notices = sentences.joined(sentences.texts(counts.get("notices")))
     return {
         "title": "Tokens and mask",
