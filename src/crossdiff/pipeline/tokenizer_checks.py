@@ -36,21 +36,20 @@ def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSe
     for model in (pair.base, pair.tuned):
         own = _tokenizer_folder(model)
         if own is not None and not _are_alike(source, own):
-            _refuse_other(reference, model, _state(source), _state(own))
+            _refuse_other(reference, model, _state(source), _state(own))  # type: ignore[arg-type]
         sizes = folder_sizes(model.path)
         n_embeddings = sizes.n_embeddings if sizes is not None and model.adapter is None else None
         if n_embeddings is not None and _highest_id(source, _state(source)) >= n_embeddings:
-            _refuse_first_documents(
-                reference, model, n_embeddings, corpus, fingerprint(corpus), _state(source)
-            )
+            state, content = _state(source), fingerprint(corpus)
+            _refuse_first_documents(reference, model, n_embeddings, corpus, content, state)  # type: ignore[arg-type]
 
 
 def _tokenizer_folder(model: ModelSettings) -> Path | None:
     """The local folder of a model's tokenizer, its adapter's first; None for the hub, a blend or none."""
-    if model.towards is not None:
+    folders = [Path(path).expanduser() for path in (model.adapter, model.path) if path is not None]
+    if model.towards is not None or not all(folder.is_dir() for folder in folders):
         return None
-    folders = (Path(path).expanduser() for path in (model.adapter, model.path) if path is not None)
-    return next((folder for folder in folders if folder.is_dir() and has_tokenizer(folder)), None)
+    return next((folder for folder in folders if has_tokenizer(folder)), None)
 
 
 def _state(folder: Path) -> tuple[int, int]:
