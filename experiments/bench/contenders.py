@@ -14,7 +14,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
-from crossdiff.core.sparse.kernels import Backend
+from crossdiff.core.sparse.backends import Backend
 from crossdiff.core.sparsity import BatchTopK
 
 Encode = Literal["float32", "bfloat16"]

@@ -14,7 +14,7 @@ from crossdiff import moved
 if TYPE_CHECKING:
     from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.core.decoder_norms import decoder_norms
-    from crossdiff.core.latent_scaling import latent_scaling
+    from crossdiff.core.latent_table import latent_scaling
     from crossdiff.io.interop import load_dictionary_learning
     from crossdiff.statistics.deltas import category_deltas
     from crossdiff.statistics.ensemble import ensemble_deltas
@@ -33,7 +33,7 @@ _HOMES = {
     "category_deltas": "crossdiff.statistics.deltas",
     "decoder_norms": "crossdiff.core.decoder_norms",
     "ensemble_deltas": "crossdiff.statistics.ensemble",
-    "latent_scaling": "crossdiff.core.latent_scaling",
+    "latent_scaling": "crossdiff.core.latent_table",
     "load_dictionary_learning": "crossdiff.io.interop",
 }
 

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype, latent_scaling
-from crossdiff.core.latent_table import latent_table
+from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
+from crossdiff.core.latent_table import latent_scaling, latent_table
 from crossdiff.core.normaliser import Normaliser
 
 N_LATENTS, D_MODEL, N_TOKENS, DEAD = 48, 12, 3000, 5

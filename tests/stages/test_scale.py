@@ -11,7 +11,8 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
-from crossdiff.core.latent_scaling import ScalingSums, latent_scaling
+from crossdiff.core.latent_scaling import ScalingSums
+from crossdiff.core.latent_table import latent_scaling
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale

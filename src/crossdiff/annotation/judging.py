@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from crossdiff.annotation.api.rounds import LEXICAL, MASKED, Answer, Question, R
 from crossdiff.annotation.prompts import clean, document_blocks
 from crossdiff.annotation.schema import Unreadable
 from crossdiff.annotation.settings import AnthropicCompatible, Claude, ClaudeBatch, Transformers
+from crossdiff.annotation.subjects import Said
 
 VERSION = 1
 """Part of the prompt, so that a changed wording makes new ledger keys."""
@@ -31,15 +32,6 @@ JUDGE = (
 )
 JudgeSettings = Claude | ClaudeBatch | AnthropicCompatible | Transformers
 """Annotators that can read an answer."""
-
-
-@dataclass(frozen=True)
-class Said:
-    """One answer, what it answered, and what it is judged for."""
-
-    behaviour: str
-    prompt: str
-    answer: str
 
 
 def judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,10 +16,7 @@ from crossdiff.annotation.prompts import clean, describe_user, document_blocks
 from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
 from crossdiff.annotation.schema import MAX_LABEL, one_line
 from crossdiff.annotation.settings import Transformers
-from crossdiff.annotation.subjects import CategoryLike, Subject
-
-if TYPE_CHECKING:
-    from crossdiff.annotation.judging import Said
+from crossdiff.annotation.subjects import CategoryLike, Said, Subject
 
 CONTENT_FREE = "N/A"
 """What stands for the examples in the prompt that shows the model's own leaning."""

@@ -1,4 +1,4 @@
-"""What an annotator sees of a latent: windows of documents with its codes, and nothing else."""
+"""What an annotator sees of a latent (windows of documents with its codes) and a judge of an answer."""
 
 from __future__ import annotations
 
@@ -38,6 +38,15 @@ class Subject:
     key: str
     explain: tuple[Example, ...]
     score: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer, what it answered, and what it is judged for."""
+
+    behaviour: str
+    prompt: str
+    answer: str
 
 
 class CategoryLike(Protocol):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -18,12 +17,6 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from crossdiff.core.exclusive_call import SelectionSettings
-
-TOKENS_AT_A_TIME = 4096
 TARGETS = ("activation", "reconstruction", "error")
 Overlap = Float64[Tensor, "source probe model group latent"]
 Betas = Float64[Tensor, "target probe model *group latent"]
@@ -154,40 +147,6 @@ def betas(
     return torch.stack([activation, reconstruction, activation - reconstruction + own])
 
 
-def latent_scaling(
-    crosscoder: Crosscoder,
-    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
-    *,
-    dtype: torch.dtype = torch.float64,
-    selection: SelectionSettings | None = None,
-) -> pd.DataFrame:
-    """The latent table from one pass over `batches`.
-
-    A batch is `x [token model d_model]` in raw activation units or `(x, document [token])` with a number per
-    document; without documents the interval columns and `n_documents` are NaN and no latent is called
-    exclusive, for nothing says that `min_documents` is met. Betas live in the crosscoder's normalised space.
-    `dtype` is that of the encoding and of the sums' inputs; the sums are always float64.
-    """
-    from crossdiff.core.latent_table import latent_table
-
-    worker = in_dtype(crosscoder, dtype)
-    sums: ScalingSums | None = None
-    for batch in batches:
-        x, document = batch if isinstance(batch, tuple | list) else (batch, None)
-        sums = sums or empty_sums(worker, documents=document is not None)
-        if (document is None) != (sums.n_groups == 1):
-            raise ValueError(
-                "some batches name their documents and some do not; give `document` with all or none"
-            )
-        _check_documents(x, document)
-        for start in range(0, len(x), TOKENS_AT_A_TIME):
-            rows = slice(start, start + TOKENS_AT_A_TIME)
-            part = x[rows].to(worker.decoder.device, dtype)
-            sums.add(worker, part, document=None if document is None else document[rows].to(part.device))
-    sums = sums or empty_sums(worker, documents=False)
-    return latent_table(worker, sums, selection=selection)
-
-
 def empty_sums(crosscoder: Crosscoder, *, documents: bool) -> ScalingSums:
     """Sums over no token yet, on the crosscoder's device."""
     return ScalingSums(
@@ -203,14 +162,6 @@ def in_dtype(crosscoder: Crosscoder, dtype: torch.dtype) -> Crosscoder:
     if all(weights.dtype == dtype for weights in crosscoder.state_dict().values()):
         return crosscoder
     return copy.deepcopy(crosscoder).to(dtype)
-
-
-def _check_documents(x: Tensor, document: Tensor | None) -> None:
-    if document is not None and document.shape != x.shape[:1]:
-        raise ValueError(
-            f"{len(x)} activations came with document numbers of shape {tuple(document.shape)}; "
-            "give one document number per token"
-        )
 
 
 def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:

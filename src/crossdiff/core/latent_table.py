@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,13 @@ from crossdiff.core.exclusive_call import (
     kinds,
 )
 from crossdiff.core.jackknife import Intervals, intervals, ratios
-from crossdiff.core.latent_scaling import TARGETS, Betas, ScalingSums, betas
+from crossdiff.core.latent_scaling import TARGETS, Betas, ScalingSums, betas, empty_sums, in_dtype
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+TOKENS_AT_A_TIME = 4096
 BASE, TUNED = 0, 1
 ERROR, RECONSTRUCTION = TARGETS.index("error"), TARGETS.index("reconstruction")
 
@@ -88,6 +90,38 @@ class Scaled:
             "base": self.evidence(base, tuned),
         }
         return call_latents(self.delta_norm(base, tuned), sides, settings, dead=self.dead)
+
+
+def latent_scaling(
+    crosscoder: Crosscoder,
+    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
+    *,
+    dtype: torch.dtype = torch.float64,
+    selection: SelectionSettings | None = None,
+) -> pd.DataFrame:
+    """The latent table from one pass over `batches`.
+
+    A batch is `x [token model d_model]` in raw activation units or `(x, document [token])` with a number per
+    document; without documents the interval columns and `n_documents` are NaN and no latent is called
+    exclusive, for nothing says that `min_documents` is met. Betas live in the crosscoder's normalised space.
+    `dtype` is that of the encoding and of the sums' inputs; the sums are always float64.
+    """
+    worker = in_dtype(crosscoder, dtype)
+    sums: ScalingSums | None = None
+    for batch in batches:
+        x, document = batch if isinstance(batch, tuple | list) else (batch, None)
+        sums = sums or empty_sums(worker, documents=document is not None)
+        if (document is None) != (sums.n_groups == 1):
+            raise ValueError(
+                "some batches name their documents and some do not; give `document` with all or none"
+            )
+        _check_documents(x, document)
+        for start in range(0, len(x), TOKENS_AT_A_TIME):
+            rows = slice(start, start + TOKENS_AT_A_TIME)
+            part = x[rows].to(worker.decoder.device, dtype)
+            sums.add(worker, part, document=None if document is None else document[rows].to(part.device))
+    sums = sums or empty_sums(worker, documents=False)
+    return latent_table(worker, sums, selection=selection)
 
 
 def latent_table(
@@ -159,3 +193,11 @@ def column(values: Tensor) -> np.ndarray:
     if values.is_floating_point():
         values = torch.where(values.isfinite(), values, torch.nan)
     return values.numpy()
+
+
+def _check_documents(x: Tensor, document: Tensor | None) -> None:
+    if document is not None and document.shape != x.shape[:1]:
+        raise ValueError(
+            f"{len(x)} activations came with document numbers of shape {tuple(document.shape)}; "
+            "give one document number per token"
+        )

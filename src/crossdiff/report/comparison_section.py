@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossdiff.report import caveats, figures, sentences, tables
-from crossdiff.report.figures.style import height_of
 from crossdiff.report.formatting import change_text, readable, share, visible
 from crossdiff.report.sources import ComparisonSource
+from crossdiff.report.style import height_of
 from crossdiff.statistics import deltas
 
 Block = dict[str, Any]

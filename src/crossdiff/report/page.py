@@ -11,8 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crossdiff.report import explorer, sections
-from crossdiff.report.figures import style
+from crossdiff.report import explorer, sections, style
 from crossdiff.report.formatting import finite
 from crossdiff.report.neighbours import neighbours
 from crossdiff.report.sources import Sources

@@ -10,11 +10,11 @@ from typing import Any
 from crossdiff.report import tables
 from crossdiff.report.figures.multiverse import multiverse
 from crossdiff.report.figures.runs import over_setting, signs
-from crossdiff.report.figures.style import height_of
 from crossdiff.report.formatting import number, readable, share, visible
 from crossdiff.report.page import fill
 from crossdiff.report.runs import Run, Setting, sortable, varying_settings
 from crossdiff.report.stability import SignStability, sign_stability
+from crossdiff.report.style import height_of
 
 AXES = {
     "layer": ("layer",),

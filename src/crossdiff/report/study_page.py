@@ -8,10 +8,10 @@ from typing import Any
 
 from crossdiff.io.artifacts import read_manifest
 from crossdiff.report import tables
-from crossdiff.report.figures.style import height_of
 from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import duration, visible
 from crossdiff.report.page import fill
+from crossdiff.report.style import height_of
 
 
 def render(

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossdiff.core.sparse.backends import kernels
 from crossdiff.core.sparse.batch_topk import Encoder, Search, Selection, select
-from crossdiff.core.sparse.kernels import kernels
 
 BACKENDS = ["torch", "compiled"]
 

@@ -12,9 +12,10 @@ import torch
 
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse import BatchTopKStep
-from crossdiff.core.sparse import kernels as choice
+from crossdiff.core.sparse import backends as choice
+from crossdiff.core.sparse.backends import kernels
 from crossdiff.core.sparse.compiled import CompiledKernels
-from crossdiff.core.sparse.kernels import ByLatent, FusedAdam, KernelsMissing, kernels
+from crossdiff.core.sparse.kernels import ByLatent, FusedAdam, KernelsMissing
 from tests.core.sparse.test_step import activations, crosscoder, plan
 
 

@@ -18,7 +18,8 @@ import torch
 from crossdiff.core import dense
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
-from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, kernels
+from crossdiff.core.sparse.backends import kernels
+from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels
 from crossdiff.core.sparse.parts import Scratch
 from crossdiff.core.sparse.plain import PlainKernels
 from tests.core.sparse.test_step import activations, assert_equal_steps, both, crosscoder, plan
@@ -169,7 +170,7 @@ def run_outside_the_interpreter(program: str) -> subprocess.CompletedProcess[str
 @pytest.mark.slow
 @pytest.mark.skipif(DEVICE == "cuda", reason="Triton starts where there is a GPU")
 def test_a_triton_that_does_not_start_is_told_of_and_pytorch_serves() -> None:
-    program = "from crossdiff.core.sparse import kernels as k; print(k._load_or_plain('triton', 'cpu').name)"
+    program = "from crossdiff.core.sparse import backends as k; print(k._load_or_plain('triton', 'cpu').name)"
     done = run_outside_the_interpreter(program)
     assert done.stdout == "torch\n", done.stderr
     assert "Triton does not start (" in done.stderr

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim.adam import adam
 
-from crossdiff.core.sparse.kernels import AdamFactors, Backend, FusedAdam, kernels
+from crossdiff.core.sparse.backends import Backend, kernels
+from crossdiff.core.sparse.kernels import AdamFactors, FusedAdam
 from crossdiff.core.sparse.parts import part
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.collective import residual_variance
+from crossdiff.core.sparse.backends import suited
 from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients
 from crossdiff.core.sparse.parts import Scratch
-from crossdiff.core.sparse.plain import suited
 
 ALIGNED = 64
 """Matrix products are up to 1.5 times as fast where their width is a multiple of this."""

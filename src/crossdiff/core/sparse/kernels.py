@@ -1,11 +1,9 @@
-"""What a backend must offer to the sparse step, and the choice between backends."""
+"""What a backend must offer to the sparse step, and the types that pass between the two."""
 
 from __future__ import annotations
 
-import functools
-import warnings
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +13,6 @@ from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse.parts import Scratch
 
-Backend = Literal["auto", "torch", "compiled", "triton"]
 Rows = Float[Tensor, "token width"]
 """Activations of all models side by side; `width = model * d_model`."""
 
@@ -139,39 +136,3 @@ class FusedAdam(Protocol):
 def starts(counts: Int[Tensor, " group"]) -> Int[Tensor, " group_plus_1"]:
     """Offsets of consecutive groups of the given sizes, the total last."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def kernels(backend: Backend, device: str = "cpu") -> Kernels:
-    """The operations of a backend; `auto` is Triton's on a CUDA GPU, compiled C++ on a CPU, else PyTorch's.
-
-    Where the automatic choice is missing (no Triton, no compiler) one notice says so and PyTorch's serve.
-    """
-    if backend != "auto":
-        return _load(backend, device)
-    return _load_or_plain({"cuda": "triton", "cpu": "compiled"}.get(device, "torch"), device)
-
-
-@functools.cache
-def _load_or_plain(backend: str, device: str) -> Kernels:
-    try:
-        return _load(backend, device)
-    except (KernelsMissing, ModuleNotFoundError) as reason:
-        warnings.warn(f"sparse step: {reason}; using PyTorch operations", stacklevel=3)
-        return _load("torch", device)
-
-
-@functools.cache
-def _load(backend: str, device: str) -> Kernels:
-    match backend:
-        case "compiled":
-            from crossdiff.core.sparse.compiled import CompiledKernels
-
-            return CompiledKernels.load()
-        case "triton":
-            from crossdiff.core.sparse.triton_kernels import TritonKernels
-
-            return TritonKernels.load(device)
-        case _:
-            from crossdiff.core.sparse.plain import PlainKernels
-
-            return PlainKernels()

@@ -11,7 +11,7 @@ from torch import Tensor
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.objectives import auxiliary_code
-from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients, Rows, starts
+from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, starts
 from crossdiff.core.sparse.parts import Scratch
 
 PACK = 8
@@ -100,11 +100,6 @@ class DenseChunks(PlainKernels):
     def _rows(self, groups: ByLatent) -> list[slice]:
         n_rows = groups.latent.shape[0]
         return [slice(first, min(first + self.chunk, n_rows)) for first in range(0, n_rows, self.chunk)]
-
-
-def suited(kernels: Kernels, code: SparseCode) -> Kernels:
-    """The same kernels, or dense products where the code is too dense for them."""
-    return DenseChunks() if len(code) > kernels.dense_density * code.n_tokens * code.n_latents else kernels
 
 
 def _dense(code: SparseCode, groups: ByLatent, rows: slice) -> Tensor:

@@ -18,18 +18,16 @@ from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
 from crossdiff.core.largest import largest_of_all
 from crossdiff.core.objectives import LossForm
 from crossdiff.core.sparse.auxiliary import auxiliary_step
+from crossdiff.core.sparse.backends import Backend, kernels, suited
 from crossdiff.core.sparse.batch_topk import Encoder, Search, select
 from crossdiff.core.sparse.kernels import (
-    Backend,
     Backward,
     ByLatent,
     FusedAdam,
     Kernels,
     RowGradients,
-    kernels,
 )
 from crossdiff.core.sparse.parts import Scratch, part
-from crossdiff.core.sparse.plain import suited
 from crossdiff.core.sparsity import BatchTopK
 
 Layout = Literal["auto", "dense", "rows"]

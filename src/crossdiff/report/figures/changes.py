@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.report.figures import style
+from crossdiff.report import style
 from crossdiff.report.figures.rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
 from crossdiff.report.formatting import change_text
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crossdiff.report.figures import style
+from crossdiff.report import style
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

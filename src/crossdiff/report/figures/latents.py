@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossdiff.core.exclusive_call import NORM_BINS, NORM_EDGES
-from crossdiff.report.figures import style
+from crossdiff.report import style
 from crossdiff.report.figures.tiling import Range, crowd
 from crossdiff.report.frames import alive, known, values, where
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossdiff.report.figures import style
+from crossdiff.report import style
 from crossdiff.report.figures.rows import LIMIT, log2_factor
 from crossdiff.report.figures.tiling import squares
 from crossdiff.report.formatting import readable

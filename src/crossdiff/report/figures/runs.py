@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from crossdiff.report.figures import style
+from crossdiff.report import style
 from crossdiff.report.formatting import readable, visible
 from crossdiff.report.stability import SignStability
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from crossdiff.report.figures import style
+from crossdiff.report import style
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crossdiff.report.figures import style
+from crossdiff.report import style
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

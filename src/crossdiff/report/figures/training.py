@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossdiff.report.figures import style
+from crossdiff.report import style
 from crossdiff.report.frames import values
 
 if TYPE_CHECKING:

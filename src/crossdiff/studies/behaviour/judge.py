@@ -10,8 +10,9 @@ from typing import Any
 
 from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.api.secret import KEY_VARIABLE
-from crossdiff.annotation.judging import JudgeSettings, Said, expected_usd, judge
+from crossdiff.annotation.judging import JudgeSettings, expected_usd, judge
 from crossdiff.annotation.settings import AnnotatorSettings, AnthropicCompatible, Claude, Transformers
+from crossdiff.annotation.subjects import Said
 from crossdiff.io.tables import read_json, read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs

@@ -14,7 +14,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.diagnostics import shrinkage_and_decoupling
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
-from crossdiff.core.latent_scaling import latent_scaling
+from crossdiff.core.latent_table import latent_scaling
 from crossdiff.core.sparsity import L1, AnySparsity, BatchTopK, JumpReLU, Sparsity, TopK, within
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
