@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from crossdiff.data.corpus import CorpusSettings, as_mixture
-from crossdiff.models.config_file import adapter_base
+from crossdiff.models.config_file import adapter_base, check_adapter
 from crossdiff.models.pair import ModelPair, ModelSettings
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.pipeline.cost import model_shape
@@ -19,8 +19,6 @@ def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> Non
     for model in (pair.base, pair.tuned):
         _refuse_adapter_alone(model)
         if model.adapter is not None:
-            from crossdiff.models.adapters import check_adapter  # imports torch, which a plan seldom needs
-
             check_adapter(model.adapter)
         shape = model_shape(model, toy)
         if shape is None:
