@@ -16,6 +16,8 @@ from crossdiff.dispatch.loggers import tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.io.device import choose_device
+from crossdiff.io.progress import show_notices
+from crossdiff.pipeline.checks import notices
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
@@ -32,6 +34,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
     first = experiments[0]
     plans = [plan(experiment) for experiment in experiments]
     steps = merge(plans)
+    if first.plan or first.action in ("run", "plan"):
+        tell_notices(experiments)
     if first.plan or first.action == "plan":
         print(plan_table(steps, first.store))
         tell_missing_keys(steps, first.store)
@@ -53,6 +57,12 @@ def perform(experiments: Sequence[Experiment]) -> int:
                 f"action={first.action} acts on SLURM jobs; repeat their command with dispatch=slurm"
             )
     raise AssertionError(f"{first.action} is no action on steps")
+
+
+def tell_notices(experiments: Sequence[Experiment]) -> None:
+    """One line for each thing that planning noticed, once for all grid points; a study tells its own."""
+    plain = [experiment for experiment in experiments if experiment.study is None]
+    show_notices("plan", dict.fromkeys(notice for experiment in plain for notice in notices(experiment)))
 
 
 def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:

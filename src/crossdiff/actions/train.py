@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crossdiff.actions.run import is_bearable
+from crossdiff.actions.run import is_bearable, tell_notices
 from crossdiff.command_settings import LocalDispatch
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local
@@ -23,6 +23,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
         raise ValueError("action=train runs here, not through SLURM; give dispatch=local, or action=run")
     trains = [step for step in merge(map(plan, experiments)) if step.stage == "train"]
     steps = merge(map(ordered, trains))
+    tell_notices(experiments)
     if first.plan:
         print(plan_table(steps, first.store))
         return 0
