@@ -1,4 +1,4 @@
-"""Values over a setting (layer, dose, weight), over named rows or over runs, with intervals: figures of studies."""
+"""Values with intervals over a setting (layer, dose, weight), over named rows or over runs."""
 
 from __future__ import annotations
 
