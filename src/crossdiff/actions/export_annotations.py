@@ -10,9 +10,8 @@ from typing import Any
 
 from crossdiff.annotation.annotators import LEDGER
 from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.base import OwnAnnotator
 from crossdiff.annotation.rating_sheet import inert
-from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Replay, Transformers
+from crossdiff.annotation.settings import AnnotatorSettings, Lexical, OwnAnnotator, Replay, Transformers
 from crossdiff.config import Experiment
 from crossdiff.io.tables import read_jsonl
 from crossdiff.pipeline.plan import plan
