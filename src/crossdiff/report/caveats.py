@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossdiff.core.jackknife import MIN_GROUPS
 from crossdiff.report import tables
 from crossdiff.report.formatting import readable
 from crossdiff.report.frames import alive, values
@@ -63,6 +62,8 @@ def not_measured(comparison: ComparisonSource) -> dict[str, Any] | None:
 
 def no_interval(pair: PairSource) -> list[str]:
     """What to do where no latent is active in as many documents as an interval needs."""
+    from crossdiff.core.jackknife import MIN_GROUPS  # with torch, which the settings of a study do without
+
     counts = values(alive(pair.latents), "n_documents")
     if len(counts) == 0 or not counts.max() < MIN_GROUPS:
         return []

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 Counts = NDArray[np.int64]
 
@@ -38,6 +37,8 @@ def score_interval(
     """
     if treatment == 0 and reference == 0:
         return 0.0, float("inf")
+    from scipy import stats
+
     critical = float(stats.chi2.ppf(level, 1))
 
     def excess(log_theta: float) -> float:
@@ -53,6 +54,8 @@ def score_interval(
 
 def _edge(excess: Callable[[float], float], centre: float, *, step: float) -> float:
     """Where `excess` changes sign, walking from inside the interval in the direction of `step`."""
+    from scipy import optimize
+
     far = centre + step
     while excess(far) < 0:
         far += step
