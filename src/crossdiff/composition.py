@@ -79,7 +79,7 @@ def _share_groups() -> None:
             return whole(self, master_config, sweep_overrides)
         overrides = OverridesParser.create().parse_overrides(overrides=sweep_overrides)
         values = [override for override in overrides if _sets_a_value(override, self)]
-        groups = tuple(override.input_line for override in overrides if override not in values)
+        groups = tuple(str(override.input_line) for override in overrides if override not in values)
         if groups not in merged:
             merged[groups] = whole(self, master_config, list(groups))
         point = copy.deepcopy(merged[groups])
