@@ -55,7 +55,7 @@ def run(
     from crossdiff.core.documented_latents import choose_latents
     from crossdiff.core.example_reservoirs import CodeHistogram
     from crossdiff.core.latent_scaling import in_dtype
-    from crossdiff.data.direction_logits import direction_logits
+    from crossdiff.data.example_table import direction_logits
     from crossdiff.stages.activations import open_activations, open_crosscoder
 
     settings = inputs.documents
