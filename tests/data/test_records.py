@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from crossdiff.data.corpus import FilesSource, HubSource, left_out
-from crossdiff.data.records import hub_rows, records
+from crossdiff.data.records import WAITS_S, hub_rows, records
 from crossdiff.data.row_content import BadRecord, Record
 
 
@@ -187,7 +187,7 @@ def test_an_outage_that_lasts_is_the_message_of_an_unreachable_dataset(
     network = Network((5, ConnectionError("gone")), *[(None, ConnectionError("gone"))] * 5)
     with pytest.raises(ValueError, match=r"dataset some/data cannot be reached .*gone; .*use corpus=files"):
         streamed(network, monkeypatch)
-    assert network.waits == list(records.WAITS_S)
+    assert network.waits == list(WAITS_S)
     assert sum(network.waits) == 600
 
 

@@ -15,9 +15,15 @@ from crossdiff.dispatch import local, status
 from crossdiff.dispatch.loggers import tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
+<<<<<<< HEAD
 from crossdiff.io.environment import choose_device
 from crossdiff.pipeline.cost import describe, plan_table, remaining_cost
 from crossdiff.pipeline.plan import plan, results_of_runs
+=======
+from crossdiff.io.progress import show_notices
+from crossdiff.pipeline.checks import notices
+from crossdiff.pipeline.plan import plan
+>>>>>>> main
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge
@@ -33,6 +39,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
         return train(experiments)
     plans = [plan(experiment) for experiment in experiments]
     steps = merge(plans)
+    if first.plan or first.action in ("run", "plan"):
+        tell_notices(experiments)
     if first.plan or first.action == "plan":
         print(plan_table(steps, first.store))
         tell_missing_keys(steps, first.store)
@@ -54,6 +62,12 @@ def perform(experiments: Sequence[Experiment]) -> int:
                 f"action={first.action} acts on SLURM jobs; repeat their command with dispatch=slurm"
             )
     raise AssertionError(f"{first.action} is no action on steps")
+
+
+def tell_notices(experiments: Sequence[Experiment]) -> None:
+    """One line for each thing that planning noticed, once for all grid points; a study tells its own."""
+    plain = [experiment for experiment in experiments if experiment.study is None]
+    show_notices("plan", dict.fromkeys(notice for experiment in plain for notice in notices(experiment)))
 
 
 def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:
@@ -145,6 +159,7 @@ def train(experiments: Sequence[Experiment]) -> int:
         raise ValueError("action=train runs here, not through SLURM; give dispatch=local, or action=run")
     trains = [step for step in merge(map(plan, experiments)) if step.stage == "train"]
     steps = merge(map(ordered, trains))
+    tell_notices(experiments)
     if first.plan:
         print(plan_table(steps, first.store))
         return 0

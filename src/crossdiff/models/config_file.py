@@ -12,6 +12,7 @@ _NAMES = {
     "n_blocks": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim"),
     "n_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+    "n_embeddings": ("vocab_size",),
 }
 """What architectures call the same size."""
 
@@ -24,6 +25,7 @@ class FolderSizes:
     n_blocks: int | None
     d_mlp: int | None
     n_positions: int | None
+    n_embeddings: int | None
 
 
 def folder_sizes(path: str) -> FolderSizes | None:

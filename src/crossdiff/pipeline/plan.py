@@ -20,8 +20,8 @@ from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
 def plan(experiment: Experiment) -> list[Step]:
     """Every step that the experiment's report stands on; the report (of a study, the study) is the last."""
     if experiment.study is None:
-        check_length(experiment.corpus, experiment.training)
         planner = Planner(experiment)
+        check_length(planner.experiment.corpus, experiment.training)
         for pair in experiment.pairs:
             check_two_models(pair, planner.activations(pair))
         return ordered(planner.report)

@@ -10,10 +10,10 @@ from pydantic import Field
 
 from crossdiff.data.corpus import CorpusSettings, MixtureCorpus, Source, as_mixture
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import readable
 from crossdiff.report.frames import where
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts, changes_chart
