@@ -1,4 +1,4 @@
-"""Running: plan, run, train, status, and SLURM's cancel and retry."""
+"""Running a plan: run, plan, train, status, and SLURM's cancel and retry."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ from crossdiff.dispatch import local, status
 from crossdiff.dispatch.loggers import tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
-<<<<<<< HEAD
 from crossdiff.io.environment import choose_device
-from crossdiff.pipeline.cost import describe, plan_table, remaining_cost
-from crossdiff.pipeline.plan import plan, results_of_runs
-=======
 from crossdiff.io.progress import show_notices
 from crossdiff.pipeline.checks import notices
-from crossdiff.pipeline.plan import plan
->>>>>>> main
+from crossdiff.pipeline.cost import describe, plan_table, remaining_cost
+from crossdiff.pipeline.plan import plan, results_of_runs
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge

@@ -1,4 +1,4 @@
-"""A harvest job (one model, its layers, the tokens, the folder, what is done already) and its forward pass."""
+"""A harvest job (one model, its layers, the tokens, the folder, what is done) and its forward pass."""
 
 from __future__ import annotations
 
