@@ -1,7 +1,4 @@
-"""Tests of a change of share: max-T over classes, Fisher and BH over categories; and their power.
-
-The settings of a study reach this file, so scipy is imported where it is used (a second for every plan).
-"""
+"""Tests of a change of share: max-T over classes, Fisher and BH over categories; and their power."""
 
 from __future__ import annotations
 
@@ -62,10 +59,10 @@ def standardised_differences(counts: Counts, pooled: Counts, totals: tuple[int, 
 
 def fisher_p_value(reference: int, n_reference: int, treatment: int, n_treatment: int) -> float:
     """Two-sided Fisher exact p; NaN where one side has no latents or no latent has the category."""
-    if min(n_reference, n_treatment) == 0 or reference + treatment == 0:
-        return float("nan")
     from scipy import stats
 
+    if min(n_reference, n_treatment) == 0 or reference + treatment == 0:
+        return float("nan")
     table = [[treatment, n_treatment - treatment], [reference, n_reference - reference]]
     return float(stats.fisher_exact(table).pvalue)  # type: ignore[attr-defined]
 
