@@ -53,7 +53,7 @@ def run(
 
     from crossdiff.core.documented_latents import CodeHistogram, choose_latents
     from crossdiff.core.latent_scaling import in_dtype
-    from crossdiff.data.direction_logits import direction_logits
+    from crossdiff.data.example_table import direction_logits
     from crossdiff.stages.activations import open_activations, open_crosscoder
 
     settings = inputs.documents
