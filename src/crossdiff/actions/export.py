@@ -11,9 +11,8 @@ from typing import Any
 from crossdiff.actions.render import report_parts
 from crossdiff.annotation.annotators import LEDGER
 from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.base import OwnAnnotator
 from crossdiff.annotation.rating_sheet import inert
-from crossdiff.annotation.settings import AnnotatorSettings, Lexical, Replay, Transformers
+from crossdiff.annotation.settings import AnnotatorSettings, Lexical, OwnAnnotator, Replay, Transformers
 from crossdiff.command_settings import ExportSettings
 from crossdiff.config import Experiment
 from crossdiff.core import checkpoint
