@@ -53,7 +53,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     import numpy as np
 
     from crossdiff.stages.compared_pairs import choices, member_notes, pair_answers
-    from crossdiff.statistics.multiverse import multiverse
+    from crossdiff.statistics.verdict import multiverse
 
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_jsonl, read_table
 from crossdiff.statistics.deltas import Labels
-from crossdiff.statistics.multiverse import Choice
+from crossdiff.statistics.verdict import Choice
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
