@@ -147,7 +147,8 @@ def _run() -> int:
         composed = HydraConfig.get()
         try:
             experiment = config.load(cfg)
-        except (HydraException, OmegaConfBaseException) as error:
+            config.refuse_default_corpus(experiment, composed)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
             return
         if config.runs_alone(composed):

@@ -70,6 +70,8 @@ Action = Literal[
 ]
 
 
+DEFAULT_CORPUS = "fineweb_lmsys_200m"
+"""What conf/config.yaml chooses; meant for the published models."""
 LONGEST_NAME = 100
 """Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
 NEEDS_NO_PAIR = ("compare", "studies")
@@ -227,6 +229,24 @@ def load(cfg: DictConfig) -> Experiment:
             del cfg.study["sizes"]
         del cfg["size"]
     return instantiate(cfg, _convert_="all")
+
+
+def refuse_default_corpus(experiment: Experiment, hydra: Any) -> None:
+    """ValueError when folders of one's own would be read with the paper's corpus that nobody asked for."""
+    given = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in hydra.overrides.task]
+    choices = hydra.runtime.choices
+    if choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given:
+        return
+    if experiment.action in NEEDS_NO_PAIR:
+        return
+    paths = [model.path for pair in experiment.pairs for model in (pair.base, pair.tuned)]
+    local = next((path for path in paths if Path(path).expanduser().is_dir()), None)
+    if local is not None:
+        raise ValueError(
+            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens of FineWeb "
+            "and LMSYS chats from the hub; give your documents (corpus=files 'corpus.paths=[folder]'), or "
+            f"corpus={DEFAULT_CORPUS} if you mean that"
+        )
 
 
 def study_presets() -> list[tuple[str, str, Experiment]]:
