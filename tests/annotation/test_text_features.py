@@ -17,11 +17,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from crossdiff.annotation.at_the_peak import habit
 from crossdiff.annotation.induction import induce_from_words
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import Document, Example, Subject
+from crossdiff.annotation.text_features import habit
 from crossdiff.taxonomy.scheme import PaperTaxonomy, parse_taxonomy
 
 MODULES = (argparse, asyncio, collections, email.message, json, logging, pathlib, re, subprocess)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from crossdiff.annotation.api.rounds import Answer
+from crossdiff.annotation.results import Answer, combine
 from crossdiff.annotation.schema import Described
-from crossdiff.annotation.votes import combine
 
 
 def vote(category: str, confidence: int = 3, label: str = "l", source: str = "m") -> Answer[Described]:
