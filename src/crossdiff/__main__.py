@@ -146,8 +146,7 @@ def _run() -> int:
     def compose(cfg) -> None:
         composed = HydraConfig.get()
         try:
-            experiment = config.load(cfg)
-            config.refuse_default_corpus(experiment, composed)
+            experiment = config.load_typed(cfg, composed)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
             return

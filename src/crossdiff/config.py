@@ -230,22 +230,21 @@ def load(cfg: DictConfig) -> Experiment:
     return instantiate(cfg, _convert_="all")
 
 
-def refuse_default_corpus(experiment: Experiment, hydra: Any) -> None:
-    """ValueError when folders of one's own would be read with the paper's corpus that nobody asked for."""
+def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
+    """`load`, and a ValueError when folders of one's own would be read with a corpus that nobody named."""
+    experiment = load(cfg)
     given = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in hydra.overrides.task]
     choices = hydra.runtime.choices
-    if choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given:
-        return
-    if experiment.action in NEEDS_NO_PAIR:
-        return
-    paths = [model.path for pair in experiment.pairs for model in (pair.base, pair.tuned)]
+    is_named = choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given
+    pairs = () if is_named or experiment.action in NEEDS_NO_PAIR else experiment.pairs
+    paths = [model.path for pair in pairs for model in (pair.base, pair.tuned)]
     local = next((path for path in paths if Path(path).expanduser().is_dir()), None)
     if local is not None:
         raise ValueError(
-            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens of FineWeb "
-            "and LMSYS chats from the hub; give your documents (corpus=files 'corpus.paths=[folder]'), or "
-            f"corpus={DEFAULT_CORPUS} if you mean that"
+            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens from the hub; "
+            f"give documents (corpus=files 'corpus.paths=[folder]'), or corpus={DEFAULT_CORPUS} if you mean that"
         )
+    return experiment
 
 
 def study_presets() -> list[tuple[str, str, Experiment]]:
