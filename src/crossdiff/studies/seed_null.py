@@ -11,10 +11,9 @@ from pydantic import Field
 
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
-from crossdiff.report.formatting import told
+from crossdiff.report.formatting import tile, told
 from crossdiff.report.frames import known, rows_of, where
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.statistics.seed_null import SeedNullChanges
