@@ -239,8 +239,8 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
     local = next((path for path in paths if Path(path).expanduser().is_dir()), None)
     if local is not None:
         raise ValueError(
-            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens from the hub; "
-            f"give documents (corpus=files 'corpus.paths=[folder]'), or corpus={DEFAULT_CORPUS} if you mean that"
+            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens; give "
+            f"documents (corpus=files 'corpus.paths=[folder]'), or corpus={DEFAULT_CORPUS} if you mean that"
         )
     return experiment
 
