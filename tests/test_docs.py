@@ -10,18 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossdiff.annotation import annotators
-from crossdiff.annotation.results import OTHER
-from crossdiff.annotation.variants import variants
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.environment import conf_dir
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
 from crossdiff.stages import registry
+from crossdiff.taxonomy.scheme import OTHER
 from crossdiff.training.run import fit
 from crossdiff.training.trainer import RunFolder
-from tests.annotation.campaign import job, scheme
+from tests.annotation.campaign import campaign, scheme
 from tests.composed import experiment as composed_experiment
 from tests.finished_annotation import experiment, finished, make
 from tests.planted_source import PlantedSource
@@ -83,16 +81,16 @@ def test_the_option_file_of_the_page_is_the_class_s_settings() -> None:
 
 def test_the_annotator_of_the_page_labels_a_job(tmp_path: Path) -> None:
     settings = example("add_an_annotator")["Peaks"]()
-    asked = job(tmp_path, 60)
-    found = list(annotators.build(settings, scheme(), asked).annotate(asked.subjects))
+    asked = campaign(settings, tmp_path, 60)
+    found = list(asked.annotator(scheme()).annotate(asked.subjects))
     assert [answer.key for answer in found] == [subject.key for subject in asked.subjects]
     assert {answer.state for answer in found} == {"ok"}
     told = [(answer.category, scheme()[i % 30].name) for i, answer in enumerate(found)]
     right = [given == planted for given, planted in told if given != OTHER]
     assert len(right) > 30
     assert sum(right) / len(right) > 0.9
-    assert "lexical" in variants(settings, scheme(), asked)
-    keywords = annotators.induce(settings, asked, sizes=(1, 2, 4))
+    assert "lexical" in asked.variants(scheme())
+    keywords = asked.induce(sizes=(1, 2, 4))
     assert keywords["classes"]
 
 

@@ -1,4 +1,4 @@
-"""The one Hydra-aware module besides `mistakes`: the composed configuration becomes an `Experiment`."""
+"""The composed configuration becomes an `Experiment`; here every `DictConfig` ends."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any, Literal
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -31,8 +29,7 @@ from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
 from crossdiff.io.environment import command, conf_dir
-from crossdiff.models.comparison import Comparison
-from crossdiff.models.pair import ModelPair
+from crossdiff.models.pair import Comparison, ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
 from crossdiff.stages import registry
@@ -242,41 +239,3 @@ def study_presets() -> list[tuple[str, str, Experiment]]:
             for size in sizes:
                 found.append((name, size, load(compose("config", [f"experiment={name}", f"size={size}"]))))
     return found
-
-
-def runs_alone(hydra: Any) -> bool:
-    """True inside a job of a launcher that is not Hydra's own in-process one (submitit, joblib).
-
-    Everything else is planned together: a single run, or all grid points of a sweep.
-    """
-    sweeping = hydra.mode == RunMode.MULTIRUN
-    return sweeping and not hydra.launcher["_target_"].endswith("BasicLauncher")
-
-
-def sweep_folders(hydra: Any) -> list[Path]:
-    """The folder that Hydra has made for a sweep; none for a single run."""
-    return [Path(hydra.sweep.dir)] if hydra.mode == RunMode.MULTIRUN else []
-
-
-def _itself(self: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
-    return self
-
-
-ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
-# Hydra copies its registry of options whole for every composition and for every line of --help (5 of 6 s).
-# Nothing is lost: the registry is a singleton, and what it gives out are copies.
-
-
-def compose_once() -> None:
-    """Keep Hydra's sweeper from composing every grid point twice: our own loop reports the same errors.
-
-    The method of the base class is replaced, and the launcher told by its name, because Hydra imports its
-    own plugins a second time under the same names.
-    """
-    validate = Sweeper.validate_batch_is_legal
-
-    def only_for_other_launchers(self: Any, batch: Any) -> None:
-        if type(self.launcher).__name__ != "BasicLauncher":
-            validate(self, batch)
-
-    Sweeper.validate_batch_is_legal = only_for_other_launchers

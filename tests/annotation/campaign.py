@@ -1,4 +1,4 @@
-"""One annotation job against a server, for tests that run it here and for those that kill its process."""
+"""One annotation run against a server, for tests that run it here and for those that kill its process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from crossdiff.annotation import annotators
+from crossdiff.annotation.annotators import AnnotationRun
 from crossdiff.annotation.results import Annotation
-from crossdiff.annotation.settings import AnthropicCompatible, Claude, ClaudeBatch
+from crossdiff.annotation.settings import AnnotatorSettings, AnthropicCompatible, Claude, ClaudeBatch
 from crossdiff.annotation.subjects import Document, Example, Subject
 from crossdiff.taxonomy.scheme import Category, PaperTaxonomy
 from tests.messages_server import KEY
@@ -49,8 +49,8 @@ def background() -> list[Document]:
     return [window(f"b{index}", generator, scheme()[index % 30].cues) for index in range(60)]
 
 
-def job(store: Path, n: int) -> annotators.Job:
-    return annotators.Job(subjects(n), background(), seed=0, store=store, progress=False)
+def campaign(asked: AnnotatorSettings, store: Path, n: int) -> AnnotationRun:
+    return AnnotationRun(asked, subjects(n), background(), seed=0, store=store, progress=False)
 
 
 def settings(kind: str, address: str, **changes: Any) -> Claude | ClaudeBatch | AnthropicCompatible:
@@ -66,9 +66,9 @@ def settings(kind: str, address: str, **changes: Any) -> Claude | ClaudeBatch | 
 
 
 def annotate(kind: str, address: str, store: Path, n: int, **changes: Any) -> list[Annotation]:
-    """Run the whole job here."""
-    annotator = annotators.build(settings(kind, address, **changes), scheme(), job(store, n))
-    return list(annotator.annotate(job(store, n).subjects))
+    """Annotate everything here."""
+    asked = campaign(settings(kind, address, **changes), store, n)
+    return list(asked.annotator(scheme()).annotate(asked.subjects))
 
 
 def lines(annotations: Sequence[Annotation]) -> str:
@@ -78,7 +78,7 @@ def lines(annotations: Sequence[Annotation]) -> str:
 
 
 def main(kind: str, address: str, store: str, n: str, changes: str) -> None:
-    """`python -m tests.annotation.campaign`: the job in a process of its own."""
+    """`python -m tests.annotation.campaign`: the run in a process of its own."""
     os.environ["ANTHROPIC_API_KEY"] = KEY
     found = annotate(kind, address, Path(store), int(n), **json.loads(changes))
     Path(store, "annotations.jsonl").write_text(lines(found), encoding="utf-8")

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from crossdiff import config
-from crossdiff.annotation.annotators import build
 from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.settings import Replay
+from crossdiff.annotation.settings import Lexical, Replay
 from crossdiff.pipeline.plan import plan
 from crossdiff.report.page import render
 from crossdiff.report.sources import read_sources
-from tests.annotation.campaign import annotate, job, scheme
+from tests.annotation.campaign import annotate, campaign, scheme, settings
 from tests.finished_annotation import finished
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
@@ -65,7 +64,7 @@ def test_a_replay_of_other_documents_is_refused(tmp_path: Path, monkeypatch) -> 
         annotate("claude", server.address, tmp_path, 3, n_votes=1)
     settings = Replay(ledger=tmp_path / "ledger.sqlite")
     with pytest.raises(ValueError, match="replay it on the documents that were annotated"):
-        build(settings, scheme(), job(tmp_path, 4))
+        campaign(settings, tmp_path, 4).annotator(scheme())
 
 
 def test_a_ledger_of_two_runs_asks_which(tmp_path: Path, monkeypatch) -> None:
@@ -75,7 +74,37 @@ def test_a_ledger_of_two_runs_asks_which(tmp_path: Path, monkeypatch) -> None:
         found = annotate("claude", server.address, tmp_path, 2, n_votes=2)
     path = tmp_path / "ledger.sqlite"
     with pytest.raises(ValueError, match="annotator.run="):
-        build(Replay(ledger=path), scheme(), job(tmp_path, 2))
+        campaign(Replay(ledger=path), tmp_path, 2).annotator(scheme())
     rows = Ledger(path).connection.execute("SELECT run FROM runs ORDER BY created").fetchall()
-    replayed = build(Replay(ledger=path, run=rows[1][0]), scheme(), job(tmp_path, 2))
-    assert list(replayed.annotate(job(tmp_path, 2).subjects)) == found
+    again = campaign(Replay(ledger=path, run=rows[1][0]), tmp_path, 2)
+    assert list(again.annotator(scheme()).annotate(again.subjects)) == found
+
+
+def test_the_lexical_annotator_has_two_other_readings(tmp_path: Path) -> None:
+    made = campaign(Lexical(), tmp_path, 4)
+    found = made.variants(scheme())
+    assert list(found) == ["lexical, words near the activity", "lexical, cue words only"]
+    assert all(len(list(annotator.annotate(made.subjects))) == 4 for annotator in found.values())
+
+
+def test_models_and_prompts_are_asked_once_each_and_share_the_budget(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    with MessagesServer() as server:
+        asked = settings("claude", server.address, variants=("masked", "claude-sonnet-5-5"), n_votes=2)
+        made = campaign(asked, tmp_path, 3)
+        list(made.annotator(scheme()).annotate(made.subjects))
+        before = made.spent()
+        found = made.variants(scheme())
+        for annotator in found.values():
+            list(annotator.annotate(made.subjects))
+    assert "claude-haiku-5-5, masked" in found
+    assert "claude-sonnet-5-5" in found
+    assert len(server.bodies) == 3 * 2 + 3 + 3
+    assert made.spent() > before > 0
+
+
+def test_a_variant_without_a_price_is_refused_before_anything_is_paid(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    asked = settings("claude", "http://127.0.0.1:9", variants=("claude-nobody",))
+    with pytest.raises(ValueError, match="no price is known for model 'claude-nobody'"):
+        campaign(asked, tmp_path, 1).annotator(scheme())

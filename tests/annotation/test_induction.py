@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.annotation.annotators import induce
 from crossdiff.annotation.induction import induce_from_words
 from crossdiff.annotation.results import Annotation
 from crossdiff.annotation.settings import Lexical
 from crossdiff.taxonomy.scheme import parse_taxonomy
 from tests.annotation.api.accounts import ledger_of
-from tests.annotation.campaign import job, settings
+from tests.annotation.campaign import campaign, settings
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
 
@@ -38,7 +37,7 @@ def test_too_few_words_are_said() -> None:
 
 
 def test_the_lexical_taxonomy_keeps_to_its_sizes(tmp_path: Path) -> None:
-    content = induce(Lexical(), job(tmp_path, 60), sizes=(3, 5, 12))
+    content = campaign(Lexical(), tmp_path, 60).induce(sizes=(3, 5, 12))
     found = parse_taxonomy({**FROZEN, **content}, where="t")
     assert len(found.classes) <= 5
     assert len(found.categories) <= 12
@@ -48,7 +47,7 @@ def test_a_model_proposes_once_per_shuffle_and_merges(tmp_path: Path, monkeypatc
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with MessagesServer() as server:
         asked = settings("claude", server.address)
-        content = induce(asked, job(tmp_path, 5), sizes=(3, 2, 4))
+        content = campaign(asked, tmp_path, 5).induce(sizes=(3, 2, 4))
     found = parse_taxonomy({**FROZEN, **content}, where="t")
     assert [group.name for group in found.classes] == ["first", "second"]
     arrived = Counter[str]()
@@ -61,7 +60,8 @@ def test_a_model_proposes_once_per_shuffle_and_merges(tmp_path: Path, monkeypatc
 def test_a_compatible_server_is_asked_in_its_own_terms(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TEST_KEY", KEY)
     with MessagesServer() as server:
-        induce(settings("anthropic_compatible", server.address), job(tmp_path, 5), sizes=(2, 2, 4))
+        asked = settings("anthropic_compatible", server.address)
+        campaign(asked, tmp_path, 5).induce(sizes=(2, 2, 4))
     assert not any("output_config" in body for body in server.bodies.values())
     assert server.bodies
 
@@ -69,4 +69,4 @@ def test_a_compatible_server_is_asked_in_its_own_terms(tmp_path: Path, monkeypat
 def test_when_no_proposal_can_be_read_the_way_out_is_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with MessagesServer(Faults(refused=1.0)) as server, pytest.raises(ValueError, match="use taxonomy=paper"):
-        induce(settings("claude", server.address), job(tmp_path, 3), sizes=(2, 2, 4))
+        campaign(settings("claude", server.address), tmp_path, 3).induce(sizes=(2, 2, 4))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.models.comparison import Comparison
-from crossdiff.models.pair import custom_pair
+from crossdiff.models.pair import Comparison, custom_pair
 from crossdiff.pipeline.checks import notices
 from crossdiff.pipeline.plan import plan
 from tests.composed import experiment

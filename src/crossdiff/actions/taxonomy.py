@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crossdiff.annotation import annotators
-from crossdiff.annotation.results import OTHER
+from crossdiff.annotation.annotators import AnnotationRun
 from crossdiff.config import Experiment
-from crossdiff.io.device import choose_device
+from crossdiff.io.environment import choose_device
 from crossdiff.io.tables import read_jsonl
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
-from crossdiff.stages.annotate import induced, open_job
-from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, extended, load_taxonomy
+from crossdiff.stages.annotate import induced, open_run
+from crossdiff.taxonomy.scheme import OTHER, InducedTaxonomy, Taxonomy, extended, load_taxonomy
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
@@ -29,8 +28,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
         case "induce":
             sizes = experiment.taxonomy
             wanted = sizes if isinstance(sizes, InducedTaxonomy) else InducedTaxonomy()
-            _, job = _job(experiment)
-            return _freeze(induced(experiment.annotator, wanted, job), experiment.freeze.file)
+            _, asked = _open_run(experiment)
+            return _freeze(induced(asked, wanted), experiment.freeze.file)
         case "extend":
             return _extend(experiment)
 
@@ -70,14 +69,14 @@ def _taxonomy(experiment: Experiment, folder: Path | None) -> Taxonomy:
     return experiment.taxonomy.load()
 
 
-def _job(experiment: Experiment) -> tuple[list, annotators.Job]:
-    """The blind job over the finished documents of all pairs."""
+def _open_run(experiment: Experiment) -> tuple[list, AnnotationRun]:
+    """The blind run over the finished documents of all pairs."""
     runtime = Runtime(
         store=experiment.store, device=choose_device(experiment.device), progress=experiment.progress
     )
     steps = [step for step in plan(experiment) if step.stage == "documents"]
     folders = {step.label: step.finished_folder(experiment.store) for step in steps}
-    return open_job(folders, experiment.seed, runtime)
+    return open_run(folders, experiment.annotator, experiment.seed, runtime)
 
 
 def _extend(experiment: Experiment) -> int:
@@ -90,14 +89,14 @@ def _extend(experiment: Experiment) -> int:
     taxonomy = load_taxonomy(folder / "taxonomy.yaml")
     rows = read_jsonl(folder / "annotations.jsonl")
     others = {(row["pair"], row["latent"]) for row in rows if row["category"] == OTHER}
-    blind, job = _job(experiment)
+    blind, asked = _open_run(experiment)
     left = [
         subject
         for subject, candidate in blind
         if (candidate.pair, candidate.latent) in others and candidate.role.startswith("exclusive")
     ]
     n_new = experiment.freeze.n_new
-    content = annotators.induce(experiment.annotator, replace(job, subjects=left), sizes=(1, 1, n_new))
+    content = replace(asked, subjects=left).induce(sizes=(1, 1, n_new))
     return _freeze(extended(taxonomy, content, n_new=n_new), experiment.freeze.file)
 
 

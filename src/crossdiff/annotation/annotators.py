@@ -1,10 +1,10 @@
-"""From settings to an annotator: the one place that knows all of them."""
+"""From settings to an annotator: the one place that knows all of them, and the other ways to label."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ from crossdiff.annotation.api.messages import MessagesAnnotator, example_set_has
 from crossdiff.annotation.api.prices import Meter, Prices
 from crossdiff.annotation.api.requests import sha256
 from crossdiff.annotation.api.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
-from crossdiff.annotation.base import Annotator, OwnAnnotator
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.settings import (
+    Annotator,
     AnnotatorSettings,
     AnthropicCompatible,
     Claude,
     ClaudeBatch,
     Lexical,
     MessagesSettings,
+    OwnAnnotator,
     Replay,
     Transformers,
 )
@@ -34,82 +35,130 @@ _RECORDED: dict[str, type[MessagesSettings]] = {
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every annotator works on, and where."""
+class AnnotationRun:
+    """The latents of one run, the settings of their annotator, and where both work."""
 
+    settings: AnnotatorSettings
     subjects: Sequence[Subject]
     background: Sequence[Document]
     seed: int
     store: Path
     device: str = "cpu"
     progress: bool = True
-    opened: dict[str, tuple[MessagesSettings, Rounds]] = field(default_factory=dict)
-    """The job's one conversation, so that induction, votes, scores and variants share one budget."""
+
+    @cached_property
+    def conversation(self) -> tuple[MessagesSettings, Rounds] | None:
+        """The run's only conversation with a server, whose budget all its questions share; None without one.
+
+        The settings are the run's, for a replay those that the ledger recorded.
+        """
+        match self.settings:
+            case Replay(ledger=path, run=run):
+                ledger = Ledger(path, read_only=True)
+                recorded = self._recorded(ledger, run)
+                return recorded, _rounds(recorded, ReplayTransport(), ledger)
+            case Claude() | AnthropicCompatible() as settings:
+                rounds = open_rounds(settings, self.store, progress=self.progress)
+                rounds.ledger.record_run(self._record(settings))
+                return settings, rounds
+        return None
+
+    def annotator(self, scheme: Sequence[CategoryLike]) -> Annotator:
+        """The annotator that the settings describe, for one scheme."""
+        match self.settings:
+            case Transformers() as settings:
+                from crossdiff.annotation.local import TransformersAnnotator
+
+                return TransformersAnnotator(settings, scheme, device=self.device)
+            case OwnAnnotator() as settings:
+                return settings.annotator(scheme, self.background, seed=self.seed)
+            case Lexical() as settings:
+                return self._lexical(settings, scheme)
+        assert self.conversation is not None
+        recorded, rounds = self.conversation
+        return self._asking(recorded, scheme, rounds)
+
+    def induce(self, *, sizes: tuple[int, int, int]) -> dict[str, Any]:
+        """A taxonomy's classes from blind descriptions; `sizes` = (shuffles, classes, categories).
+
+        Annotators that ask a server sort its descriptions with their taxonomy model; others cluster keywords.
+        """
+        from crossdiff.annotation import induction
+
+        if self.conversation is None:
+            keywords = self._lexical(Lexical(), ()).annotate(self.subjects)
+            return induction.induce_from_words(list(keywords), n_classes=sizes[1], n_categories=sizes[2])
+        recorded, rounds = self.conversation
+        model = getattr(recorded, "taxonomy_model", recorded.model)
+        if rounds.meter.prices is not None:
+            rounds.meter.prices.rate(model)  # a model without a price is refused before money is spent
+        once = recorded.model_copy(update={"scores": (), "n_votes": 1})
+        described = self._asking(once, (), rounds).annotate(self.subjects)
+        texts = [f"{answer.label}: {answer.description}" for answer in described if answer.state == "ok"]
+        sorter = replace(rounds, model=model, fallback=())
+        return induction.induce_with_model(recorded, sorter, texts, sizes=sizes, seed=self.seed)
+
+    def variants(self, scheme: Sequence[CategoryLike]) -> dict[str, Annotator]:
+        """Other defensible ways to label, by name, for the multiverse table of the comparison.
+
+        Keyword readings always (they are free): only words near the activity, or only cue words. Other models
+        and the masked prompt where `annotator.variants` asks for them, and then the lexical annotator too.
+        """
+        readings: dict[str, Annotator] = {
+            "lexical, words near the activity": self._lexical(Lexical(floor=0.0), scheme),
+            "lexical, cue words only": self._lexical(Lexical(definition_weight=0.0), scheme),
+        }
+        if isinstance(self.settings, Lexical):
+            return readings
+        made = {"lexical": self._lexical(Lexical(), scheme)} | readings
+        if self.conversation is None:
+            return made
+        recorded, rounds = self.conversation
+        for name in recorded.variants:
+            masked = name == MASKED
+            model = recorded.model if masked else name
+            once = recorded.model_copy(update={"model": model, "n_votes": 1, "scores": (), "fallback": ()})
+            alone = replace(rounds, model=model, fallback=())
+            made[f"{model}, masked" if masked else model] = self._asking(once, scheme, alone, masked=masked)
+        return made
 
     def spent(self) -> float:
-        """US dollars of this job's requests, those of earlier runs of it included."""
-        return sum(rounds.meter.spent for _, rounds in self.opened.values())
+        """US dollars of this run's requests, those of earlier attempts at it included."""
+        return 0.0 if self.conversation is None else self.conversation[1].meter.spent
 
+    def _lexical(self, settings: Lexical, scheme: Sequence[CategoryLike]) -> LexicalAnnotator:
+        return LexicalAnnotator(settings, scheme, self.background, seed=self.seed)
 
-def build(settings: AnnotatorSettings, scheme: Sequence[CategoryLike], job: Job) -> Annotator:
-    """The annotator that `settings` describe, for one scheme and one job."""
-    match settings:
-        case Lexical():
-            return LexicalAnnotator(settings, scheme, job.background, seed=job.seed)
-        case Transformers():
-            from crossdiff.annotation.local import TransformersAnnotator
+    def _asking(
+        self,
+        settings: MessagesSettings,
+        scheme: Sequence[CategoryLike],
+        rounds: Rounds,
+        *,
+        masked: bool = False,
+    ) -> MessagesAnnotator:
+        return MessagesAnnotator(settings, scheme, self.background, rounds, self.seed, masked=masked)
 
-            return TransformersAnnotator(settings, scheme, device=job.device)
-        case OwnAnnotator():
-            return settings.annotator(scheme, job.background, seed=job.seed)
-        case _:
-            recorded, rounds = conversation(settings, job)
-            return MessagesAnnotator(recorded, scheme, job.background, rounds, job.seed)
+    def _record(self, settings: MessagesSettings) -> dict[str, Any]:
+        """What a replay needs: settings without limits of this machine, seed, and the documents' hash."""
+        left_out = set(type(settings).NOT_IDENTITY) - {"base_url"}
+        return {
+            "kind": type(settings).__name__,
+            "settings": settings.model_dump(mode="json", exclude=left_out),
+            "seed": self.seed,
+            "subjects": subjects_hash(self.subjects),
+        }
 
-
-def induce(settings: AnnotatorSettings, job: Job, *, sizes: tuple[int, int, int]) -> dict[str, Any]:
-    """A taxonomy's classes from blind descriptions; `sizes` = (shuffles, classes, categories).
-
-    Annotators that write descriptions sort them with their taxonomy model; others cluster keywords.
-    """
-    from crossdiff.annotation import induction
-
-    match settings:
-        case Lexical() | Transformers() | OwnAnnotator():
-            keywords = build(Lexical(), (), job).annotate(job.subjects)
-            return induction.induce_from_words(list(keywords), n_classes=sizes[1], n_categories=sizes[2])
-        case _:
-            recorded, rounds = conversation(settings, job)
-            model = getattr(recorded, "taxonomy_model", recorded.model)
-            if rounds.meter.prices is not None:
-                rounds.meter.prices.rate(model)  # a model without a price is refused before money is spent
-            once = recorded.model_copy(update={"scores": (), "n_votes": 1})
-            described = MessagesAnnotator(once, (), job.background, rounds, job.seed).annotate(job.subjects)
-            texts = [f"{found.label}: {found.description}" for found in described if found.state == "ok"]
-            sorter = replace(rounds, model=model, fallback=())
-            return induction.induce_with_model(recorded, sorter, texts, sizes=sizes, seed=job.seed)
-
-
-def conversation(
-    settings: Claude | ClaudeBatch | AnthropicCompatible | Replay, job: Job
-) -> tuple[MessagesSettings, Rounds]:
-    """The settings of the run (those recorded in the ledger for a replay) and its rounds of questions."""
-    identity = json.dumps(settings.identity(), sort_keys=True)
-    if identity not in job.opened:
-        job.opened[identity] = _open(settings, job)
-    return job.opened[identity]
-
-
-def _open(
-    settings: Claude | ClaudeBatch | AnthropicCompatible | Replay, job: Job
-) -> tuple[MessagesSettings, Rounds]:
-    if isinstance(settings, Replay):
-        ledger = Ledger(settings.ledger, read_only=True)
-        recorded = _recorded(ledger, settings.run, job)
-        return recorded, _rounds(recorded, ReplayTransport(), ledger)
-    rounds = open_rounds(settings, job.store, progress=job.progress)
-    rounds.ledger.record_run(_run_record(settings, job))
-    return settings, rounds
+    def _recorded(self, ledger: Ledger, run: str | None) -> MessagesSettings:
+        """The settings of a recorded run, if it was of these documents and this seed."""
+        record = ledger.run_settings(run)
+        ours, theirs = (self.seed, subjects_hash(self.subjects)), (record["seed"], record["subjects"])
+        if ours != theirs:
+            raise ValueError(
+                f"the ledger's run is of seed and documents {theirs}, these are {ours}; replay it on the "
+                "documents that were annotated, or annotate these anew"
+            )
+        return _RECORDED[record["kind"]].model_validate(record["settings"])
 
 
 def open_rounds(
@@ -124,7 +173,7 @@ def open_rounds(
 
         transport = BatchTransport(settings, ledger, meter, progress)
     else:
-        from crossdiff.annotation.api.one_by_one import LiveTransport
+        from crossdiff.annotation.api.client import LiveTransport
 
         transport = LiveTransport(settings, ledger, meter, progress)
     return _rounds(settings, transport, ledger, meter)
@@ -149,27 +198,6 @@ def _meter(settings: Claude | ClaudeBatch | AnthropicCompatible) -> Meter:
     return Meter(prices, settings.max_usd, batch=isinstance(settings, ClaudeBatch))
 
 
-def _run_record(settings: MessagesSettings, job: Job) -> dict[str, Any]:
-    """What a replay needs: settings without limits of this machine, seed, and the documents' hash."""
-    return {
-        "kind": type(settings).__name__,
-        "settings": settings.model_dump(mode="json", exclude=set(type(settings).NOT_IDENTITY) - {"base_url"}),
-        "seed": job.seed,
-        "subjects": subjects_hash(job.subjects),
-    }
-
-
-def _recorded(ledger: Ledger, run: str | None, job: Job) -> MessagesSettings:
-    record = ledger.run_settings(run)
-    found, wanted = (job.seed, subjects_hash(job.subjects)), (record["seed"], record["subjects"])
-    if found != wanted:
-        raise ValueError(
-            f"the ledger's run is of seed and documents {wanted}, these are {found}; replay it on the "
-            "documents that were annotated, or annotate these anew"
-        )
-    return _RECORDED[record["kind"]].model_validate(record["settings"])
-
-
 def subjects_hash(subjects: Sequence[Subject]) -> str:
-    """Hash of all examples, in job order."""
+    """Hash of all examples, in run order."""
     return sha256("\n".join(example_set_hash(subject) for subject in subjects))[:16]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossdiff.annotation.subjects import CategoryLike
-from crossdiff.annotation.tokens_to_words import WORD, stem
+from crossdiff.annotation.text_features import WORD, stem
 
 STOP_WORDS = frozenset(
     """

@@ -12,8 +12,9 @@ from crossdiff.annotation.annotators import open_rounds
 from crossdiff.annotation.api.messages import provider_of
 from crossdiff.annotation.api.prices import Prices
 from crossdiff.annotation.api.requests import Request
-from crossdiff.annotation.api.rounds import LEXICAL, MASKED, Answer, Question, Rounds
+from crossdiff.annotation.api.rounds import LEXICAL, MASKED, Question, Rounds
 from crossdiff.annotation.prompts import clean, document_blocks
+from crossdiff.annotation.results import Answer
 from crossdiff.annotation.schema import Unreadable
 from crossdiff.annotation.settings import AnthropicCompatible, Claude, ClaudeBatch, Transformers
 from crossdiff.annotation.subjects import Said

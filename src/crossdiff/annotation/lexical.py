@@ -17,16 +17,27 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from crossdiff.annotation.at_the_peak import HABITS, common_phrase, habit, main_habit, peak_phrases
 from crossdiff.annotation.cues import STOP_WORDS, CueIndex, inverse_document_frequency, signal_term, stems
-from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
+from crossdiff.annotation.results import Annotation
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import CategoryLike, Document, Example, Subject
-from crossdiff.annotation.text_features import signals
-from crossdiff.annotation.tokens_to_words import nearness, text_of, word_weights
+from crossdiff.annotation.text_features import (
+    HABITS,
+    common_phrase,
+    habit,
+    main_habit,
+    nearness,
+    peak_phrases,
+    signals,
+    text_of,
+    word_weights,
+)
+from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 NAME = "lexical"
 Votes = NDArray[np.float64]
+Places = NDArray[np.int64]
+"""Indices of habits (into HABITS) or categories; -1: none."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +149,7 @@ class LexicalAnnotator:
         }
         return sorted(scored, key=lambda word: (-scored[word], word))[: self.settings.n_keywords]
 
-    def _decide(
-        self,
-        votes: NDArray[np.float64],
-        weights: NDArray[np.float64],
-        habits: NDArray[np.int64],
-        owners: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
+    def _decide(self, votes: Votes, weights: Votes, habits: Places, owners: Places) -> Places:
         """Winning category per stack of votes [stack document category], weights and habits [stack document].
 
         That of the habit of most peaks, else the one with the largest gain over background; -1: none clear.
@@ -166,12 +171,7 @@ class LexicalAnnotator:
         return np.where(habitual >= 0, owners[habitual], np.where(clear, winner, -1))
 
     def _resampled(
-        self,
-        votes: Votes,
-        weights: NDArray[np.float64],
-        habits: NDArray[np.int64],
-        owners: NDArray[np.int64],
-        generator: np.random.Generator,
+        self, votes: Votes, weights: Votes, habits: Places, owners: Places, generator: np.random.Generator
     ) -> dict[str, float]:
         """Share of each answer when the documents are drawn again with replacement."""
         n_documents, n_resamples = len(votes), self.settings.n_resamples

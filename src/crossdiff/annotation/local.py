@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.annotation.api.messages import chosen_examples
-from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.prompts import clean, describe_user, document_blocks
-from crossdiff.annotation.results import OTHER, UNINTERPRETABLE, Annotation
+from crossdiff.annotation.results import Annotation, Answer
 from crossdiff.annotation.schema import MAX_LABEL, one_line
 from crossdiff.annotation.settings import Transformers
 from crossdiff.annotation.subjects import CategoryLike, Said, Subject
+from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 CONTENT_FREE = "N/A"
 """What stands for the examples in the prompt that shows the model's own leaning."""

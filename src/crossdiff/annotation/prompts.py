@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crossdiff.annotation.results import OTHER, UNINTERPRETABLE
 from crossdiff.annotation.subjects import CategoryLike, Document, Example
 from crossdiff.data.tokens import TokenKind
+from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 VERSION = 1
 """Part of every prompt, so that a changed wording makes new ledger keys."""

@@ -17,8 +17,8 @@ import numpy as np
 
 from crossdiff.annotation.api.requests import sha256
 from crossdiff.annotation.prompts import marked_text
-from crossdiff.annotation.results import OTHER, UNINTERPRETABLE
 from crossdiff.annotation.subjects import CategoryLike, Example
+from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 Unit = Literal["document", "latent"]
 COLUMNS = ("item", "text", "category", "note")

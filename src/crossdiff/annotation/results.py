@@ -1,13 +1,17 @@
-"""The answer for one latent, with its typed state: a failed call is a state, never a label."""
+"""The answer for one latent, with its typed state, out of one vote or several: a failed call is no label."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-VERSION = 1
-OTHER = "other"
-UNINTERPRETABLE = "uninterpretable"
+from crossdiff.annotation.schema import Described
+from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE  # noqa: F401  (users' annotators ask for both here)
+
+VERSION = VARIANTS_VERSION = 1
+Value = TypeVar("Value")
 
 State = Literal[
     "ok",
@@ -52,3 +56,59 @@ class Annotation:
         del answer["key"]
         answer["keywords"], answer["evidence"] = list(self.keywords), list(self.evidence)
         return {"version": VERSION, "pair": pair, "latent": latent, "role": role, **answer, "class": parent}
+
+    def variant_row(self, **known: Any) -> dict[str, Any]:
+        """One line of `variants.jsonl`; the category is None unless the state is answered."""
+        category = self.category if self.state in ANSWERED else None
+        return {"version": VARIANTS_VERSION, **known, "state": self.state, "category": category}
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Value]):
+    """A value, or the state that says why there is none; `source` is the model that gave it."""
+
+    state: State
+    source: str
+    value: Value | None = None
+
+
+_WORST_FIRST: tuple[State, ...] = (
+    "refused", "invalid", "truncated", "errored", "expired", "skipped_budget", "unlabelled",
+)  # fmt: skip
+
+
+def combine(
+    key: str, votes: Sequence[Answer[Described]], *, scores: Mapping[str, float | None] | None = None
+) -> Annotation:
+    """The majority's category; ties go to the higher summed confidence, then to the earlier vote.
+
+    Vote shares are over votes that answered; `failed_votes` counts the others by state. Without any answer
+    the commonest failure is the state; where more votes were refused than answered, the latent is refused:
+    toxic documents are refused most, and what one vote in three says of them is no majority.
+    """
+    answered = [(answer.value, answer.source) for answer in votes if answer.value is not None]
+    failed = Counter(answer.state for answer in votes if answer.value is None)
+    told: dict[State, int] = {state: failed[state] for state in _WORST_FIRST if failed[state]}
+    if not answered or failed["refused"] > len(answered):
+        state = "refused" if answered else max(told, key=lambda name: told[name])
+        return Annotation(key, state, votes[0].source, failed_votes=told)
+    counts = Counter(vote.category for vote, _ in answered)
+    trust = Counter[str]()
+    for vote, _ in answered:
+        trust[vote.category] += vote.confidence
+    category = max(counts, key=lambda name: (counts[name], trust[name]))
+    agreeing = [(vote, source) for vote, source in answered if vote.category == category]
+    vote, source = max(agreeing, key=lambda item: item[0].confidence)
+    return Annotation(
+        key=key,
+        state="uninterpretable" if category == UNINTERPRETABLE else "ok",
+        annotator=source,
+        label=vote.label,
+        description=vote.description,
+        category=category,
+        votes={name: count / len(answered) for name, count in sorted(counts.items())},
+        failed_votes=told,
+        confidence=vote.confidence,
+        evidence=tuple(sorted({index for voted, _ in agreeing for index in voted.evidence})),
+        scores=dict(scores or {}),
+    )

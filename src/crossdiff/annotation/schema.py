@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from crossdiff.annotation.results import OTHER, UNINTERPRETABLE
+from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 MAX_LABEL, MAX_DESCRIPTION = 120, 600
 """Characters kept of a label and a description."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from crossdiff.annotation.prompts import MARK_CLOSE, MARK_OPEN, marked_text, plain_text
 from crossdiff.annotation.subjects import Document, Example, Subject
-from crossdiff.annotation.tokens_to_words import WORD
+from crossdiff.annotation.text_features import WORD
 
 N_POSITIVE = 5
 N_CANDIDATES = 300

@@ -1,18 +1,39 @@
-"""Settings of the annotators: one class per option of the group `annotator`."""
+"""Settings of the annotators: one class per option of the group `annotator`, and the base of your own."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, InstanceOf, SerializeAsAny
 
-from crossdiff.annotation.base import OwnAnnotator
+from crossdiff.annotation.results import Annotation
+from crossdiff.annotation.subjects import CategoryLike, Document, Subject
 from crossdiff.settings import Settings
 
 Score = Literal["detection", "fuzz", "intruder"]
 Effort = Literal["low", "medium", "high"]
+
+
+class Annotator(Protocol):
+    """Turns blind subjects into annotations, one each, in order."""
+
+    def annotate(self, subjects: Sequence[Subject]) -> Iterable[Annotation]:
+        """Every subject ends in a typed state."""
+        ...
+
+
+class OwnAnnotator(Settings):
+    """Settings of an annotator that is none of ours (docs/add_an_annotator.md); they key its answers."""
+
+    @abstractmethod
+    def annotator(
+        self, scheme: Sequence[CategoryLike], background: Sequence[Document], *, seed: int
+    ) -> Annotator:
+        """Built once per run: the frozen taxonomy's categories, random documents to compare with, a seed."""
 
 
 class Lexical(Settings):

@@ -1,4 +1,7 @@
-"""What an annotator sees of a latent (windows of documents with its codes) and a judge of an answer."""
+"""What an annotator sees of a latent, blind and shuffled, with controls whose answer is known.
+
+Also what a judge sees of an answer.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class CategoryLike(Protocol):
 
 def examples_by_latent(frame: pd.DataFrame) -> dict[int, dict[str, tuple[Example, ...]]]:
     """Rows of `examples.parquet` as latent -> subset (`explain`, `score`) -> examples, in rank order."""
+    import numpy as np
+
     ordered = frame.sort_values(["latent", "subset", "rank"], kind="stable")
     found: dict[int, dict[str, list[Example]]] = {}
     columns = ("latent", "subset", "document_id", "tokens", "kinds", "codes", "peak", "quantile")
@@ -89,9 +93,61 @@ def examples_by_latent(frame: pd.DataFrame) -> dict[int, dict[str, tuple[Example
 
 def background_documents(frame: pd.DataFrame) -> list[Document]:
     """Rows of `background.parquet`."""
+    import numpy as np
+
     return [
         Document(document_id=str(document_id), tokens=list(tokens), kinds=np.asarray(kinds, dtype=np.uint8))
         for document_id, tokens, kinds in zip(
             frame["document_id"], frame["tokens"], frame["kinds"], strict=True
         )
     ]
+
+
+SWAPPED = "control_swapped"
+"""Role of a control made of one example each of different latents: nothing holds it together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A latent with its examples and what the annotator must not learn: pair and role."""
+
+    pair: str
+    latent: int
+    role: str
+    explain: tuple[Example, ...]
+    score: tuple[Example, ...] = ()
+
+
+def blind_job(
+    candidates: Sequence[Candidate], *, n_swapped: int, seed: int
+) -> list[tuple[Subject, Candidate]]:
+    """Candidates and swapped controls in random order, under keys that tell nothing.
+
+    The order depends on `seed` and on the candidates themselves, not on the order they come in.
+    """
+    generator = np.random.default_rng([seed, 6])
+    ordered = sorted(candidates, key=lambda candidate: (candidate.pair, candidate.role, candidate.latent))
+    job = [*ordered, *_swapped(ordered, n_swapped, generator)]
+    shuffled = [job[index] for index in generator.permutation(len(job))]
+    return [
+        (Subject(f"{number:05d}", candidate.explain, candidate.score), candidate)
+        for number, candidate in enumerate(shuffled)
+    ]
+
+
+def _swapped(ordered: Sequence[Candidate], n_swapped: int, generator: np.random.Generator) -> list[Candidate]:
+    """Controls that take example i from a different latent each; named after the first donor."""
+    donors = [candidate for candidate in ordered if candidate.explain]
+    lengths = [len(candidate.explain) for candidate in donors]
+    if not donors or len(donors) < max(lengths):
+        return []
+    controls = []
+    for _ in range(min(n_swapped, len(donors))):
+        length = int(np.median(lengths))
+        chosen = generator.permutation(len(donors))[:length]
+        explain = tuple(
+            donors[donor].explain[place % len(donors[donor].explain)] for place, donor in enumerate(chosen)
+        )
+        first = donors[chosen[0]]
+        controls.append(Candidate(first.pair, first.latent, SWAPPED, explain))
+    return controls

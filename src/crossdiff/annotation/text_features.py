@@ -1,13 +1,88 @@
-"""What words cannot show: script, code, markup, numbers, template tokens."""
+"""What the lexical annotator reads in a document: words, signals, and what stands at the peak.
+
+Sub-words are merged into words; signals are what words cannot show; at the peak stands a phrase, or a habit
+of chat models.
+"""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossdiff.annotation.subjects import Document, Example
 from crossdiff.data.tokens import TokenKind
+
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_BREAK = " \n "
+"""Stands for a token that is not text (BOS, template), so that words never run across it."""
+
+
+@cache
+def stem(word: str) -> str:
+    """A word without its commonest English endings, so that `translated` meets the cue `translate`."""
+    for ending, least in (("'s", 2), ("’s", 2), ("ing", 4), ("ied", 3), ("ies", 3), ("ed", 4), ("es", 4)):
+        if word.endswith(ending) and len(word) - len(ending) >= least:
+            return _close(word[: -len(ending)] + ("y" if ending in {"ied", "ies"} else ""))
+    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+        return _close(word[:-1])
+    return _close(word)
+
+
+def _close(root: str) -> str:
+    """Final e dropped and a doubled final consonant made single: bake/baking, stop/stopped."""
+    if root.endswith("e") and len(root) > 4:
+        return root[:-1]
+    if len(root) > 4 and root[-1] == root[-2] and root[-1] not in "aeiouls":
+        return root[:-1]
+    return root
+
+
+def text_of(document: Document) -> tuple[str, list[int]]:
+    """The document's text, lower case, non-text tokens as breaks, and where each token ends in it."""
+    pieces = [
+        token.lower() if kind == TokenKind.TEXT else _BREAK
+        for token, kind in zip(document.tokens, document.kinds.tolist(), strict=True)
+    ]
+    return "".join(pieces), list(accumulate(map(len, pieces)))
+
+
+def word_weights(text: str, ends: list[int], weights: NDArray[np.float32]) -> dict[str, float]:
+    """Each distinct word -> the largest weight of any token it touches."""
+    values = weights.tolist()
+    last = len(values) - 1
+    found: dict[str, float] = {}
+    for match in WORD.finditer(text):
+        first = bisect_right(ends, match.start())
+        final = min(bisect_right(ends, match.end() - 1), last)
+        weight = values[first] if first == final else max(values[first : final + 1])
+        word = match.group()
+        if weight > found.get(word, -1.0):
+            found[word] = weight
+    return found
+
+
+def nearness(example: Example, *, decay: float) -> NDArray[np.float32]:
+    """How close each token is to the latent's activity, 1 at its strongest place.
+
+    The codes smoothed with `decay ** distance` (distance in tokens), divided by their maximum.
+    """
+    smooth = _kernel(len(example.codes), decay) @ example.codes
+    largest = float(smooth.max(initial=0.0))
+    return smooth / largest if largest > 0 else np.zeros_like(smooth)
+
+
+@cache
+def _kernel(length: int, decay: float) -> NDArray[np.float32]:
+    place = np.arange(length)
+    return (decay ** np.abs(place[:, None] - place[None, :])).astype(np.float32)
+
 
 _CODE = re.compile(r"[{}();=<>\[\]_`\\]")
 _MARKUP = re.compile(r"(?m)^\s*(?:[-*•|#]|\d+[.)])|\|")
@@ -42,3 +117,82 @@ def _template_share(example: Example) -> float:
     total = float(example.codes.sum())
     on_template = float(example.codes[np.asarray(example.kinds) != TokenKind.TEXT].sum())
     return on_template / total if total > 0 else 0.0
+
+
+_MOST = 0.5
+"""Share of the documents' weight on which a phrase or a habit has to stand."""
+MAX_PHRASE = 5
+"""Words of the longest phrase that is looked for at the peaks."""
+HABITS = {"refusal": "refuse", "closing": "goodbye", "formatting": "<markup>"}
+"""Habits of chat models -> a cue or signal of the category that is about them, where the taxonomy has one."""
+_REFUSAL = re.compile(
+    r"(?:i[’']?m|i am|we are|we[’']re) (?:very |so |really )?(?:sorry|afraid|unable)|sorry[,.]? (?:but )?i\b"
+    r"|\bi (?:can[’']?t|cannot|can not|won[’']?t|will not|am not able to|[’']m not able to) "
+    r"(?:\w+ )?(?:help|assist|provide|do|comply|answer|fulfil|support|share|give|write|discuss|create)"
+)
+_CLOSING = re.compile(
+    r"\b(?:i )?hope (?:that|this|it) helps?|let me know if|feel free to (?:ask|reach)|happy to help"
+    r"|have a (?:great|nice|good|lovely) (?:day|one|time|evening|week)|anything else (?:i|you)|good luck\b"
+)
+_LINE_MARK = re.compile(r"\s*(?:[-*•+#>]{1,6}|\d{1,2}[.)]|\|)(?=\s|\*|$)")
+
+
+def peak_span(example: Example) -> tuple[str, int, int]:
+    """The window's text, and where the peak token stands in it."""
+    text, ends = text_of(example)
+    return text, ends[example.peak - 1] if example.peak else 0, ends[example.peak]
+
+
+def habit(example: Example) -> str | None:
+    """The habit on which the peak stands: `refusal`, `closing`, `formatting` (a mark that opens a line)."""
+    text, start, end = peak_span(example)
+    for name, pattern in (("refusal", _REFUSAL), ("closing", _CLOSING)):
+        if any(
+            match.start() < end and start < _sentence_end(text, match.end())
+            for match in pattern.finditer(text)
+        ):
+            return name
+    after_break = text.rfind("\n", 0, end) + 1
+    mark = _LINE_MARK.match(text, after_break)
+    return "formatting" if mark and start < mark.end() else None
+
+
+def _sentence_end(text: str, place: int) -> int:
+    """Where the sentence around `place` ends, its mark included."""
+    stop = re.compile(r"[.!?\n]").search(text, place)
+    return stop.end() if stop else len(text)
+
+
+def peak_phrases(example: Example) -> Iterator[tuple[str, ...]]:
+    """Runs of words that hold the word at the peak (or the one before it, for a mark), on its line."""
+    text, start, end = peak_span(example)
+    line_start, line_end = text.rfind("\n", 0, start) + 1, text.find("\n", end)
+    line = text[: line_end if line_end >= 0 else len(text)]
+    words = list(WORD.finditer(line, line_start))
+    places = [place for place, word in enumerate(words) if word.start() < end and word.end() > start - 2]
+    if not places:
+        return
+    for first in range(max(places[-1] - MAX_PHRASE + 1, 0), places[-1] + 1):
+        for last in range(places[-1], min(first + MAX_PHRASE, len(words))):
+            yield tuple(word.group() for word in words[first : last + 1])
+
+
+def common_phrase(
+    phrases: Sequence[frozenset[tuple[str, ...]]], weights: NDArray[np.float64], min_documents: int
+) -> tuple[str, ...]:
+    """The longest phrase at the peaks of most documents by weight; () where there is none."""
+    share, support = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    for held, weight in zip(phrases, weights.tolist(), strict=True):
+        for phrase in held:
+            share[phrase] += weight
+            support[phrase] += 1
+    least = _MOST * float(weights.sum())
+    common = [p for p in share if share[p] >= least and support[p] >= min_documents]
+    return max(common, key=lambda phrase: (len(phrase), share[phrase], phrase), default=())
+
+
+def main_habit(habits: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Per stack the habit of most documents by weight, as an index into HABITS; -1 where there is none."""
+    total = np.maximum(weights.sum(1), 1e-12)
+    shares = np.stack([(weights * (habits == index)).sum(1) / total for index in range(len(HABITS))], 1)
+    return np.where(shares.max(1) >= _MOST, shares.argmax(1), -1)

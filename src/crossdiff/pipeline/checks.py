@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from crossdiff.config import Experiment
 from crossdiff.data.corpus import DEFAULT_CONTEXT, CorpusSettings, as_mixture
-from crossdiff.models.config_file import adapter_base
+from crossdiff.models.config_file import adapter_base, check_adapter
 from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.pipeline.cost import model_shape
@@ -20,8 +20,6 @@ def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> Non
     for model in (pair.base, pair.tuned):
         _refuse_adapter_alone(model)
         if model.adapter is not None:
-            from crossdiff.models.adapters import check_adapter  # imports torch, which a plan seldom needs
-
             check_adapter(model.adapter)
         shape = model_shape(model, toy)
         if shape is None:

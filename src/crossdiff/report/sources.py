@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation.results import ANSWERED, OTHER, UNINTERPRETABLE
+from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.tables import read_json, read_jsonl, read_table
-from crossdiff.report.figures.rows import DeltaRow, delta_rows
+from crossdiff.report.delta_rows import DeltaRow, delta_rows
 from crossdiff.report.frames import read_deltas, rows_of, where
+from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 if TYPE_CHECKING:
     import pandas as pd

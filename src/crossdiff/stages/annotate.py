@@ -1,4 +1,4 @@
-"""Stage annotate: the documents of one or two pairs' latents -> one blind, shuffled job -> annotations."""
+"""Stage annotate: the documents of one or two pairs' latents -> one blind, shuffled run -> annotations."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation.results import ANSWERED, OTHER, Annotation
+from crossdiff.annotation.results import ANSWERED, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.taxonomy.scheme import InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
+from crossdiff.taxonomy.scheme import OTHER, InducedTaxonomy, Taxonomy, TaxonomySettings, parse_taxonomy
 
 if TYPE_CHECKING:
-    from crossdiff.annotation import annotators
-    from crossdiff.annotation.blinding import Candidate
-    from crossdiff.annotation.subjects import Document, Subject
+    from crossdiff.annotation.annotators import AnnotationRun
+    from crossdiff.annotation.subjects import Candidate, Document, Subject
 
 VERSION = 4
 N_SWAPPED = 10
@@ -28,7 +27,7 @@ OTHER_LIMIT = 0.10
 
 
 class AnnotateInputs(Settings):
-    """`pairs` share one job: their latents are shuffled together and the annotator is blind to the pair."""
+    """`pairs` share one run: their latents are shuffled together and the annotator is blind to the pair."""
 
     annotator: AnnotatorSettings
     taxonomy: TaxonomySettings
@@ -39,9 +38,9 @@ class AnnotateInputs(Settings):
 def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Annotate every selected latent; write annotations, variants, taxonomy and the summary of states."""
     folders = {pair: parents[f"documents_{pair}"] for pair in inputs.pairs}
-    blind, job = open_job(folders, inputs.seed, runtime)
-    taxonomy = _frozen(inputs, job)
-    annotations = _annotations(inputs, taxonomy, job)
+    blind, asked = open_run(folders, inputs.annotator, inputs.seed, runtime)
+    taxonomy = _frozen(inputs, asked)
+    annotations = _annotations(asked, taxonomy)
     rows = [
         annotation.row(
             pair=candidate.pair,
@@ -51,12 +50,10 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         )
         for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
-    refuse_silence(annotations, job)
+    refuse_silence(annotations, asked.subjects)
     rows.sort(key=_place)
     write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
-    write_jsonl(
-        variant_rows(inputs.annotator, taxonomy, job, blind), draft / "variants.jsonl", ascii_only=True
-    )
+    write_jsonl(variant_rows(asked, taxonomy, blind), draft / "variants.jsonl", ascii_only=True)
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
     summary = summarise(rows, taxonomy)
     write_json(summary, draft / "annotate.json")
@@ -64,13 +61,13 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
         "n_subjects": len(rows),
         "n_answered": summary["n_answered"],
         "share_other": summary["share_other"],
-        "cost_usd": round(job.spent(), 6),
+        "cost_usd": round(asked.spent(), 6),
     }
 
 
-def refuse_silence(annotations: Sequence[Annotation], job: annotators.Job) -> None:
+def refuse_silence(annotations: Sequence[Annotation], subjects: Sequence[Subject]) -> None:
     """ValueError where nothing was answered: such a step is not finished, and is run again."""
-    asked = [a for a, subject in zip(annotations, job.subjects, strict=True) if subject.explain]
+    asked = [a for a, subject in zip(annotations, subjects, strict=True) if subject.explain]
     if asked and not any(annotation.state in ANSWERED for annotation in asked):
         states = Counter(annotation.state for annotation in asked)
         listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
@@ -81,18 +78,19 @@ def refuse_silence(annotations: Sequence[Annotation], job: annotators.Job) -> No
         )
 
 
-def open_job(
-    folders: Mapping[str, Path], seed: int, runtime: Runtime
-) -> tuple[list[tuple[Subject, Candidate]], annotators.Job]:
-    """The blind, shuffled job over all pairs' `documents` folders, and what every subject stands for."""
-    from crossdiff.annotation import annotators
-    from crossdiff.annotation.blinding import blind_job
+def open_run(
+    folders: Mapping[str, Path], annotator: AnnotatorSettings, seed: int, runtime: Runtime
+) -> tuple[list[tuple[Subject, Candidate]], AnnotationRun]:
+    """The blind, shuffled run over all pairs' `documents` folders, and what every subject stands for."""
+    from crossdiff.annotation.annotators import AnnotationRun
+    from crossdiff.annotation.subjects import blind_job
 
     candidates = [
         candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
     ]
     blind = blind_job(candidates, n_swapped=N_SWAPPED, seed=seed)
-    job = annotators.Job(
+    asked = AnnotationRun(
+        annotator,
         subjects=[subject for subject, _ in blind],
         background=_background(folders.values()),
         seed=seed,
@@ -100,13 +98,12 @@ def open_job(
         device=runtime.device,
         progress=runtime.progress,
     )
-    return blind, job
+    return blind, asked
 
 
 def read_candidates(folder: Path, pair: str) -> list[Candidate]:
     """The selected latents of one pair with their examples; without examples they still get a row."""
-    from crossdiff.annotation.blinding import Candidate
-    from crossdiff.annotation.subjects import examples_by_latent
+    from crossdiff.annotation.subjects import Candidate, examples_by_latent
 
     selection = read_json(folder / "selection.json")
     examples = examples_by_latent(read_table(folder / "examples.parquet", kind="examples"))
@@ -130,33 +127,28 @@ def _background(folders: Any) -> list[Document]:
     return list(found.values())
 
 
-def _frozen(inputs: AnnotateInputs, job: annotators.Job) -> Taxonomy:
+def _frozen(inputs: AnnotateInputs, asked: AnnotationRun) -> Taxonomy:
     """The taxonomy that all latents of both pairs are assigned to; an induced one is made here, once."""
     match inputs.taxonomy:
         case InducedTaxonomy() as sizes:
-            return induced(inputs.annotator, sizes, job)
+            return induced(asked, sizes)
         case _:
             return inputs.taxonomy.load()
 
 
-def induced(annotator: AnnotatorSettings, sizes: InducedTaxonomy, job: annotators.Job) -> Taxonomy:
-    """A checked taxonomy out of the job's own descriptions or keywords."""
-    from crossdiff.annotation import annotators
-
-    content = annotators.induce(annotator, job, sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories))
+def induced(asked: AnnotationRun, sizes: InducedTaxonomy) -> Taxonomy:
+    """A checked taxonomy out of the descriptions or keywords of the run's latents."""
+    content = asked.induce(sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories))
     provenance = "induced from the blind, shuffled descriptions of all pairs' latents"
     return parse_taxonomy(
         {"version": 1, "name": "induced", "provenance": provenance, **content}, where="induced taxonomy"
     )
 
 
-def _annotations(inputs: AnnotateInputs, taxonomy: Taxonomy, job: annotators.Job) -> list[Annotation]:
-    from crossdiff.annotation import annotators
-
-    annotator = annotators.build(inputs.annotator, taxonomy.categories, job)
-    answers = annotator.annotate(job.subjects)
-    total = len(job.subjects)
-    return list(track(answers, total=total, description="annotate", unit="latent", enabled=job.progress))
+def _annotations(asked: AnnotationRun, taxonomy: Taxonomy) -> list[Annotation]:
+    answers = asked.annotator(taxonomy.categories).annotate(asked.subjects)
+    total = len(asked.subjects)
+    return list(track(answers, total=total, description="annotate", unit="latent", enabled=asked.progress))
 
 
 def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
@@ -164,21 +156,16 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
 
 
 def variant_rows(
-    settings: AnnotatorSettings,
-    taxonomy: Taxonomy,
-    job: annotators.Job,
-    blind: Sequence[tuple[Subject, Candidate]],
+    asked: AnnotationRun, taxonomy: Taxonomy, blind: Sequence[tuple[Subject, Candidate]]
 ) -> list[dict[str, Any]]:
     """The answers of every other way to label, without the controls."""
-    from crossdiff.annotation.variants import variant_row, variants
-
     rows = []
     chosen = [(subject, candidate) for subject, candidate in blind if candidate.role in EXCLUSIVE]
-    for name, annotator in variants(settings, taxonomy.categories, job).items():
+    for name, annotator in asked.variants(taxonomy.categories).items():
         answers = annotator.annotate([subject for subject, _ in chosen])
         for answer, (_, candidate) in zip(answers, chosen, strict=True):
             known = {"pair": candidate.pair, "latent": candidate.latent, "role": candidate.role}
-            rows.append(variant_row(answer, {"variant": name, **known}))
+            rows.append(answer.variant_row(variant=name, **known))
     return sorted(rows, key=lambda row: (row["variant"], *_place(row)))
 
 

@@ -296,7 +296,7 @@ def test_a_short_key_is_no_secret_and_escaped_forms_are() -> None:
 
 
 def test_a_server_that_fails_on_everything_is_not_asked_everything(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("crossdiff.annotation.api.one_by_one.GIVE_UP", 4)
+    monkeypatch.setattr("crossdiff.annotation.api.client.GIVE_UP", 4)
     with HostileServer(lambda handler, body: send(handler, b"{}", 400)) as server:
         found = annotate("claude", server.address, tmp_path, 30, n_votes=1, concurrency=2)
     assert {annotation.state for annotation in found} == {"errored"}

@@ -6,25 +6,15 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation.api.batch_results import BatchResults
-from crossdiff.annotation.api.client import (
-    backoff,
-    bytes_per_token,
-    check,
-    client_of,
-    patient,
-    rows_of,
-)
-from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.api.prices import Meter
+from crossdiff.annotation.api.client import ServerTransport, backoff, patient, rows_of
 from crossdiff.annotation.api.requests import Request
 from crossdiff.annotation.api.secret import Secret, api_key
-from crossdiff.annotation.api.submissions import Submission, Submissions
+from crossdiff.annotation.api.submissions import BatchResults, SentBatch, Submissions
 from crossdiff.annotation.schema import one_line
 from crossdiff.annotation.settings import ClaudeBatch
 from crossdiff.io.progress import bar
@@ -49,40 +39,18 @@ _BATCH_ID = re.compile(r"[\w.:-]{1,200}")
 
 
 @dataclass
-class BatchTransport:
-    """Fills the ledger through batches."""
+class BatchTransport(ServerTransport[ClaudeBatch]):
+    """Sends requests in batches."""
 
-    settings: ClaudeBatch
-    ledger: Ledger
-    meter: Meter
-    progress: bool = True
-    checked: set[str] = field(default_factory=set)
-
-    def fill(self, requests: Sequence[Request], *, description: str) -> None:
-        """Return when every request has a reply or an outcome in the ledger."""
-        missing = self.ledger.missing(requests)
-        if missing:
-            asyncio.run(self._fill(missing, description))
-
-    def prepare(self, requests: Sequence[Request]) -> None:
-        """Check key and models, and count the tokens of a few prompts, before anything is paid."""
-        asyncio.run(self._prepare(requests))
-
-    async def _prepare(self, requests: Sequence[Request]) -> None:
-        async with client_of(self.settings) as client:
-            await check(self.settings, client, requests, self.checked)
-            self.meter.counted_bytes_per_token = await bytes_per_token(client, requests)
-
-    async def _fill(self, missing: Sequence[Request], description: str) -> None:
+    async def send(self, client: AsyncAnthropic, requests: Sequence[Request], description: str) -> None:
+        """Earlier batches that hold these requests first; then what is still missing, in new ones."""
         submissions = Submissions(self.ledger)
-        async with client_of(self.settings) as client:
-            await check(self.settings, client, missing, self.checked)
-            for submission in submissions.open_with([request.key for request in missing]):
-                await _Collector(self, client, submissions, description, LOOKS).run(submission)
-            for _ in range(ROUNDS):
-                for part in _parts(self._affordable(self.ledger.missing(missing))):
-                    submission = submissions.record(part, self.meter)
-                    await _Collector(self, client, submissions, description).run(submission)
+        for sent in submissions.open_with([request.key for request in requests]):
+            await _Collector(self, client, submissions, description, LOOKS).run(sent)
+        for _ in range(ROUNDS):
+            for part in _parts(self._affordable(self.ledger.missing(requests))):
+                sent = submissions.record(part, self.meter)
+                await _Collector(self, client, submissions, description).run(sent)
 
     def _affordable(self, requests: Sequence[Request]) -> list[Request]:
         """Requests that fit under the limit; the rest is settled as skipped_budget.
@@ -113,37 +81,32 @@ class _Collector:
     def __post_init__(self) -> None:
         self.secret = Secret(api_key(self.transport.settings))
         self.batches = self.client.messages.batches.with_raw_response
-        ledger, meter, base_url = (
-            self.transport.ledger,
-            self.transport.meter,
-            self.transport.settings.base_url,
-        )
-        self.results = BatchResults(self.client, self.submissions, ledger, meter, base_url, self.secret)
+        meter, base_url = self.transport.meter, self.transport.settings.base_url
+        self.results = BatchResults(self.client, self.submissions, meter, base_url, self.secret)
 
-    async def run(self, submission: Submission) -> None:
+    async def run(self, sent: SentBatch) -> None:
         for _ in range(MAX_FOREIGN):
-            if submission.batch is None:
-                submission = self.submissions.created(submission, await self._create(submission))
-            batch = await self._wait(submission)
-            if batch is None or await self.results.collect(submission, batch):
-                self.submissions.collected(
-                    submission
-                )  # of a batch that is gone, what is missing is sent anew
+            if sent.batch is None:
+                sent = self.submissions.created(sent, await self._create(sent))
+            batch = await self._wait(sent)
+            if batch is None or await self.results.collect(sent, batch):
+                # Where the batch is gone, the next round sends what is missing anew.
+                self.submissions.collected(sent)
                 return
-            submission = self.submissions.disown(submission)
+            sent = self.submissions.disown(sent)
         raise ValueError(f"{MAX_FOREIGN} batches that the server listed hold other requests; check base_url")
 
-    async def _create(self, submission: Submission) -> str:
+    async def _create(self, sent: SentBatch) -> str:
         """The server's id: of a batch that is already there, else of a new one."""
         from crossdiff.annotation.api.wire import MAX_ATTEMPTS, Failure, exchange, read_object
 
         looks = self.looks
         for number in range(MAX_ATTEMPTS):
-            adopted = await self._look(submission, looks)
+            adopted = await self._look(sent, looks)
             if adopted is not None:
                 return adopted
             requests: Any = [
-                {"custom_id": key, "params": body} for key, body in self.submissions.bodies(submission)
+                {"custom_id": key, "params": body} for key, body in self.submissions.bodies(sent)
             ]
             answer = await exchange(partial(self.batches.create, requests=requests, timeout=CREATE_S))
             if isinstance(answer, bytes):
@@ -161,32 +124,32 @@ class _Collector:
             f"no batch could be created in {number + 1} attempts ({answer.detail}); run again to go on"
         )
 
-    async def _look(self, submission: Submission, times: int) -> str | None:
+    async def _look(self, sent: SentBatch, times: int) -> str | None:
         """Look for the submission's batch, again after a while: a server may list a batch late."""
         for number in range(times):
-            adopted = await self._adopt(submission)
+            adopted = await self._adopt(sent)
             if adopted is not None:
                 return adopted
             if number + 1 < times:
                 await asyncio.sleep(backoff(number))
         return None
 
-    async def _adopt(self, submission: Submission) -> str | None:
+    async def _adopt(self, sent: SentBatch) -> str | None:
         """A batch of this size, made after the submission was recorded, that no submission owns."""
         known = self.submissions.known_batches()
         page = await patient(partial(self.batches.list, limit=100), self.secret)
         for batch in rows_of(page):
-            name, fresh = _batch_id(batch), _created(batch) >= submission.started - CLOCK_SKEW_S
-            if name and name not in known and fresh and sum(_counts(batch).values()) == submission.n_requests:
+            name, fresh = _batch_id(batch), _created(batch) >= sent.started - CLOCK_SKEW_S
+            if name and name not in known and fresh and sum(_counts(batch).values()) == sent.n_requests:
                 return name
         return None
 
-    async def _wait(self, submission: Submission) -> dict[str, Any] | None:
+    async def _wait(self, sent: SentBatch) -> dict[str, Any] | None:
         """The ended batch; None where the server does not know it (any more)."""
         from crossdiff.annotation.api.wire import Failure, exchange, read_object
 
-        total, enabled = submission.n_requests, self.transport.progress
-        retrieve = partial(self.batches.retrieve, str(submission.batch))
+        total, enabled = sent.n_requests, self.transport.progress
+        retrieve = partial(self.batches.retrieve, str(sent.batch))
         with bar(total=total, description=self.description, unit="call", enabled=enabled) as progress:
             while True:
                 answer = await exchange(retrieve)
@@ -198,9 +161,9 @@ class _Collector:
                 progress.set_postfix_str(one_line(str(batch.get("processing_status")))[:20])
                 if batch.get("processing_status") == "ended":
                     return batch
-                if time.time() - submission.started > MAX_BATCH_S:
+                if time.time() - sent.started > MAX_BATCH_S:
                     raise ValueError(
-                        f"batch {submission.batch} has not ended in {MAX_BATCH_S / 3600:.0f} hours; look at "
+                        f"batch {sent.batch} has not ended in {MAX_BATCH_S / 3600:.0f} hours; look at "
                         "it in the provider's console, and run again to go on"
                     )
                 await asyncio.sleep(self.transport.settings.poll_s)

@@ -1,24 +1,39 @@
-"""The Anthropic client: built from explicit key and address, checked before money is spent."""
+"""A server and its client: checked before money is spent, then asked one request at a time per slot.
+
+Concurrency is bounded, retries are our own, and every attempt is in the ledger before it is sent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from crossdiff.annotation.api.ledger import Ledger
+from crossdiff.annotation.api.prices import Meter
 from crossdiff.annotation.api.requests import Request
 from crossdiff.annotation.api.secret import Secret, api_key
 from crossdiff.annotation.schema import one_line
 from crossdiff.annotation.settings import AnthropicCompatible, Claude
+from crossdiff.io.progress import bar
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
+    from crossdiff.annotation.api.wire import Failure
+
+Server = TypeVar("Server", bound=Claude | AnthropicCompatible)
 FIRST_WAIT_S = 0.5
 N_COUNTED = 3
 """Prompts whose tokens are counted exactly for the estimate."""
 MAX_LISTED = 20
+FATAL = frozenset({0, 401, 402, 403, 404})
+"""Statuses (0: another origin) that end the run; other refusals end one request."""
+GIVE_UP = 20
+"""Requests that fail one after the other, with no reply between them, before the rest is not sent."""
 
 
 def client_of(settings: Claude | AnthropicCompatible) -> AsyncAnthropic:
@@ -115,3 +130,116 @@ async def patiently(call: Callable[[], Awaitable[Any]], read: Callable[[bytes], 
 def backoff(number: int) -> float:
     """Seconds before the attempt after attempt `number`, where the server says nothing."""
     return FIRST_WAIT_S * 2 ** min(number, 5)
+
+
+@dataclass
+class ServerTransport(Generic[Server]):
+    """Fills the ledger from a server; what cannot be had is settled as errored or skipped_budget."""
+
+    settings: Server
+    ledger: Ledger
+    meter: Meter
+    progress: bool = True
+    checked: set[str] = field(default_factory=set)
+
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Check key and models, and count the tokens of a few prompts, before anything is paid."""
+        asyncio.run(self._prepare(requests))
+
+    def fill(self, requests: Sequence[Request], *, description: str) -> None:
+        """Return when every request has a reply or an outcome in the ledger."""
+        missing = self.ledger.missing(requests)
+        if missing:
+            asyncio.run(self._fill(missing, description))
+
+    async def _prepare(self, requests: Sequence[Request]) -> None:
+        async with client_of(self.settings) as client:
+            await check(self.settings, client, requests, self.checked)
+            if isinstance(self.settings, Claude):
+                self.meter.counted_bytes_per_token = await bytes_per_token(client, requests)
+
+    async def _fill(self, missing: Sequence[Request], description: str) -> None:
+        async with client_of(self.settings) as client:
+            await check(self.settings, client, missing, self.checked)
+            await self.send(client, missing, description)
+
+    @abstractmethod
+    async def send(self, client: AsyncAnthropic, requests: Sequence[Request], description: str) -> None:
+        """Bring replies or outcomes of these requests into the ledger."""
+
+
+@dataclass
+class LiveTransport(ServerTransport[Claude | AnthropicCompatible]):
+    """Sends every request by itself, `concurrency` at a time."""
+
+    failed_in_a_row: int = 0
+
+    async def send(self, client: AsyncAnthropic, requests: Sequence[Request], description: str) -> None:
+        """Every request until it is answered, or given up."""
+        slots = asyncio.Semaphore(self.settings.concurrency)
+        total, enabled = len(requests), self.progress
+        with bar(total=total, description=description, unit="call", enabled=enabled) as progress:
+
+            async def one(request: Request) -> None:
+                await self._answer(client, request, slots)
+                progress.set_postfix_str(f"${self.meter.spent:.3f}", refresh=False)
+                progress.update(1)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for request in requests:
+                        group.create_task(one(request))
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+
+    async def _answer(self, client: AsyncAnthropic, request: Request, slots: asyncio.Semaphore) -> None:
+        """Attempt until answered, as often as the kind of failure is worth; a wait holds no slot."""
+        from crossdiff.annotation.api.wire import MAX_ATTEMPTS
+
+        detail = ""
+        for number in range(MAX_ATTEMPTS):
+            async with slots:
+                if self.failed_in_a_row >= GIVE_UP:
+                    detail = f"not sent: {GIVE_UP} requests before it failed one after the other"
+                    break
+                if not self.meter.affords(request):
+                    self.ledger.settle(request.key, "skipped_budget", f"limit ${self.meter.max_usd}")
+                    return
+                failure = await self._attempt(client, request)
+            if failure is None:
+                self.failed_in_a_row = 0
+                return
+            detail = failure.detail
+            if number + 1 >= failure.attempts:
+                break
+            await asyncio.sleep(failure.wait or backoff(number))
+        self.failed_in_a_row += 1
+        self.ledger.settle(request.key, "errored", detail)
+
+    async def _attempt(self, client: AsyncAnthropic, request: Request) -> Failure | None:
+        """One request on the wire; a lost answer stays possibly paid, an error status is not paid."""
+        from crossdiff.annotation.api.wire import MAX_UNREADABLE, Failure, exchange, read_object
+
+        reserve = self.meter.dearest(request)
+        number = self.ledger.begin(request, estimate_usd=reserve)
+        self.meter.reserved[number] = reserve
+        answer = await exchange(lambda: client.messages.with_raw_response.create(**request.body()))
+        del self.meter.reserved[number]
+        if isinstance(answer, Failure):
+            if answer.paid:
+                self.meter.spent += reserve
+            else:
+                self.ledger.end(number, state="unpaid", cost_usd=0.0, detail=answer.detail)
+            if answer.fatal is not None and answer.status in FATAL:
+                raise answer.fatal
+            return answer
+        secret = Secret(api_key(self.settings))
+        self.ledger.arrived(number, secret.clean(answer.decode("utf-8", "replace")))
+        message = read_object(answer, secret)
+        if message is None or not isinstance(message.get("content"), list):
+            self.meter.spent += reserve
+            return Failure("the answer is no message (a gateway's page?)", attempts=MAX_UNREADABLE)
+        cost = self.meter.billed(request.model, message, reserve=reserve)
+        self.meter.spent += cost
+        self.ledger.store(number, request.key, message, cost_usd=cost)
+        return None

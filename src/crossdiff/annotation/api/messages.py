@@ -11,13 +11,13 @@ import numpy as np
 
 from crossdiff.annotation import prompts, schema, scoring
 from crossdiff.annotation.api.requests import Request, sha256
-from crossdiff.annotation.api.rounds import LEXICAL, Answer, Question, Rounds
+from crossdiff.annotation.api.rounds import LEXICAL, Question, Rounds
 from crossdiff.annotation.lexical import LexicalAnnotator
-from crossdiff.annotation.results import UNINTERPRETABLE, Annotation
+from crossdiff.annotation.results import Annotation, Answer, combine
 from crossdiff.annotation.schema import Described, Unreadable
 from crossdiff.annotation.settings import AnthropicCompatible, Lexical, MessagesSettings
 from crossdiff.annotation.subjects import CategoryLike, Document, Example, Subject
-from crossdiff.annotation.votes import combine
+from crossdiff.taxonomy.scheme import UNINTERPRETABLE
 
 SCORE_TOKENS = 256
 

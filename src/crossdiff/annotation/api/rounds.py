@@ -11,7 +11,7 @@ from crossdiff.annotation.api.ledger import Ledger
 from crossdiff.annotation.api.prices import Meter
 from crossdiff.annotation.api.requests import Request
 from crossdiff.annotation.prompts import REPAIR
-from crossdiff.annotation.results import State
+from crossdiff.annotation.results import Answer, State
 from crossdiff.annotation.schema import Unreadable, text_of
 
 Value = TypeVar("Value")
@@ -48,15 +48,6 @@ class Question(Generic[Value]):
 
     build: Callable[[str, bool], Request]
     read: Callable[[Mapping[str, Any]], Value | Unreadable]
-
-
-@dataclass(frozen=True)
-class Answer(Generic[Value]):
-    """A value, or the state that says why there is none; `source` is the model that gave it."""
-
-    state: State
-    source: str
-    value: Value | None = None
 
 
 @dataclass

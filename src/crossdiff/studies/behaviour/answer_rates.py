@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart
 from crossdiff.report.formatting import readable
-from crossdiff.statistics.proportions import wilson
+from crossdiff.report.study_page import Chart
+from crossdiff.statistics.intervals import wilson
 
 ABSTAINING = ("abstention_unanswerable", "abstention_false_premise")
 """Sets whose behaviour is to abstain; an answer without it is counted as confabulated."""

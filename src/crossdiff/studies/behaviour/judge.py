@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossdiff.annotation.api.rounds import Answer
 from crossdiff.annotation.api.secret import KEY_VARIABLE
 from crossdiff.annotation.judging import JudgeSettings, expected_usd, judge
+from crossdiff.annotation.results import Answer
 from crossdiff.annotation.settings import AnnotatorSettings, AnthropicCompatible, Claude, Transformers
 from crossdiff.annotation.subjects import Said
 from crossdiff.io.tables import read_json, read_jsonl, write_json, write_jsonl

@@ -1,0 +1,59 @@
+"""Products at active entries equal those of full matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from crossdiff.core import crosscoder as module
+from crossdiff.core.codes import projections
+from crossdiff.core.crosscoder import Crosscoder
+from tests.scaling_artifacts import random_crosscoder
+
+
+@pytest.fixture
+def crosscoder() -> Crosscoder:
+    return random_crosscoder(40, 6, seed=0)
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return 2 * torch.randn(301, 2, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_encode_normalised_has_the_entries_of_encode_sparse(
+    crosscoder: Crosscoder, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch, gated: bool
+) -> None:
+    monkeypatch.setattr(module, "LATENT_CHUNK", 16)
+    monkeypatch.setattr(module, "TOKEN_CHUNK", 100)
+    if gated:
+        crosscoder.log_gate = torch.nn.Parameter(torch.zeros(40))
+        crosscoder.threshold.fill_(0.0)
+    expected = crosscoder.encode_sparse(x)
+    found = crosscoder.encode_normalised(crosscoder.normaliser.normalise(x))
+    assert torch.equal(found.token, expected.token)
+    assert torch.equal(found.latent, expected.latent)
+    assert torch.allclose(found.value, expected.value, atol=1e-5)
+    assert len(found) > 300
+
+
+def test_no_token_gives_no_entry(crosscoder: Crosscoder, x: torch.Tensor) -> None:
+    assert len(crosscoder.encode_normalised(x[:0])) == 0
+
+
+def test_reconstruction_is_that_of_the_dense_code(crosscoder: Crosscoder, x: torch.Tensor) -> None:
+    code = crosscoder.encode_sparse(x)
+    assert torch.allclose(
+        crosscoder.decode_normalised(code), crosscoder.decode_normalised(code.dense()), atol=1e-5
+    )
+
+
+def test_projections_are_those_of_the_full_product_at_active_entries(
+    crosscoder: Crosscoder, x: torch.Tensor
+) -> None:
+    code = crosscoder.encode_sparse(x)
+    rows = torch.cat([x, 2 * x[:, :1]], dim=1)
+    full = torch.einsum("trd,lpd->tlrp", rows, crosscoder.decoder.detach())
+    expected = full[code.token, code.latent]
+    assert torch.allclose(projections(rows, code, crosscoder.decoder.detach()), expected, atol=1e-4)

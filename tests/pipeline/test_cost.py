@@ -1,0 +1,18 @@
+"""The plan as text."""
+
+from pathlib import Path
+
+from crossdiff.pipeline.cost import plan_table
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.steps import merge
+from tests.composed import experiment
+
+
+def test_steps_of_a_layer_sweep_are_told_apart_by_their_layer(tmp_path: Path) -> None:
+    points = [experiment("model_pair=pt_it", f"layer={layer}") for layer in (10, 20)]
+    text = plan_table(merge([plan(point) for point in points]), tmp_path)
+    names = [line.split("  ")[0] for line in text.splitlines()[2:-1]]
+    assert {"harvest pt, layer 10", "harvest pt, layer 20", "train pt_it, layer 10"} < set(names)
+    assert len(names) == len(set(names))
+    alone = plan_table(plan(points[0]), tmp_path)
+    assert ", layer" not in alone
