@@ -238,7 +238,7 @@ def _tokens(pair: PairSource, provenance: Sequence[dict[str, Any]]) -> dict[str,
         return None
     counts = entries[0].get("counts") or {}
     numbers = {name: value for name, value in counts.items() if isinstance(value, int | float)}
-    rows = [(name.replace("_", " "), value) for name, value in numbers.items()]
+    rows: list[tuple[str, Any]] = [(name.replace("_", " "), value) for name, value in numbers.items()]
     rows += [(f"{kind} tokens", value) for kind, value in (counts.get("tokens_per_kind") or {}).items()]
     for name, value in (pair.settings.get("mask") or {}).items():
         rows.append((f"mask: {name.replace('_', ' ')}", "none" if value is None else value))
