@@ -10,7 +10,7 @@ from pydantic import Field
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
-from crossdiff.organisms.labels import label_check
+from crossdiff.organisms.documents import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.seed_null import SeedNullChanges
