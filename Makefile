@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One process per core with one thread each: two threads each would wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: setup demo test test-all check clean
+.PHONY: setup demo test test-slow test-slurm test-all check clean
 
 setup: $(READY)
 
@@ -18,10 +20,16 @@ demo: setup
 	$(BIN)/python run.py experiment=demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not slurm and not browser and not study"
+	$(PYTEST) -m "not slow and not slurm and not browser and not study"
 
-test-all: setup
-	$(BIN)/python -m pytest
+test-slow: setup
+	$(PYTEST) --durations=15 -m "(slow or browser or study) and not slurm"
+
+# SLURM tests share one scheduler, so they run one after another.
+test-slurm: setup
+	$(BIN)/python -m pytest -m slurm
+
+test-all: test test-slow test-slurm
 
 check: setup
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ def check_shapes() -> None:
         importlib.import_module(name)
         del sys.modules[name]
     install_import_hook(SHAPES_CHECKED, "beartype.beartype")
-    importlib.import_module("crossdiff.core.largest")
+    importlib.import_module("crossdiff.core.threshold")
     typing.TYPE_CHECKING = True
     try:
         for name in LIGHT:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.tables import write_json, write_table
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
 from crossdiff.statistics.deltas import category_deltas
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 

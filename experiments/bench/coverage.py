@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from crossdiff.core.active_products import gram
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.decoder_norms import gram
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.jackknife import intervals, ratios
 from crossdiff.core.latent_scaling import ScalingSums, betas

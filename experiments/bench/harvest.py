@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from crossdiff.data.harvest.forward import PassCounts
+from crossdiff.data.harvest.job import PassCounts
 from crossdiff.data.harvest.write import quantised
 from crossdiff.data.settings import CacheSource
 from crossdiff.io.environment import memory_at_rest_mb, peak_memory_mb

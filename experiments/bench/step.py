@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 
 from crossdiff.core.sparse.backends import Backend, kernels
-from crossdiff.core.sparse.parts import collect, wait
+from crossdiff.core.sparse.kernels import collect, wait
 from crossdiff.settings import Settings
 from experiments.bench.contenders import Encode, Workload, dense_step, encoder_product, sparse_step
 from experiments.bench.memory import peak_mb

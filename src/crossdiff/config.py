@@ -31,8 +31,7 @@ from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
 from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
 from crossdiff.io.environment import command, conf_dir
-from crossdiff.models.comparison import Comparison
-from crossdiff.models.pair import ModelPair
+from crossdiff.models.pair import Comparison, ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
 from crossdiff.stages import registry

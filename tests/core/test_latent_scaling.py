@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import crossdiff
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
@@ -308,3 +311,17 @@ def test_a_crosscoder_with_a_damaged_weight_is_refused(crosscoder: Crosscoder, x
         damaged.decoder_bias[0, 0] = math.nan
     with pytest.raises(ValueError, match="weights are damaged"):
         latent_scaling(damaged, [x])
+
+
+def test_the_page_on_the_report_describes_every_column_in_the_tables_order(
+    crosscoder: Crosscoder, x: Tensor, document: Tensor
+) -> None:
+    page = (Path(crossdiff.__file__).parent / "docs" / "report.md").read_text()
+    section = page.split("## The latent table")[1].split("\n## ")[0]
+    described = [
+        name
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    ]
+    assert described == list(latent_scaling(crosscoder, [(x, document)]).columns)

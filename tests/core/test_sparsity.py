@@ -1,7 +1,8 @@
 import pytest
+import torch
 from pydantic import ValidationError
 
-from crossdiff.core.sparsity import L1, BatchTopK, TopK, check_fits, within
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK, check_fits, within
 
 
 def test_k_anneals_linearly_and_never_exceeds_the_dictionary() -> None:
@@ -36,8 +37,15 @@ def test_annealing_ends_at_half_of_a_run_that_is_too_short_for_it() -> None:
 
 
 def test_users_methods_find_the_exact_selection_here_too() -> None:
-    from crossdiff.core import largest, sparsity
+    from crossdiff.core import sparsity, threshold
 
-    assert sparsity.largest_per_token is largest.largest_per_token
+    assert sparsity.largest_per_token is threshold.largest_per_token
     with pytest.raises(AttributeError, match="no attribute 'smallest'"):
         _ = sparsity.smallest
+
+
+def test_penalties_by_hand() -> None:
+    code, norm = torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([2.0, 1.0])
+    assert float(L1(penalty=1.0).cost(code, norm)) == (2 + 7) / 2
+    expected = (torch.tensor(8.0).tanh() + torch.tensor(16.0).tanh() + torch.tensor(12.0).tanh()) / 2
+    torch.testing.assert_close(JumpReLU(penalty=1.0).cost(code, norm), expected)

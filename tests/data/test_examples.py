@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.core.example_reservoirs import Entry, ExampleReservoirs, Peaks
+from crossdiff.core.documented_latents import Entry, ExampleReservoirs, Peaks
 from crossdiff.data.examples import (
     DocumentsSettings,
     Subset,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossdiff.data.records import BadRecord, Record
+from crossdiff.data.row_content import BadRecord, Record
 from crossdiff.data.tokenise import Tokenised, tokenise
 from crossdiff.data.tokens import TokenKind
 from crossdiff.models.chat import pinned_date, render

@@ -13,7 +13,7 @@ import pytest
 from cluster_jobs import handles, running, settle, worker
 from fake_plan import FOLDER, chain, submission
 
-from crossdiff.dispatch import queue, status
+from crossdiff.dispatch import register, status
 from crossdiff.dispatch.graph import read_graph
 from crossdiff.dispatch.slurm import submit
 from crossdiff.pipeline.steps import Step
@@ -225,4 +225,4 @@ def test_a_partition_that_refuses_is_named(tmp_path: Path, cluster: None) -> Non
 
 
 def test_states_of_jobs_that_squeue_has_forgotten_come_from_sacct(cluster: None) -> None:
-    assert queue.job_states(["99999999"])["99999999"].phase == "gone"
+    assert register.job_states(["99999999"])["99999999"].phase == "gone"

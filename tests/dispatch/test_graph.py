@@ -57,7 +57,7 @@ def test_the_table_shows_jobs_dependencies_and_logs(failed: list[Node]) -> None:
 def test_a_job_whose_log_could_not_be_opened_points_at_the_store(
     failed: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crossdiff.dispatch.queue.exit_code", lambda job: "0:53")
+    monkeypatch.setattr("crossdiff.dispatch.graph.exit_code", lambda job: "0:53")
     (line,) = why(failed[3], failed)
     assert "the compute node does not see the store" in line
 

@@ -11,7 +11,7 @@ from crossdiff.dispatch.local import run_steps
 from crossdiff.dispatch.loggers import NoTracker
 from crossdiff.dispatch.remote import RemoteJob
 from crossdiff.dispatch.store import draft_folder
-from crossdiff.pipeline.jobs import Job
+from crossdiff.pipeline.steps import Job
 from crossdiff.settings import Runtime
 from crossdiff.stages import harvest
 from tests.harvest_process import pipeline_steps

@@ -11,8 +11,7 @@ from fake_plan import chain, submission
 
 from crossdiff.dispatch.slurm import submit
 from crossdiff.dispatch.store import draft_folder, prepare_store, warn_of_little_room
-from crossdiff.pipeline.jobs import Job
-from crossdiff.pipeline.steps import Cost, Step
+from crossdiff.pipeline.steps import Cost, Job, Step
 
 ALICE, BOB, LAB = 12001, 12002, 12003
 

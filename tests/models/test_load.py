@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.models.adapters import check_adapter
+from crossdiff.models.config_file import check_adapter
 from crossdiff.models.load import check_device, load_truncated, weights_read
 from crossdiff.models.pair import ModelSettings
 from crossdiff.models.weights import INDEX, needed_weights
@@ -182,7 +182,7 @@ def test_the_weights_are_those_that_transformers_reads(tmp_path: Path) -> None:
 def test_adapter_files_beside_merged_weights_are_not_applied_again(
     tmp_path: Path, max_shard_size: str
 ) -> None:
-    from crossdiff.models.causal import load_causal
+    from crossdiff.models.generate import load_causal
 
     folder = save_model(tmp_path / "model", "llama", max_shard_size=max_shard_size)
     expected = hidden_states(folder, IDS)[2]

@@ -30,6 +30,11 @@ STREAMS = {
     "num_kv_shared_layers": 0, "altup_num_inputs": 2, "layer_types": ["full_attention"] * 2,
     "activation_sparsity_pattern": [0.0, 0.0],
 }  # fmt: skip
+BRICKS = {
+    "hidden_size": None, "d_model": WIDTH, "max_seq_len": 64,
+    "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8},
+    "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 2, "moe_top_k": 1},
+}  # fmt: skip
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "RMSNorm": ("llama", {}),
     "RMSNorm, tied": ("qwen3", {"tie_word_embeddings": True}),
@@ -47,6 +52,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "LayerNorm without weights": ("olmo", {}),
     "LayerNorm of 1 + w": ("nemotron", {}),
     "no attention": ("mamba", {"state_size": 4}),
+    "two parallel norms": ("falcon", {"head_dim": None, "new_decoder_architecture": True}),
+    "LayerNorm, codegen": ("codegen", {"num_attention_heads": 4, "rotary_dim": 4, "n_ctx": 64}),
+    "LayerNorm without bias, experts": ("dbrx", BRICKS),
     "head by another name": ("rwkv", {"attention_hidden_size": WIDTH}),
     "OPT": ("opt", {"word_embed_proj_dim": WIDTH, "ffn_dim": 32}),
     "OPT with a narrow head": ("opt", {"word_embed_proj_dim": 8, "ffn_dim": 32}),
@@ -60,7 +68,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 def saved(kind: str, more: dict[str, Any], folder: Path, **options: Any) -> PreTrainedModel:
     """A random model whose gains and biases are not 1 and 0."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**{**SIZES, **more})).float().eval()
+    sizes = {name: value for name, value in {**SIZES, **more}.items() if value is not None}
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**sizes)).float().eval()
     with torch.no_grad():
         for weights in model.parameters():
             if weights.ndim == 1:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from crossdiff.models.pair import Comparison, custom_pair
+from crossdiff.pipeline.checks import notices
 from crossdiff.pipeline.plan import plan
 from tests.composed import experiment
 
@@ -28,6 +30,32 @@ def test_a_context_is_at_most_the_positions_of_both_models(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"context=129 .* 128 positions of .*tuned.*corpus.context=128"):
         planned(base, tuned, "corpus.context=129")
     assert planned(base, tuned, "corpus.context=128")
+
+
+def test_the_default_context_is_the_smaller_of_both_models_and_is_told(tmp_path: Path) -> None:
+    base = folder(tmp_path / "base", n_embd=32, n_positions=2048)
+    tuned = folder(tmp_path / "tuned", n_embd=32, n_positions=128)
+    given, default = planned(base, tuned, "corpus.context=128"), planned(base, tuned)
+    assert [step.key for step in given] == [step.key for step in default]
+    larger = folder(tmp_path / "larger", n_embd=32, n_positions=4096)
+    given, default = planned(base, larger, "corpus.context=1024"), planned(base, larger)
+    assert [step.key for step in given] == [step.key for step in default]
+    pair = ("model_pair=custom", f"model_pair.base={base}", f"model_pair.tuned={tuned}", "layer=1")
+    (told,) = notices(experiment(*pair, "corpus=files", "corpus.paths=[x.txt]"))
+    assert told == f"corpus.context=128: {tuned} has no more positions, and longer documents are cut there"
+    assert not [*notices(experiment(*pair, "corpus=files", "corpus.paths=[x.txt]", "corpus.context=64"))]
+
+
+def test_pairs_of_different_bases_are_told(tmp_path: Path) -> None:
+    names = ("one", "two", "tuned")
+    one, two, tuned = (str(folder(tmp_path / n, hidden_size=32, x=n)) for n in names)
+    asked = experiment("model_pair=custom", f"model_pair.base={one}", f"model_pair.tuned={tuned}", "layer=1")
+    pairs = [custom_pair(base, tuned, name=name) for base, name in ((one, "a"), (two, "b"), (one, "c"))]
+    for treatment, n_told in ((pairs[1], 1), (pairs[2], 0)):
+        comparison = Comparison(reference=pairs[0], treatment=treatment)
+        told = [*notices(asked.model_copy(update={"model_pair": None, "comparison": comparison}))]
+        assert len(told) == n_told
+        assert all(f"different base models ({one} and {two})" in line for line in told)
 
 
 def test_models_of_two_widths_are_named(tmp_path: Path) -> None:

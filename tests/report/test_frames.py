@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff.report import tables
-from crossdiff.report.figures.rows import delta_rows
+from crossdiff.report.delta_rows import delta_rows
 from crossdiff.report.frames import read_deltas
 from crossdiff.report.runs import _deltas
 from crossdiff.statistics.deltas import category_deltas

@@ -4,9 +4,8 @@ import re
 
 from crossdiff.report import tables
 from crossdiff.report.figures.curves import Point, curves, rows
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.sections import tile
-from crossdiff.report.study_page import render
+from crossdiff.report.study_page import Chart, Findings, render
 
 FINDINGS = Findings(
     "3 of 4 <b>keep</b> their sign.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
 from tests.study_products import write_run
 
 

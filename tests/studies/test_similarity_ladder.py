@@ -7,7 +7,7 @@ import pytest
 from crossdiff.models.pair import fingerprint
 from crossdiff.pipeline.plan import plan
 from crossdiff.studies.similarity_ladder import SimilarityLadder
-from tests.pipeline.test_study import build
+from tests.pipeline.test_plan import build
 from tests.study_products import write_run
 
 

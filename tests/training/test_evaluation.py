@@ -12,7 +12,7 @@ from crossdiff.training.evaluation import (
     held_out_batches,
     sampled_rows,
 )
-from crossdiff.training.initialise import initial_crosscoder
+from crossdiff.training.run import initial_crosscoder
 from crossdiff.training.settings import TrainingSettings
 from tests.planted_source import PlantedSource
 

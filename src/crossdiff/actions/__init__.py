@@ -1,4 +1,4 @@
-"""What the command line can do: one module per value of `action`, each with `perform(experiments)`."""
+"""What the command line can do: a module per action; `run` is also plan, train, status, cancel and retry."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from crossdiff.config import Experiment
 def perform(experiments: Sequence[Experiment]) -> int:
     """Carry out the action that the experiments (grid points of one command) share; returns the exit code."""
     match experiments[0].action:
-        case "run" | "plan" | "status" | "cancel" | "retry":
+        case "run" | "plan" | "train" | "status" | "cancel" | "retry":
             from crossdiff.actions import run as verb
-        case "train":
-            from crossdiff.actions import train as verb
         case "render":
             from crossdiff.actions import render as verb
         case "export":

@@ -1,11 +1,16 @@
-"""Results of many runs side by side."""
+"""`action=compare`: results of many runs side by side, on one page and as a W&B report or workspace."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Literal
 
 from crossdiff.command_settings import WandbLogger
 from crossdiff.config import Experiment
+from crossdiff.dispatch.loggers import wandb_mode
+from crossdiff.dispatch.wandb_run import STEP
+from crossdiff.report.runs import Run
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
@@ -25,7 +30,118 @@ def perform(experiments: Sequence[Experiment]) -> int:
     asked.page.write_text(render(runs, title=title, folder=asked.page.parent), encoding="utf-8")
     print(f"comparison of {len(runs)} runs: {asked.page}", flush=True)
     if asked.wandb and isinstance(logger, WandbLogger):
-        from crossdiff.dispatch.wandb_board import save_board
-
         print(f"W&B {asked.wandb}: {save_board(runs, logger, kind=asked.wandb, title=title)}", flush=True)
     return 0
+
+
+CURVES = {
+    "FVE": ("train/fve_base", "train/fve_tuned"),
+    "L0": ("train/l0",),
+    "Dead share": ("train/dead_share",),
+}
+MERITS = {
+    "train": ("fve_base", "fve_tuned", "l0", "dead_share"),
+    "scale": ("n_exclusive_tuned", "n_exclusive_base"),
+}
+"""Stage -> figures in the summaries of its W&B runs."""
+AXES = {"layer": "inputs.layer", "dictionary size": "inputs.dictionary.n_latents", "seed": "inputs.seed"}
+"""Axes of the comparison, and where the configuration of a training run holds them."""
+
+
+def save_board(
+    runs: Sequence[Run], logger: WandbLogger, *, kind: Literal["report", "workspace"], title: str
+) -> str:
+    """Save a report or a workspace about the W&B runs behind these results; returns its address.
+
+    Runs are found by their ids, which are step keys: they must have been recorded with `logger=wandb`.
+    """
+    try:
+        import_module("wandb_workspaces")
+    except ImportError:
+        raise ValueError(
+            f"compare.wandb={kind} needs the package wandb-workspaces; pip install "
+            "'crossdiff[workspaces]', or leave it out: the page holds the same"
+        ) from None
+    mode, notice = wandb_mode(logger)
+    if mode != "online":
+        raise ValueError(
+            f"compare.wandb={kind} needs W&B online, and it is {mode} ({notice or 'as asked for'}); "
+            "log in with wandb login, or leave it out: the page holds the same"
+        )
+    return _saved(_report(runs, logger, title) if kind == "report" else _workspace(runs, logger, title))
+
+
+def _saved(board: Any) -> str:
+    from wandb.errors import Error
+
+    try:
+        board.save()
+    except (Error, OSError, ValueError) as error:
+        raise ValueError(
+            f"W&B did not take the board ({error}); the page is written, try compare.wandb again later"
+        ) from None
+    return str(board.url)
+
+
+def keys(runs: Sequence[Run], stage: str) -> list[str]:
+    """Ids of the W&B runs of one stage."""
+    found = [key for run in runs for name, key in run.steps if name.partition(" ")[0] == stage]
+    return list(dict.fromkeys(found))
+
+
+def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
+    api: Any = import_module("wandb_workspaces.reports.v2")
+    expr: Any = import_module("wandb_workspaces.expr")
+
+    def grid(stage: str, panels: list[Any]) -> Any:
+        own = expr.Metric("ID").isin(keys(runs, stage))
+        runset = api.Runset(
+            project=logger.project, entity=logger.entity or "", name=stage, filters=expr.And(own)
+        )
+        return api.PanelGrid(runsets=[runset], panels=panels)
+
+    blocks: list[Any] = [api.P(f"{len(runs)} runs side by side: {', '.join(run.name for run in runs)}.")]
+    blocks += [api.H2("Training"), grid("train", _training_panels(api))]
+    blocks += [api.H2("Exclusive latents"), grid("scale", [_bars(api, "scale")])]
+    if any(run.compared for run in runs):
+        blocks += [
+            api.H2("Deltas"),
+            grid("compare", [api.WeavePanelSummaryTable(table_name="tables/deltas")]),
+        ]
+    return api.Report(
+        project=logger.project, entity=logger.entity or "", title=title, width="fluid", blocks=blocks,
+        description="Written by crossdiff action=compare.",
+    )  # fmt: skip
+
+
+def _workspace(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
+    api: Any = import_module("wandb_workspaces.reports.v2")
+    workspaces: Any = import_module("wandb_workspaces.workspaces")
+
+    own = [key for stage in ("train", "scale", "compare") for key in keys(runs, stage)]
+    return workspaces.Workspace(
+        name=title,
+        project=logger.project,
+        entity=logger.entity or "",
+        sections=[
+            workspaces.Section(name="Training", panels=_training_panels(api), is_open=True),
+            workspaces.Section(name="Exclusive latents", panels=[_bars(api, "scale")], is_open=True),
+        ],
+        runset_settings=workspaces.RunsetSettings(filters=workspaces.And(workspaces.Metric("ID").isin(own))),
+    )
+
+
+def _training_panels(api: Any) -> list[Any]:
+    curves = [api.LinePlot(title=title, x=STEP, y=list(names)) for title, names in CURVES.items()]
+    over = [
+        api.ScatterPlot(
+            title=f"{merit} over {axis}", x=api.Config(where), y=api.SummaryMetric(merit), running_ymean=True
+        )
+        for axis, where in AXES.items()
+        for merit in ("fve_tuned", "l0")
+    ]
+    return [*curves, _bars(api, "train"), *over]
+
+
+def _bars(api: Any, stage: str) -> Any:
+    return api.BarPlot(title=stage, metrics=[api.SummaryMetric(name) for name in MERITS[stage]])

@@ -1,24 +1,140 @@
-"""Write figures, tables, annotations or a checkpoint for use elsewhere."""
+"""`action=export`: figures, tables, annotations or crosscoders of finished steps as files."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from crossdiff.actions.render import report_parts
+from crossdiff.annotation.annotators import LEDGER
+from crossdiff.annotation.api.ledger import Ledger
+from crossdiff.annotation.rating_sheet import inert
+from crossdiff.annotation.settings import AnnotatorSettings, Lexical, OwnAnnotator, Replay, Transformers
+from crossdiff.command_settings import ExportSettings
 from crossdiff.config import Experiment
+from crossdiff.core import checkpoint
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.io.interop import save_dictionary_learning
+from crossdiff.io.tables import read_jsonl
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.steps import Step
+from crossdiff.report.export import figures_of, tables_of
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
     """Export what `export.what` asks for from finished steps; returns the exit code."""
     match experiments[0].export.what:
         case "checkpoint":
-            from crossdiff.actions.export_checkpoint import export_checkpoints
-
             return export_checkpoints(experiments)
         case "annotations":
-            from crossdiff.actions.export_annotations import export_annotations
-
             return export_annotations(experiments)
         case "figures" | "tables":
-            from crossdiff.actions.export_report import export_report
-
             return export_report(experiments)
+
+
+def export_report(experiments: Sequence[Experiment]) -> int:
+    """Write `<export.folder>/<title>_<layer>/<name>.<format>` for every finished part; returns 0."""
+    settings = experiments[0].export
+    for experiment in experiments:
+        sources = report_parts(experiment).sources()
+        folder = settings.folder / f"{experiment.title}_{experiment.layer}"
+        match settings.chosen_format:
+            case "png" | "svg" as image_format:
+                written = figures_of(sources, folder, image_format=image_format)
+            case "csv" | "tex" as table_format:
+                written = tables_of(sources, folder, table_format=table_format)
+            case other:
+                raise AssertionError(f"{other} is no format of {settings.what}")
+        print(f"{settings.what}: {len(written)} {settings.chosen_format} files in {folder}", flush=True)
+    return 0
+
+
+def export_checkpoints(experiments: Sequence[Experiment]) -> int:
+    """Write one folder per trained pair and print its path; unfinished training is a ValueError."""
+    settings, named = experiments[0].export, _trained(experiments)
+    if settings.hub_id is not None and len(named) > 1:
+        raise ValueError(
+            f"export.hub_id names one repository, this command has {len(named)} crosscoders "
+            f"({', '.join(named)}); give model_pair=... for one of them"
+        )
+    for name, step in named.items():
+        source = step.folder(experiments[0].store) / "crosscoder"
+        print(f"checkpoint: {_write(source, settings.folder / name, settings)}", flush=True)
+    return 0
+
+
+def _trained(experiments: Sequence[Experiment]) -> dict[str, Step]:
+    """Finished train steps by the name of their folder, `<pair>_<layer>`, with the key where names repeat."""
+    found: dict[str, Step] = {}
+    for experiment in experiments:
+        for step in plan(experiment):
+            if step.stage != "train" or step in found.values():
+                continue
+            if not step.is_finished(experiment.store):
+                raise ValueError(
+                    f"{step.name} (layer {experiment.layer}) is not finished in store={experiment.store}; "
+                    "give the same command with action=run first"
+                )
+            name = f"{step.label}_{experiment.layer}"
+            twin = found.get(name)
+            if twin is None or twin.key != step.key:
+                found[name if twin is None else f"{name}_{step.key[:8]}"] = step
+    return found
+
+
+def _write(source: Path, folder: Path, settings: ExportSettings) -> str:
+    """The folder in the chosen format, or the URL where it was uploaded to."""
+    crosscoder = Crosscoder.load(source)
+    if settings.chosen_format == "crossdiff":
+        crosscoder.save(folder)
+    else:
+        save_dictionary_learning(crosscoder, folder)
+    return checkpoint.push(folder, settings.hub_id) if settings.hub_id is not None else str(folder)
+
+
+def export_annotations(experiments: Sequence[Experiment]) -> int:
+    """Write `<title>_<layer>.annotations.*` per run, and `ledger.jsonl` where requests were sent."""
+    settings = experiments[0].export
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    for experiment in experiments:
+        step = next(step for step in plan(experiment) if step.stage == "annotate")
+        source = step.finished_folder(experiment.store) / "annotations.jsonl"
+        name = f"{experiment.title}_{experiment.layer}.annotations.{settings.chosen_format}"
+        if settings.chosen_format == "csv":
+            _write_csv(source, settings.folder / name)
+        else:
+            shutil.copyfile(source, settings.folder / name)
+        print(f"annotations: {settings.folder / name}", flush=True)
+    for path in sorted({path for e in experiments if (path := ledger_path(e.annotator, e.store))}):
+        target = settings.folder / "ledger.jsonl"
+        n_requests = Ledger(path, read_only=True).export(target)
+        print(f"ledger: {target} ({n_requests:,} requests)", flush=True)
+    return 0
+
+
+def ledger_path(annotator: AnnotatorSettings, store: Path) -> Path | None:
+    """The ledger that the annotator reads or writes; None where it sends nothing or has sent nothing yet."""
+    if isinstance(annotator, Lexical | Transformers | OwnAnnotator):
+        return None
+    path = annotator.ledger if isinstance(annotator, Replay) else store / LEDGER
+    return path if path.is_file() else None
+
+
+def _write_csv(source: Path, target: Path) -> None:
+    """One row per latent; lists and mappings as JSON in their cell, and no text that a spreadsheet runs."""
+    import pandas as pd
+
+    rows = [{name: _cell(value) for name, value in row.items()} for row in read_jsonl(source)]
+    pd.DataFrame(rows).to_csv(target, index=False)
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case list() | dict():
+            return json.dumps(value)
+        case str():
+            return inert(value)
+    return value

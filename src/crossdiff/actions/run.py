@@ -1,4 +1,4 @@
-"""Running: plan, run, status, and SLURM's cancel and retry."""
+"""Running a plan: run, plan, train, status, and SLURM's cancel and retry."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from crossdiff.dispatch import local, status
 from crossdiff.dispatch.loggers import tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
-from crossdiff.io.device import choose_device
-from crossdiff.pipeline.plan import plan
+from crossdiff.io.environment import choose_device
+from crossdiff.io.progress import show_notices
+from crossdiff.pipeline.checks import notices
+from crossdiff.pipeline.cost import describe, plan_table, remaining_cost
+from crossdiff.pipeline.plan import plan, results_of_runs
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge
-from crossdiff.pipeline.study import results_of_runs
-from crossdiff.pipeline.table import describe, plan_table, remaining_cost
 from crossdiff.settings import Runtime
 
 CPU_HOURS_ALLOWED = 3.0
@@ -30,8 +31,12 @@ CPU_HOURS_ALLOWED = 3.0
 def perform(experiments: Sequence[Experiment]) -> int:
     """Plan the grid points together, then show, run, submit or follow their steps; returns the exit code."""
     first = experiments[0]
+    if first.action == "train":
+        return train(experiments)
     plans = [plan(experiment) for experiment in experiments]
     steps = merge(plans)
+    if first.plan or first.action in ("run", "plan"):
+        tell_notices(experiments)
     if first.plan or first.action == "plan":
         print(plan_table(steps, first.store))
         tell_missing_keys(steps, first.store)
@@ -53,6 +58,12 @@ def perform(experiments: Sequence[Experiment]) -> int:
                 f"action={first.action} acts on SLURM jobs; repeat their command with dispatch=slurm"
             )
     raise AssertionError(f"{first.action} is no action on steps")
+
+
+def tell_notices(experiments: Sequence[Experiment]) -> None:
+    """One line for each thing that planning noticed, once for all grid points; a study tells its own."""
+    plain = [experiment for experiment in experiments if experiment.study is None]
+    show_notices("plan", dict.fromkeys(notice for experiment in plain for notice in notices(experiment)))
 
 
 def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:
@@ -135,3 +146,25 @@ def is_bearable(steps: Sequence[Step], experiment: Experiment) -> bool:
         file=sys.stderr,
     )
     return False
+
+
+def train(experiments: Sequence[Experiment]) -> int:
+    """`action=train`: run up to training and print where every crosscoder lies; returns the exit code."""
+    first = experiments[0]
+    if not isinstance(first.dispatch, LocalDispatch):
+        raise ValueError("action=train runs here, not through SLURM; give dispatch=local, or action=run")
+    trains = [step for step in merge(map(plan, experiments)) if step.stage == "train"]
+    steps = merge(map(ordered, trains))
+    tell_notices(experiments)
+    if first.plan:
+        print(plan_table(steps, first.store))
+        return 0
+    device = choose_device(first.device)
+    if device == "cpu" and first.device == "auto" and not is_bearable(steps, first):
+        return 2
+    workers = first.dispatch.harvest_workers
+    runtime = Runtime(store=first.store, device=device, n_workers=workers, progress=first.progress)
+    local.run_steps(steps, runtime)
+    for step in trains:
+        print(f"crosscoder {step.label}: {step.folder(first.store) / 'crosscoder'}", flush=True)
+    return 0

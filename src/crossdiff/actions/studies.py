@@ -8,9 +8,9 @@ from pathlib import Path
 
 from crossdiff.config import Experiment, study_presets
 from crossdiff.io.environment import command
+from crossdiff.pipeline.cost import amount, columns, remaining_cost
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Cost
-from crossdiff.pipeline.table import amount, columns, remaining_cost
 
 HEADER = ("study", "size", "steps", "finished", "GPU h", "CPU h", "disk GB", "API $", "question")
 

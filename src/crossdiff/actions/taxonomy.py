@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossdiff.annotation.annotators import AnnotationRun
 from crossdiff.config import Experiment
-from crossdiff.io.device import choose_device
+from crossdiff.io.environment import choose_device
 from crossdiff.io.tables import read_jsonl
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime

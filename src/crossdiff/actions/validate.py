@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crossdiff.actions.render import rendered
-from crossdiff.actions.report_parts import report_parts
+from crossdiff.actions.render import rendered, report_parts
 from crossdiff.annotation import rating_sheet
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.config import Experiment

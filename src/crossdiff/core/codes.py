@@ -1,4 +1,4 @@
-"""Codes as lists of their active entries."""
+"""Codes as lists of their active entries, and products with decoder directions at those entries only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues, Code
@@ -44,3 +44,31 @@ class SparseCode:
             return torch.sparse_csr_tensor(
                 starts, self.latent, self.value, (self.n_tokens, self.n_latents), check_invariants=False
             )
+
+
+def projections(
+    y: Float[Tensor, "token row d_model"], code: SparseCode, decoder: Float[Tensor, "latent probe d_model"]
+) -> Float[Tensor, "active row probe"]:
+    """<y_tr, d_j^p> for every active entry (t, j), every row r of its token and every model's direction p.
+
+    One sampled product of `y` as [(token row), d_model] with `decoder` as [(latent probe), d_model], both
+    read in place: gathered directions, or anything of shape [latent, token], never exist. The rows of one
+    token follow each other, so that its few directions stay in the cache.
+    """
+    n_tokens, n_rows, n_probes = y.shape[0], y.shape[1], decoder.shape[1]
+    counts = torch.bincount(code.token, minlength=n_tokens)
+    before = counts.cumsum(0) - counts
+    inside = torch.arange(len(code), device=y.device) - before[code.token]
+    row = torch.arange(n_rows, device=y.device)
+    place = (n_rows * before[code.token] + inside)[:, None] + row * counts[code.token, None]
+    column = torch.empty(len(code) * n_rows, n_probes, dtype=torch.int64, device=y.device)
+    column[place] = (code.latent[:, None] * n_probes + torch.arange(n_probes, device=y.device))[:, None]
+    row_start = torch.zeros(n_tokens * n_rows + 1, dtype=torch.int64, device=y.device)
+    row_start[1:] = (counts * n_probes).repeat_interleave(n_rows).cumsum(0)
+    shape = (n_tokens * n_rows, decoder.shape[0] * n_probes)
+    zeros = y.new_zeros(column.numel())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse ")
+        pattern = torch.sparse_csr_tensor(row_start, column.flatten(), zeros, shape, check_invariants=False)
+    product = torch.sparse.sampled_addmm(pattern, y.flatten(0, 1), decoder.flatten(0, 1).T, beta=0.0)
+    return product.values().view(-1, n_probes)[place]

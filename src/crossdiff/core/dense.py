@@ -1,18 +1,21 @@
-"""The dense training step: autograd over full matrices. Slow, plain, and the oracle of the sparse step."""
+"""The dense training step and its loss terms: autograd over full matrices, the oracle of the sparse step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossdiff.core import objectives
 from crossdiff.core.axes import Activations, Code, PerLatent
+from crossdiff.core.collective import residual_variance
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import code_norm, project_
 from crossdiff.core.sparsity import JumpReLU, LargestK, Penalised, Sparsity
+
+LossForm = Literal["norm", "squared"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class StepPlan:
     sparsity: Sparsity
     k: int
     penalty: float
-    loss: objectives.LossForm
+    loss: LossForm
     auxiliary: float
     auxiliary_k: int
     dead: Int[Tensor, " dead"]
@@ -55,7 +58,7 @@ def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepRe
     """
     code, scaled, terms = _forward_code(crosscoder, xn, plan)
     x_hat = crosscoder.decode_normalised(code)
-    terms["reconstruction"] = objectives.reconstruction_loss(xn, x_hat, form=plan.loss)
+    terms["reconstruction"] = reconstruction_loss(xn, x_hat, form=plan.loss)
     total = terms["reconstruction"] + plan.penalty * terms.get("sparsity", 0)
     if "revival" in terms and isinstance(plan.sparsity, JumpReLU):
         total = total + plan.sparsity.revival * terms["revival"]
@@ -100,7 +103,7 @@ def _forward_code(
             return torch.where(mask, positive, 0), scaled * mask, {}
         case JumpReLU() as gated:
             assert crosscoder.log_gate is not None
-            code = objectives.Jump.apply(pre, crosscoder.log_gate, gated.bandwidth)
+            code = Jump.apply(pre, crosscoder.log_gate, gated.bandwidth)
             assert isinstance(code, Tensor)
             silent = (crosscoder.log_gate.exp() - pre).relu() * norm
             if crosscoder.sparsity_weight is not None:
@@ -124,5 +127,60 @@ def _priced(crosscoder: Crosscoder, penalised: Penalised, code: Code, norm: PerL
 def _auxiliary(crosscoder: Crosscoder, xn: Activations, residual: Activations, plan: StepPlan) -> Tensor:
     dead = plan.dead
     pre = xn.flatten(1) @ crosscoder.encoder[dead].flatten(1).T + crosscoder.encoder_bias[dead]
-    code = objectives.auxiliary_code(pre.relu(), crosscoder.code_norm()[dead], k=plan.auxiliary_k)
-    return objectives.auxiliary_loss(residual, code, crosscoder.decoder[dead])
+    code = auxiliary_code(pre.relu(), crosscoder.code_norm()[dead], k=plan.auxiliary_k)
+    return auxiliary_loss(residual, code, crosscoder.decoder[dead])
+
+
+def reconstruction_loss(x: Activations, x_hat: Activations, *, form: LossForm) -> Float[Tensor, ""]:
+    """norm: mean over tokens and models of |x - x_hat|_2 (Minder et al.); squared: of |x - x_hat|^2."""
+    squared = (x - x_hat).square().sum(dim=2)
+    if form == "squared":
+        return squared.mean()
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, 1).sqrt(), 0).mean()
+
+
+def auxiliary_loss(
+    residual: Activations, code: Float[Tensor, "token dead"], decoder: Float[Tensor, "dead model d_model"]
+) -> Float[Tensor, ""]:
+    """AuxK: squared error of the dead latents' decoding to the residual, over the residual's variance.
+
+    `residual` must be detached; no decoder bias is added. 0 where the residual does not vary. The variance is
+    that of the global batch, the error that of this rank's tokens.
+    """
+    target = residual.flatten(1)
+    error = (target - code @ decoder.flatten(1)).square().sum(dim=1).mean()
+    variance = residual_variance(target)
+    return torch.where(variance > 0, error / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
+
+
+def auxiliary_code(
+    positive: Float[Tensor, "token dead"], norm: Float[Tensor, " dead"], *, k: int
+) -> Float[Tensor, "token dead"]:
+    """The k dead latents per token with the largest scaled code, among latents that are all dead."""
+    if k >= positive.shape[1]:
+        return positive
+    top = (positive.detach() * norm.detach()).topk(k, dim=1, sorted=False).indices
+    return torch.zeros_like(positive).scatter(1, top, positive.gather(1, top))
+
+
+class Jump(torch.autograd.Function):
+    """pre * [pre > gate], with the rectangular straight-through gradient for the gate's logarithm."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, pre: Tensor, log_gate: Tensor, bandwidth: float
+    ) -> Tensor:
+        """Gated pre-code; the gate is exp(log_gate)."""
+        gate = log_gate.exp()
+        ctx.save_for_backward(pre, gate)
+        ctx.bandwidth = bandwidth  # pyright: ignore[reportAttributeAccessIssue]
+        return torch.where(pre > gate, pre.relu(), 0)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """d/dpre = [pre > gate]; d/dlog_gate = -gate^2 / bandwidth * [|pre - gate| < bandwidth / 2]."""
+        pre, gate = ctx.saved_tensors
+        passed = grad * ((pre > gate) & (pre > 0))
+        near = ((pre - gate).abs() < ctx.bandwidth / 2).to(grad.dtype)
+        return passed, (-(gate**2) / ctx.bandwidth) * (near * grad).sum(dim=0), None

@@ -1,20 +1,23 @@
-"""The latents whose documents are read: exclusive ones and shared controls; and their codes alone."""
+"""The latents whose documents are read, and what a pass remembers of them: peaks, samples, histograms."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from crossdiff.core.axes import Activations
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.exclusive_call import Side, exclusive_latents
+from crossdiff.core.streaming import mix
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Role = Literal["exclusive_tuned", "exclusive_base", "control_shared"]
 ROLES: tuple[Role, ...] = ("exclusive_tuned", "exclusive_base", "control_shared")
@@ -66,3 +69,159 @@ def _draw(latents: list[int], count: int, generator: torch.Generator) -> list[in
         return latents
     order = torch.randperm(len(latents), generator=generator)[:count]
     return sorted(latents[i] for i in order.tolist())
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Finished documents: the largest code of each latent (0: never active) and the row of that token."""
+
+    document: Int[Tensor, " document"]
+    peak: Float[Tensor, "document latent"]
+    row: Int[Tensor, "document latent"]
+
+
+def document_peaks(
+    batches: Iterable[tuple[Float[Tensor, "token latent"], Int[Tensor, " token"], Int[Tensor, " token"]]],
+) -> Iterator[Peaks]:
+    """Peaks of each document from batches `(code, document, row)` in corpus order.
+
+    A document that goes on in the next batch is held back until it ends, so batch borders do not matter.
+    """
+    held: Peaks | None = None
+    for code, document, row in batches:
+        if len(document) == 0:
+            continue
+        found = _joined(held, _of_batch(code, document, row))
+        yield Peaks(found.document[:-1], found.peak[:-1], found.row[:-1])
+        held = Peaks(found.document[-1:], found.peak[-1:], found.row[-1:])
+    if held is not None:
+        yield held
+
+
+def _of_batch(code: Tensor, document: Tensor, row: Tensor) -> Peaks:
+    names, lengths = torch.unique_consecutive(document, return_counts=True)
+    tops = [part.max(dim=0) for part in code.split(lengths.tolist())]
+    starts = lengths.cumsum(0) - lengths
+    place = torch.stack([top.indices for top in tops]) + starts[:, None]
+    return Peaks(names, torch.stack([top.values for top in tops]), row[place])
+
+
+def _joined(held: Peaks | None, new: Peaks) -> Peaks:
+    if held is None:
+        return new
+    if held.document[0] != new.document[0]:
+        document = torch.cat([held.document, new.document])
+        return Peaks(document, torch.cat([held.peak, new.peak]), torch.cat([held.row, new.row]))
+    keep = held.peak[0] >= new.peak[0]
+    peak, row = new.peak.clone(), new.row.clone()
+    peak[0] = torch.where(keep, held.peak[0], peak[0])
+    row[0] = torch.where(keep, held.row[0], row[0])
+    return Peaks(new.document, peak, row)
+
+
+@dataclass
+class Reservoir:
+    """Per latent the `size` documents of highest priority, best first; memory O(latents x size).
+
+    Equal priorities keep the earlier document, so the content depends on the corpus order alone. Empty places
+    have priority -inf and document -1.
+    """
+
+    n_latents: int
+    size: int
+    priority: Float64[Tensor, "place latent"] = field(init=False)
+    document: Int[Tensor, "place latent"] = field(init=False)
+    peak: Float64[Tensor, "place latent"] = field(init=False)
+    row: Int[Tensor, "place latent"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = (self.size, self.n_latents)
+        self.priority = torch.full(shape, -torch.inf, dtype=torch.float64)
+        self.document = torch.full(shape, -1)
+        self.peak = torch.zeros(shape, dtype=torch.float64)
+        self.row = torch.full(shape, -1)
+
+    def add(self, peaks: Peaks, priority: Float64[Tensor, "document latent"]) -> None:
+        """Offer documents; a latent never keeps a document in which it was not active."""
+        active = peaks.peak > 0
+        document = peaks.document[:, None].expand_as(peaks.row)
+        priority = torch.where(active, priority, -torch.inf)
+        joined = torch.cat([self.priority, priority])
+        self.priority, order = (
+            part[: self.size] for part in joined.sort(dim=0, descending=True, stable=True)
+        )
+        for name, new in (("document", document), ("peak", peaks.peak.double()), ("row", peaks.row)):
+            setattr(self, name, torch.cat([getattr(self, name), new]).gather(0, order))
+
+    def entries(self, latent: int) -> list[Entry]:
+        """Taken documents of one latent, by falling priority."""
+        taken = self.priority[:, latent] > -torch.inf
+        columns = (self.document, self.row, self.peak)
+        return [Entry(*values) for values in zip(*(c[taken, latent].tolist() for c in columns), strict=True)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A document offered for one latent: index, token row of the peak, the peak's code."""
+
+    document: int
+    row: int
+    peak: float
+
+
+@dataclass
+class ExampleReservoirs:
+    """Documents of one subset (explain or score): the highest peaks, and a uniform sample of all active."""
+
+    top: Reservoir
+    sample: Reservoir
+
+    @classmethod
+    def empty(cls, n_latents: int, *, n_top: int, n_sample: int) -> ExampleReservoirs:
+        """Nothing taken yet."""
+        return cls(Reservoir(n_latents, n_top), Reservoir(n_latents, n_sample))
+
+    def add(self, peaks: Peaks, *, mine: Bool[Tensor, " document"], hashes: Int[Tensor, " document"]) -> None:
+        """Offer the documents of this subset; `hashes` (of the document ids) make the uniform sample."""
+        chosen = Peaks(peaks.document[mine], peaks.peak[mine], peaks.row[mine])
+        if len(chosen.document) == 0:
+            return
+        self.top.add(chosen, chosen.peak.double())
+        latents = torch.arange(chosen.peak.shape[1])
+        draw = mix(hashes[mine][:, None] ^ mix(latents, salt=1)[None, :])
+        self.sample.add(chosen, draw.double())
+
+
+PER_OCTAVE = 2
+LOWEST, HIGHEST = -20, 20
+"""Bins go from 2**-20 to 2**20, `PER_OCTAVE` to a doubling; what lies outside is counted in the end bins."""
+N_BINS = (HIGHEST - LOWEST) * PER_OCTAVE
+
+
+@dataclass(frozen=True)
+class CodeHistogram:
+    """Active tokens per latent and bin; bin i holds codes in [2**(LOWEST + i/PER_OCTAVE), the next edge)."""
+
+    counts: Int64[Tensor, "chosen bin"]
+
+    @classmethod
+    def empty(cls, n_latents: int) -> CodeHistogram:
+        """No token seen yet."""
+        return cls(torch.zeros(n_latents, N_BINS, dtype=torch.int64))
+
+    def add(self, code: Float[Tensor, "token chosen"]) -> None:
+        """Count the active (positive) codes of these tokens."""
+        place = code.nonzero(as_tuple=True)
+        positions = (code[place].double().log2() - LOWEST) * PER_OCTAVE
+        bins = positions.floor().long().clamp(0, N_BINS - 1)
+        flat = place[1] * N_BINS + bins
+        self.counts.view(-1).add_(torch.bincount(flat, minlength=self.counts.numel()))
+
+    def of(self, place: int) -> dict[str, list[float] | list[int]] | None:
+        """`edges` and `counts` of one latent, from its first to its last used bin; None if it never fired."""
+        used = self.counts[place].nonzero().flatten()
+        if not len(used):
+            return None
+        first, last = int(used[0]), int(used[-1]) + 1
+        edges = [float(f"{2 ** (LOWEST + i / PER_OCTAVE):.6g}") for i in range(first, last + 1)]
+        return {"edges": edges, "counts": self.counts[place, first:last].tolist()}

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from crossdiff.core.active_products import active_code, projections, reconstruct
 from crossdiff.core.axes import Activations
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import SparseCode, projections
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
@@ -56,6 +55,7 @@ class ScalingSums:
         self.template_energy = torch.zeros(self.n_latents, **options)
         self.documents = DocumentCounts(self.n_latents)
 
+    @torch.no_grad()
     def add(
         self,
         crosscoder: Crosscoder,
@@ -67,8 +67,8 @@ class ScalingSums:
         """Encode raw activations, reconstruct, add everything; returns the code for further use."""
         _check_input(crosscoder, x)
         xn = crosscoder.normaliser.normalise(x)
-        code = active_code(crosscoder, xn)
-        x_hat = reconstruct(crosscoder, code)
+        code = crosscoder.encode_normalised(xn)
+        x_hat = crosscoder.decode_normalised(code)
         self.n_tokens += x.shape[0]
         self.fit = self.fit or FitSums.zeros(xn)
         self.fit.add(xn, x_hat, n_active=len(code), document=document)

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from crossdiff.core.active_products import gram
 from crossdiff.core.axes import Directions
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.decoder_norms import delta_norm
+from crossdiff.core.decoder_norms import delta_norm, gram
 from crossdiff.core.exclusive_call import (
     Calls,
     SelectionSettings,

@@ -59,7 +59,7 @@ class BatchTopK(LargestK):
     def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
         """Ties go to the lowest flat index."""
         from crossdiff.core.collective import n_ranks
-        from crossdiff.core.largest import largest, largest_of_all
+        from crossdiff.core.threshold import largest, largest_of_all
 
         count = k * scaled.shape[0]
         if n_ranks() == 1:
@@ -74,7 +74,7 @@ class TopK(LargestK):
 
     def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
         """Ties go to the lowest latent."""
-        from crossdiff.core.largest import largest_per_token
+        from crossdiff.core.threshold import largest_per_token
 
         return largest_per_token(scaled, k=k)
 
@@ -105,9 +105,7 @@ class L1(Penalised):
 
     def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
         """Mean over tokens of sum_j f_j * norm_j."""
-        from crossdiff.core import objectives
-
-        return objectives.l1_penalty(code, norm)
+        return (code * norm).sum(dim=1).mean()
 
 
 class JumpReLU(Penalised):
@@ -124,9 +122,7 @@ class JumpReLU(Penalised):
 
     def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
         """Mean over tokens of sum_j tanh(sharpness * v_j)."""
-        from crossdiff.core import objectives
-
-        return objectives.tanh_penalty(code, norm, sharpness=self.sharpness)
+        return (self.sharpness * code * norm).tanh().sum(dim=1).mean()
 
 
 Sparsity = LargestK | Penalised
@@ -150,9 +146,9 @@ def check_fits(sparsity: Sparsity, *, n_latents: int) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """The exact selections, which users' methods import from here: `crossdiff.core.largest`."""
+    """The exact selections, which users' methods import from here: `crossdiff.core.threshold`."""
     if not name.startswith("largest"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from crossdiff.core import largest
+    from crossdiff.core import threshold
 
-    return getattr(largest, name)
+    return getattr(threshold, name)

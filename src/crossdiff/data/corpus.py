@@ -7,9 +7,9 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crossdiff.io.file_hashes import file_sha256
 from crossdiff.settings import Settings
@@ -63,7 +63,29 @@ class OrganismSource(Settings):
 Source = HubSource | FilesSource | OrganismSource
 
 
-class MixtureCorpus(Settings):
+DEFAULT_CONTEXT = 1024
+
+
+class _WithContext(Settings):
+    """Settings whose `context=None` means that none was given, so that the models may lower the default."""
+
+    context: int = Field(default=DEFAULT_CONTEXT, ge=2)
+    """Longest document in tokens, BOS included; longer ones are cut there and counted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_not_given(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("context", 0) is None:
+            return {name: value for name, value in given.items() if name != "context"}
+        return given
+
+    @property
+    def has_context(self) -> bool:
+        """Whether a context was given."""
+        return "context" in self.model_fields_set
+
+
+class MixtureCorpus(_WithContext):
     """Several sources, drawn so that their token counts keep to the weights at every moment."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
@@ -72,13 +94,11 @@ class MixtureCorpus(Settings):
     sources: tuple[Source, ...] = Field(min_length=1)
     n_tokens: int | None = Field(default=None, ge=1)
     """Stop after the document that reaches this many tokens; None reads everything."""
-    context: int = Field(default=1024, ge=2)
-    """Longest document in tokens, BOS included; longer ones are cut there and counted."""
     skip_bad: bool = False
     """Count lines that cannot be read and go on, instead of stopping at the first."""
 
 
-class FilesCorpus(Settings):
+class FilesCorpus(_WithContext):
     """The user's own files (`corpus=files 'corpus.paths=[a.jsonl,dir/]'`)."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"paths"})
@@ -88,7 +108,6 @@ class FilesCorpus(Settings):
     column: str | None = None
     txt: Literal["file", "paragraph", "line"] = "file"
     n_tokens: int | None = Field(default=None, ge=1)
-    context: int = Field(default=1024, ge=2)
     skip_bad: bool = False
 
     def mixture(self) -> MixtureCorpus:
@@ -98,7 +117,7 @@ class FilesCorpus(Settings):
             name=self.name,
             sources=(source,),
             n_tokens=self.n_tokens,
-            context=self.context,
+            **({"context": self.context} if self.has_context else {}),
             skip_bad=self.skip_bad,
         )
 

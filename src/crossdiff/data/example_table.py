@@ -1,9 +1,10 @@
-"""The tables of the documents stage: examples with their codes, and random background documents."""
+"""What the documents stage shows of a latent: examples with codes, background documents, direction logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,13 @@ from crossdiff.core.streaming import mix
 from crossdiff.data.examples import Example, document_hashes
 from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.tokens import TokenSet
+from crossdiff.io.artifacts import MANIFEST, read_manifest
+from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.models.unembedding import load_unembedding
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 EXAMPLE_TYPES = {
     "latent": "int32",
@@ -126,3 +131,41 @@ def _window_codes(
     x = activations.read(rows[kept]).x
     codes[kept] = codes_of(crosscoder, x, torch.tensor([latent]))[:, 0].cpu().float()
     return [part.numpy() for part in codes.split([len(e.window.rows) for e in examples])]
+
+
+COUNT = 10
+MODELS = ("base", "tuned")
+Logits = dict[str, dict[str, list[tuple[str, float]]]]
+"""model -> `top` and `bottom` -> (token, effect)."""
+
+
+def direction_logits(
+    crosscoder: Crosscoder, latents: Sequence[int], parents: Mapping[str, Path], token_set: TokenSet
+) -> tuple[list[Logits], list[str]]:
+    """The logits of each latent, and a notice per model whose unembedding could not be read."""
+    found: list[Logits] = [{} for _ in latents]
+    notices = []
+    for index, name in enumerate(MODELS):
+        try:
+            model, path = harvested_model(parents[f"harvest_{name}"], parents.get("organism"))
+            head = load_unembedding(model, path, vocab_size=len(token_set.tokenizer))
+        except ValueError as error:
+            notices.append(f"no logits of the {name} model: {error}")
+            continue
+        directions = crosscoder.decoder[torch.tensor(list(latents), dtype=torch.int64), index].detach().cpu()
+        for place, (top, bottom) in enumerate(head.ends(directions, count=COUNT)):
+            found[place][name] = {"top": _shown(token_set, top), "bottom": _shown(token_set, bottom)}
+    return found, notices
+
+
+def harvested_model(harvest: Path, organism: Path | None) -> tuple[ModelSettings, str]:
+    """The model that a harvest read, and its folder or hub id."""
+    if not (harvest / MANIFEST).is_file():
+        raise ValueError(f"{harvest} has no {MANIFEST} that names its model")
+    model = ModelSettings.model_validate(read_manifest(harvest)["inputs"]["model"])
+    return model, resolve(model, organism)
+
+
+def _shown(token_set: TokenSet, ends: Sequence[tuple[int, float]]) -> list[tuple[str, float]]:
+    ids = torch.tensor([token for token, _ in ends], dtype=torch.int64)
+    return list(zip(token_set.token_strings(ids), (value for _, value in ends), strict=True))

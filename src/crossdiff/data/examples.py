@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from crossdiff.core.example_reservoirs import Entry, ExampleReservoirs
+from crossdiff.core.documented_latents import Entry, ExampleReservoirs
 from crossdiff.core.streaming import mix
 from crossdiff.data.settings import N_TOP, SUBSETS, DocumentsSettings, Subset
 from crossdiff.data.tokens import TokenSet

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.data.corpus import MixtureCorpus, Source
-from crossdiff.data.records import BadRecord, Record, records
+from crossdiff.data.records import records
+from crossdiff.data.row_content import BadRecord, Record
 from crossdiff.data.tokenise import Tokenised, tokenise
 
 _READ_AHEAD = 64

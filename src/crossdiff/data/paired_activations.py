@@ -11,14 +11,13 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from crossdiff.data.harvest.on_the_fly import LiveLayer
-from crossdiff.data.harvest.read import HarvestedLayer, read_record
-from crossdiff.data.layer_rows import LayerRows
+from crossdiff.data.harvest.read import HarvestedLayer
+from crossdiff.data.harvest.write import read_record
 from crossdiff.data.moments import N_KINDS, Moments, row_groups
 from crossdiff.data.order import CorpusOrder, EpochOrder, document_blocks
-from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.data.paired_batch import LayerRows, PairedBatch, WindowReader
 from crossdiff.data.settings import MaskSettings
 from crossdiff.data.tokens import TokenKind, TokenSet
-from crossdiff.data.windows import WindowReader
 
 Split = Literal["train", "validation", "all"]
 WINDOW_BYTES = 1 << 30

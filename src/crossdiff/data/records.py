@@ -1,57 +1,20 @@
-"""Reading documents: one record per line, row or file, each with its place for messages and for resuming."""
+"""Reading documents from files and hub datasets: one record per line, row or file.
+
+Every record has its place, for messages and for resuming; a network that goes away for minutes is waited for.
+"""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
+import time
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from crossdiff.data.corpus import (
-    FilesSource,
-    HubSource,
-    OrganismSource,
-    Source,
-    expand,
-    kind_of,
-    opened,
-)
-from crossdiff.data.hub_stream import hub_rows
-from crossdiff.data.row_content import (
-    BESIDE,
-    CHATS,
-    WAY_OUT,
-    BadRecord,
-    attended,
-    content_of,
-    from_json,
-    parsed,
-)
-from crossdiff.models.chat import Message
-
-_COLUMNS = ("text", "messages", "conversation", "conversations", "input_ids")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One document before tokenisation: text, chat messages or ready token ids."""
-
-    place: str
-    """File and line, or data set and row, for messages."""
-    id: str
-    content: str | list[Message] | list[int]
-    tools: list[Any] | None = None
-    """Tools that the template of a chat lists."""
-
-    def digest(self) -> bytes:
-        """16 bytes that equal those of another record exactly when the contents are equal."""
-        content = self.content if self.tools is None else [self.content, self.tools]
-        text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+from crossdiff.data.corpus import FilesSource, HubSource, OrganismSource, Source, expand, kind_of, opened
+from crossdiff.data.row_content import BESIDE, COLUMNS, WAY_OUT, BadRecord, Record, parsed, record_of
+from crossdiff.models.hub import hub, is_outage
 
 
 def records(source: Source, *, organism: Path | None, start: int = 0) -> Iterator[Record | BadRecord]:
@@ -121,7 +84,7 @@ def _jsonl_records(path: Path, source: FilesSource) -> Iterator[Record | BadReco
             row = parsed(line, place)
             if not isinstance(row, BadRecord):
                 name = f"{path.name}:{number}"
-                row = _record(row, place, name, column=source.column, id_column=source.id_column)
+                row = record_of(row, place, name, column=source.column, id_column=source.id_column)
             yield row
 
 
@@ -144,7 +107,7 @@ def _row_records(path: Path, rows: list[Any], source: FilesSource) -> Iterator[R
             yield row
             continue
         name = f"{path.name}:{number}"
-        yield _record(row, f"{path}:{number}", name, column=source.column, id_column=source.id_column)
+        yield record_of(row, f"{path}:{number}", name, column=source.column, id_column=source.id_column)
 
 
 def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRecord]:
@@ -154,14 +117,14 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
     number = 0
     try:
         file = pq.ParquetFile(path)
-        wanted = {*_COLUMNS, *BESIDE, source.column, source.id_column}
+        wanted = {*COLUMNS, *BESIDE, source.column, source.id_column}
         read = [name for name in file.schema_arrow.names if name in wanted]  # others may not be readable
         if not wanted.difference({*BESIDE, source.id_column}).intersection(read):
             read = None
         for batch in file.iter_batches(batch_size=1024, columns=read):
             for row in batch.to_pylist():
                 place, name = f"{path}:{number}", f"{path.name}:{number}"
-                yield _record(row, place, name, column=source.column, id_column=source.id_column)
+                yield record_of(row, place, name, column=source.column, id_column=source.id_column)
                 number += 1
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -172,7 +135,7 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
 def _hub_records(source: HubSource, start: int) -> Iterator[Record | BadRecord]:
     for number, row in hub_rows(source, start):
         place, name = f"{source.dataset}:{number}", f"{source.name}:{number}"
-        yield _record(row, place, name, column=source.column, id_column=source.id_column)
+        yield record_of(row, place, name, column=source.column, id_column=source.id_column)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str | BadRecord]]:
@@ -185,51 +148,49 @@ def _lines(path: Path) -> Iterator[tuple[int, str | BadRecord]]:
                 yield number, BadRecord(message)
 
 
-def _record(
-    row: Any, place: str, fallback: str, *, column: str | None, id_column: str | None
-) -> Record | BadRecord:
-    if not isinstance(row, dict):
-        return BadRecord(
-            f"{place} holds {type(row).__name__}, a document is an object with text or messages; {WAY_OUT}"
-        )
-    filled = (name for name in _COLUMNS if row.get(name) not in (None, "", []))
-    present = (name for name in _COLUMNS if row.get(name) is not None)
-    key = column or next(filled, next(present, None))
-    empty = [name for name in ([column] if column else _COLUMNS) if name in row]
-    if empty and (key is None or row[key] is None):
-        return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {WAY_OUT}")
-    if key is None or key not in row:
-        wanted = column or ", ".join(_COLUMNS)
-        return BadRecord(
-            f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"
-        )
-    content = content_of(row[key], is_chat=key in CHATS or bool(column))
-    if isinstance(content, BadRecord):
-        return BadRecord(f"{place} cannot be read: {key}{content}; {WAY_OUT}")
-    if content and isinstance(content, list) and isinstance(content[0], int):
-        content = attended(cast("list[int]", content), row.get("attention_mask"))
-        if content is None:
-            return BadRecord(f"{place} has an attention_mask of another length than {key}; {WAY_OUT}")
-    named = row.get(id_column) if id_column else None
-    is_messages = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
-    tools = from_json(row.get("tools")) if is_messages else None
-    tools = tools if isinstance(tools, list) and tools else None
-    record = Record(place, fallback if named is None else str(named), content, tools)  # type: ignore[arg-type]
-    if not _is_unicode(record):
-        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {WAY_OUT}")
-    return record
+WAITS_S = (15.0, 45.0, 120.0, 180.0, 240.0)
+"""Pauses before a broken stream is opened again: 10 minutes, after the `datasets` library's own attempts."""
 
 
-def _is_unicode(record: Record) -> bool:
-    """Whether a tokenizer can take the strings: JSON may spell one half of a pair, as in a cut emoji."""
-    content = record.content
-    texts = (
-        [content]
-        if isinstance(content, str)
-        else [json.dumps(m, ensure_ascii=False, default=str) for m in content if isinstance(m, dict)]
+def hub_rows(
+    source: HubSource, start: int, *, sleep: Callable[[float], object] = time.sleep
+) -> Iterator[tuple[int, Any]]:
+    """(position, row) from position `start` on.
+
+    Once the dataset was reached, an outage is told in one line and the stream opened again where it broke;
+    every row that arrives gives all attempts back. ValueError where it cannot be reached or read.
+    """
+    way_out = "download it and use corpus=files 'corpus.paths=[folder]' (and check the name and your access)"
+    position, n_failed, reached = start, 0, False
+    with hub(f"dataset {source.dataset}", way_out=way_out):
+        while True:
+            try:
+                stream = _opened(source)
+                reached = True
+                for row in stream.skip(position):
+                    position, n_failed = position + 1, 0
+                    yield position - 1, row
+                return
+            except Exception as error:
+                if not reached or n_failed == len(WAITS_S) or not is_outage(error):
+                    raise
+                _tell(source, position, error, n_failed)
+            sleep(WAITS_S[n_failed])
+            n_failed += 1
+
+
+def _opened(source: HubSource) -> Any:
+    import datasets
+
+    return datasets.load_dataset(
+        source.dataset, source.config, split=source.split, revision=source.revision, streaming=True
     )
-    try:
-        "".join([record.id, *texts]).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+
+
+def _tell(source: HubSource, position: int, error: Exception, n_failed: int) -> None:
+    reason = " ".join(str(error).split())[:120]
+    print(
+        f"dataset {source.dataset} broke off at row {position:,} ({type(error).__name__}: {reason}); opening "
+        f"it again in {WAITS_S[n_failed]:.0f} s (attempt {n_failed + 1} of {len(WAITS_S)})",
+        flush=True,
+    )

@@ -1,9 +1,11 @@
-"""What one value of a row holds: text, chat messages or token ids; or what is wrong with it."""
+"""The document in one row (text, chat messages or token ids), or what is wrong with it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from crossdiff.models.chat import Message
 
@@ -13,6 +15,24 @@ WAY_OUT = "mend it, or count and skip such lines with corpus.skip_bad=true"
 
 class BadRecord(ValueError):
     """A line or row that cannot be used; names its place, the rule and the way out."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One document before tokenisation: text, chat messages or ready token ids."""
+
+    place: str
+    """File and line, or data set and row, for messages."""
+    id: str
+    content: str | list[Message] | list[int]
+    tools: list[Any] | None = None
+    """Tools that the template of a chat lists."""
+
+    def digest(self) -> bytes:
+        """16 bytes that equal those of another record exactly when the contents are equal."""
+        content = self.content if self.tools is None else [self.content, self.tools]
+        text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def parsed(line: str, place: str) -> Any:
@@ -26,6 +46,7 @@ def parsed(line: str, place: str) -> Any:
 
 
 CHATS = ("messages", "conversation", "conversations")
+COLUMNS = ("text", *CHATS, "input_ids")
 BESIDE = ("attention_mask", "tools")
 
 
@@ -87,3 +108,54 @@ def _message(item: Any) -> Message | str:
     elif content is not None and not isinstance(content, str):
         return f".content is {type(content).__name__}"
     return {"role": _ROLES.get(role, role), "content": content, **other}
+
+
+def record_of(
+    row: Any, place: str, fallback: str, *, column: str | None, id_column: str | None
+) -> Record | BadRecord:
+    """The document of one row; `fallback` is its id where `id_column` gives none."""
+    if not isinstance(row, dict):
+        return BadRecord(
+            f"{place} holds {type(row).__name__}, a document is an object with text or messages; {WAY_OUT}"
+        )
+    filled = (name for name in COLUMNS if row.get(name) not in (None, "", []))
+    present = (name for name in COLUMNS if row.get(name) is not None)
+    key = column or next(filled, next(present, None))
+    empty = [name for name in ([column] if column else COLUMNS) if name in row]
+    if empty and (key is None or row[key] is None):
+        return BadRecord(f"{place}: {' and '.join(empty)} is null, so there is no document; {WAY_OUT}")
+    if key is None or key not in row:
+        wanted = column or ", ".join(COLUMNS)
+        return BadRecord(
+            f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"
+        )
+    content = content_of(row[key], is_chat=key in CHATS or bool(column))
+    if isinstance(content, BadRecord):
+        return BadRecord(f"{place} cannot be read: {key}{content}; {WAY_OUT}")
+    if content and isinstance(content, list) and isinstance(content[0], int):
+        content = attended(cast("list[int]", content), row.get("attention_mask"))
+        if content is None:
+            return BadRecord(f"{place} has an attention_mask of another length than {key}; {WAY_OUT}")
+    named = row.get(id_column) if id_column else None
+    is_messages = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
+    tools = from_json(row.get("tools")) if is_messages else None
+    tools = tools if isinstance(tools, list) and tools else None
+    record = Record(place, fallback if named is None else str(named), content, tools)  # type: ignore[arg-type]
+    if not _is_unicode(record):
+        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {WAY_OUT}")
+    return record
+
+
+def _is_unicode(record: Record) -> bool:
+    """Whether a tokenizer can take the strings: JSON may spell one half of a pair, as in a cut emoji."""
+    content = record.content
+    texts = (
+        [content]
+        if isinstance(content, str)
+        else [json.dumps(m, ensure_ascii=False, default=str) for m in content if isinstance(m, dict)]
+    )
+    try:
+        "".join([record.id, *texts]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,7 +9,7 @@ from pydantic import Field
 from crossdiff.settings import Settings
 
 if TYPE_CHECKING:
-    from crossdiff.core.example_reservoirs import ExampleReservoirs
+    from crossdiff.core.documented_latents import ExampleReservoirs
 
 Subset = Literal["explain", "score"]
 SUBSETS: tuple[Subset, ...] = ("explain", "score")
@@ -84,7 +84,7 @@ class DocumentsSettings(Settings):
 
     def empty_reservoirs(self, n_latents: int) -> dict[Subset, ExampleReservoirs]:
         """Room for more documents than wanted, because near-duplicates are dropped later."""
-        from crossdiff.core.example_reservoirs import ExampleReservoirs
+        from crossdiff.core.documented_latents import ExampleReservoirs
 
         found: dict[Subset, ExampleReservoirs] = {}
         for subset in SUBSETS:

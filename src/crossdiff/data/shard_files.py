@@ -1,4 +1,4 @@
-"""Shard files: safetensors with activations of consecutive tokens, written once.
+"""Shard files: safetensors with activations of consecutive tokens, written once, with a check sum per row.
 
 A harvest has more shards than a process may have files open (1,523 at 200M tokens, `ulimit -n` is often
 1024), and a memory map keeps its file open: whole tensors are read and the file closed, and the maps through
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from crossdiff.io.tables import errors_name
@@ -213,3 +213,37 @@ def _sha256(parts: list[memoryview]) -> str:
         for start in range(0, len(part), _CHUNK):
             digest.update(part[start : start + _CHUNK])
     return digest.hexdigest()
+
+
+_WORDS = ((8, torch.int64), (4, torch.int32), (2, torch.int16), (1, torch.uint8))
+
+
+def row_check(
+    x: Shaped[Tensor, "row d_model"], scale: Float[Tensor, " row"] | None = None
+) -> Int[Tensor, " row"]:
+    """Sum of a row's bytes as words of up to 8 bytes, modulo 2^64: one flipped bit always changes it.
+
+    The float32 `scale` of an int8 row is one more word. Summed by numpy, because every reading thread would
+    start a team of torch threads of its own.
+    """
+    row_bytes = x.shape[1] * x.itemsize
+    word = next(dtype for size, dtype in _WORDS if row_bytes % size == 0)
+    total = torch.from_numpy(x.contiguous().view(word).numpy().sum(axis=1, dtype=np.int64))
+    return total if scale is None else total + scale.contiguous().view(torch.int32)
+
+
+def refuse_altered(
+    x: Shaped[Tensor, "row d_model"],
+    *,
+    scale: Float[Tensor, " row"] | None,
+    check: Int[Tensor, " row"],
+    path: Path,
+    first: int = 0,
+) -> None:
+    """Raise where a row read from `path` is not the row that was written; row 0 of `x` is row `first`."""
+    bad = (row_check(x, scale) != check).nonzero().flatten()
+    if len(bad):
+        raise ValueError(
+            f"{path} was altered: {len(bad):,} rows differ from their check sums, the first of them "
+            f"row {first + int(bad[0]):,}; remove {path.parent.parent} and run the same command again"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crossdiff.data.records import BadRecord, Record
+from crossdiff.data.row_content import BadRecord, Record
 from crossdiff.data.tokens import TokenKind
 from crossdiff.models.chat import RenderedChat, TemplateRefusal, render
 

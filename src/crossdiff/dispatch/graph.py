@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from crossdiff.dispatch import queue
-from crossdiff.dispatch.queue import JobState
-from crossdiff.dispatch.register import Entry, Register, jobs_of, last_lines
+from crossdiff.dispatch.register import Entry, JobState, Register, exit_code, job_states, jobs_of, last_lines
 from crossdiff.pipeline.steps import Step
 
 State = Literal["finished", "running", "waiting", "failed", "cancelled", "to do"]
@@ -37,7 +35,7 @@ def read_graph(steps: Sequence[Step], store: Path) -> list[Node]:
     """State of every step, in plan order."""
     missing = {step.key for step in steps if not step.is_finished(store)}
     entries = Register(store).read(missing)
-    states = queue.job_states(jobs_of(entries)) if entries else {}
+    states = job_states(jobs_of(entries)) if entries else {}
     return [_node(step, entries, states, store) for step in steps]
 
 
@@ -68,7 +66,7 @@ def why(node: Node, graph: Sequence[Node]) -> list[str]:
         if broken:
             return [f"cancelled, because {', '.join(other.step.name for other in broken)} failed"]
         return ["cancelled"]
-    code = queue.exit_code(entry.job)
+    code = exit_code(entry.job)
     if code == CANNOT_SEE_STORE or (job.state == "FAILED" and not entry.log.is_file()):
         return [
             f"job {entry.job} left no log at {entry.log}: the compute node does not see the store, or may "

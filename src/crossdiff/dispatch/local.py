@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crossdiff.dispatch.publish import missing_steps, publish_job
-from crossdiff.dispatch.store import draft_folder, prepare_store, warn_of_little_room
+from crossdiff.dispatch.store import (
+    draft_folder,
+    missing_steps,
+    prepare_store,
+    publish_job,
+    warn_of_little_room,
+)
 from crossdiff.io import artifacts
+from crossdiff.io.artifacts import lock
 from crossdiff.io.environment import allow_open_files, peak_memory_mb
-from crossdiff.io.locks import lock
 from crossdiff.io.tables import errors_name
-from crossdiff.pipeline.jobs import Job, group
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import Job, Step, group
 from crossdiff.settings import Runtime
 
 HASH_BELOW_BYTES = 2 * 1024**3

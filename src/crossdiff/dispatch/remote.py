@@ -11,14 +11,11 @@ from typing import Any
 
 from crossdiff.dispatch import local
 from crossdiff.dispatch.loggers import Tracker
-from crossdiff.dispatch.publish import missing_steps
-from crossdiff.dispatch.store import draft_folder, prepare_store
+from crossdiff.dispatch.store import draft_folder, missing_steps, prepare_store
 from crossdiff.io.artifacts import read_manifest
-from crossdiff.io.device import choose_device
-from crossdiff.io.environment import allow_open_files
-from crossdiff.pipeline.jobs import Job
+from crossdiff.io.environment import allow_open_files, choose_device
 from crossdiff.pipeline.results import publish_results
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import Job, Step
 from crossdiff.settings import Runtime
 
 

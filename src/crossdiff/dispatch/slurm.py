@@ -8,15 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crossdiff.command_settings import SlurmDispatch
-from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.loggers import Tracker
-from crossdiff.dispatch.register import FOLDER, Register
+from crossdiff.dispatch.register import FOLDER, Register, cancel_jobs, require_slurm
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
 from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, stage_resources
 from crossdiff.dispatch.store import prepare_store, warn_of_little_room
-from crossdiff.pipeline.jobs import Job, group
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import Job, Step, group
 from crossdiff.settings import Runtime
 from crossdiff.stages.protocol import Resources
 
@@ -45,7 +43,7 @@ class Submitted:
 
 def submit(asked: Submission) -> Submitted:
     """Submit what is neither finished nor queued, parents first; returns at once."""
-    queue.require_slurm()
+    require_slurm()
     stages = {step.stage: step.definition for step in asked.steps}
     resources = stage_resources(stages.values(), asked.dispatch, device=asked.runtime.device)
     prepare_store(asked.runtime.store)
@@ -91,7 +89,7 @@ class _Submitter:
                     result.new.append((job, future.result()))
                     result.jobs |= {step.key: future.result() for step in job.steps}
                 if failures:
-                    queue.cancel([number for _, number in result.new])
+                    cancel_jobs([number for _, number in result.new])
                     raise failures[0]
 
     def submit(self, job: Job, known: Mapping[str, str]) -> str:

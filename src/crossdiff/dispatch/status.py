@@ -8,9 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossdiff.dispatch import queue
 from crossdiff.dispatch.graph import Node, graph_table, read_graph, totals, why
-from crossdiff.dispatch.register import Register, jobs_of
+from crossdiff.dispatch.register import Register, cancel_jobs, job_states, jobs_of
 from crossdiff.dispatch.slurm import Submission, Submitted, submit
 from crossdiff.pipeline.steps import Step
 
@@ -72,7 +71,7 @@ def cancel(steps: Sequence[Step], store: Path) -> int:
         entries = register.read(node.step.key for node in graph)
         kept = _needed_elsewhere(graph, {step.key for step in steps}, register)
         jobs = sorted(jobs_of({key: entry for key, entry in entries.items() if key not in kept}))
-        queue.cancel(jobs)
+        cancel_jobs(jobs)
     for node in graph:
         assert node.entry is not None
         if node.entry.job in jobs:
@@ -88,7 +87,7 @@ def _needed_elsewhere(graph: Sequence[Node], plan: set[str], register: Register)
     entries = {key: entry for key, entry in register.everything().items() if key not in plan}
     if not graph or not entries:
         return {}
-    states = queue.job_states(entry.job for entry in entries.values())
+    states = job_states(entry.job for entry in entries.values())
     kept: dict[str, str] = {}
     for entry in entries.values():
         if states[entry.job].is_queued:

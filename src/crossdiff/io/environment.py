@@ -1,4 +1,4 @@
-"""What this process runs on: versions, commit, peak memory."""
+"""What this process runs on: versions, commit, memory, device."""
 
 from __future__ import annotations
 
@@ -102,3 +102,25 @@ def _own_kib(name: str) -> int | None:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
+
+
+def choose_device(device: str) -> str:
+    """`auto` takes CUDA when there is one; a device that is asked for and missing is an error."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.split(":", maxsplit=1)[0]
+    if kind == "cpu":
+        return device
+    if kind != "cuda":
+        raise ValueError(f"device={device} is unknown; choose auto, cpu, cuda or cuda:<number>")
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device}, but torch sees no CUDA device here; use device=cpu or a machine with a GPU"
+        )
+    if ":" in device and int(device.split(":")[1]) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device}, but there are {torch.cuda.device_count()} CUDA devices, counted from 0"
+        )
+    return device

@@ -1,7 +1,8 @@
-"""Reading a model's configuration and weights; what is missing is refused, never drawn at random."""
+"""Reading a model's configuration, weights and adapter; what is missing is refused, never drawn at random."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import Any
 
 import torch
 
+from crossdiff.models.config_file import refuse_prompts
 from crossdiff.models.hub import hub
 from crossdiff.models.pair import ModelSettings
 
 WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ADAPTER_WAY_OUT = "pass the adapter's folder (with adapter_config.json)"
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_MISSING = "missing adapter keys"
+"""What PEFT warns of; it also warns of keys for blocks that are not built here, which is no fault."""
 
 
 def load_config(model: ModelSettings, path: str) -> Any:
@@ -117,3 +123,57 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def merge_adapter(causal: Any, adapter: str) -> Any:
+    """The causal model with a PEFT adapter merged into its weights; one that does not fit it is refused.
+
+    An adapter that was saved with a longer embedding (added tokens) gets a model whose embedding is as long.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise ValueError(
+            f"adapter={adapter} needs the package peft; install it: pip install 'crossdiff[adapters]'"
+        ) from None
+    with (
+        hub(f"adapter {adapter}", way_out=_ADAPTER_WAY_OUT, remote=not Path(adapter).is_dir()),
+        warnings.catch_warnings(record=True) as warned,
+        _refuse_other_adapter(adapter),
+    ):
+        n_embeddings = _n_embeddings(adapter)
+        if n_embeddings is not None and n_embeddings != causal.get_input_embeddings().num_embeddings:
+            causal.resize_token_embeddings(n_embeddings, mean_resizing=False)
+        adapted = PeftModel.from_pretrained(causal, adapter)
+    missing = [str(warning.message) for warning in warned if _MISSING in str(warning.message)]
+    if missing:
+        raise ValueError(f"adapter {adapter} is not whole: {missing[0][:300]}; save or download it again")
+    return adapted.merge_and_unload()
+
+
+def _n_embeddings(adapter: str) -> int | None:
+    """Rows of the embedding that is saved inside the adapter; None where it has none."""
+    from peft import PeftConfig
+    from peft.utils import load_peft_weights
+
+    refuse_prompts(adapter, PeftConfig.from_pretrained(adapter).peft_type)
+    weights = load_peft_weights(adapter, device="cpu")
+    return next((len(w) for name, w in weights.items() if name.endswith(_EMBEDDINGS) and w.ndim == 2), None)
+
+
+@contextmanager
+def _refuse_other_adapter(adapter: str) -> Iterator[None]:
+    """One message for an adapter that names modules or shapes which the model does not have."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        if "cannot be merged" in str(error):
+            raise
+        raise ValueError(
+            f"adapter {adapter} does not fit the model: {' '.join(str(error).split())[:300]}; give the model "
+            "that it was trained on as this model's path"
+        ) from error

@@ -1,4 +1,4 @@
-"""What the config.json of a local model folder says of its sizes, read without transformers."""
+"""What the JSON files of a local model or adapter folder say, read without transformers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT")
 _NAMES = {
     "d_model": ("hidden_size", "n_embd", "d_model"),
     "n_blocks": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim"),
     "n_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+    "n_embeddings": ("vocab_size",),
 }
 """What architectures call the same size."""
 
@@ -24,6 +26,7 @@ class FolderSizes:
     n_blocks: int | None
     d_mlp: int | None
     n_positions: int | None
+    n_embeddings: int | None
 
 
 def folder_sizes(path: str) -> FolderSizes | None:
@@ -43,6 +46,26 @@ def adapter_base(path: str) -> str | None:
     if (folder / "config.json").exists() or not (folder / "adapter_config.json").is_file():
         return None
     return _read(folder / "adapter_config.json").get("base_model_name_or_path") or "<its base>"
+
+
+def check_adapter(adapter: str) -> None:
+    """Refuse an adapter folder that puts tokens of its own before the text: it changes no weight.
+
+    Adapters of the hub are looked at when they are merged.
+    """
+    file = Path(adapter).expanduser() / "adapter_config.json"
+    if file.is_file():
+        refuse_prompts(adapter, json.loads(file.read_text(encoding="utf-8")).get("peft_type"))
+
+
+def refuse_prompts(adapter: str, kind: Any) -> None:
+    """ValueError for a kind of adapter that puts tokens of its own before the text."""
+    kind = str(getattr(kind, "value", kind))
+    if kind in _PROMPTS:
+        raise ValueError(
+            f"adapter {adapter} is {kind}: it puts trained tokens before the text and changes no weight, "
+            "so it cannot be merged; give an adapter that changes weights, such as LoRA"
+        )
 
 
 def _read(file: Path) -> dict[str, Any]:

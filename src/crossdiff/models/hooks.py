@@ -25,6 +25,11 @@ def decoder_blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
     return lists[min(candidates, key=lambda name: name.count("."))]
 
 
+def body_of(causal: Any) -> nn.Module:
+    """Embedding and blocks of a causal model, without its head."""
+    return getattr(causal, causal.base_model_prefix, causal)
+
+
 def is_tower(name: str) -> bool:
     """Whether a module or weight belongs to another tower than the text's, by its name."""
     return any(word in name for word in ("vision", "visual", "audio", "image", "speech"))

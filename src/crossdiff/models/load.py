@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crossdiff.models.adapters import body_of, merge_adapter
-from crossdiff.models.checkpoint import load_config, read_checkpoint
-from crossdiff.models.hooks import captured, decoder_blocks
+from crossdiff.models.checkpoint import load_config, merge_adapter, read_checkpoint
+from crossdiff.models.hooks import body_of, captured, decoder_blocks
 from crossdiff.models.pair import Attention, ModelSettings, check_layers
 from crossdiff.models.weights import HEADS, Checkpoint, is_later
 

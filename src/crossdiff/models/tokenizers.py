@@ -177,6 +177,19 @@ def _byte_letters() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
 
 
+def refuse_beyond(ids: Any, n_embeddings: int, *, tokenizer: Any, path: str) -> None:
+    """Raise where ids of a corpus (an array) lie beyond the embeddings of a model."""
+    beyond = ids[ids >= n_embeddings]
+    if len(beyond):
+        shown = tokenizer.convert_ids_to_tokens(sorted(set(beyond.tolist()))[:4])
+        raise ValueError(
+            f"{len(beyond):,} tokens of the corpus ({', '.join(map(repr, shown))}, highest id "
+            f"{int(beyond.max())}) lie beyond the {n_embeddings:,} embeddings of {path}: where they were "
+            "added for the other model, give this one as many embeddings (resize_token_embeddings and "
+            "save_pretrained) or a corpus without them; otherwise choose models of one family"
+        )
+
+
 def refuse_other_tokenizer(reference: Any, other: Any, *, reference_name: str, other_name: str) -> list[str]:
     """Raise unless both give the same ids for the same text; returns notices about what else differs."""
     for text in _PROBE:

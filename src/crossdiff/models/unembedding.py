@@ -82,12 +82,21 @@ def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Une
     weight = _tensor(files, head, rows=vocab_size)
     if getattr(parent, PROJECTION, None) is not None:
         weight = weight.float() @ _tensor(files, _named(files, (f"{PROJECTION}.weight",), path)).float()
+    _refuse_narrow(weight, text.hidden_size, f"{head} of {model.path}")
     norm = final_norm(parent, blocks)
     if norm is None and text.model_type != "opt":  # OPT-350m norms inside its last block
         raise ValueError(f"{model.path} ({text.model_type}) has no final norm that is known by its name")
     width = weight.shape[1]
     gain, centred = (torch.ones(width), False) if norm is None else _probed(files, *norm, width, path)
     return Unembedding(weight, gain, centred=centred)
+
+
+def _refuse_narrow(weight: Tensor, width: int, head: str) -> None:
+    if weight.shape[1] != width:
+        raise ValueError(
+            f"the head {head} has width {weight.shape[1]} and its blocks {width}, without a projection "
+            f"named {PROJECTION} between them"
+        )
 
 
 def _skeleton(config: Any, model: ModelSettings) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from crossdiff.data.corpus import CorpusSettings, as_mixture
-from crossdiff.models.config_file import adapter_base
-from crossdiff.models.pair import ModelPair, ModelSettings
+from crossdiff.config import Experiment
+from crossdiff.data.corpus import DEFAULT_CONTEXT, CorpusSettings, as_mixture
+from crossdiff.models.config_file import adapter_base, check_adapter
+from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.pipeline.cost import model_shape
 from crossdiff.pipeline.steps import Step
@@ -19,8 +20,6 @@ def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> Non
     for model in (pair.base, pair.tuned):
         _refuse_adapter_alone(model)
         if model.adapter is not None:
-            from crossdiff.models.adapters import check_adapter  # imports torch, which a plan seldom needs
-
             check_adapter(model.adapter)
         shape = model_shape(model, toy)
         if shape is None:
@@ -30,6 +29,40 @@ def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> Non
     if len(set(widths.values())) > 1:
         told = ", ".join(f"{path} has {width}" for path, width in widths.items())
         raise ValueError(f"the models of a pair need one d_model: {told}; choose models of one family")
+
+
+def fitted(experiment: Experiment) -> Experiment:
+    """The experiment with a context that its models can read, where none was given."""
+    fewest = min(_positions(experiment).values(), default=DEFAULT_CONTEXT)
+    if experiment.corpus.has_context or fewest >= experiment.corpus.context:
+        return experiment
+    corpus = experiment.corpus.model_copy(update={"context": fewest})
+    return experiment.model_copy(update={"corpus": corpus})
+
+
+def _positions(experiment: Experiment) -> dict[str, int]:
+    """Model -> its positions, where these are known."""
+    shapes = {
+        model.path: model_shape(model, experiment.organism)
+        for pair in experiment.pairs
+        for model in (pair.base, pair.tuned)
+    }
+    return {path: shape.n_positions for path, shape in shapes.items() if shape and shape.n_positions}
+
+
+def notices(experiment: Experiment) -> Iterator[str]:
+    """What a reader of the results should know and planning can tell."""
+    context = fitted(experiment).corpus.context
+    if context < experiment.corpus.context:
+        positions = _positions(experiment)
+        path = min(positions, key=lambda name: positions[name])
+        yield f"corpus.context={context}: {path} has no more positions, and longer documents are cut there"
+    bases = {fingerprint(pair.base): pair.base.path for pair in experiment.pairs}
+    if len(bases) > 1:
+        yield (
+            f"the pairs have different base models ({' and '.join(bases.values())}), so that changes between "
+            "them may come from the bases and not from the fine-tuning; compare pairs that share one base"
+        )
 
 
 def check_two_models(pair: ModelPair, activations: Mapping[str, Step]) -> None:

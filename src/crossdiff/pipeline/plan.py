@@ -6,19 +6,95 @@ do (fill a batch from too few tokens, compare a model with itself) is refused he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from crossdiff.config import Experiment
+from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_length, check_two_models
 from crossdiff.pipeline.planner import Planner, ordered
-from crossdiff.pipeline.steps import Step
-from crossdiff.pipeline.study import study_step
+from crossdiff.pipeline.steps import Cost, Step
+from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
 
 
 def plan(experiment: Experiment) -> list[Step]:
     """Every step that the experiment's report stands on; the report (of a study, the study) is the last."""
     if experiment.study is None:
-        check_length(experiment.corpus, experiment.training)
         planner = Planner(experiment)
+        check_length(planner.experiment.corpus, experiment.training)
         for pair in experiment.pairs:
             check_two_models(pair, planner.activations(pair))
         return ordered(planner.report)
     return ordered(study_step(experiment, experiment.study))
+
+
+RUN = "run_"
+"""Prefix of the study step's parents that are reports of its runs."""
+
+
+def study_step(experiment: Experiment, study: Study) -> Step:
+    """The last step of a study, standing on everything else."""
+    planners = {name: Planner(_derived(experiment, changes)) for name, changes in _runs(experiment, study)}
+    sources = {name: Planner(_derived(experiment, c)) for name, c in study.groundwork(experiment).items()}
+    extras = {
+        name: _extra(step, {**sources, **planners}, experiment)
+        for name, step in study.extras(experiment).items()
+    }
+    inputs = StudyInputs(title=experiment.title, study=study, runs=tuple(planners), extras=tuple(extras))
+    parents = {f"{RUN}{name}": planner.report for name, planner in planners.items()}
+    parents |= {f"extra_{name}": step for name, step in extras.items()}
+    return Step("study", experiment.title, inputs, parents)
+
+
+def results_of_runs(step: Step, results: Path) -> dict[Path, Step]:
+    """Results folder -> report step, for every run of a study; nothing for other steps."""
+    runs = {role.removeprefix(RUN): parent for role, parent in step.parents.items() if role.startswith(RUN)}
+    return {results / name: parent for name, parent in runs.items()} if step.stage == "study" else {}
+
+
+def _runs(experiment: Experiment, study: Study) -> list[tuple[str, Mapping]]:
+    runs = list(study.runs(experiment).items())
+    if not runs and not study.extras(experiment):
+        raise ValueError(f"study {type(study).__name__} has no runs with these settings; give it some")
+    return runs
+
+
+def _derived(experiment: Experiment, changes: Mapping) -> Experiment:
+    """The experiment with `changes`, checked like one that a user gave; runs with equal settings are one."""
+    copy = experiment.model_copy(update={"study": None, "name": None, **changes})
+    fields = {field.alias or name: getattr(copy, name) for name, field in Experiment.model_fields.items()}
+    return Experiment.model_validate(fields)
+
+
+def _extra(asked: ExtraStep, planners: Mapping[str, Planner], experiment: Experiment) -> Step:
+    parents = {
+        role: _extra(wanted, planners, experiment)
+        if isinstance(wanted, ExtraStep)
+        else _find(wanted, planners, asked)
+        for role, wanted in asked.parents.items()
+    }
+    found = {role: step for role, step in parents.items() if step is not None}
+    return Step(asked.stage, asked.label, asked.inputs, found, _cost(asked, experiment))
+
+
+def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> Step | None:
+    for step in ordered(planners[wanted.run].report):
+        if step.stage == wanted.stage and wanted.label in (None, step.label):
+            return step
+    if wanted.optional:
+        return None
+    raise ValueError(
+        f"{asked.stage} {asked.label} needs the step {wanted.stage} {wanted.label or ''} of run "
+        f"{wanted.run!r}, which that run does not have; choose pairs and models that give it"
+    )
+
+
+def _cost(asked: ExtraStep, experiment: Experiment) -> Cost:
+    """Forward passes of `asked.n_tokens` tokens through every model of the step, and its API calls."""
+    total = Cost(api_usd=asked.api_usd)
+    for model in asked.models:
+        shape = cost.model_shape(model, experiment.organism)
+        layer = 0 if shape is None else shape.n_blocks - 1
+        size = cost.harvest_cost(shape, layer=layer, n_tokens=asked.n_tokens, bytes_per_value=0)
+        total = total + size
+    return total

@@ -11,8 +11,9 @@ from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.io.artifacts import read_manifest
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
-from crossdiff.pipeline.checks import check_pair
+from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.blend import BlendInputs
 from crossdiff.stages.compare import CompareInputs
@@ -47,7 +48,7 @@ class Planner:
     """Builds steps on demand, so that pairs share what they have in common."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
+        self.experiment = fitted(experiment)
         self.harvests: dict[str, Step] = {}
 
     @cached_property
@@ -123,12 +124,12 @@ class Planner:
 
     def activations(self, pair: ModelPair) -> dict[str, Step]:
         """Tokens and the harvests of both models, which must fit the corpus and each other."""
-        check_pair(pair, self.experiment.corpus, self.experiment.organism)
-        return {
-            "tokens": self.tokens,
-            "harvest_base": self.harvest(pair.base),
-            "harvest_tuned": self.harvest(pair.tuned),
-        }
+        experiment = self.experiment
+        check_pair(pair, experiment.corpus, experiment.organism)
+        harvests = {"harvest_base": self.harvest(pair.base), "harvest_tuned": self.harvest(pair.tuned)}
+        if not all(step.is_finished(experiment.store) for step in harvests.values()):
+            check_tokenizers(experiment.pairs[0].template_model, pair, experiment.corpus)
+        return {"tokens": self.tokens, **harvests}
 
     def chain(self, pair: ModelPair) -> Mapping[str, Step]:
         """train, scale and documents of one pair."""

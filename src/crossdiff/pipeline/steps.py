@@ -1,8 +1,8 @@
-"""A step of the plan: typed inputs, parents, key, and where its artifact lies."""
+"""A step of the plan (typed inputs, parents, key, artifact folder), and the job that several steps share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,3 +92,76 @@ def merge(plans: Iterable[Iterable[Step]]) -> list[Step]:
         for step in plan:
             merged.setdefault(step.key, step)
     return sorted(merged.values(), key=lambda step: registry.position(step.definition))
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One or more steps computed by a single call of their stage.
+
+    Several harvest steps that differ only in the layer are one job: the forward pass stops after the
+    deepest layer and every layer is published as an artifact of its own.
+    """
+
+    steps: tuple[Step, ...]
+
+    @property
+    def stage(self) -> str:
+        """The stage all steps of the job belong to."""
+        return self.steps[0].stage
+
+    @property
+    def name(self) -> str:
+        """Name for progress lines; lists the layers when there are several."""
+        if len(self.steps) == 1:
+            return self.steps[0].name
+        layers = ",".join(str(step.inputs.layers[0]) for step in self.steps)  # type: ignore[attr-defined]
+        return f"{self.steps[0].name} (layers {layers})"
+
+    @property
+    def inputs(self) -> Settings:
+        """What the stage's run() receives."""
+        if len(self.steps) == 1:
+            return self.steps[0].inputs
+        layers = tuple(sorted(step.inputs.layers[0] for step in self.steps))  # type: ignore[attr-defined]
+        return self.steps[0].inputs.model_copy(update={"layers": layers})
+
+    @property
+    def key(self) -> str:
+        """Names the draft folder, so that a killed job finds its own work again."""
+        return (
+            "-".join(sorted(step.key for step in self.steps))
+            if len(self.steps) < 4
+            else (f"{min(step.key for step in self.steps)}-and-{len(self.steps) - 1}")
+        )
+
+    @property
+    def cost(self) -> Cost:
+        """Largest compute of the steps (they share a forward pass), summed disk."""
+        total = Cost()
+        for step in self.steps:
+            total = total + step.cost
+        if len(self.steps) == 1:
+            return total
+        gpu = [step.cost.gpu_hours for step in self.steps]
+        cpu = [step.cost.cpu_hours for step in self.steps]
+        return Cost(_largest(gpu), _largest(cpu), total.disk_gb, total.api_usd)
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
+
+
+def group(steps: Sequence[Step]) -> list[Job]:
+    """Steps in order, harvest steps of the same model and tokens joined into one job."""
+    jobs: dict[str, list[Step]] = {}
+    for step in steps:
+        jobs.setdefault(_shared_pass(step), []).append(step)
+    return [Job(tuple(members)) for members in jobs.values()]
+
+
+def _shared_pass(step: Step) -> str:
+    if not step.definition.joins_layers:
+        return step.key
+    rest = step.inputs.model_copy(update={"layers": ()}).identity()
+    return f"{step.stage} {rest} {[parent.key for parent in step.parents.values()]}"

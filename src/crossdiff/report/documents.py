@@ -67,7 +67,7 @@ def document_groups(
     """
     given = falling(examples)
     highest = distinct(given if top is None else falling(top))[: -(-n_shown // 2)]
-    others = not_in(highest, given)
+    others = distinct(given, shown=highest)
     chosen = spread(others, n_shown - len(highest))
     peak = max((float(np.max(one.row.codes, initial=0.0)) for one in (*highest, *chosen)), default=0.0)
     uses = {str(row.document_id): row for row in given}
@@ -93,28 +93,16 @@ def falling(table: pd.DataFrame | None) -> list[Any]:
     return sorted(rows, key=lambda row: (-row.peak_code, str(row.document_id)))
 
 
-def distinct(rows: Sequence[Any]) -> list[Shown]:
-    """The rows without those nearly identical to an earlier one, which are counted there."""
+def distinct(rows: Sequence[Any], *, shown: Sequence[Shown] = ()) -> list[Shown]:
+    """The rows without those nearly identical to one of `shown` or to an earlier row, which count them."""
     kept: list[Shown] = []
     for one in map(Shown.of, rows):
-        like = next((other for other in kept if other.takes(one)), None)
+        like = next((other for other in (*shown, *kept) if other.takes(one)), None)
         if like is None:
             kept.append(one)
         else:
             like.documents |= one.documents
     return kept
-
-
-def not_in(shown: Sequence[Shown], rows: Sequence[Any]) -> list[Shown]:
-    """The rows that no shown document stands for; those of the annotator have no near-duplicates."""
-    others: list[Shown] = []
-    for one in map(Shown.of, rows):
-        like = next((other for other in shown if other.takes(one)), None)
-        if like is None:
-            others.append(one)
-        else:
-            like.documents |= one.documents
-    return others
 
 
 def spread(documents: Sequence[Shown], count: int) -> list[Shown]:

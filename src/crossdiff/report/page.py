@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.report import explorer, sections, style
+from crossdiff.report.explorer import neighbours
 from crossdiff.report.formatting import finite
-from crossdiff.report.neighbours import neighbours
 from crossdiff.report.sources import Sources
 
 HERE = Path(__file__).resolve().parent

@@ -9,11 +9,11 @@ import numpy as np
 
 from crossdiff.core.exclusive_call import NORM_BINS, NU_ERROR, NU_RECONSTRUCTION
 from crossdiff.report import figures, sentences, tables
+from crossdiff.report.caveats import rejected_by_side
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.figures.training import panels
 from crossdiff.report.formatting import number, share
 from crossdiff.report.frames import alive, known, values, where
-from crossdiff.report.set_aside import rejected_by_side
 from crossdiff.report.sources import PairSource
 from crossdiff.report.style import height_of
 from crossdiff.report.summary import pair_summary
@@ -237,15 +237,11 @@ def _tokens(pair: PairSource, provenance: Sequence[dict[str, Any]]) -> dict[str,
     if not entries:
         return None
     counts = entries[0].get("counts") or {}
-    rows = [
-        (name.replace("_", " "), value) for name, value in counts.items() if isinstance(value, int | float)
-    ]
+    numbers = {name: value for name, value in counts.items() if isinstance(value, int | float)}
+    rows = [(name.replace("_", " "), value) for name, value in numbers.items()]
     rows += [(f"{kind} tokens", value) for kind, value in (counts.get("tokens_per_kind") or {}).items()]
-    mask = pair.settings.get("mask") or {}
-    rows += [
-        (f"mask: {name.replace('_', ' ')}", "none" if value is None else value)
-        for name, value in mask.items()
-    ]
+    for name, value in (pair.settings.get("mask") or {}).items():
+        rows.append((f"mask: {name.replace('_', ' ')}", "none" if value is None else value))
     notices = sentences.joined(sentences.texts(counts.get("notices")))
     return {
         "title": "Tokens and mask",

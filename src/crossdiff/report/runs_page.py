@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.report import tables
-from crossdiff.report.figures.multiverse import multiverse
+from crossdiff.report.delta_rows import SignStability, sign_stability
+from crossdiff.report.figures.heat_maps import multiverse
 from crossdiff.report.figures.runs import over_setting, signs
 from crossdiff.report.formatting import number, readable, share, visible
 from crossdiff.report.page import fill
 from crossdiff.report.runs import Run, Setting, sortable, varying_settings
-from crossdiff.report.stability import SignStability, sign_stability
 from crossdiff.report.style import height_of
 
 AXES = {

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from crossdiff.report import human_check, sentences, tables
+from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section
 from crossdiff.report.formatting import duration, finite, number, visible
 from crossdiff.report.pair_section import pair_section
-from crossdiff.report.set_aside import set_aside
 from crossdiff.report.sources import Sources
 from crossdiff.report.summary import pair_summary
 from crossdiff.statistics.verdict import n_claimed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.tables import read_json, read_jsonl, read_table
-from crossdiff.report.figures.rows import DeltaRow, delta_rows
+from crossdiff.report.delta_rows import DeltaRow, delta_rows
 from crossdiff.report.frames import read_deltas, rows_of, where
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 

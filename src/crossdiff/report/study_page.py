@@ -1,23 +1,56 @@
-"""The results page of a study: its question, the generated answer, figures with table twins, provenance."""
+"""What a study found (its answer, figures with table twins, numbers for other programs), and its page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.artifacts import read_manifest
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import duration, visible
-from crossdiff.report.page import fill
-from crossdiff.report.style import height_of
+from crossdiff.report.tables import Table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure with its caption and table twin; a chart without a figure is the table alone."""
+
+    name: str
+    title: str
+    caption: str
+    figure: go.Figure | None = None
+    table: Table | None = None
+    wide: bool = True
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study's results page: one generated sentence first, then notes, tiles and charts."""
+
+    answer: str
+    notes: tuple[str, ...] = ()
+    tiles: tuple[dict[str, str], ...] = ()
+    charts: tuple[Chart, ...] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def tables(self) -> Iterator[tuple[str, Table]]:
+        """Every table with its file name."""
+        for chart in self.charts:
+            if chart.table is not None:
+                yield chart.name, chart.table
 
 
 def render(
     findings: Findings, *, title: str, question: str, artifacts: Sequence[tuple[str, Path]] = ()
 ) -> str:
     """The page as HTML text; `artifacts` are the finished steps it was made from."""
+    from crossdiff.report.page import fill
+
     drawn = {chart.name: chart.figure for chart in findings.charts if chart.figure is not None}
     return fill(
         "study.html.j2",
@@ -44,6 +77,8 @@ def steps_table(artifacts: Sequence[tuple[str, Path]]) -> tables.Table:
 
 
 def _chart(chart: Chart) -> dict[str, Any]:
+    from crossdiff.report.style import height_of
+
     return {
         "name": chart.name,
         "title": chart.title,

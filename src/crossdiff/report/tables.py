@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.report.figures.rows import DeltaRow, ordered
+from crossdiff.report.delta_rows import DeltaRow, ordered
 from crossdiff.report.formatting import change_text, number, readable, share, visible
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
 from crossdiff.organisms.documents import label_check
 from crossdiff.settings import Runtime, Settings
@@ -20,15 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crossdiff.stages.compared_pairs import PairAnswers
-    from crossdiff.statistics.multiverse import Choice
 
 VERSION = 6
-THRESHOLDS: dict[str, tuple[float, float] | None] = {
-    "nu as selected": None,
-    "nu 0.15/0.375": (0.15, 0.375),
-    "nu 0.1/0.25": (0.1, 0.25),
-}
-"""Bounds of |nu_error| and |nu_reconstruction|: as selected, three quarters and half of Minder's."""
 
 
 class CompareInputs(Settings):
@@ -51,16 +43,16 @@ class CompareInputs(Settings):
         return self.members.get(pair, (pair,))
 
     @property
-    def all_members(self) -> tuple[str, ...]:
-        """Of both pairs, the reference first."""
-        return (*self.members_of(self.reference), *self.members_of(self.treatment))
+    def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The crosscoders of the reference and those of the treatment."""
+        return self.members_of(self.reference), self.members_of(self.treatment)
 
 
 def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write deltas.csv and comparison.json."""
     import numpy as np
 
-    from crossdiff.stages.compared_pairs import member_notes, pair_answers
+    from crossdiff.stages.compared_pairs import choices, member_notes, pair_answers
     from crossdiff.statistics.multiverse import multiverse
 
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
@@ -73,7 +65,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     deltas["p_seed_null"] = np.nan if inputs.null is None else inputs.null.p_values(deltas)
     deltas.to_csv(draft / "deltas.csv", index=False)
     comparison = _comparison(inputs, reference, treatment, deltas)
-    comparison["multiverse"] = multiverse(choices(inputs, parents, rows), taxonomy)
+    comparison["multiverse"] = multiverse(choices(inputs.sides, parents, rows), taxonomy)
     comparison |= _against_truth(inputs, reference, treatment, parents.get("organism"))
     comparison["labels"] = labels(inputs, parents, rows)
     comparison["notes"] += [*label_notes(comparison["labels"]), *refusal_notes(comparison["refusal_bounds"])]
@@ -107,7 +99,7 @@ def labels(
 ) -> dict[str, Any] | None:
     """Labels against the planted categories of the documents; None without an organism."""
     truth = parents.get("organism", Path()) / "document_categories.json"
-    pairs = inputs.all_members
+    pairs = [name for side in inputs.sides for name in side]
     if "organism" not in parents or not truth.is_file() or f"documents_{pairs[0]}" not in parents:
         return None
     examples = {
@@ -153,59 +145,6 @@ def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[
         f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`). "
         "That null holds the noise of training a dictionary only: not that of corpus, models or annotator"
     ]
-
-
-def choices(
-    inputs: CompareInputs, parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
-) -> list[Choice]:
-    """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first."""
-    from crossdiff.statistics.multiverse import Choice
-
-    path = parents["annotate"] / "variants.jsonl"
-    labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
-    for row in read_jsonl(path) if path.is_file() else ():
-        labelled.setdefault(row["variant"], []).append(row)  # type: ignore[attr-defined]
-    sides = [inputs.members_of(pair) for pair in (inputs.reference, inputs.treatment)]
-    kept = {name: latents_below(parents.get(f"scale_{name}")) for name in inputs.all_members}
-    return [
-        Choice(f"{name}, {threshold}", *(_labels(mine, side, kept, threshold) for side in sides))
-        for threshold in THRESHOLDS
-        if all(threshold in found or THRESHOLDS[threshold] is None for found in kept.values())
-        for name, mine in labelled.items()
-    ]
-
-
-def _labels(
-    rows: Sequence[Mapping[str, Any]],
-    members: Sequence[str],
-    kept: Mapping[str, Mapping[str, set[int]]],
-    threshold: str,
-) -> list[str]:
-    """Of the latents of all members of a pair that pass the threshold; all, where it is the headline's."""
-    from crossdiff.stages.compared_pairs import ROLE
-
-    latents = {name: kept[name].get(threshold) for name in members}
-    return [
-        row["category"]
-        for name in members
-        for row in rows
-        if row["pair"] == name and row["role"] == ROLE and row["state"] in ANSWERED
-        if latents[name] is None or row["latent"] in latents[name]
-    ]
-
-
-def latents_below(scale: Path | None) -> dict[str, set[int]]:
-    """Per stricter threshold the latents with |nu_error| and |nu_reconstruction| below it."""
-    if scale is None or not (scale / "latents.parquet").is_file():
-        return {}
-    table = read_table(scale / "latents.parquet", kind="latents")
-    return {
-        name: set(
-            table["latent"][table.nu_error.abs().lt(most[0]) & table.nu_reconstruction.abs().lt(most[1])]
-        )
-        for name, most in THRESHOLDS.items()
-        if most is not None
-    }
 
 
 def _comparison(

@@ -1,4 +1,4 @@
-"""What a comparison reads of its pairs: the labels of every crosscoder, what is missing, what is measured."""
+"""What a comparison reads of its pairs: every crosscoder's labels, what is missing, the spread."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.io.tables import read_table
+from crossdiff.io.tables import read_jsonl, read_table
 from crossdiff.statistics.deltas import Labels
+from crossdiff.statistics.multiverse import Choice
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 ROLE = "exclusive_tuned"
 """Only the tuned-exclusive latents of both pairs are compared."""
+THRESHOLDS: dict[str, tuple[float, float] | None] = {
+    "nu as selected": None,
+    "nu 0.15/0.375": (0.15, 0.375),
+    "nu 0.1/0.25": (0.1, 0.25),
+}
+"""Bounds of |nu_error| and |nu_reconstruction|: as selected, three quarters and half of Minder's."""
 
 
 @dataclass(frozen=True)
@@ -112,3 +119,54 @@ def member_notes(comparison: Mapping[str, Any]) -> list[str]:
                 f"(median of the categories, {comparison['df']:.0f} degrees of freedom)"
             )
     return notes
+
+
+def choices(
+    sides: Sequence[Sequence[str]], parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
+) -> list[Choice]:
+    """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first.
+
+    `sides` are the crosscoders of the reference and of the treatment.
+    """
+    path = parents["annotate"] / "variants.jsonl"
+    labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
+    for row in read_jsonl(path) if path.is_file() else ():
+        labelled.setdefault(row["variant"], []).append(row)  # type: ignore[attr-defined]
+    kept = {name: latents_below(parents.get(f"scale_{name}")) for side in sides for name in side}
+    return [
+        Choice(f"{name}, {threshold}", *(_labels(mine, side, kept, threshold) for side in sides))
+        for threshold in THRESHOLDS
+        if all(threshold in found or THRESHOLDS[threshold] is None for found in kept.values())
+        for name, mine in labelled.items()
+    ]
+
+
+def _labels(
+    rows: Sequence[Mapping[str, Any]],
+    members: Sequence[str],
+    kept: Mapping[str, Mapping[str, set[int]]],
+    threshold: str,
+) -> list[str]:
+    """Of the latents of all members of a pair that pass the threshold; all, where it is the headline's."""
+    latents = {name: kept[name].get(threshold) for name in members}
+    return [
+        row["category"]
+        for name in members
+        for row in rows
+        if row["pair"] == name and row["role"] == ROLE and row["state"] in ANSWERED
+        if latents[name] is None or row["latent"] in latents[name]
+    ]
+
+
+def latents_below(scale: Path | None) -> dict[str, set[int]]:
+    """Per stricter threshold the latents with |nu_error| and |nu_reconstruction| below it."""
+    if scale is None or not (scale / "latents.parquet").is_file():
+        return {}
+    table = read_table(scale / "latents.parquet", kind="latents")
+    return {
+        name: set(
+            table["latent"][table.nu_error.abs().lt(most[0]) & table.nu_reconstruction.abs().lt(most[1])]
+        )
+        for name, most in THRESHOLDS.items()
+        if most is not None
+    }

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crossdiff.core.crosscoder import Crosscoder
-    from crossdiff.core.documented_latents import Chosen
-    from crossdiff.core.example_reservoirs import CodeHistogram, ExampleReservoirs
+    from crossdiff.core.documented_latents import Chosen, CodeHistogram, ExampleReservoirs
     from crossdiff.data.paired_activations import PairedActivations
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
@@ -52,10 +51,9 @@ def run(
     """
     import torch
 
-    from crossdiff.core.documented_latents import choose_latents
-    from crossdiff.core.example_reservoirs import CodeHistogram
+    from crossdiff.core.documented_latents import CodeHistogram, choose_latents
     from crossdiff.core.latent_scaling import in_dtype
-    from crossdiff.data.direction_logits import direction_logits
+    from crossdiff.data.example_table import direction_logits
     from crossdiff.stages.activations import open_activations, open_crosscoder
 
     settings = inputs.documents
@@ -107,8 +105,7 @@ def fill_reservoirs(
     """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`."""
     import torch
 
-    from crossdiff.core.documented_latents import codes_of
-    from crossdiff.core.example_reservoirs import document_peaks
+    from crossdiff.core.documented_latents import codes_of, document_peaks
     from crossdiff.data.examples import document_hashes, for_scoring
 
     latents = torch.tensor([latent for latent, _ in chosen.latents], dtype=torch.int64)

@@ -71,7 +71,7 @@ def _stores_shards(inputs: HarvestInputs) -> bool:
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every shard below a finished harvest, known since it was written: no file is read again."""
-    from crossdiff.data.harvest.read import RECORD
+    from crossdiff.data.harvest.write import RECORD
 
     records = [read_json(path) for path in folder.glob(f"layer_*/{RECORD}")]
     return {name: digest for record in records for name, digest in record["sha256"].items()}

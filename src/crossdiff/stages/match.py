@@ -68,11 +68,10 @@ class _Pair:
         return torch.tensor((self.table["n_active"] > 0).to_numpy())
 
     def code(self, rows: torch.Tensor) -> SparseCode:
-        from crossdiff.core.active_products import active_code
         from crossdiff.core.codes import SparseCode
 
         x = self.activations.read(rows).x.to(self.crosscoder.decoder.device)
-        found = active_code(self.crosscoder, self.crosscoder.normaliser.normalise(x))
+        found = self.crosscoder.encode_normalised(self.crosscoder.normaliser.normalise(x))
         token, latent, value = found.token.cpu(), found.latent.cpu(), found.value.cpu()
         return SparseCode(token, latent, value, found.n_tokens, found.n_latents)
 

@@ -16,7 +16,7 @@ EVERYTHING = ("*",)
 
 
 class Resources(Settings):
-    """What a job asks of SLURM; None leaves the value to the next weaker source (dispatch/profile.py)."""
+    """What a job asks of SLURM; None leaves the value to the next weaker source (dispatch/sbatch.py)."""
 
     partition: str | None = None
     account: str | None = None

@@ -80,7 +80,6 @@ def training_reach(crosscoder: Crosscoder) -> float | None:
 
     Adam moves a weight by about its learning rate, so a direction by at most sqrt(d_model) of their sum.
     """
-    from crossdiff.training.optimizers import learning_rate
     from crossdiff.training.settings import TrainingSettings
 
     recorded = (crosscoder.metadata.get("inputs") or {}).get("training")
@@ -88,7 +87,7 @@ def training_reach(crosscoder: Crosscoder) -> float | None:
         return None
     known = {name: value for name, value in recorded.items() if name in TrainingSettings.model_fields}
     settings = TrainingSettings(**known)
-    rates = math.fsum(learning_rate(settings, step) for step in range(settings.total_steps()))
+    rates = math.fsum(settings.learning_rate_at(step) for step in range(settings.total_steps()))
     start = crosscoder.settings.initial_norm / math.sqrt(crosscoder.n_models)
     return rates * math.sqrt(crosscoder.d_model) / start
 

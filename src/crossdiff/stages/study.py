@@ -24,8 +24,8 @@ from crossdiff.stages.train import TrainInputs
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from crossdiff.report.findings import Findings
-    from crossdiff.report.products import RunProducts
+    from crossdiff.report.runs import RunProducts
+    from crossdiff.report.study_page import Findings
 
 VERSION = 3
 Changes = Mapping[str, Any]
@@ -149,7 +149,7 @@ class StudyInputs(Settings):
 def run(inputs: StudyInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `report.html`, `summary.json` and one CSV file per table."""
     from crossdiff.report.export import write_csv
-    from crossdiff.report.products import RunProducts
+    from crossdiff.report.runs import RunProducts
     from crossdiff.report.study_page import render
 
     runs = {name: RunProducts(name, parents[f"run_{name}"]) for name in inputs.runs}

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
 
 Counts = NDArray[np.int64]
 POWER, TEST_LEVEL = 0.8, 0.05
@@ -60,6 +59,8 @@ def standardised_differences(counts: Counts, pooled: Counts, totals: tuple[int, 
 
 def fisher_p_value(reference: int, n_reference: int, treatment: int, n_treatment: int) -> float:
     """Two-sided Fisher exact p; NaN where one side has no latents or no latent has the category."""
+    from scipy import stats
+
     if min(n_reference, n_treatment) == 0 or reference + treatment == 0:
         return float("nan")
     table = [[treatment, n_treatment - treatment], [reference, n_reference - reference]]
@@ -68,6 +69,8 @@ def fisher_p_value(reference: int, n_reference: int, treatment: int, n_treatment
 
 def benjamini_hochberg(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """q-values of the p-values that are not NaN (Benjamini & Hochberg 1995, step-up)."""
+    from scipy import stats
+
     q_values = np.full(len(p_values), np.nan)
     known = np.flatnonzero(~np.isnan(p_values))
     if len(known):
@@ -83,6 +86,8 @@ def fisher_power(
     The sum of the binomial probabilities of all tables whose p is at most the level (Bennett & Hsu 1960,
     Biometrika 47:393).
     """
+    from scipy import stats
+
     reference, treatment = _likely(n_reference, share_reference), _likely(n_treatment, share_treatment)
     totals = range(reference[0] + treatment[0], reference[-1] + treatment[-1] + 1)
     limits = np.array([_critical_counts(n_reference, n_treatment, total) for total in totals])
@@ -96,6 +101,8 @@ def fisher_power(
 
 
 def _likely(size: int, share: float) -> Counts:
+    from scipy import stats
+
     ends = stats.binom.ppf([NEGLIGIBLE, 1 - NEGLIGIBLE], size, share)
     return np.arange(max(int(ends[0]), 0), int(ends[1]) + 1)
 
@@ -107,6 +114,8 @@ def _critical_counts(n_reference: int, n_treatment: int, total: int) -> tuple[in
     p of a table is the probability of all tables that are no likelier; what is rejected is therefore a
     lower and an upper end. Nearly equal probabilities count as equal, as in R's `fisher.test`.
     """
+    from scipy import special
+
     size = n_reference + n_treatment
     share = total / size
     mean, reach = (
@@ -128,12 +137,15 @@ def _critical_counts(n_reference: int, n_treatment: int, total: int) -> tuple[in
 @cache
 def _log_choose(size: int) -> NDArray[np.float64]:
     """log of `size` choose 0, 1, ... `size`."""
+    from scipy import special
+
     logs = special.gammaln(np.arange(size + 1) + 1.0)
     return logs[-1] - logs - logs[::-1]
 
 
 def smallest_rise(share: float, *, n_reference: int, n_treatment: int) -> float | None:
     """Factor by which a reference share must rise to be found with `POWER`; None where no rise reaches it."""
+    from scipy import optimize
 
     def excess(factor: float) -> float:
         return fisher_power(share, share * factor, n_reference=n_reference, n_treatment=n_treatment) - POWER
@@ -143,6 +155,7 @@ def smallest_rise(share: float, *, n_reference: int, n_treatment: int) -> float 
 
 def smallest_fall(share: float, *, n_reference: int, n_treatment: int) -> float | None:
     """Factor by which a reference share must be divided to be found with `POWER`; None where no fall is."""
+    from scipy import optimize
 
     def excess(kept: float) -> float:
         return fisher_power(share, share * kept, n_reference=n_reference, n_treatment=n_treatment) - POWER

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, LargestK, Sparsity, TopK
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.shared import count_interval, count_point
 

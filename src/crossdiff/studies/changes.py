@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from crossdiff.report.findings import Chart
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart
 from crossdiff.statistics.intervals import log_ratio
 from crossdiff.statistics.pooling import spearman
 from crossdiff.taxonomy.scheme import RESERVED

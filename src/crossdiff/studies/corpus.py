@@ -10,12 +10,13 @@ from pydantic import Field
 
 from crossdiff.data.corpus import CorpusSettings, MixtureCorpus, Source, as_mixture
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import readable
 from crossdiff.report.frames import where
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.statistics.verdict import LEVEL
 from crossdiff.studies.changes import CategoryCounts, changes_chart
 from crossdiff.studies.shared import counts_chart
 
@@ -125,7 +126,7 @@ def _answer(first: str, moves: Mapping[str, pd.DataFrame]) -> str:
             continue
         appear = int(((frame.count_reference == 0) & (frame.count_treatment > 0)).sum())
         vanish = int(((frame.count_reference > 0) & (frame.count_treatment == 0)).sum())
-        clear = int((frame.q_value < 0.05).sum())
+        clear = int((frame.q_value < LEVEL).sum())
         parts.append(
             f"on {name} {appear} categories appear and {vanish} vanish ({clear} change beyond chance)"
         )

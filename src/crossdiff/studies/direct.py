@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
 from crossdiff.report.sections import tile
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.shared import count_interval, direct_pair, norm_chart, spread, three_models
 

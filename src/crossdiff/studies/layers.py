@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from crossdiff.report.findings import Findings
 from crossdiff.report.formatting import between, told
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
 from crossdiff.report.sections import tile
+from crossdiff.report.study_page import Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts, changes_chart, stability
 from crossdiff.studies.shared import counts_chart

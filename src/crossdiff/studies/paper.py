@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import yaml
 
 from crossdiff.report import tables
-from crossdiff.report.figures.rows import delta_rows, log2_factor
-from crossdiff.report.findings import Chart, Findings
+from crossdiff.report.delta_rows import delta_rows, log2_factor
 from crossdiff.report.formatting import change_text, finite, told
 from crossdiff.report.frames import where
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
 from crossdiff.report.sections import tile
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.shared import count_interval, three_models

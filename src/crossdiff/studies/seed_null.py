@@ -11,13 +11,14 @@ from pydantic import Field
 
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import told
 from crossdiff.report.frames import known, rows_of, where
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
 from crossdiff.report.sections import tile
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.statistics.seed_null import SeedNullChanges
+from crossdiff.statistics.verdict import claims
 from crossdiff.studies.changes import CategoryCounts, changes_chart
 from crossdiff.studies.shared import counts_chart
 from crossdiff.taxonomy.scheme import RESERVED
@@ -86,11 +87,12 @@ def interval_calls(runs: Mapping[str, RunProducts]) -> dict[str, int]:
     """
     n_intervals = n_clear = n_significant = 0
     for run in runs.values():
-        judged = rows_of(known(where(run.deltas(), level="category"), "ci_low"))
+        deltas = run.deltas()
+        judged = rows_of(known(where(deltas, level="category"), "ci_low"))
         rows = [row for row in judged if row.name not in RESERVED]
         n_intervals += len(rows)
         n_clear += sum(row.ci_low > 0 or row.ci_high < 0 for row in rows)
-        n_significant += sum(row.q_value < 0.05 for row in rows)
+        n_significant += len(where(claims(deltas), level="category"))
     return {"n_intervals": n_intervals, "n_clear": n_clear, "n_significant": n_significant}
 
 

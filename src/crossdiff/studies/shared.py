@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.models.pair import ModelPair
-from crossdiff.report.findings import Chart
 from crossdiff.report.frames import alive as alive_latents
 from crossdiff.report.frames import values
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart
 from crossdiff.stages.study import Asked, AskedComparison
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, AskedComparison, Changes, Study
 from crossdiff.studies.direct import fewer_test
 from crossdiff.studies.shared import count_interval, direct_pair, spread, three_models

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from crossdiff.core.active_products import reconstruct
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import decoder_norms
@@ -71,7 +70,7 @@ def evaluate(
 def _score(crosscoder: Crosscoder, batch: PairedBatch, threshold: float, sums: FitSums) -> SparseCode:
     xn = crosscoder.normaliser.normalise(crosscoder.inputs(batch.x))
     code = crosscoder.encode_sparse(batch.x, threshold=threshold)
-    sums.add(xn, reconstruct(crosscoder, code), n_active=len(code), document=batch.document)
+    sums.add(xn, crosscoder.decode_normalised(code), n_active=len(code), document=batch.document)
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -82,3 +83,24 @@ class TrainingSettings(Settings):
             return self.n_steps
         assert self.n_tokens is not None
         return max(1, self.n_tokens // self.batch_size)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Rate of optimizer step `step` (from 0): linear warm-up, flat, linear or cosine decay towards 0.
+
+        Warm-up ends at half of a run that is too short for it. Its step s of W has (s + 1) / W of the rate,
+        one step ahead of trainers that have s / W and do not move at step 0.
+        """
+        n_steps = self.total_steps()
+        warmup = min(self.warmup_steps, n_steps // 2)
+        factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        n_decay = round(self.decay_share * n_steps)
+        left = (n_steps - step) / n_decay if n_decay else 1.0
+        if left >= 1:
+            return self.learning_rate * factor
+        match self.decay:
+            case "none":
+                return self.learning_rate * factor
+            case "linear":
+                return self.learning_rate * factor * left
+            case "cosine":
+                return self.learning_rate * factor * 0.5 * (1 - math.cos(math.pi * left))

@@ -19,8 +19,7 @@ from crossdiff.core import dense
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
 from crossdiff.core.sparse.backends import kernels
-from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels
-from crossdiff.core.sparse.parts import Scratch
+from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, Scratch
 from crossdiff.core.sparse.plain import PlainKernels
 from tests.core.sparse.test_step import activations, assert_equal_steps, both, crosscoder, plan
 

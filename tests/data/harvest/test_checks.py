@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from crossdiff.data.harvest.job import HarvestJob
-from crossdiff.data.harvest.read import HarvestedLayer, read_record
+from crossdiff.data.harvest.read import HarvestedLayer
 from crossdiff.data.harvest.run import run_job
+from crossdiff.data.harvest.write import read_record
 from crossdiff.data.settings import CacheSource
 from crossdiff.data.tokens import TokenSet, write_token_set
 from crossdiff.models.load import TruncatedModel

@@ -11,8 +11,7 @@ import pytest
 
 from crossdiff.dispatch.local import run_steps
 from crossdiff.dispatch.store import draft_folder
-from crossdiff.pipeline.jobs import Job
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import Job, Step
 from crossdiff.settings import Runtime
 from tests.harvest_process import pipeline_steps
 from tests.model_folders import save_model

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from crossdiff.report import figures, style
-from crossdiff.report.figures.rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
+from crossdiff.report.delta_rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
 from crossdiff.statistics.deltas import category_deltas
 from crossdiff.statistics.significance import fisher_p_value
 

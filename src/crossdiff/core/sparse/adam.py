@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from crossdiff.core.sparse.backends import Backend, kernels
-from crossdiff.core.sparse.kernels import AdamFactors, FusedAdam
-from crossdiff.core.sparse.parts import part
+from crossdiff.core.sparse.kernels import AdamFactors, FusedAdam, part
 
 
 class SparseRowAdam(torch.optim.Optimizer):

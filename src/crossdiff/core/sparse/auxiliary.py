@@ -10,8 +10,7 @@ from torch import Tensor
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.collective import residual_variance
 from crossdiff.core.sparse.backends import suited
-from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients
-from crossdiff.core.sparse.parts import Scratch
+from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients, Scratch
 
 ALIGNED = 64
 """Matrix products are up to 1.5 times as fast where their width is a multiple of this."""
@@ -26,7 +25,7 @@ def auxiliary_step(
     weight: float,
     kernels: Kernels,
 ) -> tuple[Float[Tensor, ""], RowGradients]:
-    """The AuxK loss (`objectives.auxiliary_loss`) and `weight` times its gradients at the dead latents.
+    """The AuxK loss (`dense.auxiliary_loss`) and `weight` times its gradients at the dead latents.
 
     `rows` carries the weights of the dead latents, gathered into compact matrices; `batch.gradient` is the
     residual `x - x_hat`. A residual that does not vary (a batch of one) gives loss 0 and no gradient.

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveValues, PerLatent
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.largest import largest_of
-from crossdiff.core.sparse.kernels import Kernels, Rows
-from crossdiff.core.sparse.parts import Scratch, part
+from crossdiff.core.sparse.kernels import Kernels, Rows, Scratch, part
+from crossdiff.core.threshold import largest_of
 
 MARGIN = 0.07
 """Candidates are looked for above (1 - MARGIN) times the last batch's threshold."""

@@ -24,9 +24,9 @@ from crossdiff.core.sparse.kernels import (
     KernelsMissing,
     RowGradients,
     Rows,
+    Scratch,
     starts,
 )
-from crossdiff.core.sparse.parts import Scratch
 
 SLAB = 64
 """Columns that the kernels work on at a time."""

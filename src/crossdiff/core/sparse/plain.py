@@ -10,9 +10,8 @@ from torch import Tensor
 
 from crossdiff.core.axes import ActiveIndices, ActiveValues
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.objectives import auxiliary_code
-from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, starts
-from crossdiff.core.sparse.parts import Scratch
+from crossdiff.core.dense import auxiliary_code
+from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, Scratch, starts
 
 PACK = 8
 """Booleans that are tested together as one 64-bit integer when looking for candidates."""
@@ -38,7 +37,7 @@ class PlainKernels:
     def largest_per_token(
         self, pre: Tensor, norm: Tensor, k: int
     ) -> tuple[ActiveIndices, ActiveIndices, ActiveValues]:
-        """`objectives.auxiliary_code` and its non-zero entries."""
+        """`dense.auxiliary_code` and its non-zero entries."""
         code = auxiliary_code(pre.relu(), norm, k=k)
         token, latent = code.nonzero(as_tuple=True)
         return token, latent, code[token, latent]

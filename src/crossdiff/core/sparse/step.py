@@ -14,9 +14,7 @@ from crossdiff.core.axes import Activations, ActiveValues
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.collective import largest_over_ranks, n_ranks
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
-from crossdiff.core.largest import largest_of_all
-from crossdiff.core.objectives import LossForm
+from crossdiff.core.dense import LossForm, StepPlan, StepResult, project_gradients_
 from crossdiff.core.sparse.auxiliary import auxiliary_step
 from crossdiff.core.sparse.backends import Backend, kernels, suited
 from crossdiff.core.sparse.batch_topk import Encoder, Search, select
@@ -26,9 +24,11 @@ from crossdiff.core.sparse.kernels import (
     FusedAdam,
     Kernels,
     RowGradients,
+    Scratch,
+    part,
 )
-from crossdiff.core.sparse.parts import Scratch, part
 from crossdiff.core.sparsity import BatchTopK
+from crossdiff.core.threshold import largest_of_all
 
 Layout = Literal["auto", "dense", "rows"]
 
@@ -154,7 +154,7 @@ class BatchTopKStep(nn.Module):
 def _reconstruction(
     residual: Activations, squared: Float[Tensor, "token model"], *, form: LossForm
 ) -> tuple[Float[Tensor, ""], Activations]:
-    """`objectives.reconstruction_loss` and its gradient at the reconstruction; 0 where the residual is 0."""
+    """`dense.reconstruction_loss` and its gradient at the reconstruction; 0 where the residual is 0."""
     if form == "squared":
         return squared.mean(), residual * (-2 / squared.numel())
     norm = squared.sqrt()

@@ -22,9 +22,9 @@ from crossdiff.core.sparse.kernels import (
     KernelsMissing,
     RowGradients,
     Rows,
+    Scratch,
     starts,
 )
-from crossdiff.core.sparse.parts import Scratch
 from crossdiff.core.sparse.plain import PlainKernels
 
 BLOCK = 1024

@@ -15,6 +15,7 @@ from crossdiff.models.load import TruncatedModel
 from crossdiff.models.tokenizers import (
     has_tokenizer,
     load_model_tokenizer,
+    refuse_beyond,
     refuse_other_tokenizer,
     tokenizer_source,
 )
@@ -70,15 +71,8 @@ def check_model(job: HarvestJob, model: TruncatedModel) -> None:
 
     A model that reads the padding behind a document has it masked from here on.
     """
-    ids = job.token_set.ids
-    beyond = ids[ids >= model.vocab_size]
-    if len(beyond):
-        raise ValueError(
-            f"{len(beyond):,} tokens of the corpus ({_shown(job, beyond)}, highest id {int(beyond.max())}) "
-            f"lie beyond the {model.vocab_size:,} embeddings of {job.path}: where they were added for the "
-            "other model, give this one as many embeddings (resize_token_embeddings and save_pretrained) "
-            "or a corpus without them; otherwise choose models of one family"
-        )
+    tokens = job.token_set
+    refuse_beyond(tokens.ids, model.vocab_size, tokenizer=tokens.tokenizer, path=job.path)
     if job.source.batching == "pack":
         error = _packing_error(job, model)
         if error:

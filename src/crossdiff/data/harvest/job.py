@@ -1,21 +1,155 @@
-"""What a harvest job is: one model, its layers, the tokens, the folder to fill, and what is done already."""
+"""A harvest job (one model, its layers, the tokens, the folder, what is done) and its forward pass."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from crossdiff.data.harvest.forward import Harvester
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from crossdiff.data.batching import Batch, batch_arrays, form_batches
 from crossdiff.data.harvest.write import CorpusShard, Storage, corpus_shards
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.data.tokens import TokenSet
-from crossdiff.io.locks import lock
+from crossdiff.io.artifacts import lock
 from crossdiff.io.tables import read_json
 from crossdiff.models.load import TruncatedModel, load_truncated
 from crossdiff.models.pair import ModelSettings
+
+
+@dataclass
+class PassCounts:
+    """What went through the model."""
+
+    tokens: int = 0
+    padding: int = 0
+    splits: list[str] = field(default_factory=list)
+    """Batches that were halved because memory ran out; their shards are exempt from bit identity."""
+
+
+@dataclass
+class Harvester:
+    """A truncated model, and how documents are put through it."""
+
+    model: TruncatedModel
+    layers: Sequence[int]
+    batching: Literal["pack", "bucket"]
+    batch_tokens: int
+    context: int
+    device: str
+
+    def shard(
+        self, token_set: TokenSet, shard: CorpusShard, counts: PassCounts
+    ) -> dict[int, Shaped[Tensor, "row d_model"]]:
+        """Activations of every layer for one corpus shard, in token order and in the model's dtype."""
+        return self.documents(token_set, torch.arange(shard.first_document, shard.last_document), counts)
+
+    def documents(
+        self, token_set: TokenSet, documents: Int[Tensor, " document"], counts: PassCounts
+    ) -> dict[int, Shaped[Tensor, "row d_model"]]:
+        """Activations of some documents, one after the other; batches are formed among these alone."""
+        starts = token_set.offsets[documents]
+        lengths = token_set.offsets[documents + 1] - starts
+        work = _Work(token_set.ids, starts, lengths, counts, _Landing(int(lengths.sum())))
+        rotary = self.model.rotary
+        batches = form_batches(
+            lengths.tolist(),
+            batching=self.batching,
+            batch_tokens=self.batch_tokens,
+            context=self.context,
+            group=None if rotary is None else rotary.group,
+        )
+        for batch in batches:
+            self._run(batch, work)
+        work.landing.settle()
+        return work.landing.found
+
+    def _run(self, batch: Batch, work: _Work) -> None:
+        try:
+            self._forward(batch, work)
+        except torch.OutOfMemoryError:
+            halves = batch.halves(work.lengths.tolist())
+            if len(halves) < 2:
+                raise ValueError(
+                    f"one document of {batch.n_tokens:,} tokens does not fit the memory of {self.device}; "
+                    "set corpus.context lower, choose attention=sdpa or flash_attention_2, or a larger device"
+                ) from None
+            work.counts.splits.append(
+                f"{len(batch.rows)} rows of {batch.width} from token {int(work.starts[0])}"
+            )
+            torch.cuda.empty_cache()
+            for half in halves:
+                self._run(half, work)
+            return
+        work.counts.tokens += batch.n_tokens
+        work.counts.padding += batch.n_padding
+
+    def _forward(self, batch: Batch, work: _Work) -> None:
+        arrays = batch_arrays(batch, work.ids, work.starts, work.lengths)
+        positions = arrays.positions.to(self.device) if self.batching == "pack" else None
+        real = (arrays.rows >= 0).long().to(self.device) if self.model.masks_padding else None
+        outputs = self.model.outputs(arrays.tokens.to(self.device), positions, layers=self.layers, real=real)
+        flat = arrays.rows.flatten()
+        places = (flat >= 0).nonzero().flatten()
+        on_device = places.to(self.device)
+        for layer in self.layers:
+            x = outputs[layer].flatten(0, 1).index_select(0, on_device)
+            work.landing.add(layer, x, flat[places])
+        work.landing.settle(in_flight=_IN_FLIGHT)
+
+
+_IN_FLIGHT = 2
+"""Copies from an accelerator that may be under way while the next batch is computed."""
+
+
+@dataclass
+class _Landing:
+    """Rows on their way to the host: copies from an accelerator overlap with the next forward pass."""
+
+    n_rows: int
+    found: dict[int, Tensor] = field(default_factory=dict)
+    moving: deque[tuple[int, Tensor, Tensor, torch.cuda.Event]] = field(default_factory=deque)
+
+    def add(self, layer: int, x: Shaped[Tensor, "token d_model"], rows: Int[Tensor, " token"]) -> None:
+        """Take rows over; those of a CUDA device are copied in the background."""
+        if x.device.type != "cuda":
+            self._place(layer, x, rows)
+            return
+        host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        host.copy_(x, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(x.device))
+        self.moving.append((layer, host, rows, event))
+
+    def settle(self, *, in_flight: int = 0) -> None:
+        """Put rows in their place until at most `in_flight` copies are under way."""
+        while len(self.moving) > in_flight:
+            layer, host, rows, event = self.moving.popleft()
+            event.synchronize()
+            self._place(layer, host, rows)
+
+    def _place(self, layer: int, x: Shaped[Tensor, "token d_model"], rows: Int[Tensor, " token"]) -> None:
+        if layer not in self.found:
+            self.found[layer] = torch.empty(self.n_rows, x.shape[1], dtype=x.dtype)
+        self.found[layer][rows] = x
+
+
+@dataclass
+class _Work:
+    """The documents being read: where they lie among the ids, what was counted, and the rows so far."""
+
+    ids: Int[Tensor, " token"]
+    starts: Int[Tensor, " document"]
+    lengths: Int[Tensor, " document"]
+    counts: PassCounts
+    landing: _Landing
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.data.harvest.checks import check_tokenizer, checked_model, refuse_nan_documents
-from crossdiff.data.harvest.forward import Harvester, PassCounts
-from crossdiff.data.harvest.job import HarvestJob
+from crossdiff.data.harvest.job import Harvester, HarvestJob, PassCounts
 from crossdiff.data.harvest.write import write_record
 from crossdiff.data.moments import Moments, row_groups
 from crossdiff.data.settings import LiveSource

@@ -20,10 +20,8 @@ from crossdiff.data.harvest.checks import (
     named,
     refuse_not_finite,
 )
-from crossdiff.data.harvest.forward import PassCounts
-from crossdiff.data.harvest.job import HarvestJob
-from crossdiff.data.harvest.read import RECORD
-from crossdiff.data.harvest.write import CorpusShard, layer_tensors, write_layer, write_record
+from crossdiff.data.harvest.job import HarvestJob, PassCounts
+from crossdiff.data.harvest.write import RECORD, CorpusShard, layer_tensors, write_layer, write_record
 from crossdiff.io.progress import bar, show_notices
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.models.load import TruncatedModel, weights_read

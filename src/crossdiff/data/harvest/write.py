@@ -1,4 +1,4 @@
-"""Writing a harvest: one file per corpus shard and layer, one record per layer at the end."""
+"""Writing a harvest: a file per corpus shard and layer, a record per layer at the end (read here too)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from crossdiff.data.harvest.read import FORMAT, RECORD, VERSION
 from crossdiff.data.moments import CHUNK, Moments, row_groups
-from crossdiff.data.row_check import row_check
-from crossdiff.data.shard_files import write_shard
+from crossdiff.data.shard_files import row_check, write_shard
 from crossdiff.data.tokens import TokenSet
-from crossdiff.io.tables import write_json
+from crossdiff.io.tables import read_json, write_json
 
+FORMAT = "crossdiff.harvest"
+VERSION = 2
+RECORD = "harvest.json"
 Storage = Literal["float32", "bfloat16", "float16", "int8"]
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -154,3 +155,21 @@ def write_harvest(
             tensors = layer_tensors(rows, shard, token_set, storage=storage)
             hashes[f"layer_{layer}/{shard.file}"] = write_layer(folder, layer, shard, tensors, token_set)
     write_record(folder, token_set, layers=list(activations), shards=shards, hashes=hashes)
+
+
+def read_record(folder: Path, layer: int) -> dict[str, Any]:
+    """harvest.json of a finished harvest of `layer`; another format or version is refused."""
+    path = folder / f"layer_{layer}" / RECORD
+    if not path.is_file():
+        others = sorted(int(p.parent.name.removeprefix("layer_")) for p in folder.glob(f"layer_*/{RECORD}"))
+        raise ValueError(
+            f"layer={layer} is not in {folder}, which holds layers {others}; "
+            "harvest that layer (run with layer=...)"
+        )
+    record = read_json(path)
+    if record.get("format") != FORMAT or record.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is {record.get('format')!r} version {record.get('version')!r}, this crossdiff reads "
+            f"{FORMAT!r} version {VERSION}; run the harvest step again"
+        )
+    return record

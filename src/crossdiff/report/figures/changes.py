@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.report import style
-from crossdiff.report.figures.rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
+from crossdiff.report.delta_rows import LIMIT, DeltaRow, delta_rows, log2_factor, ordered
 from crossdiff.report.formatting import change_text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 
 from crossdiff.core.exclusive_call import NORM_BINS, NORM_EDGES
 from crossdiff.report import style
-from crossdiff.report.figures.tiling import Range, crowd
+from crossdiff.report.figures.heat_maps import Range, crowd
 from crossdiff.report.frames import alive, known, values, where
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from crossdiff.report import style
+from crossdiff.report.delta_rows import SignStability
 from crossdiff.report.formatting import readable, visible
-from crossdiff.report.stability import SignStability
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

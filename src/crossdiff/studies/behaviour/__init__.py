@@ -14,9 +14,9 @@ from crossdiff.io.tables import read_json
 from crossdiff.models.generate import check_can_be_asked
 from crossdiff.models.pair import fingerprint
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import between, readable, told
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.statistics.pooling import rank_correlations, spearman
 from crossdiff.studies.behaviour.answers import (

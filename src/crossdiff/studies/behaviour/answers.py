@@ -14,11 +14,11 @@ from pydantic import Field
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart
 from crossdiff.report.formatting import readable
+from crossdiff.report.study_page import Chart
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.statistics.proportions import wilson
+from crossdiff.statistics.intervals import wilson
 
 VERSION = 2
 ABSTAINING = ("abstention_unanswerable", "abstention_false_premise")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from crossdiff.io.tables import read_json
-from crossdiff.report.findings import Chart, Findings
 from crossdiff.report.formatting import between, told
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
 from crossdiff.report.sections import tile
+from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.studies.causal.evaluation import WHERE
 from crossdiff.studies.causal.step import CausalInputs

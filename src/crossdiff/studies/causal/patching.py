@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.steering import raw_directions
+from crossdiff.core.decoder_norms import raw_directions
 from crossdiff.data.tokens import TokenKind
 
 

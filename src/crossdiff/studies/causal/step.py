@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from crossdiff.core.active_products import active_code
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import code_norm
@@ -20,7 +19,7 @@ from crossdiff.core.streaming import mix
 from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_table, write_json
-from crossdiff.models.causal import CausalModel, load_causal
+from crossdiff.models.generate import CausalModel, load_causal
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.report.formatting import finite
 from crossdiff.settings import Runtime, Settings
@@ -134,7 +133,7 @@ def patched_code(
 ) -> tuple[Tensor, SparseCode]:
     """Activations of one document, and its code at the tokens that the mask keeps (elsewhere empty)."""
     x = activations.read(rows).x.to(crosscoder.decoder.device)
-    code = active_code(crosscoder, crosscoder.normaliser.normalise(x))
+    code = crosscoder.encode_normalised(crosscoder.normaliser.normalise(x))
     kept = activations.kept[rows].to(code.token.device)[code.token]
     return x, SparseCode(code.token[kept], code.latent[kept], code.value[kept], code.n_tokens, code.n_latents)
 

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from crossdiff.models.generate import check_can_be_asked
 from crossdiff.models.pair import ModelPair, fingerprint
-from crossdiff.report.findings import Findings
-from crossdiff.report.products import RunProducts
+from crossdiff.report.runs import RunProducts
+from crossdiff.report.study_page import Findings
 from crossdiff.stages.study import Asked, ExtraStep, From, Study
 from crossdiff.studies.steering.steered_pair import SteeredPair
 from crossdiff.studies.steering.step import PLACES, SteerInputs

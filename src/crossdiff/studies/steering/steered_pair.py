@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import read_json
 from crossdiff.report import tables
-from crossdiff.report.findings import Chart
 from crossdiff.report.formatting import between, number, readable, told
 from crossdiff.report.sections import tile
+from crossdiff.report.study_page import Chart
 from crossdiff.statistics.significance import fisher_p_value
 from crossdiff.studies.steering.step import PLACES
 from crossdiff.studies.steering.targets import (

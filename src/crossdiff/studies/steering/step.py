@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.steering import random_like, raw_directions
+from crossdiff.core.decoder_norms import random_like, raw_directions
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_jsonl, read_table, write_json, write_jsonl
 from crossdiff.models.generate import ChatModel, Steering, answers, block_of, load_chat_model

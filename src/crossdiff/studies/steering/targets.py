@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from crossdiff.organisms.documents import question
 from crossdiff.organisms.language import Category, build_language
 from crossdiff.organisms.settings import ToySettings
-from crossdiff.statistics.proportions import Z, trend, wilson
+from crossdiff.statistics.intervals import Z, trend, wilson
 from crossdiff.studies.behaviour.prompts import built_in
 
 if TYPE_CHECKING:

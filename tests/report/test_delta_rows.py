@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from crossdiff.report.figures.rows import DeltaRow
-from crossdiff.report.stability import SignStability, sign_stability
+from crossdiff.report.delta_rows import DeltaRow, SignStability, sign_stability
 
 
 def row(change: float, low: float, high: float, *, counts: tuple[int, int] = (4, 6)) -> DeltaRow:

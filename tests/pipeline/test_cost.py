@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from crossdiff.pipeline.cost import plan_table
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import merge
-from crossdiff.pipeline.table import plan_table
 from tests.composed import experiment
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums
 from crossdiff.data.paired_activations import MaskSettings, PairedActivations
-from crossdiff.training.scaling_module import LatentScalingModule, add_over_ranks_
+from crossdiff.training.module import LatentScalingModule, add_over_ranks_
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crossdiff.core.example_reservoirs import CodeHistogram, Peaks, Reservoir, document_peaks
+from crossdiff.core.documented_latents import CodeHistogram, Peaks, Reservoir, document_peaks
 
 
 def stream(size: int) -> list[Peaks]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff.command_settings import SlurmDispatch
-from crossdiff.dispatch.profile import FOLDERS, Profile, load_profile, resolve
+from crossdiff.dispatch.sbatch import FOLDERS, Profile, load_profile, resolve
 from crossdiff.stages import registry
 from crossdiff.stages.protocol import Resources
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.dispatch import queue
-from crossdiff.dispatch.queue import JobState
+from crossdiff.dispatch import register
+from crossdiff.dispatch.register import JobState
 
 
 def command(folder: Path, name: str, text: str) -> None:
@@ -23,7 +23,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_squeue_has_forgotten_is_asked_of_sacct(commands: Path) -> None:
     command(commands, "squeue", "echo '1|RUNNING|None'; echo '2_0|PENDING|Dependency'")
     command(commands, "sacct", "echo '3|CANCELLED by 1000|None'; echo '4|OUT_OF_MEMORY|OutOfMemory'")
-    assert queue.job_states(["1", "2_0", "3", "4", "5"]) == {
+    assert register.job_states(["1", "2_0", "3", "4", "5"]) == {
         "1": JobState("running", "RUNNING"),
         "2_0": JobState("waiting", "PENDING", "Dependency"),
         "3": JobState("cancelled", "CANCELLED"),
@@ -35,13 +35,13 @@ def test_what_squeue_has_forgotten_is_asked_of_sacct(commands: Path) -> None:
 def test_without_accounting_a_forgotten_job_is_gone(commands: Path) -> None:
     command(commands, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     command(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert queue.job_states(["7"]) == {"7": JobState("gone")}
+    assert register.job_states(["7"]) == {"7": JobState("gone")}
 
 
 def test_a_controller_that_does_not_answer_is_one_message(commands: Path) -> None:
     command(commands, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ValueError, match=r"SLURM does not answer .*Unable to contact slurm controller"):
-        queue.job_states(["7"])
+        register.job_states(["7"])
 
 
 def test_a_dependency_that_never_comes_true_is_not_queued() -> None:
@@ -54,4 +54,4 @@ def test_cancelling_the_jobs_of_somebody_else_says_so(commands: Path) -> None:
         commands, "scancel", "echo 'scancel: error: Kill job error on job id 7: Access/permission denied' >&2"
     )
     with pytest.raises(ValueError, match="only the owner of a job can cancel it"):
-        queue.cancel(["7"])
+        register.cancel_jobs(["7"])
