@@ -127,7 +127,7 @@ MOVED = {
     "stages.several": "studies.several.step",
     "stages.steer": "studies.steering.step",
     "statistics.proportions": "statistics.intervals",
-    "studies.answer_rates": "studies.behaviour.answer_rates",
+    "studies.answer_rates": "studies.behaviour.answers",
     "studies.behaviour.answer_rates": "studies.behaviour.answers",
     "studies.behaviour.generate": "studies.behaviour.answers",
     "studies.behaviour.judged": "studies.behaviour.judge",
