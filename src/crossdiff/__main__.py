@@ -135,7 +135,7 @@ def _run() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from crossdiff import config
+    from crossdiff import composition, config
     from crossdiff.io.environment import conf_dir
 
     collected: list[tuple[config.Experiment, list[str]]] = []
@@ -146,19 +146,19 @@ def _run() -> int:
     def compose(cfg) -> None:
         composed = HydraConfig.get()
         try:
-            experiment = config.load(cfg)
-        except (HydraException, OmegaConfBaseException) as error:
+            experiment = config.load_typed(cfg, composed)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
             return
-        if config.runs_alone(composed):
+        if composition.runs_alone(composed):
             code = _act([experiment])
             if code:
                 sys.exit(code)
         else:
             collected.append((experiment, list(composed.overrides.task)))
-            sweeps.extend(config.sweep_folders(composed))
+            sweeps.extend(composition.sweep_folders(composed))
 
-    config.compose_once()
+    composition.shorten_sweeps()
     compose()
     if mistakes:
         raise mistakes[0]

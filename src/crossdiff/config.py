@@ -1,4 +1,4 @@
-"""The one Hydra-aware module besides `mistakes`: the composed configuration becomes an `Experiment`."""
+"""The composed configuration becomes an `Experiment`; here every `DictConfig` ends."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any, Literal
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -69,6 +67,8 @@ Action = Literal[
 ]
 
 
+DEFAULT_CORPUS = "fineweb_lmsys_200m"
+"""What conf/config.yaml chooses; meant for the published models."""
 LONGEST_NAME = 100
 """Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
 NEEDS_NO_PAIR = ("compare", "studies")
@@ -228,6 +228,23 @@ def load(cfg: DictConfig) -> Experiment:
     return instantiate(cfg, _convert_="all")
 
 
+def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
+    """`load`, and a ValueError when folders of one's own would be read with a corpus that nobody named."""
+    experiment = load(cfg)
+    given = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in hydra.overrides.task]
+    choices = hydra.runtime.choices
+    is_named = choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given
+    pairs = () if is_named or experiment.action in NEEDS_NO_PAIR else experiment.pairs
+    paths = [model.path for pair in pairs for model in (pair.base, pair.tuned)]
+    local = next((path for path in paths if Path(path).expanduser().is_dir()), None)
+    if local is not None:
+        raise ValueError(
+            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens; give "
+            f"documents (corpus=files 'corpus.paths=[folder]'), or corpus={DEFAULT_CORPUS} if you mean that"
+        )
+    return experiment
+
+
 def study_presets() -> list[tuple[str, str, Experiment]]:
     """(study, size, experiment) of every `conf/experiment/<study>.yaml` that asks for a study."""
     folder = conf_dir()
@@ -241,41 +258,3 @@ def study_presets() -> list[tuple[str, str, Experiment]]:
             for size in sizes:
                 found.append((name, size, load(compose("config", [f"experiment={name}", f"size={size}"]))))
     return found
-
-
-def runs_alone(hydra: Any) -> bool:
-    """True inside a job of a launcher that is not Hydra's own in-process one (submitit, joblib).
-
-    Everything else is planned together: a single run, or all grid points of a sweep.
-    """
-    sweeping = hydra.mode == RunMode.MULTIRUN
-    return sweeping and not hydra.launcher["_target_"].endswith("BasicLauncher")
-
-
-def sweep_folders(hydra: Any) -> list[Path]:
-    """The folder that Hydra has made for a sweep; none for a single run."""
-    return [Path(hydra.sweep.dir)] if hydra.mode == RunMode.MULTIRUN else []
-
-
-def _itself(self: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
-    return self
-
-
-ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
-# Hydra copies its registry of options whole for every composition and for every line of --help (5 of 6 s).
-# Nothing is lost: the registry is a singleton, and what it gives out are copies.
-
-
-def compose_once() -> None:
-    """Keep Hydra's sweeper from composing every grid point twice: our own loop reports the same errors.
-
-    The method of the base class is replaced, and the launcher told by its name, because Hydra imports its
-    own plugins a second time under the same names.
-    """
-    validate = Sweeper.validate_batch_is_legal
-
-    def only_for_other_launchers(self: Any, batch: Any) -> None:
-        if type(self.launcher).__name__ != "BasicLauncher":
-            validate(self, batch)
-
-    Sweeper.validate_batch_is_legal = only_for_other_launchers

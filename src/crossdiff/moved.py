@@ -113,6 +113,7 @@ MOVED = {
     "report.figures.multiverse": "report.figures.heat_maps",
     "report.figures.rows": "report.delta_rows",
     "report.figures.tiling": "report.figures.heat_maps",
+    "report.figures.runs": "report.figures.curves",
     "report.findings": "report.study_page",
     "report.neighbours": "report.explorer",
     "report.products": "report.runs",

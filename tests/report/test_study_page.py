@@ -4,7 +4,7 @@ import re
 
 from crossdiff.report import tables
 from crossdiff.report.figures.curves import Point, curves, rows
-from crossdiff.report.sections import tile
+from crossdiff.report.formatting import tile
 from crossdiff.report.study_page import Chart, Findings, render
 
 FINDINGS = Findings(

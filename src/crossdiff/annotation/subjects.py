@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ class CategoryLike(Protocol):
 
 def examples_by_latent(frame: pd.DataFrame) -> dict[int, dict[str, tuple[Example, ...]]]:
     """Rows of `examples.parquet` as latent -> subset (`explain`, `score`) -> examples, in rank order."""
+    import numpy as np
+
     ordered = frame.sort_values(["latent", "subset", "rank"], kind="stable")
     found: dict[int, dict[str, list[Example]]] = {}
     columns = ("latent", "subset", "document_id", "tokens", "kinds", "codes", "peak", "quantile")
@@ -92,6 +93,8 @@ def examples_by_latent(frame: pd.DataFrame) -> dict[int, dict[str, tuple[Example
 
 def background_documents(frame: pd.DataFrame) -> list[Document]:
     """Rows of `background.parquet`."""
+    import numpy as np
+
     return [
         Document(document_id=str(document_id), tokens=list(tokens), kinds=np.asarray(kinds, dtype=np.uint8))
         for document_id, tokens, kinds in zip(

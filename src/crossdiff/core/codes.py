@@ -56,11 +56,14 @@ def projections(
     token follow each other, so that its few directions stay in the cache.
     """
     n_tokens, n_rows, n_probes = y.shape[0], y.shape[1], decoder.shape[1]
+    # The pattern needs its entries in row order: token t owns n_rows consecutive rows, each of which has all
+    # counts[t] of its active latents. `place` is where entry i of the code, for row r, stands in that order.
     counts = torch.bincount(code.token, minlength=n_tokens)
     before = counts.cumsum(0) - counts
     inside = torch.arange(len(code), device=y.device) - before[code.token]
     row = torch.arange(n_rows, device=y.device)
     place = (n_rows * before[code.token] + inside)[:, None] + row * counts[code.token, None]
+    # Entry (t, j) becomes the columns (j, 0), (j, 1), ... of the decoder's [(latent probe)] rows.
     column = torch.empty(len(code) * n_rows, n_probes, dtype=torch.int64, device=y.device)
     column[place] = (code.latent[:, None] * n_probes + torch.arange(n_probes, device=y.device))[:, None]
     row_start = torch.zeros(n_tokens * n_rows + 1, dtype=torch.int64, device=y.device)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from jaxtyping import Bool
 from pydantic import Field
 
 from crossdiff.settings import Settings
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool
     from torch import Tensor
 
     from crossdiff.core.axes import Directions, PerLatent

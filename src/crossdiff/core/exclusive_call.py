@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from jaxtyping import Bool, Float64, Int
 from pydantic import Field
 
 from crossdiff.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jaxtyping import Bool, Float64, Int
     from torch import Tensor
 
     from crossdiff.core.axes import PerLatent

@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Bool, Float
 from pydantic import Field, InstanceOf, SerializeAsAny, model_validator
 
 from crossdiff.settings import Settings
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
     from crossdiff.core.axes import Code, PerLatent

@@ -137,6 +137,8 @@ class WindowReader:
         self._spare.clear()
 
     def _window(self, epoch: int, window: int) -> Window:
+        # Only the window in use and the next one stay: releasing the others first gives their buffers to the
+        # read that is started below, so that no third window is ever in memory.
         key = self._key(epoch, window)
         after = self.order.next_window(epoch, window)
         following = None if after is None else self._key(*after)
@@ -151,7 +153,7 @@ class WindowReader:
 
     def _release(self, old: Future[Window]) -> None:
         """Keep the buffers of a window that is over; fresh memory would be cleared by the kernel again."""
-        if not old.cancel():
+        if not old.cancel():  # it has run, or is running: wait for it, its buffers are worth it
             self._spare.append(list(old.result().blocks))
 
     def _key(self, epoch: int, window: int) -> tuple[int, int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Item = TypeVar("Item")
 
@@ -26,6 +27,8 @@ class _PlainLines:
 
 def bar(*, total: int | None, description: str, unit: str, enabled: bool = True) -> tqdm:
     """A progress bar to be advanced by hand with `.update(n)`."""
+    from tqdm import tqdm
+
     on_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,

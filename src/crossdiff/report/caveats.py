@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.core.jackknife import MIN_GROUPS
 from crossdiff.report import tables
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.formatting import readable
@@ -66,6 +65,8 @@ def not_measured(comparison: ComparisonSource) -> dict[str, Any] | None:
 
 def no_interval(pair: PairSource) -> list[str]:
     """What to do where no latent is active in as many documents as an interval needs."""
+    from crossdiff.core.jackknife import MIN_GROUPS  # with torch, which the settings of a study do without
+
     counts = values(alive(pair.latents), "n_documents")
     if len(counts) == 0 or not counts.max() < MIN_GROUPS:
         return []

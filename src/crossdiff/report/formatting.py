@@ -116,3 +116,8 @@ def significant(value: Any) -> float | int | None:
     if isinstance(value, int):
         return value
     return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def tile(name: str, value: str, note: str = "") -> dict[str, str]:
+    """A figure that stands out: its name, its value and a line on what it is."""
+    return {"name": name, "value": value, "note": note}

@@ -8,7 +8,7 @@ from typing import Any
 from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section
-from crossdiff.report.formatting import duration, finite, number, visible
+from crossdiff.report.formatting import duration, finite, number, tile, visible
 from crossdiff.report.pair_section import pair_section
 from crossdiff.report.sources import Sources
 from crossdiff.report.summary import pair_summary
@@ -41,11 +41,6 @@ def page_context(sources: Sources) -> dict[str, Any]:
             for entry in sources.provenance
         ],
     }
-
-
-def tile(name: str, value: str, note: str = "") -> dict[str, str]:
-    """A figure that stands out: its name, its value and a line on what it is."""
-    return {"name": name, "value": value, "note": note}
 
 
 def overview_tiles(sources: Sources) -> list[dict[str, str]]:

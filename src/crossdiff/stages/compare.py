@@ -139,10 +139,12 @@ def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[
         return []
     claimed = claims(deltas)
     beyond = int((claimed.p_seed_null < LEVEL).sum())
+    apart = f"; {null.n_left_out} more share a crosscoder with this comparison and are left out"
     return [
         f"Held against another seed: of {len(claimed)} classes and categories that change beyond chance, "
         f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
-        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`). "
+        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`"
+        f"{apart if null.n_left_out else ''}). "
         "That null holds the noise of training a dictionary only: not that of corpus, models or annotator"
     ]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GROUPS = ("gain", "keep", "loss")
 
@@ -45,6 +46,8 @@ class PlantedRun:
 
 def read_run(deltas: pd.DataFrame, planted: Sequence[dict[str, Any]]) -> PlantedRun:
     """A run from its delta table and the `planted` list of its summary.json."""
+    import pandas as pd
+
     rows = deltas[deltas.level == "category"].set_index("name")
     truth = pd.DataFrame(planted).set_index("name")
     own = rows.loc[truth.index]
@@ -98,12 +101,16 @@ def pooled_recovery(runs: Sequence[PlantedRun], *, seed: int = 0, draws: int = 2
 
 def spearman(left: np.ndarray, right: np.ndarray) -> float:
     """Rank correlation with average ranks for ties."""
+    import pandas as pd
+
     ranks = pd.DataFrame({"left": left, "right": right}).rank()
     return float(ranks.left.corr(ranks.right))
 
 
 def rank_correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Spearman's rho row by row, both [draw category]; NaN where one side is constant."""
+    from scipy import stats
+
     ranks = [stats.rankdata(side, axis=1) for side in (left, right)]
     ranks = [side - side.mean(1, keepdims=True) for side in ranks]
     norm = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from crossdiff.report import tables
-from crossdiff.report.formatting import told
+from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.shared import count_interval, direct_pair, norm_chart, spread, three_models

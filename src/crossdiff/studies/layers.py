@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from crossdiff.report.formatting import between, told
+from crossdiff.report.formatting import between, tile, told
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts, changes_chart, stability

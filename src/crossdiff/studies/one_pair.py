@@ -14,10 +14,9 @@ from crossdiff.core.exclusive_call import NORM_EDGES, NU_ERROR, NU_RECONSTRUCTIO
 from crossdiff.data.corpus import as_mixture
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
-from crossdiff.report.formatting import told
+from crossdiff.report.formatting import tile, told
 from crossdiff.report.frames import alive, values
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.shared import count_interval, norm_chart, scatter_chart, spread

@@ -11,10 +11,9 @@ import yaml
 
 from crossdiff.report import tables
 from crossdiff.report.delta_rows import delta_rows, log2_factor
-from crossdiff.report.formatting import change_text, finite, told
+from crossdiff.report.formatting import change_text, finite, tile, told
 from crossdiff.report.frames import where
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, Study

@@ -11,10 +11,9 @@ from pydantic import Field
 
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
-from crossdiff.report.formatting import told
+from crossdiff.report.formatting import tile, told
 from crossdiff.report.frames import known, rows_of, where
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.statistics.seed_null import SeedNullChanges
@@ -51,6 +50,7 @@ class SeedNull(Study):
             **spread(logs),
             **interval_calls(runs),
             "null": None if null is None else null.model_dump(),
+            "by_run": {name: _null_of(run) for name, run in runs.items()},
             "runs": {name: twins(run) for name, run in runs.items()},
         }
         charts = (counts_chart(runs, x_title="run"), changes_chart(counts, runs), _twin_chart(runs))
@@ -62,6 +62,12 @@ def _against(pair: ModelPair, first: int, second: int) -> dict[str, ModelPair]:
         side: pair.model_copy(update={"name": f"{pair.name}_seed{seed}", "seed": seed})
         for side, seed in (("reference", first), ("treatment", second))
     }
+
+
+def _null_of(run: RunProducts) -> dict[str, Any]:
+    """One comparison's part of the null, with the pairs whose crosscoders made it."""
+    null = SeedNullChanges.of([run.deltas()])
+    return {"pairs": list(run.pairs), "null": None if null is None else null.model_dump()}
 
 
 def spread(logs: NDArray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One optimizer step: gradients by the sparse or the dense path, checked before they are applied."""
+"""One optimizer step: gradients by the sparse or the dense path, checked before an optimizer applies them."""
 
 from __future__ import annotations
 

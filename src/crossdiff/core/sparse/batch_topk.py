@@ -75,7 +75,7 @@ def select(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Search)
 def _attempt(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Search) -> Selection | None:
     """The selection, or None when the cut may have hidden entries that belong to it."""
     code, reached = _candidates(x, encoder, count=count, cut=cut, search=search)
-    error = 0.0
+    error = 0.0  # the largest change of a scaled code by re-scoring: what rounding may have done unseen
     if search.dtype != x.dtype and len(code):
         with part("re-scoring"):
             exact = search.kernels.scores(x, encoder.weight, code) + encoder.bias[code.latent]
@@ -85,7 +85,7 @@ def _attempt(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Searc
         kept, threshold = _largest(code, encoder.norm, count)
     if len(kept) < count:
         return None if cut > 0 else Selection(kept, threshold, next_cut=0.0)
-    if threshold - reached < error:
+    if threshold - reached < error:  # an entry just under the cut may in truth lie above the threshold
         return None
     return Selection(kept, threshold, next_cut=max(0.0, min((1 - MARGIN) * threshold, threshold - 2 * error)))
 
@@ -106,11 +106,14 @@ def _candidates(
         with part("encoder product"):
             torch.mm(rows, encoder.weight[chunk].to(search.dtype).T, out=product)
         with part("candidates"):
+            # relu(product + bias) * norm > cut, solved for the product: one comparison per entry, no scaling.
             bound = _rounded_down(cut / encoder.norm[chunk] - encoder.bias[chunk], search.dtype)
             token, latent, value = search.kernels.above(product, bound)
         latent = latent + first
         pool.append(SparseCode(token, latent, value + encoder.bias[latent], n_tokens, n_latents))
         if sum(map(len, pool)) > POOL_FACTOR * count:
+            # The count-th largest of some latents is at most that of all, so a cut under it hides no winner;
+            # the margin is for the narrow product, whose values re-scoring will move.
             merged = _merge(pool)
             scaled = _scaled(merged, encoder.norm)
             cut = max(cut, (1 - MARGIN) * float(scaled.topk(count, sorted=False).values.min()))

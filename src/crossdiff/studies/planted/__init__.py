@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from crossdiff.report.formatting import told
+from crossdiff.report.formatting import tile, told
 from crossdiff.report.frames import values, where
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
 from crossdiff.studies.planted.step import Contender, PlantedInputs, contenders

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from crossdiff.io.tables import read_json
-from crossdiff.report.formatting import between, told
+from crossdiff.report.formatting import between, tile, told
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.self_diff.step import SelfDiffInputs

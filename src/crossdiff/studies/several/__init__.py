@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings
 from crossdiff.report import tables
-from crossdiff.report.formatting import told
+from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
-from crossdiff.report.sections import tile
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study, train_inputs
 from crossdiff.studies.several.step import SeveralInputs

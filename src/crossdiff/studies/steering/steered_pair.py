@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import read_json
 from crossdiff.report import tables
-from crossdiff.report.formatting import between, number, readable, told
-from crossdiff.report.sections import tile
+from crossdiff.report.formatting import between, number, readable, tile, told
 from crossdiff.report.study_page import Chart
 from crossdiff.statistics.significance import fisher_p_value
 from crossdiff.studies.steering.step import PLACES

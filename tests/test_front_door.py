@@ -1,0 +1,48 @@
+"""`--help` and `action=plan` answer without loading what only work needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ("torch", "pandas", "scipy", "transformers", "requests", "rich", "submitit", "plotly", "tqdm")
+ARRAYS = ("numpy", "jaxtyping")
+"""Not loaded by a comparison; a study imports the report's tables, and these with them."""
+PROGRAM = """
+import sys
+sys.argv = ["crossdiff", *sys.argv[2:]]
+from crossdiff.__main__ import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+finally:
+    with open(NAMES, "w") as file:
+        file.write(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forbidden"),
+    [
+        (["--help"], (*WORK, *ARRAYS)),
+        (["comparison=it_vs_simpo", "layer=20", "action=plan"], (*WORK, *ARRAYS)),
+        (["experiment=paper", "action=plan"], WORK),
+    ],
+    ids=["help", "comparison", "study"],
+)
+def test_looking_loads_no_library_of_the_work(
+    tmp_path: Path, arguments: list[str], forbidden: tuple[str, ...]
+) -> None:
+    names = tmp_path / "names.txt"
+    program = PROGRAM.replace("NAMES", repr(str(names)))
+    given = arguments if arguments == ["--help"] else [*arguments, f"store={tmp_path}/store"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-", *given], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(set(names.read_text().split()) & set(forbidden)) == []
