@@ -30,23 +30,6 @@ def test_help_starts_with_what_to_type() -> None:
     assert "dictionary=toy training=toy sparsity=toy device=cpu" in shown.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--help"], ["comparison=it_vs_simpo", "layer=20", "action=plan"], ["experiment=paper", "action=plan"]],
-)
-def test_help_and_plans_load_no_heavy_library(arguments: list[str]) -> None:
-    heavy = {"torch", "pandas", "scipy", "pyarrow", "transformers", "datasets", "wandb", "submitit", "plotly"}
-    if arguments[0] != "experiment=paper":  # a study's module holds its analysis too, which is numpy's
-        heavy |= {"numpy", "jaxtyping", "tqdm"}
-    lines = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "run.py"), *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
-    ).stderr.splitlines()  # fmt: skip
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
-    assert "crossdiff" in loaded
-    assert loaded & heavy == set()
-
-
 def test_a_paper_scale_run_without_an_accelerator_stops_with_its_cost(tmp_path: Path) -> None:
     done = crossdiff("comparison=it_vs_simpo", "layer=20", f"store={tmp_path}/store")
     assert done.returncode == 2
