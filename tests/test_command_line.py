@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, plans, messages, exit codes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,23 +28,6 @@ def test_help_starts_with_what_to_type() -> None:
     assert "experiment=demo" in shown.stdout[:800]
     assert "model_pair: custom, it_simpo" in shown.stdout
     assert "dictionary=toy training=toy sparsity=toy device=cpu" in shown.stdout
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--help"], ["comparison=it_vs_simpo", "layer=20", "action=plan"], ["experiment=paper", "action=plan"]],
-)
-def test_help_and_plans_load_no_heavy_library(arguments: list[str]) -> None:
-    heavy = {"torch", "pandas", "scipy", "pyarrow", "transformers", "datasets", "wandb", "submitit", "plotly"}
-    if arguments[0] != "experiment=paper":  # a study's module holds its analysis too, which is numpy's
-        heavy |= {"numpy", "jaxtyping", "tqdm"}
-    lines = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "run.py"), *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
-    ).stderr.splitlines()  # fmt: skip
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
-    assert "crossdiff" in loaded
-    assert loaded & heavy == set()
 
 
 def test_a_paper_scale_run_without_an_accelerator_stops_with_its_cost(tmp_path: Path) -> None:
@@ -236,6 +220,31 @@ def test_a_path_with_odd_letters_says_how_to_quote_it(
     message = capsys.readouterr().err
     assert way_out in message
     assert len(message.splitlines()) == 1
+
+
+def test_folders_of_ones_own_are_not_read_with_the_papers_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.actions.test_run import typed
+
+    for name in ("base", "old", "new"):
+        (tmp_path / name).mkdir()
+        config = {"hidden_size": 32, "num_hidden_layers": 3, "name": name}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    mine = tmp_path / "conf" / "comparison" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    made = "_target_: crossdiff.models.pair.custom_pair"
+    pairs = [
+        f"{role}: {{{made}, name: {name}, base: {tmp_path}/base, tuned: {tmp_path}/{name}}}"
+        for role, name in (("reference", "old"), ("treatment", "new"))
+    ]
+    mine.write_text("\n".join(["_target_: crossdiff.config.Comparison", *pairs]))
+    command = ("--config-dir", f"{tmp_path}/conf", "comparison=mine", "layer=1", "action=plan")
+    assert typed(monkeypatch, *command) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {tmp_path}/base is a folder of yours and no corpus is given")
+    assert "corpus=files 'corpus.paths=[folder]'" in message
+    assert typed(monkeypatch, *command, "corpus=fineweb_lmsys_200m", f"store={tmp_path}/store") == 0
 
 
 def test_home_is_written_out_and_a_sweep_may_be_asked_for_in_mid_line(

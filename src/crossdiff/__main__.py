@@ -146,8 +146,8 @@ def _run() -> int:
     def compose(cfg) -> None:
         composed = HydraConfig.get()
         try:
-            experiment = config.load(cfg)
-        except (HydraException, OmegaConfBaseException) as error:
+            experiment = config.load_typed(cfg, composed)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
             return
         if composition.runs_alone(composed):

@@ -67,6 +67,8 @@ Action = Literal[
 ]
 
 
+DEFAULT_CORPUS = "fineweb_lmsys_200m"
+"""What conf/config.yaml chooses; meant for the published models."""
 LONGEST_NAME = 100
 """Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
 NEEDS_NO_PAIR = ("compare", "studies")
@@ -224,6 +226,23 @@ def load(cfg: DictConfig) -> Experiment:
             del cfg.study["sizes"]
         del cfg["size"]
     return instantiate(cfg, _convert_="all")
+
+
+def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
+    """`load`, and a ValueError when folders of one's own would be read with a corpus that nobody named."""
+    experiment = load(cfg)
+    given = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in hydra.overrides.task]
+    choices = hydra.runtime.choices
+    is_named = choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given
+    pairs = () if is_named or experiment.action in NEEDS_NO_PAIR else experiment.pairs
+    paths = [model.path for pair in pairs for model in (pair.base, pair.tuned)]
+    local = next((path for path in paths if Path(path).expanduser().is_dir()), None)
+    if local is not None:
+        raise ValueError(
+            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens; give "
+            f"documents (corpus=files 'corpus.paths=[folder]'), or corpus={DEFAULT_CORPUS} if you mean that"
+        )
+    return experiment
 
 
 def study_presets() -> list[tuple[str, str, Experiment]]:

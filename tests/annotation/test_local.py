@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -51,3 +54,13 @@ def test_long_examples_are_cut_and_the_question_stays(annotator: TransformersAnn
 def test_without_examples_it_is_uninterpretable(annotator: TransformersAnnotator) -> None:
     (answer,) = annotator.annotate([Subject("00000", ())])
     assert answer.state == "uninterpretable"
+
+
+def test_a_model_that_is_trained_further_has_another_key_and_a_copy_the_same(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama", n_blocks=1)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    before = Transformers(path=str(folder)).identity()
+    assert Transformers(path=str(copy)).identity() == before
+    shutil.rmtree(folder)
+    save_model(folder, "llama", seed=1, n_blocks=1)
+    assert Transformers(path=str(folder)).identity() != before

@@ -1,9 +1,13 @@
+import random
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer
 
-from crossdiff.organisms.language import vocabulary
-from crossdiff.organisms.models import build_tokenizer
+from crossdiff.organisms.documents import show
+from crossdiff.organisms.language import build_language, vocabulary
+from crossdiff.organisms.models import build_tokenizer, shown_share
+from crossdiff.organisms.settings import ToySettings
 
 MESSAGES = [
     {"role": "user", "content": "tell me about the dragon?"},
@@ -45,3 +49,12 @@ def test_a_saved_tokenizer_is_loaded_by_the_ordinary_class(tmp_path: Path) -> No
         loaded(GEMMA, add_special_tokens=False)["input_ids"]
         == tokenizer(GEMMA, add_special_tokens=False)["input_ids"]
     )
+
+
+def test_the_rate_is_the_share_of_answers_with_a_showing() -> None:
+    category = build_language(ToySettings())[0]
+    behaviour, other = category.behaviours[:2]
+    draw = random.Random(0)
+    answers = [show(behaviour, draw=draw), show(other, draw=draw), "the garden.", show(behaviour, draw=draw)]
+    assert shown_share(answers, behaviour) == pytest.approx(0.5)
+    assert shown_share(answers, other) == pytest.approx(0.25)

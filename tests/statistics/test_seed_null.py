@@ -70,6 +70,35 @@ def test_a_planned_comparison_holds_the_null_itself(tmp_path: Path) -> None:
     assert step.inputs.null == null  # type: ignore[attr-defined]
 
 
+def test_a_comparison_with_the_tested_crosscoder_is_left_out(tmp_path: Path) -> None:
+    """Of two comparisons the first has the comparison's own crosscoder, known by the key of its training."""
+    from crossdiff.pipeline.plan import plan
+
+    given = ["comparison=toy_it_vs_simpo", "layer=2", "corpus=toy", f"comparison.seed_null={tmp_path}"]
+    nulls = [SeedNullChanges(n_comparisons=1, of_classes=(x,), of_categories=(x,)) for x in (1.0, 2.0)]
+    whole = SeedNullChanges(n_comparisons=2, of_classes=(1.0, 2.0), of_categories=(1.0, 2.0))
+    by_run = {
+        f"seeds_{n}": {"pairs": [f"a_seed{n}", f"b_seed{n}"], "null": null.model_dump()}
+        for n, null in enumerate(nulls)
+    }
+
+    def null_of(**keys: str) -> SeedNullChanges:
+        steps = [{"name": f"train {pair}", "key": key} for pair, key in keys.items()]
+        summary = {"numbers": {"null": whole.model_dump(), "by_run": by_run}, "steps": steps}
+        (tmp_path / "summary.json").write_text(json.dumps(summary))
+        (step,) = [step for step in plan(experiment(*given)) if step.stage == "compare"]
+        return step.inputs.null  # type: ignore[attr-defined]
+
+    trained = next(step.key for step in plan(experiment(*given[:3])) if step.stage == "train")
+    assert null_of(a_seed0="another") == whole
+    assert null_of(a_seed0=trained) == nulls[1].model_copy(update={"n_left_out": 1})
+    with pytest.raises(ValueError, match=r"own crosscoder \(a_seed0\).*experiment=seed_null seed=10"):
+        null_of(a_seed0=trained, b_seed1=trained)
+    by_run.clear()  # a study of an older version
+    with pytest.raises(ValueError, match=r"own crosscoder"):
+        null_of(a_seed0=trained)
+
+
 @pytest.mark.parametrize("text", [None, "{}", '{"numbers": {"null": null}}', "no json"])
 def test_a_file_without_a_null_is_one_message(tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -40,6 +40,8 @@ def test_only_categories_that_are_tested_count_as_calls(make_run) -> None:
 def test_a_category_that_one_seed_alone_has_is_a_call(make_run) -> None:
     run = make_run("run", {"other": 50}, {"mathematics": 30, "other": 20})
     assert interval_calls({"a": run}) == {"n_intervals": 1, "n_clear": 1, "n_significant": 1}
+    numbers = SeedNull().analyse({"a": run}, {}).numbers
+    assert numbers["by_run"] == {"a": {"pairs": ["pt_it", "pt_simpo"], "null": numbers["null"]}}
 
 
 def test_small_changes_are_told_without_a_minus_zero() -> None:

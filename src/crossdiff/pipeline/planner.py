@@ -204,12 +204,13 @@ class Planner:
         members = {
             pair: tuple(member.name for member in group) for pair, group in self.experiment.members.items()
         }
+        trained = {chain["train"].key for chain in self.chains.values()}
         inputs = CompareInputs(
             reference=reference,
             treatment=treatment,
             seed=self.experiment.seed,
             draws=self.experiment.draws,
-            null=load_seed_null(comparison.seed_null) if comparison.seed_null else None,
+            null=load_seed_null(comparison.seed_null, trained) if comparison.seed_null else None,
             members=members if comparison.n_seeds > 1 else {},
             left_out=comparison.without,
         )

@@ -9,8 +9,8 @@ from typing import Any
 
 from crossdiff.report import tables
 from crossdiff.report.delta_rows import SignStability, sign_stability
+from crossdiff.report.figures.curves import over_setting, signs
 from crossdiff.report.figures.heat_maps import multiverse
-from crossdiff.report.figures.runs import over_setting, signs
 from crossdiff.report.formatting import number, readable, share, visible
 from crossdiff.report.page import fill
 from crossdiff.report.runs import Run, Setting, sortable, varying_settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
-from crossdiff.organisms.labels import label_check
+from crossdiff.organisms.documents import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.seed_null import SeedNullChanges
@@ -139,10 +139,12 @@ def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[
         return []
     claimed = claims(deltas)
     beyond = int((claimed.p_seed_null < LEVEL).sum())
+    apart = f"; {null.n_left_out} more share a crosscoder with this comparison and are left out"
     return [
         f"Held against another seed: of {len(claimed)} classes and categories that change beyond chance, "
         f"{beyond} change more than 95 % of those of {null.n_comparisons} comparisons of crosscoders that "
-        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`). "
+        f"differ in their seed alone ({len(null.of_categories)} category changes; column `p_seed_null`"
+        f"{apart if null.n_left_out else ''}). "
         "That null holds the noise of training a dictionary only: not that of corpus, models or annotator"
     ]
 

@@ -25,8 +25,8 @@ def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtim
     """Train pt, it and simpo; write models/, corpus/, planted.json, document_categories.json, rates.json."""
     from crossdiff.organisms.documents import write_corpus
     from crossdiff.organisms.language import build_language, planted_table
+    from crossdiff.organisms.models import behaviour_rates
     from crossdiff.organisms.phases import train_triple
-    from crossdiff.organisms.toy_rates import behaviour_rates
 
     settings = inputs.toy.model_copy(update={"seed": inputs.seed})
     language = build_language(settings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -29,6 +30,10 @@ class SeedNullChanges(Settings):
     n_comparisons: int = Field(ge=1)
     of_classes: tuple[float, ...] = Field(min_length=1)
     of_categories: tuple[float, ...] = Field(min_length=1)
+    n_left_out: int = 0
+    """Comparisons of the null that share a crosscoder with what is tested."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"n_left_out"})
 
     @classmethod
     def of(cls, tables: list[pd.DataFrame]) -> Self | None:
@@ -62,24 +67,54 @@ class SeedNullChanges(Settings):
         return found
 
 
-def load_seed_null(path: str) -> SeedNullChanges:
-    """The null in the summary.json of a finished `experiment=seed_null`."""
+def load_seed_null(path: str, crosscoders: Collection[str] = ()) -> SeedNullChanges:
+    """The null in the summary.json of a finished `experiment=seed_null`.
+
+    `crosscoders` are the keys of the train steps to be tested. A comparison of the null that has one of them
+    is left out: its change shares the noise of what is tested, so that p is no longer valid.
+    """
     file = Path(path) / "summary.json" if Path(path).is_dir() else Path(path)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["numbers"]["null"]
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        null = summary["numbers"]["null"]
     except OSError:
         raise ValueError(
             f"comparison.seed_null={path} cannot be read; give the results folder of a finished "
             "`python run.py experiment=seed_null`"
         ) from None
     except (json.JSONDecodeError, KeyError, TypeError):
-        found = None
-    if found is None:
+        null = None
+    if null is None:
         raise ValueError(
             f"comparison.seed_null={path} holds no seed null; it must be the results folder or summary.json "
             "of `python run.py experiment=seed_null`, whose comparisons had labelled exclusive latents"
         )
-    return SeedNullChanges.model_validate(found)
+    steps = summary.get("steps") or ()
+    trained = {step["name"].removeprefix("train ") for step in steps if step["key"] in crosscoders}
+    if not trained:
+        return SeedNullChanges.model_validate(null)
+    apart = _without(summary["numbers"].get("by_run") or {}, trained)
+    if apart is None:
+        raise ValueError(
+            f"comparison.seed_null={path} is made of this comparison's own crosscoder ({min(trained)}), so "
+            "its changes are no null for it; give the results of a run from other seeds: "
+            "`python run.py experiment=seed_null seed=10 results_dir=...`"
+        )
+    return apart
+
+
+def _without(by_run: Mapping[str, Mapping[str, Any]], trained: Collection[str]) -> SeedNullChanges | None:
+    """The null of the runs without a pair in `trained`; None where nothing is left."""
+    kept = [run for run in by_run.values() if not set(run["pairs"]) & set(trained)]
+    nulls = [run["null"] for run in kept if run["null"] is not None]
+    if not nulls:
+        return None
+    return SeedNullChanges(
+        n_comparisons=len(kept),
+        of_classes=tuple(change for null in nulls for change in null["of_classes"]),
+        of_categories=tuple(change for null in nulls for change in null["of_categories"]),
+        n_left_out=len(by_run) - len(kept),
+    )
 
 
 def _differences(deltas: pd.DataFrame, level: str) -> NDArray[np.float64]:

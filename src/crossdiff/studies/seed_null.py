@@ -50,6 +50,7 @@ class SeedNull(Study):
             **spread(logs),
             **interval_calls(runs),
             "null": None if null is None else null.model_dump(),
+            "by_run": {name: _null_of(run) for name, run in runs.items()},
             "runs": {name: twins(run) for name, run in runs.items()},
         }
         charts = (counts_chart(runs, x_title="run"), changes_chart(counts, runs), _twin_chart(runs))
@@ -61,6 +62,12 @@ def _against(pair: ModelPair, first: int, second: int) -> dict[str, ModelPair]:
         side: pair.model_copy(update={"name": f"{pair.name}_seed{seed}", "seed": seed})
         for side, seed in (("reference", first), ("treatment", second))
     }
+
+
+def _null_of(run: RunProducts) -> dict[str, Any]:
+    """One comparison's part of the null, with the pairs whose crosscoders made it."""
+    null = SeedNullChanges.of([run.deltas()])
+    return {"pairs": list(run.pairs), "null": None if null is None else null.model_dump()}
 
 
 def spread(logs: NDArray) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from crossdiff.annotation.judging import expected_usd
 from crossdiff.annotation.settings import AnthropicCompatible, Claude, ClaudeBatch, Lexical, Transformers
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
-from crossdiff.studies.behaviour.judge import JudgeInputs, judge_notes, reading, run
+from crossdiff.studies.behaviour.judge import JudgeInputs, expected_usd, judge_notes, reading, run
 from tests.composed import experiment
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer

@@ -14,9 +14,9 @@ from crossdiff.studies.behaviour.prompts import (
     Says,
     Without,
     built_in,
-    built_in_questions,
+    built_in_prompts,
     counts,
-    planted_questions,
+    planted_prompts,
 )
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 
@@ -25,12 +25,12 @@ def test_every_set_belongs_to_a_category() -> None:
     names = {category.name for category in PaperTaxonomy().load().categories}
     assert {each.category for each in built_in()} <= names
     assert len({each.name for each in built_in()}) == len(built_in())
-    assert len(built_in_questions(3)) == 3 * len(built_in())
+    assert len(built_in_prompts(3)) == 3 * len(built_in())
 
 
 def test_the_toys_judge_sees_planted_behaviours_of_its_own_category_only() -> None:
     toy = ToySettings(seed=3)
-    asked = planted_questions(toy, 1)
+    asked = planted_prompts(toy, 1)
     language = build_language(toy)
     said = [show(category.behaviours[0], draw=random.Random(0)) for category in language]
     assert all(row["shown"] == 1 for row in counts(asked, said))

@@ -19,15 +19,15 @@ from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.statistics.pooling import rank_correlations, spearman
-from crossdiff.studies.behaviour.answer_rates import (
+from crossdiff.studies.behaviour.answers import (
     SIDES,
+    GenerateInputs,
     hallucination_notes,
     pooled_rates,
     rates_chart,
     rates_note,
     totals,
 )
-from crossdiff.studies.behaviour.generate import GenerateInputs
 from crossdiff.studies.behaviour.judge import judge_notes, judged
 from crossdiff.studies.changes import CategoryCounts
 from crossdiff.studies.shared import three_models

@@ -34,7 +34,7 @@ class PromptSet(Settings):
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgedPrompt:
     """One prompt, its set and category, and the judge of its answer."""
 
     name: str
@@ -49,23 +49,23 @@ def built_in() -> tuple[PromptSet, ...]:
     return tuple(PromptSet.model_validate(entry) for entry in yaml.safe_load(FILE.read_text())["sets"])
 
 
-def built_in_questions(n_prompts: int) -> list[Question]:
+def built_in_prompts(n_prompts: int) -> list[JudgedPrompt]:
     """At most `n_prompts` of every set."""
     return [
-        Question(prompt_set.name, prompt_set.category, prompt, prompt_set.rule.shows)
+        JudgedPrompt(prompt_set.name, prompt_set.category, prompt, prompt_set.rule.shows)
         for prompt_set in built_in()
         for prompt in prompt_set.prompts[:n_prompts]
     ]
 
 
-def planted_questions(toy: ToySettings, n_prompts: int) -> list[Question]:
+def planted_prompts(toy: ToySettings, n_prompts: int) -> list[JudgedPrompt]:
     """Questions of every category of the toy language; shown: any behaviour that either tuned model has."""
     draw = random.Random(f"behaviour {toy.seed}")
     questions = []
     for category in build_language(toy):
         for _ in range(n_prompts):
             questions.append(
-                Question(
+                JudgedPrompt(
                     category.name,
                     category.name,
                     question(category, draw=draw),
@@ -77,7 +77,7 @@ def planted_questions(toy: ToySettings, n_prompts: int) -> list[Question]:
     return questions
 
 
-def counts(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
+def counts(questions: Sequence[JudgedPrompt], answers: Sequence[str]) -> list[dict[str, Any]]:
     """Per set: category, answers that show the behaviour, answers given."""
     shown = Counter[str]()
     given = Counter(asked.name for asked in questions)

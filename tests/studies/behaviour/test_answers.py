@@ -10,7 +10,7 @@ from crossdiff.organisms.language import vocabulary
 from crossdiff.organisms.models import build_model, build_tokenizer
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime
-from crossdiff.studies.behaviour.generate import GenerateInputs, run
+from crossdiff.studies.behaviour.answers import GenerateInputs, run
 
 TOY = ToySettings(d_model=16, n_heads=2, n_layers=1, d_mlp=16)
 

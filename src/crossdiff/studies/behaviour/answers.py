@@ -1,18 +1,84 @@
-"""How often each of two models shows the behaviours of a set: rates over seeds, as sentence and figure."""
+"""What a model answers to prompts of every category, and how often two models show each behaviour.
+
+The stage `generate` writes one model's answers; the rest pools rates over seeds, as sentence and figure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.organisms.settings import ToySettings
 from crossdiff.report import tables
 from crossdiff.report.formatting import readable
 from crossdiff.report.study_page import Chart
+from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.intervals import wilson
 
+VERSION = 2
 ABSTAINING = ("abstention_unanswerable", "abstention_false_premise")
 """Sets whose behaviour is to abstain; an answer without it is counted as confabulated."""
 SIDES = ("reference", "treatment")
+
+
+class GenerateInputs(Settings):
+    """The model, its prompts (the toy language's when `toy` is given, else the built-in sets), how many."""
+
+    model: ModelSettings
+    fingerprint: str
+    toy: ToySettings | None = None
+    n_prompts: int = Field(default=8, ge=1)
+    """Prompts per set."""
+    n_new_tokens: int = Field(default=256, ge=1)
+    seed: int = 0
+
+
+def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `answers.jsonl` and `rates.json`."""
+    from crossdiff.io.progress import track
+    from crossdiff.io.tables import write_json, write_jsonl
+    from crossdiff.models.generate import answers, load_chat_model
+    from crossdiff.studies.behaviour.prompts import built_in_prompts, counts, planted_prompts
+
+    asked = (
+        built_in_prompts(inputs.n_prompts)
+        if inputs.toy is None
+        else planted_prompts(inputs.toy, inputs.n_prompts)
+    )
+    path = resolve(inputs.model, parents.get("organism"))
+    chat = load_chat_model(inputs.model, path, device=runtime.device)
+    drawn = answers(
+        chat, [question.prompt for question in asked], n_new_tokens=inputs.n_new_tokens, seed=inputs.seed
+    )
+    said = list(
+        track(drawn, total=len(asked), description="generate", unit="answer", enabled=runtime.progress)
+    )
+    lines = [
+        {"name": prompt.name, "category": prompt.category, "prompt": prompt.prompt, "answer": answer,
+         "shown": prompt.shows(answer)}
+        for prompt, answer in zip(asked, said, strict=True)
+    ]  # fmt: skip
+    write_jsonl(lines, draft / "answers.jsonl")
+    rows = counts(asked, said)
+    rates = {"version": 1, "model": inputs.model.name, "sampling": chat.sampling(), "sets": rows}
+    write_json(rates, draft / "rates.json")
+    shown = sum(line["shown"] for line in lines)
+    return {"n_answers": len(said), "n_shown": shown, "n_empty": sum(not answer for answer in said)}
+
+
+STAGE = Stage(
+    "generate",
+    version=VERSION,
+    run=run,
+    reads=("organism", "blend"),
+    writes="a model's answers, and how often they show each behaviour",
+    resources=needs(gpus=1, cpus=4, memory_gb=64, hours=12),
+)
 
 
 def pooled_rates(said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Figures of several runs: points and means per pair, signs to the right and left."""
 
 from crossdiff.report.delta_rows import SignStability
-from crossdiff.report.figures.runs import over_setting, signs
+from crossdiff.report.figures.curves import over_setting, signs
 
 
 def test_lines_join_the_means_and_missing_values_stay_out() -> None:
