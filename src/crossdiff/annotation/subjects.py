@@ -125,6 +125,8 @@ def blind_job(
 
     The order depends on `seed` and on the candidates themselves, not on the order they come in.
     """
+    import numpy as np
+
     generator = np.random.default_rng([seed, 6])
     ordered = sorted(candidates, key=lambda candidate: (candidate.pair, candidate.role, candidate.latent))
     job = [*ordered, *_swapped(ordered, n_swapped, generator)]
@@ -137,6 +139,8 @@ def blind_job(
 
 def _swapped(ordered: Sequence[Candidate], n_swapped: int, generator: np.random.Generator) -> list[Candidate]:
     """Controls that take example i from a different latent each; named after the first donor."""
+    import numpy as np
+
     donors = [candidate for candidate in ordered if candidate.explain]
     lengths = [len(candidate.explain) for candidate in donors]
     if not donors or len(donors) < max(lengths):
