@@ -68,23 +68,3 @@ def test_reading_the_settings_imports_no_logger_and_no_scheduler() -> None:
 def test_a_logger_has_no_field_for_a_key() -> None:
     with pytest.raises(ValueError, match="api_key"):
         WandbLogger(api_key="secret")  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("--help",), ("experiment=demo", "action=plan"), ("comparison=it_vs_simpo", "layer=20", "action=plan")],
-    ids=" ".join,
-)
-def test_help_and_plans_load_no_library_that_only_work_needs(
-    arguments: tuple[str, ...], tmp_path: Path
-) -> None:
-    """They would take seconds before the first line."""
-    code = (
-        f"import sys; sys.argv = ['run.py', *{arguments}, 'store={tmp_path}']\n"
-        "from crossdiff.__main__ import guarded, _run\n"
-        "code = guarded(_run)\n"
-        f"heavy = {HEAVY} & set(sys.modules)\n"
-        "sys.exit(f'loads {heavy}' if heavy else code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

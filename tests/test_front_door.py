@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-WORK = ("torch", "pandas", "scipy", "transformers", "requests", "rich", "submitit", "plotly", "tqdm")
+WORK = (
+    "torch", "pandas", "scipy", "transformers", "pytorch_lightning", "wandb", "submitit", "anthropic",
+    "requests", "rich", "plotly", "tqdm",
+)  # fmt: skip
 ARRAYS = ("numpy", "jaxtyping")
 """Not loaded by a comparison; a study imports the report's tables, and these with them."""
 PROGRAM = """
@@ -31,9 +34,10 @@ finally:
     [
         (["--help"], (*WORK, *ARRAYS)),
         (["comparison=it_vs_simpo", "layer=20", "action=plan"], (*WORK, *ARRAYS)),
+        (["experiment=demo", "action=plan"], (*WORK, *ARRAYS)),
         (["experiment=paper", "action=plan"], WORK),
     ],
-    ids=["help", "comparison", "study"],
+    ids=["help", "comparison", "demo", "study"],
 )
 def test_looking_loads_no_library_of_the_work(
     tmp_path: Path, arguments: list[str], forbidden: tuple[str, ...]

@@ -1,13 +1,16 @@
 """The rules of the house that a tool can watch: sizes, names, mirrored tests."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src" / "crossdiff").rglob("*.py"))
-FUNCTION_LINES, FILE_LINES = 40, 300
+FUNCTION_LINES, FILE_LINES, FEWEST_LINES = 40, 250, 25
+SHORT = {"core/axes.py"}
+"""Modules that stay below `FEWEST_LINES`: the words for tensor axes, which half of core imports."""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src" / "crossdiff")))
@@ -22,6 +25,14 @@ def test_files_and_functions_fit_a_screen(path: Path) -> None:
         and node.end_lineno - node.lineno + 1 > FUNCTION_LINES
     ]
     assert long == []
+
+
+def test_no_module_is_a_crumb() -> None:
+    """Short modules are those of `SHORT`, which names no others."""
+    folder = ROOT / "src" / "crossdiff"
+    modules = [path for path in SOURCES if path.name != "__init__.py"]
+    short = {path for path in modules if len(path.read_text().splitlines()) < FEWEST_LINES}
+    assert {str(path.relative_to(folder)) for path in short} == SHORT
 
 
 def test_there_is_no_drawer() -> None:
@@ -47,6 +58,17 @@ def test_every_test_file_has_its_module() -> None:
         if not known:
             strangers.append(str(test.relative_to(ROOT)))
     assert strangers == []
+
+
+def test_the_page_on_the_layout_names_files_that_exist() -> None:
+    """`data/order.py`, or only `write.py` after its folder was named."""
+    page = (ROOT / "src" / "crossdiff" / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py)`", page))
+    files = [
+        f"/{path.relative_to(ROOT)}" for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert named
+    assert sorted(name for name in named if not any(file.endswith(f"/{name}") for file in files)) == []
 
 
 def test_nothing_depends_on_the_shared_folder() -> None:

@@ -52,21 +52,9 @@ ConfigStore.instance().store(
 )  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
 
 Action = Literal[
-    "run",
-    "train",
-    "plan",
-    "status",
-    "cancel",
-    "retry",
-    "compare",
-    "studies",
-    "validate",
-    "render",
-    "export",
-    "taxonomy",
-]
-
-
+    "run", "train", "plan", "status", "cancel", "retry",
+    "compare", "studies", "validate", "render", "export", "taxonomy",
+]  # fmt: skip
 DEFAULT_CORPUS = "fineweb_lmsys_200m"
 """What conf/config.yaml chooses; meant for the published models."""
 LONGEST_NAME = 100

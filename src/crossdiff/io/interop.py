@@ -67,13 +67,12 @@ def save_dictionary_learning(crosscoder: Crosscoder, folder: str | Path, *, k: i
     _check_exportable(crosscoder)
     k = crosscoder.metadata.get("training", crosscoder.metadata).get("k") if k is None else k
     threshold = float(crosscoder.threshold)
-    batch_top_k = not (k is None and threshold == 0)
-    if batch_top_k and k is None:
+    if k is None and threshold != 0:
         raise ValueError(
             "a BatchTopKCrossCoder checkpoint needs k and this crosscoder does not know its own; pass k=..."
         )
     state = _weights(crosscoder) | _statistics(crosscoder.normaliser)
-    if batch_top_k:
+    if k is not None:
         state["k"] = torch.tensor(k, dtype=torch.int)
         state["threshold"] = torch.tensor(-1.0 if math.isnan(threshold) else threshold)
     folder = Path(folder)
@@ -81,7 +80,7 @@ def save_dictionary_learning(crosscoder: Crosscoder, folder: str | Path, *, k: i
     save_file(state, folder / "model.safetensors")
     follow_umask(folder / "model.safetensors")
     write_torch(state, folder / "model.pt")
-    write_json(_config(crosscoder, k if batch_top_k else None), folder / "config.json")
+    write_json(_config(crosscoder, k), folder / "config.json")
     return folder
 
 
@@ -111,17 +110,13 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        is_plain = file.suffix == ".safetensors"
+        state = load_file(file) if is_plain else torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{file} is cut, or no checkpoint: {reason}; copy it again") from None
     if not isinstance(state, Mapping):
-        raise ValueError(
-            f"{file} holds a {type(state).__name__}, not a state dict; give the model.pt of a run"
-        )
+        raise ValueError(f"{file} holds a {type(state).__name__}, no state dict; give the model.pt of a run")
     compiled = {name.removeprefix("_orig_mod."): value for name, value in state.items()}
     return _stacked_layers({name: v for name, v in compiled.items() if isinstance(v, Tensor)})
 
@@ -149,8 +144,8 @@ def _shape(file: Path, state: Mapping[str, Tensor]) -> tuple[int, int, int]:
         "decoder.bias": (n_models, d_model),
     }
     for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise ValueError(f"{file}: {name} has shape {tuple(state[name].shape)}, expected {shape}")
+        if (given := tuple(state[name].shape)) != shape:
+            raise ValueError(f"{file}: {name} has shape {given}, expected {shape}")
     return n_models, d_model, n_latents
 
 

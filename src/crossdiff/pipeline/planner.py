@@ -66,8 +66,7 @@ class Planner:
     @cached_property
     def tokens(self) -> Step:
         """One token set for all models, through one template: that of the reference pair."""
-        tokenizer = self.experiment.pairs[0].template_model
-        corpus = self.experiment.corpus
+        tokenizer, corpus = self.experiment.pairs[0].template_model, self.experiment.corpus
         inputs = TokensInputs(
             corpus=corpus,
             corpus_fingerprint=corpus_fingerprint(corpus),
