@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from crossdiff.command_settings import FORMATS, ExportSettings, SlurmDispatch, WandbLogger
 from crossdiff.io.environment import conf_dir
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 from tests.composed import experiment
 
@@ -43,14 +43,14 @@ def test_an_option_gives_exactly_the_arguments_of_its_class(path: Path) -> None:
     assert set(content) | admitted == set(settings.model_fields)
 
 
-@pytest.mark.parametrize("stage", registry.names())
+@pytest.mark.parametrize("stage", protocol.names())
 def test_every_resource_of_every_stage_is_a_setting(stage: str) -> None:
     """sbatch's refusal recommends this form for whichever stage it refused."""
     given = {"partition": "x", "qos": "low", "gpus": 2, "memory_gb": 1.5, "setup": ["module load cuda"]}
     written = [f"dispatch.stages.{stage}.{name}={value}" for name, value in given.items()]
     dispatch = experiment(*PAIR, "dispatch=slurm", *written).dispatch
     assert isinstance(dispatch, SlurmDispatch)
-    assert set(dispatch.stages) == set(registry.names())
+    assert set(dispatch.stages) == set(protocol.names())
     assert dispatch.stages.pop(stage) == Resources(**given | {"setup": ("module load cuda",)})
     assert set(dispatch.stages.values()) == {Resources()}
 

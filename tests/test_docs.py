@@ -15,7 +15,7 @@ from crossdiff.io.environment import conf_dir
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.taxonomy.scheme import OTHER
 from crossdiff.training.run import fit
 from crossdiff.training.trainer import RunFolder
@@ -151,4 +151,4 @@ def test_the_table_of_steps_agrees_with_the_stages() -> None:
     text = (ROOT / "README.md").read_text()
     rows = re.findall(r"^\| (\w+)(?: \(.*?\))? \| .*? \| (.*?) \| .*? \|$", text.split("| step |")[1], re.M)
     assert len(rows) > 8
-    assert dict(rows) == {name: registry.stage(name).writes for name, _ in rows}
+    assert dict(rows) == {name: protocol.stage(name).writes for name, _ in rows}

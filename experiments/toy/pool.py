@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from crossdiff.report.frames import read_deltas
+from crossdiff.io.tables import read_deltas
 from crossdiff.statistics.pooling import pooled_recovery, read_run
 
 

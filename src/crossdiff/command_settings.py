@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from crossdiff.settings import Settings
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
 ExportFormat = Literal["png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff"]
@@ -110,8 +110,8 @@ class CompareRuns(Settings):
 def _of_stages(given: dict[str, Resources]) -> dict[str, Resources]:
     """Refuse what is no stage."""
     for name in given:
-        if name not in registry.names():
-            raise ValueError(f"{name} is no stage; stages are {', '.join(registry.names())}")
+        if name not in protocol.names():
+            raise ValueError(f"{name} is no stage; stages are {', '.join(protocol.names())}")
     return given
 
 

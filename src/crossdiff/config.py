@@ -32,7 +32,7 @@ from crossdiff.io.environment import command, conf_dir
 from crossdiff.models.pair import Comparison, ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.documents import DocumentsSettings
 from crossdiff.stages.protocol import Resources
 from crossdiff.stages.study import Study
@@ -47,7 +47,7 @@ ConfigStore.instance().store(
             "_target_": f"{Resources.__module__}.{Resources.__name__}",
             **dict.fromkeys(Resources.model_fields),
         }
-        for stage in registry.names()
+        for stage in protocol.names()
     },
 )  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
 

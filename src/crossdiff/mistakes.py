@@ -18,7 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 
 from crossdiff.io.environment import conf_dir
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
 MOST_LISTED = 25
@@ -112,9 +112,9 @@ def _unknown_key(error: BaseException) -> str:
         return "; ".join(text.strip() for text in texts if text.strip())
     key = found.group(1) or found.group(2)
     if stage := re.match(r"dispatch\.stages\.(\w+)", key):
-        if stage[1] in registry.names():
+        if stage[1] in protocol.names():
             return f"{key} is no setting; {_choices(key.rpartition('.')[2], list(Resources.model_fields))}"
-        return f"{key}: {stage[1]} is no stage; {_choices(stage[1], registry.names())}"
+        return f"{key}: {stage[1]} is no stage; {_choices(stage[1], protocol.names())}"
     owners = _options_with(key)
     if owners:
         group, _, name = key.partition(".")

@@ -6,7 +6,7 @@ import pytest
 
 from crossdiff.command_settings import SlurmDispatch
 from crossdiff.dispatch.sbatch import FOLDERS, Profile, load_profile, resolve
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
 
@@ -53,10 +53,10 @@ def test_the_stronger_source_wins_and_the_stage_fills_the_rest() -> None:
     """Command line per stage, command line, profile per stage, profile, the stage's own."""
     dispatch = SlurmDispatch(gpus=3, stages={"match": Resources(partition="a")})
     profile = Profile(partition="c", hours=5, qos="low", stages={"match": Resources(partition="b", hours=4)})
-    found = resolve(registry.stage("match"), dispatch, profile)
+    found = resolve(protocol.stage("match"), dispatch, profile)
     assert (found.partition, found.gpus, found.hours, found.qos) == ("a", 3, 4, "low")
-    assert found.memory_gb == registry.stage("match").resources.memory_gb
-    assert resolve(registry.stage("report"), SlurmDispatch(), Profile()).gpus == 0
+    assert found.memory_gb == protocol.stage("match").resources.memory_gb
+    assert resolve(protocol.stage("report"), SlurmDispatch(), Profile()).gpus == 0
 
 
 def test_resources_fill_only_what_is_left_open() -> None:

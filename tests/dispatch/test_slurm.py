@@ -17,7 +17,7 @@ from crossdiff.dispatch.remote import RemotePart
 from crossdiff.dispatch.sbatch import stage_resources
 from crossdiff.dispatch.slurm import submit
 from crossdiff.pipeline.steps import Step, merge
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
 
@@ -199,7 +199,7 @@ def test_resources_come_from_the_stage_then_the_command_then_the_profile_then_th
     profile = tmp_path / "lab.yaml"
     profile.write_text("partition: gpu\nhours: 5\nstages: {train: {hours: 7, cpus: 3}}\n")
     dispatch = SlurmDispatch(profile=str(profile), cpus=2, stages={"train": Resources(gpus=4)})
-    found = stage_resources(registry.stages(), dispatch, device="auto")
+    found = stage_resources(protocol.stages(), dispatch, device="auto")
     assert (found["train"].gpus, found["harvest"].gpus, found["report"].gpus) == (4, 1, 0)
     assert (found["train"].hours, found["scale"].hours) == (7, 5)
     assert (found["train"].cpus, found["train"].partition) == (2, "gpu")
@@ -207,7 +207,7 @@ def test_resources_come_from_the_stage_then_the_command_then_the_profile_then_th
 
 def test_on_the_cpu_no_gpu_is_asked_for_unless_named() -> None:
     found = stage_resources(
-        registry.stages(), SlurmDispatch(stages={"train": Resources(gpus=2)}), device="cpu"
+        protocol.stages(), SlurmDispatch(stages={"train": Resources(gpus=2)}), device="cpu"
     )
     assert (found["train"].gpus, found["harvest"].gpus) == (2, 0)
 

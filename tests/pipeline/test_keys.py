@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff.pipeline.plan import plan
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from tests.composed import experiment
 
 RECORD = Path(__file__).with_name("keys.json")
@@ -51,6 +51,6 @@ def test_a_store_made_before_is_found_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = json.loads(RECORD.read_text())
-    then = {s.name: replace(s, version=recorded["versions"].get(s.name, 1)) for s in registry.stages()}
-    monkeypatch.setattr(registry, "stage", then.__getitem__)
+    then = {s.name: replace(s, version=recorded["versions"].get(s.name, 1)) for s in protocol.stages()}
+    monkeypatch.setattr(protocol, "stage", then.__getitem__)
     assert keys(*(own_pair(tmp_path) if name == "own pair" else COMMANDS[name])) == recorded["keys"][name]

@@ -1,4 +1,12 @@
-"""Codes as lists of their active entries, and products with decoder directions at those entries only."""
+"""The words for tensor axes, codes as lists of active entries, and products with directions at those entries.
+
+token     one position of a document, the same in every model of a pair (never a padding position)
+model     one of the models compared; for a pair 0 is `base` and 1 is `tuned`
+d_model   width of a model's residual stream
+latent    one dictionary element; it has a code per token and a decoder direction per model
+active    one (token, latent) entry whose code is not 0
+document  one text of the corpus
+"""
 
 from __future__ import annotations
 
@@ -9,7 +17,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.core.axes import ActiveIndices, ActiveValues, Code
+Activations = Float[Tensor, "token model d_model"]
+Code = Float[Tensor, "token latent"]
+Directions = Float[Tensor, "latent model d_model"]
+PerLatent = Float[Tensor, " latent"]
+PerModel = Float[Tensor, " model"]
+PerToken = Float[Tensor, " token"]
+Bias = Float[Tensor, "model d_model"]
+ActiveValues = Float[Tensor, " active"]
+ActiveIndices = Int[Tensor, " active"]
 
 
 @dataclass(frozen=True)

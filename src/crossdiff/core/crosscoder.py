@@ -12,8 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from crossdiff.core import checkpoint
-from crossdiff.core.axes import Activations, Bias, Code, PerLatent
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import Activations, Bias, Code, PerLatent, SparseCode
 from crossdiff.core.dictionary import DictionarySettings, code_norm, project_, sparsity_weight
 from crossdiff.core.normaliser import Normaliser
 

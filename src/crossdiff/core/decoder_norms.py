@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from crossdiff.core.axes import Directions, PerLatent
+from crossdiff.core.codes import Directions, PerLatent
 from crossdiff.core.crosscoder import LATENT_CHUNK, Crosscoder
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from crossdiff.core.axes import Activations, Code, PerLatent
+from crossdiff.core.codes import Activations, Code, PerLatent
 from crossdiff.core.collective import residual_variance
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import code_norm, project_

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from crossdiff.core.axes import Directions
+from crossdiff.core.codes import Directions
 from crossdiff.core.exclusive_call import (
     NORM_BINS,
     NORM_EDGES,

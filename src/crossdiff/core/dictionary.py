@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
     from torch import Tensor
 
-    from crossdiff.core.axes import Directions, PerLatent
+    from crossdiff.core.codes import Directions, PerLatent
 
 CodeNorm = Literal["sum", "concat", "mixed", "none"]
 Architecture = Literal["standard", "designated_shared", "dedicated", "diff_sae"]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
-from crossdiff.core.axes import Activations
+from crossdiff.core.codes import Activations
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.exclusive_call import Side, exclusive_latents
 from crossdiff.core.streaming import mix

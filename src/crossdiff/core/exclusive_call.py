@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int
     from torch import Tensor
 
-    from crossdiff.core.axes import PerLatent
+    from crossdiff.core.codes import PerLatent
 
 EQUAL_NORMS = 0.5
 """`delta_norm` of a latent whose two directions have equal norms."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int, Shaped
 from torch import Tensor
 
-from crossdiff.core.axes import Activations
+from crossdiff.core.codes import Activations
 
 SUMS = ("residual", "square", "total")
 

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from crossdiff.core.axes import Activations
-from crossdiff.core.codes import SparseCode, projections
+from crossdiff.core.codes import Activations, SparseCode, projections
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from crossdiff.core.axes import Directions
+from crossdiff.core.codes import Directions
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import delta_norm, gram
 from crossdiff.core.exclusive_call import (

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from crossdiff.core.axes import Activations, Bias, PerModel
+from crossdiff.core.codes import Activations, Bias, PerModel
 
 
 class Normaliser(nn.Module):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from crossdiff.core.axes import Code, PerLatent
+    from crossdiff.core.codes import Code, PerLatent
 
 
 class LargestK(Settings):

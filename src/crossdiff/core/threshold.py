@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crossdiff.core.axes import Activations, ActiveValues, Code
+from crossdiff.core.codes import Activations, ActiveValues, Code
 from crossdiff.core.collective import gather_over_ranks, own_rank
 from crossdiff.core.crosscoder import LATENT_CHUNK, Crosscoder
 

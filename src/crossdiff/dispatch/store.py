@@ -19,7 +19,7 @@ from uuid import uuid4
 from crossdiff.io import artifacts
 from crossdiff.pipeline.cost import amount
 from crossdiff.pipeline.steps import Job, Step, group
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 
 
 def prepare_store(store: Path) -> None:
@@ -84,7 +84,7 @@ def _written_gb(draft: Path) -> float:
 
 
 def _parts(store: Path) -> list[Path]:
-    return [folder for name in (*registry.names(), ".submitit") if (folder := store / name).is_dir()]
+    return [folder for name in (*protocol.names(), ".submitit") if (folder := store / name).is_dir()]
 
 
 def _owned(path: Path) -> str:

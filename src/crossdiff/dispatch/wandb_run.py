@@ -105,7 +105,7 @@ def tables(folder: Path) -> dict[str, Any]:
     import pandas as pd
     import wandb
 
-    from crossdiff.report.frames import read_deltas
+    from crossdiff.io.tables import read_deltas
 
     found = {path.stem: read_deltas(path) for path in sorted(folder.glob("deltas*.csv"))}
     found |= {path.stem: pd.read_parquet(path) for path in folder.glob("latents.parquet")}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossdiff.io.artifacts import MANIFEST, artifact_key
 from crossdiff.settings import Settings
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Stage
 
 
@@ -56,7 +56,7 @@ class Step:
     @property
     def definition(self) -> Stage:
         """The `STAGE` of its stage."""
-        return registry.stage_of(self.stage, self.inputs)
+        return protocol.stage_of(self.stage, self.inputs)
 
     @cached_property
     def key(self) -> str:
@@ -91,7 +91,7 @@ def merge(plans: Iterable[Iterable[Step]]) -> list[Step]:
     for plan in plans:
         for step in plan:
             merged.setdefault(step.key, step)
-    return sorted(merged.values(), key=lambda step: registry.position(step.definition))
+    return sorted(merged.values(), key=lambda step: protocol.position(step.definition))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 
 from crossdiff.annotation.results import ANSWERED
+from crossdiff.io.tables import alive, values, where
 from crossdiff.report import tables
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.formatting import readable
-from crossdiff.report.frames import alive, values, where
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 
 NULLS = "no null: how much two seeds of the same pair, or a model against itself, differ (action=studies)"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from crossdiff.io.tables import rows_of
 from crossdiff.report.formatting import change_text, readable
-from crossdiff.report.frames import rows_of
 from crossdiff.statistics.significance import TEST_LEVEL, fisher_p_value
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossdiff.data.examples import SAME, overlap, shingles
+from crossdiff.io.tables import rows_of
 from crossdiff.report.formatting import significant
-from crossdiff.report.frames import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd

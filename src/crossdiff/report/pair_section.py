@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from crossdiff.core.exclusive_call import NORM_BINS, NU_ERROR, NU_RECONSTRUCTION
+from crossdiff.io.tables import alive, known, values, where
 from crossdiff.report import figures, sentences, tables
 from crossdiff.report.caveats import rejected_by_side
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.figures.training import panels
 from crossdiff.report.formatting import number, share
-from crossdiff.report.frames import alive, known, values, where
 from crossdiff.report.sources import PairSource
 from crossdiff.report.style import height_of
 from crossdiff.report.summary import pair_summary

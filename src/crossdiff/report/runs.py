@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.io.tables import read_json, read_jsonl, read_table
+from crossdiff.io.tables import read_deltas, read_json, read_jsonl, read_table
 from crossdiff.report.delta_rows import DeltaRow, delta_rows
-from crossdiff.report.frames import read_deltas
 from crossdiff.report.summary import VERSION
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.artifacts import MANIFEST, read_manifest
-from crossdiff.io.tables import read_json, read_jsonl, read_table
+from crossdiff.io.tables import read_deltas, read_json, read_jsonl, read_table, rows_of, where
 from crossdiff.report.delta_rows import DeltaRow, delta_rows
-from crossdiff.report.frames import read_deltas, rows_of, where
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 if TYPE_CHECKING:

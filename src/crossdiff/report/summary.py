@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from crossdiff.io.tables import where
 from crossdiff.report.formatting import finite
-from crossdiff.report.frames import where
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 
 VERSION = 1

@@ -209,7 +209,7 @@ def _is(exclusive: torch.Tensor, latents: torch.Tensor) -> list[bool]:
 
 def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
     """What the comparison's page lists: twins once each, and the latents of either pair without one."""
-    from crossdiff.report.frames import rows_of, where
+    from crossdiff.io.tables import rows_of, where
 
     twins: dict[tuple[int, int], dict[str, Any]] = {}
     for own, other, table in (("treatment", "reference", treatment), ("reference", "treatment", reference)):
@@ -224,7 +224,7 @@ def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
 
 
 def _counts(table: pd.DataFrame, own: _Pair) -> dict[str, Any]:
-    from crossdiff.report.frames import rows_of, where
+    from crossdiff.io.tables import rows_of, where
 
     counts = Counter(table["verdict"])
     twins = rows_of(where(table, verdict="twin"))

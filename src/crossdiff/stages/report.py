@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], d
 
     page = render(sources, title=inputs.title, n_examples=inputs.n_examples)
     (draft / "report.html").write_text(page, encoding="utf-8")
-    setting_stages = [stage.name for stage in registry.stages() if stage.has_settings]
+    setting_stages = [stage.name for stage in protocol.stages() if stage.has_settings]
     write_json(summary(sources, setting_stages=setting_stages), draft / "summary.json")
     copy_products(inputs.pairs, parents, draft)
     listed = [len(pair.selected()) for pair in sources.pairs.values()]

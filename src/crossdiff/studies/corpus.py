@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from crossdiff.data.corpus import CorpusSettings, MixtureCorpus, Source, as_mixture
+from crossdiff.io.tables import where
 from crossdiff.report import tables
 from crossdiff.report.formatting import readable
-from crossdiff.report.frames import where
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.settings import Settings

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from crossdiff.core.exclusive_call import NORM_EDGES, NU_ERROR, NU_RECONSTRUCTION
 from crossdiff.data.corpus import as_mixture
+from crossdiff.io.tables import alive, values
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
 from crossdiff.report.formatting import tile, told
-from crossdiff.report.frames import alive, values
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import yaml
 
+from crossdiff.io.tables import where
 from crossdiff.report import tables
 from crossdiff.report.delta_rows import delta_rows, log2_factor
 from crossdiff.report.formatting import change_text, finite, tile, told
-from crossdiff.report.frames import where
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.settings import Settings

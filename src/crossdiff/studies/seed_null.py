@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from crossdiff.io.tables import known, rows_of, where
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
 from crossdiff.report.formatting import tile, told
-from crossdiff.report.frames import known, rows_of, where
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from crossdiff.io.tables import alive as alive_latents
+from crossdiff.io.tables import values
 from crossdiff.models.pair import ModelPair
-from crossdiff.report.frames import alive as alive_latents
-from crossdiff.report.frames import values
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart
 from crossdiff.stages.study import Asked, AskedComparison

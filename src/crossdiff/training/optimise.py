@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from crossdiff.core import dense
-from crossdiff.core.axes import Activations
+from crossdiff.core.codes import Activations
 from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ranks, sum_over_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult

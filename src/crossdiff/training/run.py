@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossdiff.core.axes import Activations, Bias
+from crossdiff.core.codes import Activations, Bias
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.normaliser import Normaliser, geometric_median

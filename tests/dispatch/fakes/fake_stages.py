@@ -19,7 +19,7 @@ STAGES = ("organism", "tokens", "harvest", "train", "scale", "documents", "annot
 
 
 def install() -> None:
-    """Put the stages where `crossdiff.stages.registry` looks for them, instead of the real ones."""
+    """Put the stages where `crossdiff.stages.protocol` looks for them, instead of the real ones."""
     for stage in STAGES:
         module = types.ModuleType(f"crossdiff.stages.{stage}")
         module.STAGE = declared(stage)  # type: ignore[attr-defined]

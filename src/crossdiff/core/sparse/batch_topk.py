@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossdiff.core.axes import ActiveValues, PerLatent
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import ActiveValues, PerLatent, SparseCode
 from crossdiff.core.sparse.kernels import Kernels, Rows, Scratch, part
 from crossdiff.core.threshold import largest_of
 

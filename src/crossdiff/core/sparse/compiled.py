@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from crossdiff.core.axes import ActiveIndices, ActiveValues
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import ActiveIndices, ActiveValues, SparseCode
 from crossdiff.core.sparse.kernels import (
     AdamFactors,
     Backward,

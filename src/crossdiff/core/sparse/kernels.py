@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.core.axes import ActiveIndices, ActiveValues
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import ActiveIndices, ActiveValues, SparseCode
 
 _collected: ContextVar[dict[str, float] | None] = ContextVar("parts", default=None)
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff.core.axes import ActiveIndices, ActiveValues
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import ActiveIndices, ActiveValues, SparseCode
 from crossdiff.core.dense import auxiliary_code
 from crossdiff.core.sparse.kernels import Backward, ByLatent, RowGradients, Rows, Scratch, starts
 

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossdiff.core.axes import Activations, ActiveValues
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import Activations, ActiveValues, SparseCode
 from crossdiff.core.collective import largest_over_ranks, n_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import LossForm, StepPlan, StepResult, project_gradients_

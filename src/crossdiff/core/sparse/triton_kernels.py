@@ -13,8 +13,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from crossdiff.core.axes import ActiveIndices, ActiveValues
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import ActiveIndices, ActiveValues, SparseCode
 from crossdiff.core.sparse.kernels import (
     AdamFactors,
     Backward,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossdiff.core.exclusive_call import NORM_BINS, NORM_EDGES
+from crossdiff.io.tables import alive, known, values, where
 from crossdiff.report import style
 from crossdiff.report.figures.heat_maps import Range, crowd
-from crossdiff.report.frames import alive, known, values, where
 
 if TYPE_CHECKING:
     import pandas as pd

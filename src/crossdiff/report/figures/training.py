@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossdiff.io.tables import values
 from crossdiff.report import style
-from crossdiff.report.frames import values
 
 if TYPE_CHECKING:
     import pandas as pd

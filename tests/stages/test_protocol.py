@@ -11,7 +11,7 @@ from crossdiff.config import study_presets
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import merge
 from crossdiff.settings import Settings
-from crossdiff.stages import registry
+from crossdiff.stages import protocol
 from crossdiff.stages.protocol import EVERYTHING, Stage
 from tests.composed import experiment
 
@@ -29,19 +29,19 @@ STAGE = Stage("centroids", version=1, run=run, reads=("harvest",), writes="centr
 
 def test_every_module_with_a_run_is_a_stage_of_its_name() -> None:
     declaring = {
-        path for place in registry.PLACES for path in registry.PACKAGE.glob(place)
+        path for place in protocol.PLACES for path in protocol.PACKAGE.glob(place)
         if re.search(r"^def run\(\s*inputs: \w+Inputs", path.read_text(), re.M)
     }  # fmt: skip
-    assert len(declaring) == len(registry.modules()) >= 19
-    for stage in registry.stages():
-        assert registry.stage(stage.name) is stage
+    assert len(declaring) == len(protocol.modules()) >= 19
+    for stage in protocol.stages():
+        assert protocol.stage(stage.name) is stage
         assert stage.version >= 1
         assert stage.resources.hours
 
 
 def test_every_stage_comes_after_what_it_reads() -> None:
-    names = [stage.name for stage in registry.stages()]
-    for stage in registry.stages():
+    names = [stage.name for stage in protocol.stages()]
+    for stage in protocol.stages():
         if stage.reads != EVERYTHING:
             assert set(stage.reads) <= set(names[: names.index(stage.name)]), stage.name
     assert names[0] == "organism"
@@ -56,22 +56,22 @@ def test_plans_read_only_what_their_stages_declare() -> None:
         reads = step.definition.reads
         parents = {parent.stage for parent in step.parents.values()}
         assert reads == EVERYTHING or parents <= set(reads), (step.name, parents - set(reads))
-    assert {step.stage for step in merge(plans)} | {"judge"} == set(registry.names())
+    assert {step.stage for step in merge(plans)} | {"judge"} == set(protocol.names())
 
 
 def test_a_stage_from_outside_is_found_beside_its_inputs() -> None:
-    assert registry.stage_of("centroids", CentroidsInputs()) is STAGE
-    assert registry.position(STAGE) > registry.position(registry.stage("harvest"))
+    assert protocol.stage_of("centroids", CentroidsInputs()) is STAGE
+    assert protocol.position(STAGE) > protocol.position(protocol.stage("harvest"))
     with pytest.raises(ValueError, match="no stage 'medians'.*STAGE = Stage"):
-        registry.stage_of("medians", CentroidsInputs())
+        protocol.stage_of("medians", CentroidsInputs())
     with pytest.raises(ValueError, match="no stage 'centroids'; there are annotate"):
-        registry.stage("centroids")
+        protocol.stage("centroids")
 
 
 def test_two_declarations_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stages").mkdir()
     for name in ("a", "b"):
         (tmp_path / "stages" / f"{name}.py").write_text('STAGE = Stage(\n    "tokens", version=1)\n')
-    monkeypatch.setattr(registry, "PACKAGE", tmp_path)
+    monkeypatch.setattr(protocol, "PACKAGE", tmp_path)
     with pytest.raises(ValueError, match=r"tokens is declared by .*\.a and by .*\.b"):
-        registry.modules.__wrapped__()
+        protocol.modules.__wrapped__()
