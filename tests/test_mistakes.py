@@ -40,7 +40,7 @@ def test_a_value_is_named_with_its_group(overrides: list[str], start: str) -> No
 def test_one_value_for_a_list_is_told_how_a_list_is_written() -> None:
     told = message("corpus=files", "corpus.paths=text.jsonl")
     assert "list is wanted" in told
-    assert "give corpus.paths=[text.jsonl]" in told
+    assert "give 'corpus.paths=[text.jsonl]'" in told
     assert message("corpus=files", "corpus.paths=[]").startswith("corpus.paths=[]: ")
 
 

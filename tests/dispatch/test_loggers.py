@@ -15,7 +15,7 @@ from wandb_files import read_runs
 
 from crossdiff.command_settings import CsvLogger, NoLogger, WandbLogger
 from crossdiff.dispatch.local import Outcome
-from crossdiff.dispatch.loggers import WandbTracker, tracker, wandb_mode, wandb_task
+from crossdiff.dispatch.loggers import WandbTracker, _reason, tracker, wandb_mode, wandb_task
 from crossdiff.dispatch.wandb_run import tables
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
@@ -170,6 +170,17 @@ def test_a_broken_wandb_costs_one_line(
         assert time.monotonic() - started < 2
     told = capfd.readouterr().err.strip()
     assert told == f"W&B: train pt_it was not recorded ({notice}); the run is not affected"
+
+
+def test_the_reason_is_the_exception_and_not_what_telemetry_says_after_it() -> None:
+    lines = [
+        "Traceback (most recent call last):",
+        "wandb.errors.CommError: no answer",
+        "Failed to export logs",
+    ]
+    assert _reason(lines) == "wandb.errors.CommError: no answer"
+    assert _reason(["killed", ""]) == "killed"
+    assert _reason([]) is None
 
 
 class Refusal(BaseHTTPRequestHandler):

@@ -9,6 +9,7 @@ import csv
 import json
 import netrc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -165,11 +166,17 @@ class _Recording:
             self.process.wait()
             return _failed(f"no answer within {seconds:.0f} s")
         self.errors.seek(0)
-        told = [line.strip() for line in self.errors.read().decode(errors="replace").splitlines()]
+        lines = [line.strip() for line in self.errors.read().decode(errors="replace").splitlines()]
         self.errors.close()
         if code:
-            return _failed(next((line for line in reversed(told) if line), f"exit code {code}"))
-        return next((line.removeprefix(NOTICE) for line in told if line.startswith(NOTICE)), None)
+            return _failed(_reason(lines) or f"exit code {code}")
+        return next((line.removeprefix(NOTICE) for line in lines if line.startswith(NOTICE)), None)
+
+
+def _reason(lines: Sequence[str]) -> str | None:
+    """The last exception of a process' errors, else its last line: W&B's telemetry may complain after it."""
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return next((line for line in (*reversed(errors), *reversed(lines)) if line), None)
 
 
 def _failed(reason: str) -> str:
