@@ -21,7 +21,7 @@ PLANTED = [
 ]
 
 
-def _side(counts: list[int]) -> Side:
+def _side(counts: list[int]) -> Labels:
     return Labels([f"c{i}" for i, count in enumerate(counts) for _ in range(count)])
 
 
