@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ UNITS = {
 }
 STEP = "trainer/global_step"
 NOTICE = "notice: "
+REOPENINGS = 15
 """Begins a line that the recording run shows to its user."""
 
 
@@ -71,7 +73,22 @@ def opened(init: dict[str, Any], config: dict[str, Any]) -> Any:
             f"wandb sync {init['dir']}/wandb/offline-run-*",
             file=sys.stderr,
         )
-        return wandb.init(**{**init, "mode": "offline"}, **rest)
+        return _reopened({**init, "mode": "offline"}, rest)
+
+
+def _reopened(init: dict[str, Any], rest: dict[str, Any]) -> Any:
+    """The run again; W&B's service may hold the id of the refused one for some seconds after its end."""
+    import wandb
+
+    for _ in range(REOPENINGS):
+        try:
+            return wandb.init(**init, **rest)
+        except Exception as error:  # of a private class
+            if "in use" not in str(error):
+                raise
+            wandb.teardown()
+            time.sleep(1)
+    return wandb.init(**init, **rest)
 
 
 def history(path: Path) -> list[dict[str, float]]:
