@@ -21,8 +21,9 @@ UNITS = {
 }
 STEP = "trainer/global_step"
 NOTICE = "notice: "
-REOPENINGS = 15
 """Begins a line that the recording run shows to its user."""
+REOPENINGS = 15
+"""Tries, a second apart, of an offline run whose id W&B's service still holds."""
 
 
 def main() -> None:
