@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crossdiff.report.runs import RunProducts
     from crossdiff.report.study_page import Findings
 
-VERSION = 3
+VERSION = 4
 Changes = Mapping[str, Any]
 """Fields of the experiment that a run of the study sets anew."""
 
