@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -177,11 +177,13 @@ def _byte_letters() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
 
 
-def refuse_beyond(ids: Any, n_embeddings: int, *, tokenizer: Any, path: str) -> None:
-    """Raise where ids of a corpus (an array) lie beyond the embeddings of a model."""
+def refuse_beyond(
+    ids: Any, n_embeddings: int, *, names: Callable[[list[int]], Sequence[str]], path: str
+) -> None:
+    """Raise where ids of a corpus (an array) lie beyond the embeddings of a model; `names` says what they are."""
     beyond = ids[ids >= n_embeddings]
     if len(beyond):
-        shown = tokenizer.convert_ids_to_tokens(sorted(set(beyond.tolist()))[:4])
+        shown = names(sorted(set(beyond.tolist()))[:4])
         raise ValueError(
             f"{len(beyond):,} tokens of the corpus ({', '.join(map(repr, shown))}, highest id "
             f"{int(beyond.max())}) lie beyond the {n_embeddings:,} embeddings of {path}: where they were "

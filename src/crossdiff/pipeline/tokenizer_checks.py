@@ -114,4 +114,4 @@ def _refuse_first_documents(
     tokenizer = _load(reference)
     documents = Mixture(mixture.model_copy(update={"sources": sources}), tokenizer, organism=None)
     for _, document in islice(documents, FIRST_DOCUMENTS):
-        refuse_beyond(document.ids, n_embeddings, tokenizer=tokenizer, path=model.path)
+        refuse_beyond(document.ids, n_embeddings, names=tokenizer.convert_ids_to_tokens, path=model.path)

@@ -72,7 +72,12 @@ def check_model(job: HarvestJob, model: TruncatedModel) -> None:
     A model that reads the padding behind a document has it masked from here on.
     """
     tokens = job.token_set
-    refuse_beyond(tokens.ids, model.vocab_size, tokenizer=tokens.tokenizer, path=job.path)
+    refuse_beyond(
+        tokens.ids,
+        model.vocab_size,
+        names=lambda ids: tokens.tokenizer.convert_ids_to_tokens(ids),  # read only where it is asked for
+        path=job.path,
+    )
     if job.source.batching == "pack":
         error = _packing_error(job, model)
         if error:
