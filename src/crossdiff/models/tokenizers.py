@@ -180,7 +180,7 @@ def _byte_letters() -> dict[str, int]:
 def refuse_beyond(
     ids: Any, n_embeddings: int, *, names: Callable[[list[int]], Sequence[str]], path: str
 ) -> None:
-    """Raise where ids of a corpus (an array) lie beyond the embeddings of a model; `names` says what they are."""
+    """Raise where ids of a corpus (an array) lie beyond the embeddings of a model; `names` tells which."""
     beyond = ids[ids >= n_embeddings]
     if len(beyond):
         shown = names(sorted(set(beyond.tolist()))[:4])

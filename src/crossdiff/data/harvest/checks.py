@@ -75,7 +75,7 @@ def check_model(job: HarvestJob, model: TruncatedModel) -> None:
     refuse_beyond(
         tokens.ids,
         model.vocab_size,
-        names=lambda ids: tokens.tokenizer.convert_ids_to_tokens(ids),  # read only where it is asked for
+        names=lambda ids: list(tokens.tokenizer.convert_ids_to_tokens(ids)),  # read only where it is needed
         path=job.path,
     )
     if job.source.batching == "pack":
