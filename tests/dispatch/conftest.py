@@ -17,6 +17,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake stages in place of the real ones."""
     import fake_stages
 
+    from crossdiff.stages import protocol
+
+    protocol.stages()  # the studies' own are imported while the stages that they import are the real ones
     for stage in fake_stages.STAGES:
         name = f"crossdiff.stages.{stage}"
         monkeypatch.setitem(sys.modules, name, sys.modules.get(name))  # restored afterwards
