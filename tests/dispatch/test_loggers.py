@@ -206,6 +206,7 @@ def test_with_an_expired_login_the_step_is_recorded_offline(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere")  # as this process' own use of W&B leaves it
     with tracker(WandbLogger(), group="g") as log:
         log.step_finished(finished_train(tmp_path), tmp_path)
     server.shutdown()

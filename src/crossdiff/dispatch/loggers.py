@@ -152,7 +152,7 @@ class _Recording:
                 stdin=given,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=os.environ | {"WANDB_SILENT": "true"},
+                env=_environment(),
                 start_new_session=True,
             )
         return cls(name, time.monotonic(), process, errors)
@@ -171,6 +171,12 @@ class _Recording:
         if code:
             return _failed(_reason(lines) or f"exit code {code}")
         return next((line.removeprefix(NOTICE) for line in lines if line.startswith(NOTICE)), None)
+
+
+def _environment() -> dict[str, str]:
+    """Without the service that this process may have: it would hold the ids of runs that others ended."""
+    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    return inherited | {"WANDB_SILENT": "true"}
 
 
 def _reason(lines: Sequence[str]) -> str | None:

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ UNITS = {
 STEP = "trainer/global_step"
 NOTICE = "notice: "
 """Begins a line that the recording run shows to its user."""
-REOPENINGS = 15
-"""Tries, a second apart, of an offline run whose id W&B's service still holds."""
 
 
 def main() -> None:
@@ -74,22 +71,7 @@ def opened(init: dict[str, Any], config: dict[str, Any]) -> Any:
             f"wandb sync {init['dir']}/wandb/offline-run-*",
             file=sys.stderr,
         )
-        return _reopened({**init, "mode": "offline"}, rest)
-
-
-def _reopened(init: dict[str, Any], rest: dict[str, Any]) -> Any:
-    """The run again; W&B's service may hold the id of the refused one for some seconds after its end."""
-    import wandb
-
-    for _ in range(REOPENINGS):
-        try:
-            return wandb.init(**init, **rest)
-        except Exception as error:  # of a private class
-            if "in use" not in str(error):
-                raise
-            wandb.teardown()
-            time.sleep(1)
-    return wandb.init(**init, **rest)
+        return wandb.init(**{**init, "mode": "offline"}, **rest)
 
 
 def history(path: Path) -> list[dict[str, float]]:
