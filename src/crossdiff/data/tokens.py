@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from crossdiff.io.tables import read_json, write_json
+from crossdiff.io.tables import read_json, read_versioned_json, write_json
 
 FORMAT = "crossdiff.tokens"
 VERSION = 1
@@ -117,6 +117,10 @@ class TokenSet:
             self._display.update(display_strings(self.tokenizer, missing))
         return [self._display[token] for token in wanted]
 
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        """What the tokenizer's vocabulary calls these ids, for messages."""
+        return self.tokenizer.convert_ids_to_tokens(list(ids))
+
     def text_strings(self, ids: Int[Tensor, " token"]) -> list[str]:
         """Display strings of consecutive tokens; joined they are the text of these tokens."""
         from crossdiff.models.tokenizers import text_strings
@@ -192,10 +196,4 @@ def _read_details(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} holds no token set ({path.name} is missing); give a finished tokens artifact"
         )
-    details = read_json(path)
-    if details.get("format") != FORMAT or details.get("version") != VERSION:
-        raise ValueError(
-            f"{path} is {details.get('format')!r} version {details.get('version')!r}, this crossdiff reads "
-            f"{FORMAT!r} version {VERSION}; run the tokens step again"
-        )
-    return details
+    return read_versioned_json(path, format=FORMAT, version=VERSION, way_out="run the tokens step again")

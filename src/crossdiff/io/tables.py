@@ -115,6 +115,17 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_versioned_json(path: Path, *, format: str, version: int, way_out: str) -> dict[str, Any]:
+    """A JSON object that says its format and version; ValueError with the way out for another one."""
+    record = read_json(path)
+    if record.get("format") != format or record.get("version") != version:
+        raise ValueError(
+            f"{path} is {record.get('format')!r} version {record.get('version')!r}, this crossdiff reads "
+            f"{format!r} version {version}; {way_out}"
+        )
+    return record
+
+
 def write_jsonl(rows: Iterable[Mapping[str, Any]], path: Path, *, ascii_only: bool = False) -> None:
     """Write one JSON object per line aside and rename; NaN is refused.
 

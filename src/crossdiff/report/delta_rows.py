@@ -129,9 +129,7 @@ def delta_rows(deltas: pd.DataFrame) -> list[DeltaRow]:
             p_value=float(row.p_value),
             q_value=float(row.q_value),
             p_seed_null=float(getattr(row, "p_seed_null", math.nan)),
-            per_run=(row.counts_treatment, row.counts_reference)
-            if hasattr(row, "counts_reference")
-            else None,
+            per_run=_per_run(row),
             runs_agree=float(getattr(row, "runs_agree", math.nan)),
             holds_against_median=_text(getattr(row, "holds_against_median", "")),
         )

@@ -55,8 +55,7 @@ def check_tokenizer(job: HarvestJob) -> list[str]:
 
 
 def _shown(job: HarvestJob, ids: Int[Tensor, " token"]) -> str:
-    names = job.token_set.tokenizer.convert_ids_to_tokens(ids.unique()[:4].tolist())
-    return ", ".join(repr(name) for name in names)
+    return ", ".join(map(repr, job.token_set.token_names(ids.unique()[:4].tolist())))
 
 
 def checked_model(job: HarvestJob) -> TruncatedModel:
@@ -75,7 +74,7 @@ def check_model(job: HarvestJob, model: TruncatedModel) -> None:
     refuse_beyond(
         tokens.ids,
         model.vocab_size,
-        names=lambda ids: list(tokens.tokenizer.convert_ids_to_tokens(ids)),  # read only where it is needed
+        names=tokens.token_names,
         path=job.path,
     )
     if job.source.batching == "pack":

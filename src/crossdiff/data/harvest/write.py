@@ -14,7 +14,7 @@ from torch import Tensor
 from crossdiff.data.moments import CHUNK, Moments, row_groups
 from crossdiff.data.shard_files import row_check, write_shard
 from crossdiff.data.tokens import TokenSet
-from crossdiff.io.tables import read_json, write_json
+from crossdiff.io.tables import read_versioned_json, write_json
 
 FORMAT = "crossdiff.harvest"
 VERSION = 2
@@ -166,10 +166,4 @@ def read_record(folder: Path, layer: int) -> dict[str, Any]:
             f"layer={layer} is not in {folder}, which holds layers {others}; "
             "harvest that layer (run with layer=...)"
         )
-    record = read_json(path)
-    if record.get("format") != FORMAT or record.get("version") != VERSION:
-        raise ValueError(
-            f"{path} is {record.get('format')!r} version {record.get('version')!r}, this crossdiff reads "
-            f"{FORMAT!r} version {VERSION}; run the harvest step again"
-        )
-    return record
+    return read_versioned_json(path, format=FORMAT, version=VERSION, way_out="run the harvest step again")
