@@ -173,9 +173,10 @@ class Planner:
         return {member.name: self.chain(member) for member in members}
 
     @property
-    def shown(self) -> dict[str, str]:
-        """Pair -> its first member, whose latents the page shows."""
-        return {pair: members[0].name for pair, members in self.experiment.members.items()}
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Pair -> the names of its members, of which the first has the charts of the page."""
+        groups = self.experiment.members.items()
+        return {pair: tuple(member.name for member in group) for pair, group in groups}
 
     @cached_property
     def annotate(self) -> Step:
@@ -200,9 +201,6 @@ class Planner:
         if comparison is None:
             return None
         reference, treatment = comparison.reference.name, comparison.treatment.name
-        members = {
-            pair: tuple(member.name for member in group) for pair, group in self.experiment.members.items()
-        }
         trained = {chain["train"].key for chain in self.chains.values()}
         inputs = CompareInputs(
             reference=reference,
@@ -210,7 +208,7 @@ class Planner:
             seed=self.experiment.seed,
             draws=self.experiment.draws,
             null=load_seed_null(comparison.seed_null, trained) if comparison.seed_null else None,
-            members=members if comparison.n_seeds > 1 else {},
+            members=self.names if comparison.n_seeds > 1 else {},
             left_out=comparison.without,
         )
         parents = {"annotate": self.annotate, "match": self.match(comparison)}
@@ -221,9 +219,9 @@ class Planner:
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
 
     def match(self, comparison: Comparison) -> Step:
-        """Twins of each pair's exclusive latents in the other pair's crosscoder, of the first members."""
+        """Twins of each pair's exclusive latents in the other pair's first crosscoder."""
         experiment, parents = self.experiment, {"tokens": self.tokens}
-        names = (self.shown[comparison.reference.name], self.shown[comparison.treatment.name])
+        names = (self.names[comparison.reference.name][0], self.names[comparison.treatment.name][0])
         for pair, name in zip(experiment.pairs, names, strict=True):
             own = {**self.activations(pair), **self.chains[name]}
             parents |= {f"{role}_{name}": own[role] for role in MATCH_ROLES}
@@ -237,9 +235,10 @@ class Planner:
         comparison = self.experiment.comparison
         inputs = ReportInputs(
             title=self.experiment.title,
-            pairs=tuple(self.shown.values()),
-            reference=self.shown[comparison.reference.name] if comparison else None,
-            treatment=self.shown[comparison.treatment.name] if comparison else None,
+            pairs=tuple(names[0] for names in self.names.values()),
+            reference=self.names[comparison.reference.name][0] if comparison else None,
+            treatment=self.names[comparison.treatment.name][0] if comparison else None,
+            members={n[0]: n for n in self.names.values() if comparison and comparison.n_seeds > 1},
         )
         parents = {
             f"{stage}_{name}": step for name, chain in self.chains.items() for stage, step in chain.items()
