@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossdiff.core import matching
 from crossdiff.core.codes import SparseCode
-from crossdiff.core.matching import CodeCorrelation, nearest_code, nearest_direction, twins_of
+from crossdiff.core.matching import CodeCorrelation, nearest_code, nearest_direction, pairwise_mcc, twins_of
 
 
 def sparse(code: Tensor) -> SparseCode:
@@ -81,3 +81,25 @@ def test_codes_of_different_tokens_are_refused() -> None:
     sums = CodeCorrelation(torch.tensor([0]), 1, 1)
     with pytest.raises(ValueError, match="encode the same tokens"):
         sums.add(sparse(torch.ones(3, 1)), sparse(torch.ones(4, 1)))
+
+
+def test_pairwise_mcc_is_the_mean_of_the_best_one_to_one_matching() -> None:
+    """By hand, cosines (0, 1) and (0.6, 0.8): row 0 takes the second latent, 0.6 is left for row 1."""
+    own = torch.tensor([[-2.0, 0.0], [0.8, 0.6]])
+    other = torch.tensor([[0.0, 3.0], [5.0, 0.0]])
+    assert pairwise_mcc(own, other) == pytest.approx((1.0 + 0.6) / 2)
+    assert pairwise_mcc(other, own) == pytest.approx(0.8)
+
+
+def test_pairwise_mcc_of_permuted_flipped_and_of_missing_latents() -> None:
+    generator = torch.Generator().manual_seed(3)
+    own = torch.randn(30, 8, generator=generator)
+    signs = torch.where(torch.rand(30, 1, generator=generator) < 0.5, -3.0, 0.2)
+    order = torch.randperm(30, generator=generator)
+    assert pairwise_mcc(own, (signs * own)[order]) == pytest.approx(1.0)
+    assert pairwise_mcc(own[:11], own[order]) == pytest.approx(1.0)
+    assert pairwise_mcc(own, torch.randn(30, 8, generator=generator)) < 0.8
+    assert pairwise_mcc(torch.zeros(2, 2), torch.eye(2)) == 0.0
+    assert pairwise_mcc(own[:0], own) != pairwise_mcc(own[:0], own)
+    with pytest.raises(ValueError, match="not finite"):
+        pairwise_mcc(own, own * float("nan"))

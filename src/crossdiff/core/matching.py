@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
@@ -141,6 +142,26 @@ def nearest_code(correlation: Float64[Tensor, "own other"]) -> Nearest:
     value, latent = torch.where(known, correlation, -torch.inf).max(dim=1)
     none = ~known.any(dim=1)
     return Nearest(latent.masked_fill(none, -1), value.masked_fill(none, torch.nan))
+
+
+def pairwise_mcc(decoder_a: Float[Tensor, "own width"], decoder_b: Float[Tensor, "other width"]) -> float:
+    """PW-MCC: mean |cosine| of two dictionaries' latents under the best one-to-one matching.
+
+    A latent's directions for all models are one row: `decoder.flatten(1)`. 1 when each row of the smaller
+    dictionary has its like, up to sign and length, in the other; latents of the larger one without a partner
+    do not count. A row of zeros has cosine 0 with everything; NaN where a dictionary has no latent. Memory is
+    own x other, time about its cube (Hungarian matching).
+    Source: Song et al. 2025, arXiv 2505.20254, section 3 (the mean correlation coefficient of two decoders).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if not (len(decoder_a) and len(decoder_b)):
+        return float("nan")
+    first, second = (normalize(each.detach().double().cpu()) for each in (decoder_a, decoder_b))
+    cosine = (first @ second.T).abs().numpy()
+    if not isfinite(cosine.sum()):
+        raise ValueError("a decoder has values that are not finite, so its latents have no cosine")
+    return float(cosine[linear_sum_assignment(cosine, maximize=True)].mean())
 
 
 def _add_moments(moments: Tensor, place: Tensor, value: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from crossdiff.report.formatting import visible
 
-LENGTH = 110
+LENGTH = 75
 """Characters of the line, about."""
 LONGEST_TOKEN = 40
 
