@@ -37,7 +37,7 @@ def rendered(experiment: Experiment, parts: ReportParts) -> Path:
     with TemporaryDirectory(prefix="crossdiff-render-") as folder:
         report.write(parts.sources(), parts.inputs, parts.parents, Path(folder))
         rows = _rows(parts, experiment, seconds=time.perf_counter() - start)
-        return publish_results(Path(folder), experiment.results, rows)
+        return publish_results(Path(folder), experiment.results, rows, store=experiment.store)
 
 
 def _rows(parts: ReportParts, experiment: Experiment, *, seconds: float) -> list[dict[str, object]]:

@@ -122,7 +122,7 @@ def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], ste
                 for step in ordered(report)
                 for found in [outcomes[step.key]]
             ]
-            page = publish_results(report.folder(first.store), results, rows)
+            page = publish_results(report.folder(first.store), results, rows, store=first.store)
             log.published(results, rows, first.store)
             print(f"report: {page}", flush=True)
     return 0

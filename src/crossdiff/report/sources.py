@@ -107,11 +107,11 @@ def read_sources(
     parents: Mapping[str, Path], *, pairs: Sequence[str], reference: str | None, treatment: str | None
 ) -> Sources:
     """Read the artifacts behind a report; `annotate`, `compare` and `organism` may be absent."""
-    rows = _annotations(parents)
-    comparison = _comparison(parents, reference, treatment)
+    rows = read_annotations(parents)
+    comparison = read_comparison(parents, reference, treatment)
     asked = None if reference is None or treatment is None else (reference, treatment)
     return Sources(
-        pairs={name: _pair(name, parents, rows) for name in pairs},
+        pairs={name: read_pair(name, parents, rows) for name in pairs},
         comparison=comparison,
         annotate=_json(parents.get("annotate"), "annotate.json") or {},
         taxonomy=_taxonomy(parents.get("annotate")),
@@ -120,7 +120,8 @@ def read_sources(
     )
 
 
-def _pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | None) -> PairSource:
+def read_pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | None) -> PairSource:
+    """One pair's artifacts; `rows` are the annotations of all pairs, None before there are any."""
     train, scale = parents[f"train_{name}"], parents[f"scale_{name}"]
     documents = parents.get(f"documents_{name}")
     manifest = read_manifest(scale) if (scale / MANIFEST).is_file() else {}
@@ -158,15 +159,17 @@ def _documents(folder: Path | None, kind: str) -> pd.DataFrame | None:
     return read_table(folder / f"{kind}.parquet", kind=kind)
 
 
-def _annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
+def read_annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
+    """The annotations of all pairs; None before there are any."""
     if "annotate" not in parents:
         return None
     return read_jsonl(parents["annotate"] / "annotations.jsonl")
 
 
-def _comparison(
+def read_comparison(
     parents: Mapping[str, Path], reference: str | None, treatment: str | None
 ) -> ComparisonSource | None:
+    """The delta table and its facts; None where no comparison is asked for or finished."""
     if "compare" not in parents or reference is None or treatment is None:
         return None
     folder = parents["compare"]
