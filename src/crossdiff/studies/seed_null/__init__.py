@@ -178,7 +178,7 @@ def _consistency_chart(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     caption = (
         "PW-MCC: mean |cosine| of the decoder directions (both models side by side) under the best "
         "one-to-one matching of the two seeds' latents (Song et al. 2025, arXiv 2505.20254); by chance: of "
-        "as many random directions. Not computed where a side has no such latent, or more than can be matched."
+        "as many random directions. Not computed where a side has no such latent or too many."
     )
     rows = [
         [name, group, *record[group]["n_latents"], *(_told(record[group][key]) for key in MCC)]
