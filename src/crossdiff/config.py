@@ -83,6 +83,7 @@ class Experiment(Settings):
     logger: LoggerSettings
     dispatch: LocalDispatch | SlurmDispatch
     study: SerializeAsAny[Study] | None = None
+    crosscoder: str | None = None
     name: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     draws: int = Field(default=5000, ge=100)

@@ -12,6 +12,7 @@ from crossdiff.io.artifacts import read_manifest
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_pair, fitted
+from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.steps import Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.stages.annotate import AnnotateInputs
@@ -24,7 +25,6 @@ from crossdiff.stages.match import MatchInputs
 from crossdiff.stages.organism import OrganismInputs
 from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
-from crossdiff.stages.study import train_inputs
 from crossdiff.stages.tokens import TokensInputs
 from crossdiff.statistics.seed_null import load_seed_null
 
@@ -134,14 +134,10 @@ class Planner:
         """train, scale and documents of one pair."""
         experiment, parents = self.experiment, self.activations(pair)
         shared = {"layer": experiment.layer, "mask": experiment.mask}
-        train = Step(
-            "train",
-            pair.name,
-            train_inputs(experiment, seed=experiment.seed if pair.seed is None else pair.seed),
-            parents,
-            self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True),
-        )
-        scaling = self.crosscoder_cost(pair, products=1.5, training=False)
+        training = self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True)
+        train = crosscoder_step(experiment, pair, parents, training=training)
+        size = n_latents(train, experiment)
+        scaling = self.crosscoder_cost(pair, products=1.5, training=False, n_latents=size)
         parents = {**parents, "train": train}
         scale = Step(
             "scale", pair.name, ScaleInputs(selection=experiment.selection, **shared), parents, scaling
@@ -155,12 +151,14 @@ class Planner:
         )
         return {"train": train, "scale": scale, "documents": documents}
 
-    def crosscoder_cost(self, pair: ModelPair, *, products: float, training: bool) -> cost.Cost:
+    def crosscoder_cost(
+        self, pair: ModelPair, *, products: float, training: bool, n_latents: int | None = None
+    ) -> cost.Cost:
         """Training, or a pass over all tokens."""
         steps = self.experiment.training.total_steps() * self.experiment.training.batch_size
         return cost.crosscoder_cost(
             cost.model_shape(pair.base, self.experiment.organism),
-            n_latents=self.experiment.dictionary.n_latents,
+            n_latents=n_latents or self.experiment.dictionary.n_latents,
             n_tokens=steps if training else self.n_tokens,
             products=products,
             disk=training,
