@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from crossdiff.core.decoder_norms import decoder_norms
     from crossdiff.core.latent_table import latent_scaling
     from crossdiff.io.interop import load_dictionary_learning
+    from crossdiff.notebook.pair import open_pair
+    from crossdiff.notebook.run import open_run
     from crossdiff.statistics.deltas import category_deltas
     from crossdiff.statistics.ensemble import ensemble_deltas
 
@@ -26,6 +28,8 @@ __all__ = [
     "ensemble_deltas",
     "latent_scaling",
     "load_dictionary_learning",
+    "open_pair",
+    "open_run",
 ]
 
 _HOMES = {
@@ -35,6 +39,8 @@ _HOMES = {
     "ensemble_deltas": "crossdiff.statistics.ensemble",
     "latent_scaling": "crossdiff.core.latent_table",
     "load_dictionary_learning": "crossdiff.io.interop",
+    "open_pair": "crossdiff.notebook.pair",
+    "open_run": "crossdiff.notebook.run",
 }
 
 

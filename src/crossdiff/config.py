@@ -83,6 +83,7 @@ class Experiment(Settings):
     logger: LoggerSettings
     dispatch: LocalDispatch | SlurmDispatch
     study: SerializeAsAny[Study] | None = None
+    crosscoder: str | None = None
     name: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     draws: int = Field(default=5000, ge=100)
@@ -146,6 +147,7 @@ class Experiment(Settings):
                 "comparison is taken out with ~comparison)"
             )
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
+        self.training.check_models(n_models=1 if self.dictionary.architecture == "diff_sae" else 2)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
             raise ValueError(
                 "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "

@@ -37,7 +37,7 @@ def rendered(experiment: Experiment, parts: ReportParts) -> Path:
     with TemporaryDirectory(prefix="crossdiff-render-") as folder:
         report.write(parts.sources(), parts.inputs, parts.parents, Path(folder))
         rows = _rows(parts, experiment, seconds=time.perf_counter() - start)
-        return publish_results(Path(folder), experiment.results, rows)
+        return publish_results(Path(folder), experiment.results, rows, store=experiment.store)
 
 
 def _rows(parts: ReportParts, experiment: Experiment, *, seconds: float) -> list[dict[str, object]]:
@@ -69,7 +69,11 @@ class ReportParts:
         """The artifacts, read, and the human check where the results folder holds one."""
         asked = self.inputs
         found = read_sources(
-            self.parents, pairs=asked.pairs, reference=asked.reference, treatment=asked.treatment
+            self.parents,
+            pairs=asked.pairs,
+            reference=asked.reference,
+            treatment=asked.treatment,
+            members=asked.members,
         )
         annotate = next(step.key for step in self.steps if step.stage == "annotate")
         return replace(found, human_check=read_agreement(self.results, annotate=annotate))

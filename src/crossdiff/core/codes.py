@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -59,6 +60,13 @@ class SparseCode:
             return torch.sparse_csr_tensor(
                 starts, self.latent, self.value, (self.n_tokens, self.n_latents), check_invariants=False
             )
+
+
+def check_latent(latent: Any, n_latents: int, whose: str) -> None:
+    """ValueError for what is no number of a latent of a dictionary with `n_latents`."""
+    is_number = hasattr(latent, "__index__") and not isinstance(latent, bool)
+    if not is_number or not 0 <= latent < n_latents:
+        raise ValueError(f"latent {latent!r} is not one of {whose}, whose latents are 0 to {n_latents - 1}")
 
 
 def projections(

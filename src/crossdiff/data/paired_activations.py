@@ -72,8 +72,8 @@ class PairedActivations:
     def why_none_is_kept(self) -> str:
         """For messages: how many tokens there are, and how many each rule of the mask drops by itself."""
         tokens, mask = self.token_set, self.mask
-        kept_kinds = torch.tensor(self._kept_kinds(), dtype=torch.uint8)
-        dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kept_kinds)}
+        kinds = torch.tensor(kept_kinds(mask), dtype=torch.uint8)
+        dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
         if mask.skip_first:
             dropped[f"mask.skip_first={mask.skip_first}"] = tokens.position < mask.skip_first
         if mask.outlier_norm is not None:
@@ -173,16 +173,8 @@ class PairedActivations:
         held_out = self.token_set.held_out
         return self.kept & (held_out if split == "validation" else ~held_out)
 
-    def _kept_kinds(self) -> list[TokenKind]:
-        dropped = {TokenKind.BOS}
-        if self.mask.mask == "no_template":
-            dropped.add(TokenKind.TEMPLATE)
-        return [kind for kind in TokenKind if kind not in dropped]
-
     def _kept_rows(self) -> Bool[Tensor, " row"]:
-        kept = torch.isin(self.token_set.kind, torch.tensor(self._kept_kinds(), dtype=torch.uint8))
-        if self.mask.skip_first:
-            kept &= self.token_set.position >= self.mask.skip_first
+        kept = kept_tokens(self.token_set, self.mask)
         if self.mask.outlier_norm is not None:
             kept &= self._within_norm()
         return kept
@@ -198,7 +190,7 @@ class PairedActivations:
 
     def _training_moments(self, harvested: LayerRows) -> Moments:
         chosen = torch.zeros(2 * N_KINDS, dtype=torch.bool)
-        chosen[torch.tensor(self._kept_kinds())] = True
+        chosen[torch.tensor(kept_kinds(self.mask))] = True
         if not self.mask.skip_first and self.mask.outlier_norm is None:
             return harvested.moments().pooled(chosen)
         total = Moments.zeros(self.d_model)
@@ -206,6 +198,22 @@ class PairedActivations:
             group = row_groups(self.token_set.kind[rows], self.token_set.held_out[rows])
             total = total.merge(Moments.of(harvested.rows(rows), group))
         return total.pooled(chosen)
+
+
+def kept_kinds(mask: MaskSettings) -> list[TokenKind]:
+    """The kinds of tokens that a mask keeps; BOS never."""
+    dropped = {TokenKind.BOS}
+    if mask.mask == "no_template":
+        dropped.add(TokenKind.TEMPLATE)
+    return [kind for kind in TokenKind if kind not in dropped]
+
+
+def kept_tokens(tokens: TokenSet, mask: MaskSettings) -> Bool[Tensor, " row"]:
+    """What the mask keeps by kind and position; a limit on norms needs the activations."""
+    kept = torch.isin(tokens.kind, torch.tensor(kept_kinds(mask), dtype=torch.uint8))
+    if mask.skip_first:
+        kept &= tokens.position >= mask.skip_first
+    return kept
 
 
 def _open_layer(folder: Path, layer: int, tokens: Path, device: str) -> LayerRows:

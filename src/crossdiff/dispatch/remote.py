@@ -40,7 +40,7 @@ class Publication:
             }
             for step in self.steps
         ]
-        page = publish_results(self.report.folder(store), self.results, rows)
+        page = publish_results(self.report.folder(store), self.results, rows, store=store)
         tracker.published(self.results, rows, store)
         return page
 

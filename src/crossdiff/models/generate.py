@@ -62,14 +62,21 @@ def load_chat_model(settings: ModelSettings, path: str, *, device: str) -> ChatM
     if tokenizer.chat_template is None:
         raise ValueError(NO_TEMPLATE.format(path=settings.path))
     model = whole_model(settings.model_copy(update={"device_map": None}), path, device=target)
-    ends = _end_ids(model.generation_config.eos_token_id)
-    if not ends:
+    if not _end_ids(model.generation_config.eos_token_id):
         raise ValueError(NO_END.format(path=settings.path))
-    ends = sorted({*ends, *_end_ids(tokenizer.eos_token_id)})
+    return as_chat_model(settings.name, model, tokenizer, target)
+
+
+def as_chat_model(name: str, model: Any, tokenizer: Any, device: torch.device) -> ChatModel:
+    """A loaded causal model made ready to sample: its generation config and the tokenizer's padding are set.
+
+    A model whose generation config and tokenizer name no end writes until its tokens are used up.
+    """
+    ends = sorted({*_end_ids(model.generation_config.eos_token_id), *_end_ids(tokenizer.eos_token_id)})
     _sample_plainly(model, ends)
     if tokenizer.pad_token_id is None:  # padding stands to the left and is masked: any token will do
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ends[0])
-    return ChatModel(settings.name, model, tokenizer, target)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ends[0] if ends else 0)
+    return ChatModel(name, model, tokenizer, device)
 
 
 def _sample_plainly(model: Any, ends: list[int]) -> None:
@@ -80,7 +87,7 @@ def _sample_plainly(model: Any, ends: list[int]) -> None:
     """
     from transformers import GenerationConfig
 
-    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[0])
+    model.generation_config = GenerationConfig(eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0)
 
 
 def _end_ids(value: int | Sequence[int] | None) -> list[int]:
@@ -161,6 +168,9 @@ def _steered(steering: Steering | None, start: int, stop: int) -> Any:
 
 
 def _rendered(tokenizer: Any, prompt: str) -> str:
+    """The prompt as a user's turn; where there is no template, as a text behind BOS."""
+    if tokenizer.chat_template is None:
+        return (tokenizer.bos_token or "") + prompt
     messages = [{"role": "user", "content": prompt}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 

@@ -53,6 +53,8 @@ class ModelSettings(Settings):
 class ModelPair(Settings):
     """Two models of one family that share a tokenizer."""
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"crosscoder", "crosscoder_scale"})
+
     name: str
     base: ModelSettings
     tuned: ModelSettings
@@ -63,6 +65,10 @@ class ModelPair(Settings):
     """
     seed: int | None = None
     """Seed of this pair's crosscoder; the experiment's unless given (experiment=seed_null)."""
+    crosscoder: str | None = None
+    """File, folder or hub id of a trained crosscoder that is read instead of training one."""
+    crosscoder_scale: tuple[float, float] | None = None
+    """Factors on the activations of base and tuned that the crosscoder expects, where its file has none."""
 
     @property
     def template_model(self) -> ModelSettings:
@@ -88,8 +94,9 @@ def custom_pair(
     attention: Attention = "eager",
     device_map: str | None = None,
     trust_remote_code: bool = False,
+    **crosscoder: Any,
 ) -> ModelPair:
-    """A user's own pair from two hub ids or folders (`model_pair=custom`).
+    """A user's own pair from two hub ids or folders (`model_pair=custom`); with `crosscoder` as of ModelPair.
 
     With `tuned_adapter`, `tuned` is the model that the adapter was trained on, usually the base.
     """
@@ -105,6 +112,7 @@ def custom_pair(
         tuned=ModelSettings(
             name="tuned", path=tuned, revision=tuned_revision, adapter=tuned_adapter, **shared
         ),
+        **crosscoder,
     )
 
 

@@ -12,6 +12,7 @@ from crossdiff.io.artifacts import read_manifest
 from crossdiff.models.pair import ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_pair, fitted
+from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.steps import Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.pipeline.toy_steps import organism_step, represented_step
@@ -24,7 +25,6 @@ from crossdiff.stages.match import ROLES as MATCH_ROLES
 from crossdiff.stages.match import MatchInputs
 from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
-from crossdiff.stages.study import train_inputs
 from crossdiff.stages.tokens import TokensInputs
 from crossdiff.statistics.seed_null import load_seed_null
 
@@ -127,14 +127,10 @@ class Planner:
         """train, scale and documents of one pair."""
         experiment, parents = self.experiment, self.activations(pair)
         shared = {"layer": experiment.layer, "mask": experiment.mask}
-        train = Step(
-            "train",
-            pair.name,
-            train_inputs(experiment, seed=experiment.seed if pair.seed is None else pair.seed),
-            parents,
-            self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True),
-        )
-        scaling = self.crosscoder_cost(pair, products=1.5, training=False)
+        training = self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True)
+        train = crosscoder_step(experiment, pair, parents, training=training)
+        size = n_latents(train, experiment)
+        scaling = self.crosscoder_cost(pair, products=1.5, training=False, n_latents=size)
         parents = {**parents, "train": train}
         scale = Step(
             "scale", pair.name, ScaleInputs(selection=experiment.selection, **shared), parents, scaling
@@ -148,12 +144,14 @@ class Planner:
         )
         return {"train": train, "scale": scale, "documents": documents}
 
-    def crosscoder_cost(self, pair: ModelPair, *, products: float, training: bool) -> cost.Cost:
+    def crosscoder_cost(
+        self, pair: ModelPair, *, products: float, training: bool, n_latents: int | None = None
+    ) -> cost.Cost:
         """Training, or a pass over all tokens."""
         steps = self.experiment.training.total_steps() * self.experiment.training.batch_size
         return cost.crosscoder_cost(
             cost.model_shape(pair.base, self.experiment.organism),
-            n_latents=self.experiment.dictionary.n_latents,
+            n_latents=n_latents or self.experiment.dictionary.n_latents,
             n_tokens=steps if training else self.n_tokens,
             products=products,
             disk=training,
@@ -166,9 +164,10 @@ class Planner:
         return {member.name: self.chain(member) for member in members}
 
     @property
-    def shown(self) -> dict[str, str]:
-        """Pair -> its first member, whose latents the page shows."""
-        return {pair: members[0].name for pair, members in self.experiment.members.items()}
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Pair -> the names of its members, of which the first has the charts of the page."""
+        groups = self.experiment.members.items()
+        return {pair: tuple(member.name for member in group) for pair, group in groups}
 
     @cached_property
     def annotate(self) -> Step:
@@ -193,9 +192,6 @@ class Planner:
         if comparison is None:
             return None
         reference, treatment = comparison.reference.name, comparison.treatment.name
-        members = {
-            pair: tuple(member.name for member in group) for pair, group in self.experiment.members.items()
-        }
         trained = {chain["train"].key for chain in self.chains.values()}
         inputs = CompareInputs(
             reference=reference,
@@ -203,7 +199,7 @@ class Planner:
             seed=self.experiment.seed,
             draws=self.experiment.draws,
             null=load_seed_null(comparison.seed_null, trained) if comparison.seed_null else None,
-            members=members if comparison.n_seeds > 1 else {},
+            members=self.names if comparison.n_seeds > 1 else {},
             left_out=comparison.without,
         )
         parents = {"annotate": self.annotate, "match": self.match(comparison)}
@@ -216,9 +212,9 @@ class Planner:
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
 
     def match(self, comparison: Comparison) -> Step:
-        """Twins of each pair's exclusive latents in the other pair's crosscoder, of the first members."""
+        """Twins of each pair's exclusive latents in the other pair's first crosscoder."""
         experiment, parents = self.experiment, {"tokens": self.tokens}
-        names = (self.shown[comparison.reference.name], self.shown[comparison.treatment.name])
+        names = (self.names[comparison.reference.name][0], self.names[comparison.treatment.name][0])
         for pair, name in zip(experiment.pairs, names, strict=True):
             own = {**self.activations(pair), **self.chains[name]}
             parents |= {f"{role}_{name}": own[role] for role in MATCH_ROLES}
@@ -232,9 +228,10 @@ class Planner:
         comparison = self.experiment.comparison
         inputs = ReportInputs(
             title=self.experiment.title,
-            pairs=tuple(self.shown.values()),
-            reference=self.shown[comparison.reference.name] if comparison else None,
-            treatment=self.shown[comparison.treatment.name] if comparison else None,
+            pairs=tuple(names[0] for names in self.names.values()),
+            reference=self.names[comparison.reference.name][0] if comparison else None,
+            treatment=self.names[comparison.treatment.name][0] if comparison else None,
+            members={n[0]: n for n in self.names.values() if comparison and comparison.n_seeds > 1},
         )
         parents = {
             f"{stage}_{name}": step for name, chain in self.chains.items() for stage, step in chain.items()

@@ -64,10 +64,13 @@ def check_folder(results: Path) -> None:
         raise ValueError(f"results_dir={results}: {there} cannot be written; give another results_dir=...")
 
 
-def publish_results(report: Path, results: Path, steps: Sequence[dict[str, Any]]) -> Path:
+def publish_results(
+    report: Path, results: Path, steps: Sequence[dict[str, Any]], *, store: Path | None = None
+) -> Path:
     """Copy the report artifact's files to `results`, add `steps` and `files` to its summary; return the page.
 
-    `steps` holds `{name, key, state, seconds}` of this run, `files` what was copied.
+    `steps` holds `{name, key, state, seconds}` of this run, `files` what was copied; `store`, where the steps
+    lie, is noted relative to `results`, so that both can be moved together.
     The files of another run's report that lies there are removed, with a notice.
     """
     results.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,8 @@ def publish_results(report: Path, results: Path, steps: Sequence[dict[str, Any]]
             aside = results / f".{name}.part"
             shutil.copyfile(report / name, aside)
             os.replace(aside, results / name)
-    write_json({**summary, "steps": list(steps), "files": files}, results / SUMMARY)
+    place = {} if store is None else {"store": os.path.relpath(store, results)}
+    write_json({**summary, "steps": list(steps), "files": files, **place}, results / SUMMARY)
     return results / "report.html"
 
 

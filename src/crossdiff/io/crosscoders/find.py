@@ -1,0 +1,135 @@
+"""Which checkpoint format lies in a folder or hub repository; imports no torch, so that a plan may ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from crossdiff.io.file_hashes import file_sha256
+
+Format = Literal["crossdiff", "dictionary_learning", "neelnanda", "crosscode", "openmoss"]
+
+READABLE = (
+    "crossdiff (config.json + weights.safetensors), dictionary_learning "
+    "(model.safetensors, model.pt or ae.pt), "
+    "neelnanda (cfg.json + cc_weights.pt, or 3_cfg.json + 3.pt), crosscode (model_cfg.yaml + model.pt), "
+    "OpenMOSS (config.json + sae_weights.safetensors)"
+)
+CONFIGS = ("config.json", "cfg.json", "*_cfg.json", "model_cfg.yaml")
+WEIGHTS = ("*.safetensors", "*.pt")
+MOST_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One crosscoder on this machine: its format, the file with its weights, and that with its settings."""
+
+    format: Format
+    weights: Path
+    config: Path | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that decides what is read."""
+        return (self.weights,) if self.config is None else (self.weights, self.config)
+
+    def sha256(self) -> dict[str, str]:
+        """File name -> sha256."""
+        return {file.name: file_sha256(file) for file in self.files}
+
+
+def find_checkpoint(path: str | Path, *, revision: str | None = None) -> Checkpoint:
+    """The crosscoder at a file, a folder or a hub id (`owner/name` or `owner/name/sub/folder`).
+
+    ValueError says what lies there and what can be read.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return _one(path, [found for found in _checkpoints(place.parent) if found.weights == place], place)
+    folder = place if place.is_dir() else _download(str(path), revision)
+    return _one(path, list(_checkpoints(folder)), folder)
+
+
+def _one(path: str | Path, found: list[Checkpoint], place: Path) -> Checkpoint:
+    if not found:
+        raise ValueError(
+            f"{path} holds no crosscoder that can be read: it is {_told(place)}. Readable: {READABLE}"
+        )
+    if len({checkpoint.format for checkpoint in found}) == 1 and found[0].format == "dictionary_learning":
+        return found[0]  # the same weights in several files
+    if len(found) > 1:
+        names = ", ".join(checkpoint.weights.name for checkpoint in found)
+        raise ValueError(f"{path} holds several crosscoders ({names}); give the file of one of them")
+    return found[0]
+
+
+def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
+    """All readable checkpoints of a folder, by the names and the first words of their files."""
+    config = folder / "config.json"
+    settings = _object(config)
+    if settings.get("format") == "crossdiff.crosscoder":
+        yield Checkpoint("crossdiff", folder / "weights.safetensors", config)
+        return
+    if settings.get("sae_type") == "crosscoder" and (folder / "sae_weights.safetensors").is_file():
+        yield Checkpoint("openmoss", folder / "sae_weights.safetensors", config)
+        return
+    if (folder / "model_cfg.yaml").is_file() and (folder / "model.pt").is_file():
+        yield Checkpoint("crosscode", folder / "model.pt", folder / "model_cfg.yaml")
+        return
+    numbered = [
+        file for file in sorted(folder.glob("*_cfg.json")) if (folder / _weights_name(file)).is_file()
+    ]
+    for config in (folder / "cfg.json", *numbered):
+        if config.is_file() and (folder / _weights_name(config)).is_file():
+            yield Checkpoint("neelnanda", folder / _weights_name(config), config)
+    for name in ("model.safetensors", "model.pt", "ae.pt"):
+        if (folder / name).is_file():
+            yield Checkpoint("dictionary_learning", folder / name, None)
+
+
+def _weights_name(config: Path) -> str:
+    return "cc_weights.pt" if config.name == "cfg.json" else f"{config.name.removesuffix('_cfg.json')}.pt"
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object, or nothing where there is none; a damaged one is the reader's to report."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _told(place: Path) -> str:
+    if place.is_file():
+        return f"the file {place.name}"
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in place.iterdir())
+    shown = ", ".join(names[:MOST_LISTED]) or "nothing"
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"a folder with {shown}{more}"
+
+
+def _download(place: str, revision: str | None) -> Path:
+    """The folder of a hub repository in the local cache: settings first, then the weights beside them."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    owner, _, rest = place.partition("/")
+    name, _, inside = rest.partition("/")
+    try:
+        if place.startswith((".", "/", "~")) or not name:
+            raise HFValidationError("no hub id")
+        prefix = f"{inside.strip('/')}/" if inside else ""
+        wanted = [f"{prefix}{pattern}" for pattern in (*CONFIGS, *WEIGHTS)]
+        root = Path(snapshot_download(f"{owner}/{name}", revision=revision, allow_patterns=wanted))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"{place!r} is neither a file or folder nor a reachable hub repository "
+            f"({type(error).__name__}); check the path, or give a local folder"
+        ) from None
+    if not (root / inside).is_dir():
+        raise ValueError(f"{owner}/{name} has no folder {inside!r}; it is {_told(root)}")
+    return root / inside

@@ -1,0 +1,63 @@
+"""Reading other people's files without running their code: tensors, JSON and YAML."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a state dict that `torch.save` wrote (`weights_only`)."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{file} is cut, or holds something else than tensors, which is not run: {reason}; copy it "
+            "again, or have its author save it as safetensors"
+        ) from None
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{file} holds a {type(state).__name__}, no state dict; give the weights of a model")
+    named = {str(name).removeprefix("_orig_mod."): value for name, value in state.items()}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON or YAML file that holds one object."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text) if file.suffix == ".json" else yaml.load(text, _InertLoader)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; copy it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds a {type(found).__name__}, no settings; copy it again")
+    return found
+
+
+class _InertLoader(yaml.SafeLoader):
+    """SafeLoader that also reads a tuple as a list and `torch.float32` as its name; nothing is imported."""
+
+
+def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise yaml.constructor.ConstructorError(None, None, "a tuple that is no sequence", node.start_mark)
+    return loader.construct_sequence(node, deep=True)
+
+
+def _name(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> str:
+    return suffix
+
+
+_InertLoader.add_constructor("tag:yaml.org,2002:python/tuple", _sequence)
+_InertLoader.add_multi_constructor("tag:yaml.org,2002:python/name:torch.", _name)

@@ -1,0 +1,132 @@
+"""What every foreign checkpoint holds, in our axes, and the Crosscoder that it becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import CodeNorm, DictionarySettings
+from crossdiff.core.normaliser import Normaliser
+
+MeanNorms = Callable[[], Sequence[float]]
+"""Mean norm of raw activations per model; only asked where a file does not hold its scale."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's tensors in our axes, and what its format leaves open.
+
+    encoder, decoder : [latent, model, d_model]
+    encoder_bias     : [latent]
+    decoder_bias     : [model, d_model]
+    gate             : [latent] JumpReLU thresholds of the code, or None
+    threshold        : of the scaled code
+    scale            : factor per model on raw activations; None where the file does not hold it
+    facts            : what else the file says of its origin, for the record (JSON)
+    """
+
+    encoder: Tensor
+    encoder_bias: Tensor
+    decoder: Tensor
+    decoder_bias: Tensor
+    gate: Tensor | None = None
+    threshold: float = 0.0
+    code_norm: CodeNorm = "sum"
+    scale: Sequence[float] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(
+    file: Path, weights: Weights, *, scale: Sequence[float] | None, mean_norms: MeanNorms | None
+) -> Crosscoder:
+    """The Crosscoder of these weights; its metadata's `source` says where the scale came from."""
+    n_latents, n_models, d_model = weights.encoder.shape
+    _check_shapes(file, weights)
+    factors, origin = _scale(file, weights, n_models, d_model, given=scale, mean_norms=mean_norms)
+    normaliser = Normaliser(n_models, d_model)
+    normaliser.scale.copy_(torch.tensor(factors, dtype=torch.float64))
+    source = {**weights.facts, "scale": [float(factor) for factor in factors], "scale_origin": origin}
+    settings = DictionarySettings(n_latents=n_latents, code_norm=weights.code_norm)
+    crosscoder = Crosscoder(
+        settings, n_models=n_models, d_model=d_model, normaliser=normaliser, metadata={"source": source}
+    )
+    with torch.no_grad():
+        for name in ("encoder", "encoder_bias", "decoder", "decoder_bias"):
+            getattr(crosscoder, name).copy_(getattr(weights, name))
+        if weights.gate is not None:
+            crosscoder.add_gate_(1.0)
+            assert crosscoder.log_gate is not None
+            crosscoder.log_gate.copy_(weights.gate.log())
+        crosscoder.threshold.fill_(weights.threshold)
+    return crosscoder
+
+
+def shaped(file: Path, state: Mapping[str, Tensor], name: str, shape: Sequence[int]) -> Tensor:
+    """A tensor of that name and shape; ValueError that says what the file holds instead."""
+    if name not in state:
+        raise ValueError(f"{file} has no tensor {name}; it holds {', '.join(sorted(state)) or 'none'}")
+    if tuple(state[name].shape) != tuple(shape):
+        raise ValueError(f"{file}: {name} has shape {list(state[name].shape)}, expected {list(shape)}")
+    return state[name]
+
+
+def _check_shapes(file: Path, weights: Weights) -> None:
+    n_latents, n_models, d_model = weights.encoder.shape
+    expected = {
+        "encoder_bias": (n_latents,),
+        "decoder": (n_latents, n_models, d_model),
+        "decoder_bias": (n_models, d_model),
+    }
+    for name, shape in expected.items():
+        if (found := tuple(getattr(weights, name).shape)) != shape:
+            raise ValueError(f"{file}: the {name.replace('_', ' ')} has shape {found}, expected {shape}")
+
+
+def _scale(
+    file: Path,
+    weights: Weights,
+    n_models: int,
+    d_model: int,
+    *,
+    given: Sequence[float] | None,
+    mean_norms: MeanNorms | None,
+) -> tuple[Sequence[float], str]:
+    """The factor per model, and its origin: `file`, `given` or `estimated`."""
+    if weights.scale is not None:
+        if given is not None:
+            raise ValueError(
+                f"{file} holds the scale of its activations ({_listed(weights.scale)}), so scale="
+                f"{list(given)} would contradict it; leave the scale out"
+            )
+        return weights.scale, "file"
+    if given is not None:
+        return checked_scale(given, n_models), "given"
+    if mean_norms is None:
+        raise ValueError(
+            f"{file} does not hold the factor that each model's activations were multiplied by, and without "
+            "it every code would be wrong; give scale=[<base>,<tuned>], which the authors publish or which "
+            "is sqrt(d_model) / mean norm of the activations"
+        )
+    norms = checked_scale(mean_norms(), n_models)
+    return [math.sqrt(d_model) / norm for norm in norms], "estimated"
+
+
+def checked_scale(scale: Sequence[float], n_models: int) -> list[float]:
+    """One positive, finite factor per model."""
+    values = [float(value) for value in scale]
+    if len(values) != n_models or not all(math.isfinite(value) and value > 0 for value in values):
+        raise ValueError(
+            f"scale={values} must hold one positive factor for each of the {n_models} models, base first"
+        )
+    return values
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)

@@ -1,0 +1,188 @@
+"""Which latents fire on which tokens of some texts, in the terms of both models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossdiff.core.codes import SparseCode, check_latent
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.explained_variance import FitSums
+from crossdiff.notebook.marked import Examples
+from crossdiff.notebook.texts import TokenisedTexts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODELS = ("base", "tuned")
+JOINED = ("category", "call", "exclusive_to", "delta_norm")
+"""Columns of a run's latent table that stand beside a latent, where there is a run."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The codes of a crosscoder on texts; tokens that training never looks at (BOS) have none.
+
+    x     [token, model, d_model] raw activations of all tokens
+    fve   fraction of variance explained on these tokens, per model (or of the difference: diff_sae)
+    l0    active latents per token
+    """
+
+    texts: TokenisedTexts
+    crosscoder: Crosscoder
+    x: Float[Tensor, "token model d_model"]
+    code: SparseCode
+    """Of the kept tokens alone."""
+    fit: FitSums
+    labels: pd.DataFrame | None = None
+
+    @classmethod
+    def of(
+        cls,
+        texts: TokenisedTexts,
+        crosscoder: Crosscoder,
+        x: Float[Tensor, "token model d_model"],
+        *,
+        threshold: float | None,
+        labels: pd.DataFrame | None,
+    ) -> Encoded:
+        """Encode and reconstruct; ValueError where an activation is not finite or no threshold is set."""
+        with torch.no_grad():
+            rows = x[texts.kept].to(crosscoder.encoder.device)
+            xn = crosscoder.normaliser.normalise(crosscoder.inputs(rows))
+            code = crosscoder.encode_sparse(rows, threshold=threshold)
+            fit = FitSums.zeros(xn)
+            fit.add(xn, crosscoder.decode_normalised(code), n_active=len(code))
+        fit.check_finite()
+        return cls(texts, crosscoder, x, code, fit, labels)
+
+    @property
+    def fve(self) -> dict[str, float]:
+        """Per model; NaN where the tokens do not vary."""
+        return dict(zip(self.names, self.fit.explained(), strict=True))
+
+    @property
+    def l0(self) -> float:
+        """Active latents per token."""
+        return self.fit.l0()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`base` and `tuned`; `difference` where the dictionary reads that alone."""
+        return MODELS if self.crosscoder.n_models == len(MODELS) else ("difference",)
+
+    @cached_property
+    def tokens(self) -> pd.DataFrame:
+        """One row per token: text, position, token, kind, kept."""
+        return self.texts.table()
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per latent and token on which it fires, by text, position and falling code.
+
+        code       in the crosscoder's normalised space
+        reads_<m>  what the latent's encoder gets from model m there: code = reads of both + encoder bias
+        adds_<m>   length of what the latent adds to model m's activation, in normalised units: code * |d_m|
+        """
+        import pandas as pd
+
+        code = self.code
+        row = self.texts.kept.nonzero().flatten()[code.token.cpu()]
+        reads, adds = self._shares()
+        found = self.tokens.iloc[row.numpy()][["text", "position", "token", "kind"]].reset_index(drop=True)
+        found["latent"], found["code"] = code.latent.cpu().numpy(), code.value.cpu().numpy()
+        for number, name in enumerate(self.names):
+            found[f"reads_{name}"] = reads[:, number].numpy()
+            found[f"adds_{name}"] = adds[:, number].numpy()
+        if self.labels is not None:
+            columns = ["latent", *(name for name in JOINED if name in self.labels)]
+            found = found.merge(self.labels[columns], on="latent", how="left", sort=False)
+        order = ["text", "position", "code"]
+        return pd.DataFrame(found.sort_values(order, ascending=[True, True, False], ignore_index=True))
+
+    def _shares(self) -> tuple[Float[Tensor, "active model"], Float[Tensor, "active model"]]:
+        """Per active entry and model: its part of the pre-activation, and the length of what it adds."""
+        crosscoder, code = self.crosscoder, self.code
+        with torch.no_grad():
+            rows = self.x[self.texts.kept].to(crosscoder.encoder.device)
+            xn = crosscoder.normaliser.normalise(crosscoder.inputs(rows))
+            reads = torch.empty(len(code), crosscoder.n_models)
+            for part in torch.arange(len(code)).split(
+                4096
+            ):  # gathered directions would not fit for many texts
+                directions = crosscoder.encoder[code.latent[part]]
+                reads[part] = (directions * xn[code.token[part]]).sum(dim=2).cpu()
+            norms = crosscoder.decoder.norm(dim=2)[code.latent]
+            return reads, (code.value[:, None] * norms).cpu()
+
+    def top(self, n: int = 10, *, exclusive_to: str | None = None) -> pd.DataFrame:
+        """The `n` latents with the highest scaled code (code * code norm, as in training), one row each.
+
+        Code, reads and adds are those at the latent's highest token; `n_tokens` are those it fires on, and
+        `marked` is that text with these tokens between « and ». `exclusive_to` keeps those of one model.
+        """
+        table: Any = self.table
+        if exclusive_to is not None:
+            if "exclusive_to" not in table:
+                raise ValueError(
+                    "exclusive_to needs the latent table of a run; open the pair by run.open_pair"
+                )
+            if exclusive_to not in MODELS:
+                raise ValueError(f"exclusive_to={exclusive_to!r} is no model; give base or tuned")
+            table = table[table["exclusive_to"] == exclusive_to]
+        norm = self.crosscoder.code_norm().detach().cpu().numpy()
+        scaled = table["code"] * norm[table["latent"]]
+        order = scaled.sort_values(ascending=False, kind="stable").index
+        peaks = table.loc[order].drop_duplicates("latent").head(max(n, 0)).reset_index(drop=True)
+        counts = table["latent"].value_counts()
+        place = list(peaks.columns).index("latent")
+        peaks = peaks[["latent", *peaks.columns[:place], *peaks.columns[place + 1 :]]]
+        marked = [self.show(j).texts()[0] for j in peaks["latent"]]
+        peaks["n_tokens"] = [int(counts[j]) for j in peaks["latent"]]
+        peaks["marked"] = [str(text).partition("\n")[2] for text in marked]
+        return peaks
+
+    def show(self, latent: int) -> Examples:
+        """The texts on which a latent fires, with its tokens marked; by falling code."""
+        import pandas as pd
+
+        check_latent(latent, self.crosscoder.n_latents, "this crosscoder")
+        everything: Any = self.table
+        fires = everything[everything["latent"] == latent]
+        rows: list[dict[str, Any]] = []
+        for number, own in fires.groupby("text"):
+            tokens = self.tokens[self.tokens["text"] == number]
+            codes = pd.Series(0.0, index=tokens["position"])
+            codes[own["position"]] = own["code"].to_numpy(float)
+            rows.append(
+                {
+                    "document_id": f"text {number}", "tokens": list(tokens["token"]),
+                    "codes": codes.tolist(), "peak_code": float(own["code"].max()),
+                }
+            )  # fmt: skip
+        table = pd.DataFrame(rows, columns=["document_id", "tokens", "codes", "peak_code"])
+        return Examples("your texts", int(latent), table, self._label(latent))
+
+    def _label(self, latent: int) -> str:
+        if self.labels is None or "category" not in self.labels:
+            return ""
+        found = self.labels.loc[self.labels["latent"] == latent, "category"]
+        return str(found.iloc[0]) if len(found) and isinstance(found.iloc[0], str) else ""
+
+    def __str__(self) -> str:
+        fve = ", ".join(f"{name} {value:.3f}" for name, value in self.fve.items())
+        return (
+            f"{self.fit.n_tokens} tokens of {self.texts.tokens.n_documents} texts: FVE {fve}; "
+            f"{self.l0:.1f} active latents per token"
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        shown = [self.show(j)._repr_html_() for j in self.top(8)["latent"]]
+        return f"<p>{self}</p>{''.join(shown)}"

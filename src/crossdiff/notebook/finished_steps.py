@@ -1,0 +1,111 @@
+"""From a results folder to the finished steps in the store that its page was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossdiff.io.artifacts import MANIFEST, read_manifest
+from crossdiff.io.tables import read_json
+from crossdiff.pipeline.results import SUMMARY
+from crossdiff.pipeline.steps import Step
+
+PER_PAIR = ("train", "scale", "documents")
+
+
+@dataclass(frozen=True)
+class FinishedSteps:
+    """The folders of a run's finished steps by role (`train_<pair>`, `annotate`), as a report's parents are.
+
+    `summary` is the content of summary.json; empty for a run that has no results folder yet.
+    """
+
+    store: Path
+    roles: Mapping[str, Path]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_results(cls, results: Path, store: Path | None = None) -> FinishedSteps:
+        """The steps that summary.json of a results folder names, in `store` or where it says they are."""
+        summary = _summary(results)
+        rows = [(str(row["name"]), str(row["key"])) for row in summary.get("steps", [])]
+        if not any(name.startswith("scale ") for name, _ in rows):
+            inside = sorted(path.parent.name for path in results.glob(f"*/{SUMMARY}"))
+            way_out = f"open one of its runs: {', '.join(inside)}" if inside else "open the results of a run"
+            raise ValueError(f"{results} holds the answer of a study, which has no latents itself; {way_out}")
+        found = _store_of(results, summary, rows, store)
+        return cls(found, _roles(found, rows), summary)
+
+    @classmethod
+    def of_plan(cls, steps: Sequence[Step], store: Path) -> FinishedSteps:
+        """The finished ones of the steps of a plan."""
+        done = [(step.name, step.key) for step in steps if step.is_finished(store)]
+        return cls(store, _roles(store, done))
+
+    @property
+    def pairs(self) -> list[str]:
+        """Pairs with a crosscoder and a latent table; each crosscoder of an ensemble is one."""
+        scaled = (role.removeprefix("scale_") for role in self.roles if role.startswith("scale_"))
+        return [name for name in scaled if f"train_{name}" in self.roles]
+
+    def inputs(self, role: str) -> dict[str, Any]:
+        """The settings of a finished step, as its manifest holds them."""
+        return self.inputs_of(self.roles[role])
+
+    def inputs_of(self, folder: Path) -> dict[str, Any]:
+        """The same of a step by its folder."""
+        return read_manifest(folder)["inputs"]
+
+    def parent(self, folder: Path, role: str) -> Path | None:
+        """The folder of a step's parent; None where it has no such parent or the store lost it."""
+        key = read_manifest(folder).get("parents", {}).get(role)
+        return None if key is None else next(iter(self.store.glob(f"*/{key}")), None)
+
+
+def _summary(results: Path) -> dict[str, Any]:
+    path = results / SUMMARY
+    if not path.is_file():
+        raise ValueError(
+            f"{results} holds no {SUMMARY}, so it is not the results of a finished run; give the folder that "
+            "`report:` named at the end of the run, such as results/demo"
+        )
+    try:
+        summary = read_json(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no readable JSON ({error}); give the run's command again with action=render"
+        ) from None
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path} holds no object; give the run's command again with action=render")
+    return summary
+
+
+def _store_of(
+    results: Path, summary: Mapping[str, Any], rows: Sequence[tuple[str, str]], given: Path | None
+) -> Path:
+    """The store in which every crosscoder and latent table of the run lies."""
+    named = summary.get("store")
+    near = [results / str(named)] if named else []
+    near += [folder / "store" for folder in (results.parent, results.parent.parent, Path())]
+    sought = [Path(given)] if given is not None else near
+    needed = [(name.partition(" ")[0], key) for name, key in rows if name.startswith(("train ", "scale "))]
+    for store in sought:
+        if all((store / stage / key / MANIFEST).is_file() for stage, key in needed):
+            return store.resolve()
+    tried = ", ".join(dict.fromkeys(str(store.resolve()) for store in sought))
+    raise ValueError(
+        f"the steps of {results} are not in {tried}; say where they are with store=..., or give the run's "
+        "command again, which makes them"
+    )
+
+
+def _roles(store: Path, rows: Iterable[tuple[str, str]]) -> dict[str, Path]:
+    found = {}
+    for name, key in rows:
+        stage, _, label = name.partition(" ")
+        folder = store / stage / key
+        if (folder / MANIFEST).is_file():
+            found[f"{stage}_{label}" if stage in PER_PAIR else stage] = folder
+    return found

@@ -1,0 +1,125 @@
+"""One model of a pair: a folder, a hub id or a loaded transformers model, for activations and for answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossdiff.data.harvest.job import Harvester, PassCounts
+from crossdiff.data.tokens import TokenSet
+from crossdiff.models.generate import ChatModel, as_chat_model, whole_model
+from crossdiff.models.hooks import body_of, decoder_blocks
+from crossdiff.models.load import TruncatedModel, check_device, load_truncated, rotary_rule
+from crossdiff.models.pair import Dtype, ModelSettings, check_layers, is_folder
+from crossdiff.models.tokenizers import load_model_tokenizer, refuse_beyond
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """Where a model lies, or the model itself; read when it is first needed."""
+
+    settings: ModelSettings
+    path: str
+    """What `from_pretrained` is given; of a loaded model the name that it was loaded by."""
+    layer: int
+    device: str
+    loaded: Any = None
+
+    @classmethod
+    def of(cls, given: Any, *, name: str, layer: int, device: str, dtype: Dtype) -> OpenModel:
+        """From a folder, a hub id, settings, or a model; ValueError for anything else."""
+        match given:
+            case ModelSettings():
+                settings, loaded = given, None
+            case str() | Path():
+                settings, loaded = ModelSettings(name=name, path=str(given), dtype=dtype), None
+            case torch.nn.Module() if hasattr(getattr(given, "config", None), "get_text_config"):
+                path = str(getattr(given, "name_or_path", "") or f"the loaded {name} model")
+                settings, loaded = ModelSettings(name=name, path=path), given
+            case _:
+                raise ValueError(
+                    f"the {name} model is {type(given).__name__}; give a saved folder, a "
+                    "hub id, or a loaded transformers model"
+                )
+        path = settings.path
+        if loaded is None and is_folder(path):
+            path = str(Path(path).expanduser())
+        return cls(settings, path, layer, device, loaded)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.truncated.d_model
+
+    def tokenizer(self) -> Any:
+        """The tokenizer that the model reads with; a loaded model's by the name that it was loaded by."""
+        try:
+            return load_model_tokenizer(self.settings, self.path)
+        except ValueError as error:
+            if self.loaded is None:
+                raise
+            raise ValueError(f"{self.path} names no tokenizer ({error}); give tokenizer=...") from None
+
+    @cached_property
+    def truncated(self) -> TruncatedModel:
+        """Blocks up to the layer; of a loaded model all, in its own dtype and on its own device."""
+        if self.loaded is None:
+            return load_truncated(self.settings, self.path, layers=[self.layer], device=self.device)
+        text = self.loaded.config.get_text_config(decoder=True)
+        check_layers(self.settings, [self.layer], text.num_hidden_layers)
+        body = body_of(self.loaded)
+        return TruncatedModel(
+            body=body,
+            attention="eager",  # rows hold one document each, so that no kernel has to separate them
+            blocks=decoder_blocks(body, text.num_hidden_layers),
+            n_blocks_full=text.num_hidden_layers,
+            d_model=text.hidden_size,
+            vocab_size=self.loaded.get_input_embeddings().weight.shape[0],
+            commit=None,
+            rotary=rotary_rule(text),
+        )
+
+    def rows(self, tokens: TokenSet) -> Float[Tensor, "token d_model"]:
+        """Output of the layer for every token, float32 on the CPU; every document by itself, unpadded."""
+        model = self.truncated
+        names = [str(token) for token in tokens.ids.tolist()]
+        refuse_beyond(tokens.ids, model.vocab_size, names=lambda ids: names[: len(ids)], path=self.path)
+        device = self.device if self.loaded is None else str(self.loaded.device)
+        harvester = Harvester(
+            model=model, layers=[self.layer], batching="bucket", batch_tokens=1, context=tokens.longest,
+            device=device,
+        )  # fmt: skip
+        with evaluating(self.loaded):
+            found = harvester.documents(tokens, torch.arange(tokens.n_documents), PassCounts())
+        return found[self.layer].float()
+
+    def chat(self, tokenizer: Any) -> ChatModel:
+        """The whole model for answers, with copies of what has to be set for them."""
+        tokenizer = copy.deepcopy(tokenizer)
+        if self.loaded is not None:
+            return as_chat_model(self.settings.name, copy.copy(self.loaded), tokenizer, self.loaded.device)
+        device = check_device(self.device)
+        model = whole_model(self.settings, self.path, device=device)
+        return as_chat_model(self.settings.name, model, tokenizer, device)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """While open, a loaded model is in evaluation mode (no dropout); afterwards in the mode it had."""
+    if model is None or not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()

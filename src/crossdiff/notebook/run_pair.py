@@ -1,0 +1,52 @@
+"""The models, layer, crosscoder and labels of one pair of a run, ready to be asked with texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.data.corpus import DEFAULT_CONTEXT
+from crossdiff.data.example_table import harvested_model
+from crossdiff.data.settings import MaskSettings
+from crossdiff.data.tokens import TokenSet
+from crossdiff.io.environment import choose_device
+from crossdiff.models.pair import ModelSettings
+from crossdiff.notebook.finished_steps import FinishedSteps
+from crossdiff.notebook.open_model import OpenModel
+from crossdiff.notebook.pair import OpenPair
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def open_pair_of(steps: FinishedSteps, pair: str, *, labels: pd.DataFrame, device: str) -> OpenPair:
+    """`Run.open_pair`: models as the harvests read them, texts tokenised and masked as the corpus was."""
+    chosen, train = choose_device(device), steps.roles[f"train_{pair}"]
+    inputs = steps.inputs_of(train)
+    base, tuned = (
+        OpenModel(*_harvested(steps, pair, name), inputs["layer"], chosen) for name in ("base", "tuned")
+    )
+    corpus = steps.inputs("tokens").get("corpus") or {}
+    return OpenPair(
+        base,
+        tuned,
+        Crosscoder.load(train / "crosscoder").to(chosen),
+        TokenSet.open(steps.roles["tokens"]).tokenizer,
+        mask=MaskSettings(**inputs.get("mask", {})),
+        context=corpus.get("context", DEFAULT_CONTEXT),
+        labels=labels,
+    ).checked()
+
+
+def _harvested(steps: FinishedSteps, pair: str, name: str) -> tuple[ModelSettings, str]:
+    """Settings of a harvested model, and what `from_pretrained` is given: a blend lies in the store."""
+    harvest = steps.parent(steps.roles[f"train_{pair}"], f"harvest_{name}")
+    if harvest is None:
+        raise ValueError(
+            f"the store {steps.store} has lost the harvest that says which {name} model {pair} was trained "
+            "on; open_pair(base, tuned, layer, crosscoder) takes the models by hand"
+        )
+    blend = steps.parent(harvest, "model")
+    if blend is not None:
+        return ModelSettings.model_validate(steps.inputs_of(harvest)["model"]), str(blend / "model")
+    return harvested_model(harvest, steps.parent(harvest, "organism"))

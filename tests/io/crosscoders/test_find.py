@@ -1,0 +1,52 @@
+"""A format is recognised by its files; anything else ends in one message."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossdiff.io.crosscoders.find import find_checkpoint
+from tests.published_crosscoders import drawn, write_crosscode, write_neelnanda, write_openmoss
+
+
+def test_formats_by_their_files(tmp_path: Path) -> None:
+    draw = drawn()
+    assert find_checkpoint(write_neelnanda(tmp_path / "a", draw)).format == "neelnanda"
+    assert find_checkpoint(write_crosscode(tmp_path / "b", draw)).format == "crosscode"
+    assert find_checkpoint(write_openmoss(tmp_path / "c", draw)).format == "openmoss"
+
+
+def test_a_foreign_folder_is_told_with_what_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin.*Readable: crossdiff .*neelnanda.*OpenMOSS"):
+        find_checkpoint(tmp_path)
+
+
+def test_several_checkpoints_of_one_training_need_a_choice(tmp_path: Path) -> None:
+    for number in (0, 1):
+        write_neelnanda(tmp_path, drawn(number), number=number)
+    with pytest.raises(ValueError, match=r"0\.pt, 1\.pt.*give the file"):
+        find_checkpoint(tmp_path)
+    assert find_checkpoint(tmp_path / "1.pt").weights == tmp_path / "1.pt"
+
+
+def test_the_hash_is_that_of_the_files_not_of_the_path(tmp_path: Path) -> None:
+    draw = drawn()
+    here, there = write_neelnanda(tmp_path / "a", draw), write_neelnanda(tmp_path / "b", draw)
+    assert find_checkpoint(here).sha256()["cfg.json"] == find_checkpoint(there).sha256()["cfg.json"]
+    torch.save({}, there / "cc_weights.pt")
+    assert find_checkpoint(here).sha256() != find_checkpoint(there).sha256()
+
+
+def test_a_name_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("nobody/nothing-at-all", str(tmp_path / "nowhere"), "word"):
+        with pytest.raises(ValueError, match="neither a file or folder nor a reachable hub"):
+            find_checkpoint(name)
+
+
+def test_a_config_of_something_else_is_no_crosscoder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma2"}))
+    with pytest.raises(ValueError, match="holds no crosscoder"):
+        find_checkpoint(tmp_path)
