@@ -147,6 +147,7 @@ class Experiment(Settings):
                 "comparison is taken out with ~comparison)"
             )
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
+        self.training.check_models(n_models=1 if self.dictionary.architecture == "diff_sae" else 2)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
             raise ValueError(
                 "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "
