@@ -9,12 +9,13 @@ from crossdiff.config import Comparison, Experiment
 from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.io.artifacts import read_manifest
-from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
+from crossdiff.models.pair import ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.steps import Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
+from crossdiff.pipeline.toy_steps import organism_step, represented_step
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.blend import BlendInputs
 from crossdiff.stages.compare import CompareInputs
@@ -22,7 +23,6 @@ from crossdiff.stages.documents import DocumentsInputs
 from crossdiff.stages.harvest import HarvestInputs
 from crossdiff.stages.match import ROLES as MATCH_ROLES
 from crossdiff.stages.match import MatchInputs
-from crossdiff.stages.organism import OrganismInputs
 from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
 from crossdiff.stages.tokens import TokensInputs
@@ -54,14 +54,7 @@ class Planner:
     @cached_property
     def organism(self) -> dict[str, Step]:
         """The toy triple as a parent, when a model or the corpus comes from it."""
-        models = [model for pair in self.experiment.pairs for model in (pair.base, pair.tuned)]
-        sources = as_mixture(self.experiment.corpus).sources
-        needed = any(model.path.startswith(ORGANISM) for model in models)
-        if not needed and not any(isinstance(source, OrganismSource) for source in sources):
-            return {}
-        toy, seed = self.experiment.organism, self.experiment.seed
-        inputs = OrganismInputs(toy=toy.model_copy(update={"seed": seed}), seed=seed)
-        return {"organism": Step("organism", "toy", inputs, cost=cost.organism_cost(toy))}
+        return organism_step(self.experiment)
 
     @cached_property
     def tokens(self) -> Step:
@@ -214,6 +207,8 @@ class Planner:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
         if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
             parents |= self.organism
+            toy = {**self.organism, "tokens": self.tokens}
+            parents |= represented_step(self.experiment, comparison, toy, self.harvest)
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
 
     def match(self, comparison: Comparison) -> Step:
