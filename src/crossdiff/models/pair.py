@@ -207,8 +207,8 @@ class Comparison(Settings):
         if self.seed_null is not None and self.n_seeds > 1:
             raise ValueError(
                 "comparison.seed_null holds changes between single crosscoders, which say nothing about "
-                f"comparison.n_seeds={self.n_seeds} of them, whose spread over seeds is measured; leave one "
-                "of the two out"
+                f"comparison.n_seeds={self.n_seeds} of them, whose spread over seeds is measured; give "
+                "comparison.n_seeds=1, or leave comparison.seed_null out"
             )
         return self
 
