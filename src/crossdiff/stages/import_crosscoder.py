@@ -154,7 +154,7 @@ def _figures(crosscoder: Crosscoder, activations: PairedActivations) -> dict[str
         "delta_norm_histogram": delta_norm_histogram(crosscoder),
         "never_fired_held_out": found.never_fired if found.n_tokens else math.nan,
         "n_held_out_tokens": found.n_tokens,
-        "k": None,
+        "k": crosscoder.metadata.get("training", crosscoder.metadata).get("k"),
         "n_latents": crosscoder.n_latents,
         "threshold": threshold,
     }
