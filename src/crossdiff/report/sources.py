@@ -146,7 +146,7 @@ def _other_members(
     shown: str, names: Sequence[str], parents: Mapping[str, Path], rows: list[dict[str, Any]] | None
 ) -> list[PairSource]:
     finished = [name for name in names if {f"train_{name}", f"scale_{name}"} <= parents.keys()]
-    return [_pair(name, parents, rows) for name in finished if name != shown]
+    return [read_pair(name, parents, rows) for name in finished if name != shown]
 
 
 def read_pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | None) -> PairSource:
