@@ -21,7 +21,7 @@ from crossdiff.annotation.induction import induce_from_words
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import Document, Example, Subject
-from crossdiff.annotation.text_features import habit
+from crossdiff.annotation.text_features import features_of
 from crossdiff.taxonomy.scheme import PaperTaxonomy, parse_taxonomy
 
 MODULES = (argparse, asyncio, collections, email.message, json, logging, pathlib, re, subprocess)
@@ -128,7 +128,8 @@ def test_hyphens_and_topics_are_no_habits() -> None:
     tokens = ["a", " well", "-", "known", " rule", " of", " help"]
     for peak in (2, 6):
         codes = np.eye(len(tokens), dtype=np.float32)[peak]
-        assert habit(Example("d", tokens, np.zeros(len(tokens), dtype=np.uint8), codes, peak, -1)) is None
+        example = Example("d", tokens, np.zeros(len(tokens), dtype=np.uint8), codes, peak, -1)
+        assert features_of(example).habit is None
 
 
 def test_near_identical_documents_vote_once() -> None:
