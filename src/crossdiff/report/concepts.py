@@ -83,10 +83,11 @@ def block(crosscoders: Sequence[PairSource], known: Concepts) -> dict[str, Any] 
         mine = [value for (name, _), value in known.items() if name == one.name]
         rows.append((one.name, len(one.exclusive("tuned")), len(mine), sum(each["recurs"] for each in mine)))
     n_concepts = sum(each["lead"] for each in known.values())
+    name = "recurring concept" if n_concepts == 1 else "recurring concepts"
     sentence = (
-        f"{n_concepts:,} recurring concept{'' if n_concepts == 1 else 's'}: groups of exclusive latents "
-        f"that are each other's nearest in another crosscoder (cosine {MIN_COSINE:g} or more), with a latent that has such a twin in at least "
-        "half of the others. The list of latents shows each once, by its best example. "
+        f"{n_concepts:,} {name}: groups of exclusive latents that are each other's nearest in another "
+        f"crosscoder (cosine {MIN_COSINE:g} or more), with a latent that has such a twin in at least half of "
+        "the others. The list of latents shows each once, by its best example. "
     )
     return {
         "title": "Crosscoders of this pair",
