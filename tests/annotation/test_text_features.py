@@ -163,4 +163,4 @@ def test_a_plain_refusal_is_one_and_an_apology_alone_is_not(
     kinds = np.array([2 if token.startswith("<") else 0 for token in tokens], dtype=np.uint8)
     codes = np.zeros(len(tokens), dtype=np.float32)
     codes[peak] = 1
-    assert habit(Example("d", tokens, kinds, codes, peak, -1)) == expected
+    assert features_of(Example("d", tokens, kinds, codes, peak, -1)).habit == expected
