@@ -15,6 +15,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.command_settings import (
+    AskSettings,
     CompareRuns,
     ExportSettings,
     FreezeSettings,
@@ -53,7 +54,7 @@ ConfigStore.instance().store(
 
 Action = Literal[
     "run", "train", "plan", "status", "cancel", "retry",
-    "compare", "studies", "validate", "render", "export", "taxonomy",
+    "ask", "compare", "studies", "validate", "render", "export", "taxonomy",
 ]  # fmt: skip
 DEFAULT_CORPUS = "fineweb_lmsys_200m"
 """What conf/config.yaml chooses; meant for the published models."""
@@ -92,6 +93,7 @@ class Experiment(Settings):
     progress: bool = True
     action: Action = "run"
     plan: bool = False
+    ask: AskSettings = AskSettings()
     export: ExportSettings = ExportSettings()
     validate_: ValidateSettings = Field(default=ValidateSettings(), alias="validate")
     freeze: FreezeSettings = FreezeSettings()
