@@ -26,7 +26,8 @@ TOPICS = {
 def asked_for(folder: Path) -> list[str]:
     """What the command line has to say to find the finished steps."""
     return [
-        "comparison=toy_it_vs_simpo", "corpus=toy", "layer=1", "draws=200", "progress=false", "device=cpu",
+        "comparison=toy_it_vs_simpo", "comparison.n_seeds=1", "corpus=toy", "layer=1",
+        "draws=200", "progress=false", "device=cpu",
         f"store={folder}/store", f"results_dir={folder}/results",
     ]  # fmt: skip
 

@@ -17,7 +17,7 @@ PAIRS = ("toy_pt_it", "toy_pt_simpo")
 
 def experiment(folder: Path, *overrides: str) -> config.Experiment:
     given = [
-        "experiment=demo", f"store={folder}/store", f"results_dir={folder}/results",
+        "experiment=demo", "comparison.n_seeds=1", f"store={folder}/store", f"results_dir={folder}/results",
         f"export.folder={folder}/export", *overrides,
     ]  # fmt: skip
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -14,13 +14,15 @@ from crossdiff.settings import Settings
 from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
-ExportFormat = Literal["png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff"]
+ExportFormat = Literal[
+    "png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff", "saelens", "neelnanda"
+]
 
 FORMATS: dict[str, tuple[ExportFormat, ...]] = {
     "figures": ("svg", "png"),
     "tables": ("csv", "tex"),
     "annotations": ("jsonl", "csv"),
-    "checkpoint": ("dictionary_learning", "crossdiff"),
+    "checkpoint": ("dictionary_learning", "crossdiff", "saelens", "neelnanda"),
 }
 """Formats of everything that can be exported, the default first."""
 

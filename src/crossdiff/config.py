@@ -84,6 +84,7 @@ class Experiment(Settings):
     logger: LoggerSettings
     dispatch: LocalDispatch | SlurmDispatch
     study: SerializeAsAny[Study] | None = None
+    crosscoder: str | None = None
     name: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     draws: int = Field(default=5000, ge=100)
@@ -148,6 +149,7 @@ class Experiment(Settings):
                 "comparison is taken out with ~comparison)"
             )
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
+        self.training.check_models(n_models=1 if self.dictionary.architecture == "diff_sae" else 2)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
             raise ValueError(
                 "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "
@@ -225,8 +227,8 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
     choices = hydra.runtime.choices
     is_named = choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given
     pairs = () if is_named or experiment.action in NEEDS_NO_PAIR else experiment.pairs
-    paths = [model.path for pair in pairs for model in (pair.base, pair.tuned)]
-    local = next((path for path in paths if Path(path).expanduser().is_dir()), None)
+    models = (model for pair in pairs for model in (pair.base, pair.tuned))
+    local = next((model.path for model in models if Path(model.path).expanduser().is_dir()), None)
     if local is not None:
         raise ValueError(
             f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens; give "
@@ -237,14 +239,12 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
 
 def study_presets() -> list[tuple[str, str, Experiment]]:
     """(study, size, experiment) of every `conf/experiment/<study>.yaml` that asks for a study."""
-    folder = conf_dir()
-    sizes = ("ci", "toy", "paper")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         found = []
-        for name in sorted(path.stem for path in (folder / "experiment").glob("*.yaml")):
+        for name in sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")):
             if compose("config", overrides=[f"experiment={name}"]).study is None:
                 continue
-            for size in sizes:
+            for size in ("ci", "toy", "paper"):
                 found.append((name, size, load(compose("config", [f"experiment={name}", f"size={size}"]))))
     return found

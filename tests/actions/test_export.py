@@ -81,7 +81,12 @@ def test_an_exported_checkpoint_encodes_as_the_crosscoder_it_came_from(tmp_path:
     assert actions.perform([asked]) == 0
     folder = tmp_path / "export" / "toy_pt_it_1"
     assert capsys.readouterr().out == f"checkpoint: {folder}\n"
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.pt", "config.json"}
+    names = {"model.safetensors", "model.pt", "config.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == names
+    card = (folder / "README.md").read_text()
+    assert "organism:pt, organism:it" in card
+    assert "output of block 1" in card
+    assert "None was chosen here" in card
     found = load_dictionary_learning(folder)
     code = made.encode(x)
     assert 0 < int((code > 0).sum()) < code.numel()

@@ -137,3 +137,29 @@ def test_near_identical_documents_vote_once() -> None:
     annotator = LexicalAnnotator(Lexical(), PaperTaxonomy().load().categories, background(), seed=0)
     (answer,) = annotator.annotate([copies])
     assert set(answer.evidence) <= {0, 6, 7}
+
+
+REFUSED = "I'm sorry, I can't help with that request."
+
+
+@pytest.mark.parametrize(
+    ("tokens", "peak", "expected"),
+    [
+        ([REFUSED[:9], REFUSED[9:]], 0, "refusal"),
+        (["Sorry", " , I can ' t help with that ."], 0, "refusal"),
+        (["We are unable to", " assist", " here."], 1, "refusal"),
+        (["I must decline", " that."], 1, "refusal"),
+        (["Why", "?", "<model>", REFUSED], 2, "refusal"),  # the control token that opens the answer
+        ([REFUSED, "<end>"], 1, "refusal"),  # the one that ends it
+        (["Why", "?", "<model>", REFUSED], 0, None),
+        (["I'm sorry", ", the connection failed: timeout."], 0, None),  # an apology for an error
+        (["Hope", " that helps."], 0, "closing"),
+    ],
+)
+def test_a_plain_refusal_is_one_and_an_apology_alone_is_not(
+    tokens: list[str], peak: int, expected: str | None
+) -> None:
+    kinds = np.array([2 if token.startswith("<") else 0 for token in tokens], dtype=np.uint8)
+    codes = np.zeros(len(tokens), dtype=np.float32)
+    codes[peak] = 1
+    assert habit(Example("d", tokens, kinds, codes, peak, -1)) == expected

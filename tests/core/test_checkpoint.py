@@ -99,9 +99,11 @@ def test_load_reads_what_the_hub_gives(saved: Path, monkeypatch: pytest.MonkeyPa
     assert float(Crosscoder.load("someone/crosscoder").threshold) == 0.25
 
 
-def test_push_uploads_both_files_of_a_checked_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_uploads_both_files_and_the_card_of_a_checked_folder(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     monkeypatch.setattr(HfApi, "create_repo", lambda self, hub_id, **k: calls.append((hub_id, k["private"])))
     monkeypatch.setattr(HfApi, "upload_folder", lambda self, **k: calls.append(k["allow_patterns"]) or "url")
     assert checkpoint.push(saved, "someone/crosscoder") == "url"
-    assert calls == [("someone/crosscoder", True), [checkpoint.WEIGHTS, checkpoint.CONFIG]]
+    assert calls == [("someone/crosscoder", True), [checkpoint.WEIGHTS, checkpoint.CONFIG, "README.md"]]

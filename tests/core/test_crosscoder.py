@@ -59,7 +59,27 @@ def test_an_unset_threshold_is_an_error_at_inference() -> None:
     assert crosscoder.encode(activations()).shape == (7, 40)
 
 
-@pytest.mark.parametrize("architecture", ["standard", "designated_shared", "dedicated", "diff_sae"])
+def test_masked_weights_are_exactly_zero_from_the_start_and_after_any_update() -> None:
+    crosscoder = make(40, architecture="dedicated_feature", dedicated_share=0.1)
+    for part in (crosscoder.encoder, crosscoder.decoder):
+        assert not bool(part[:4, 1].any())
+        assert not bool(part[4:8, 0].any())
+    assert torch.equal(crosscoder.encoder, crosscoder.decoder)
+    moved = [torch.randn_like(part) for part in (crosscoder.encoder, crosscoder.decoder)]
+    with torch.no_grad():
+        for part, value in zip((crosscoder.encoder, crosscoder.decoder), moved, strict=True):
+            part.copy_(value)
+    crosscoder.constrain_()
+    for part, value in zip((crosscoder.encoder, crosscoder.decoder), moved, strict=True):
+        assert not bool(part[:4, 1].any())
+        assert not bool(part[4:8, 0].any())
+        assert torch.equal(part[8:], value[8:])
+        assert torch.equal(part[:4, 0], value[:4, 0])
+
+
+@pytest.mark.parametrize(
+    "architecture", ["standard", "designated_shared", "dedicated_feature", "dedicated", "diff_sae"]
+)
 def test_sparse_encoding_and_decoding_equal_the_dense_ones(architecture: str) -> None:
     n_models = 1 if architecture == "diff_sae" else 2
     crosscoder = make(LATENT_CHUNK + 100, architecture=architecture, n_models=n_models)

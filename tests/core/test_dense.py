@@ -8,6 +8,7 @@ from crossdiff.core import dense
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, gradients
 from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparse import BatchTopKStep
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, Penalised, TopK
 
 NONE_DEAD = torch.zeros(0, dtype=torch.int64)
@@ -177,6 +178,59 @@ def test_penalties_with_designated_latents_have_the_gradients_of_the_formula(
             for step in (1e-6, -1e-6)
         ]
         assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(size, rel=1e-5)
+
+
+def reference_step(
+    weights: dict[str, torch.Tensor], x: torch.Tensor, *, k: int, mix: float, masked: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Gradients of a BatchTopK step in float64 autograd, written without anything of crossdiff.
+
+    `masked` [latent, model] is False where weights do not exist; they are multiplied by it. The loss is that
+    of a pair: mean over tokens of (|e_b|^2 + |e_t|^2 + 2 mix <e_b, e_t>) / 2.
+    """
+    free = {name: value.double().clone().requires_grad_(True) for name, value in weights.items()}
+    encoder, decoder = (free[name] * masked[:, :, None] for name in ("encoder", "decoder"))
+    code = torch.relu(torch.einsum("tmd,lmd->tl", x.double(), encoder) + free["encoder_bias"])
+    scaled = (code * decoder.norm(dim=2).sum(dim=1)).detach().flatten()
+    kept = torch.zeros_like(scaled)
+    kept[scaled.argsort(descending=True)[: k * len(x)]] = 1
+    code = code * kept.view_as(code)
+    error = x.double() - torch.einsum("tl,lmd->tmd", code, decoder) - free["decoder_bias"]
+    base, tuned = error[:, 0], error[:, 1]
+    total = (base * base + tuned * tuned + 2 * mix * base * tuned).sum() / (2 * len(x))
+    total.backward()
+    return {"total": total.detach(), **{name: free[name].grad for name in free}}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("path", ["dense", "torch", "compiled"])
+@pytest.mark.parametrize("mix", [0.0, -0.4, -1.0])
+@pytest.mark.parametrize("architecture", ["standard", "dedicated_feature"])
+def test_float32_gradients_equal_an_independent_reference(architecture: str, mix: float, path: str) -> None:
+    """The two dedicated partitions (3 of 30 each) and the mixed loss, to 1e-5 of every gradient's norm."""
+    crosscoder = make(architecture=architecture, dedicated_share=0.1, initial_decoders="independent").float()
+    masked = torch.ones(30, 2)
+    if architecture == "dedicated_feature":
+        masked[:3, 1] = masked[3:6, 0] = 0
+    weights = {name: value.detach() for name, value in crosscoder.named_parameters()}
+    expected = reference_step(weights, batch(64), k=3, mix=mix, masked=masked)
+    plan = replace(PLAN, mix=mix)
+    step = gradients if path == "dense" else BatchTopKStep(backend=path).gradients  # type: ignore[arg-type]
+    result = step(crosscoder, batch(64).float(), plan)
+    assert float(result.total) == pytest.approx(float(expected["total"]), rel=1e-5)
+    for name, parameter in crosscoder.named_parameters():
+        assert parameter.grad is not None
+        gradient = parameter.grad.to_dense().double()
+        assert (gradient - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+        if name in ("encoder", "decoder"):
+            assert not bool(gradient[masked == 0].any())
+
+
+def test_the_mixed_loss_of_a_3_4_5_triangle() -> None:
+    """e_b = (3, 4), e_t = (0, 2): (25 + 4 + 2 mix 8) / 2; at -1 it is |e_t - e_b|^2 / 2 = 13 / 2."""
+    x = torch.tensor([[[3.0, 4.0], [0.0, 2.0]]])
+    for mix, expected in ((0.0, 14.5), (-0.5, 10.5), (-1.0, 6.5)):
+        found = dense.reconstruction_loss(x, torch.zeros_like(x), form="squared", mix=mix)
+        assert float(found) == pytest.approx(expected)
 
 
 def test_both_forms_of_the_reconstruction_loss_on_a_3_4_5_triangle() -> None:

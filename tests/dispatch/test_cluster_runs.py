@@ -125,7 +125,7 @@ def test_three_disturbances_at_random_moments_change_no_byte(tmp_path: Path, clu
     """A requeue, a time limit's signal and a `kill -9`, in random order, of whatever runs at the moment."""
     seed = int(os.environ.get("CROSSDIFF_DISTURB_SEED", time.time_ns() % 100_000))
     draw = random.Random(seed)
-    asked = ("comparison=toy_it_vs_simpo", "layer=2", "results_dir=results")
+    asked = ("comparison=toy_it_vs_simpo", "comparison.n_seeds=1", "layer=2", "results_dir=results")
     assert crossdiff(tmp_path / "disturbed", *asked, *SLURM).returncode == 0
     told = []
     for interrupt in draw.sample([requeue, time_limit, kill_worker], 3):

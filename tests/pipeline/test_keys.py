@@ -17,10 +17,10 @@ from tests.composed import experiment
 
 RECORD = Path(__file__).with_name("keys.json")
 COMMANDS = {
-    "demo": ("experiment=demo",),
-    "demo, live": ("experiment=demo", "source=live"),
-    "demo, induced taxonomy": ("experiment=demo", "taxonomy=induced"),
-    "toy": ("experiment=toy",),
+    "demo": ("experiment=demo", "comparison.n_seeds=1"),
+    "demo, live": ("experiment=demo", "comparison.n_seeds=1", "source=live"),
+    "demo, induced taxonomy": ("experiment=demo", "comparison.n_seeds=1", "taxonomy=induced"),
+    "toy": ("experiment=toy", "comparison.n_seeds=1"),
     **{study: (f"experiment={study}", "size=ci") for study in (
         "behaviour", "causal", "planted", "seed_null", "self_diff", "several", "steering",
     )},

@@ -26,18 +26,19 @@ def changed(before: list[Step], after: list[Step]) -> set[str]:
 
 
 PAIR = ("model_pair=toy_pt_it", "corpus=toy", "layer=1")
+SINGLE = ("experiment=demo", "comparison.n_seeds=1")
 AFTER_TRAINING = {"train", "scale", "documents", "annotate", "report"}
 
 
 def test_a_comparison_harvests_the_shared_base_once() -> None:
-    found = [step.name for step in steps("experiment=demo")]
+    found = [step.name for step in steps(*SINGLE)]
     assert found.count("harvest pt") == 1
     assert [name for name in found if name.startswith("train")] == ["train toy_pt_it", "train toy_pt_simpo"]
 
 
 def test_parents_come_before_their_children() -> None:
     seen: set[str] = set()
-    for step in steps("experiment=demo"):
+    for step in steps(*SINGLE):
         assert {parent.key for parent in step.parents.values()} <= seen
         seen.add(step.key)
 
@@ -116,7 +117,7 @@ MEMBERS = ("experiment=demo", "comparison.n_seeds=3")
 
 
 def test_members_train_apart_and_share_everything_before_and_after() -> None:
-    single, several = steps("experiment=demo"), steps(*MEMBERS)
+    single, several = steps(*SINGLE), steps(*MEMBERS)
     names = [step.name for step in several]
     assert [name for name in names if name.startswith("train")] == [
         "train toy_pt_it", "train toy_pt_it_seed1", "train toy_pt_it_seed2",
@@ -142,7 +143,7 @@ def test_another_seed_adds_its_own_steps_and_what_reads_them() -> None:
 
 
 def test_a_member_of_a_seed_is_the_single_run_of_that_seed() -> None:
-    single = steps("experiment=demo", "+comparison.reference.seed=2")
+    single = steps(*SINGLE, "+comparison.reference.seed=2")
     trains = {step.key for step in steps(*MEMBERS) if step.stage == "train"}
     assert next(step.key for step in single if step.name == "train toy_pt_it") in trains
 
@@ -159,7 +160,7 @@ def test_a_member_that_is_left_out_is_not_planned_and_the_compare_step_knows_it(
     ("override", "message"),
     [("comparison.without=[toy_pt_it_seed7]", "is no crosscoder here"),
      ("comparison.without=[toy_pt_it,toy_pt_it_seed1,toy_pt_it_seed2]", "no crosscoder; name fewer"),
-     ("comparison.seed_null=somewhere", "leave one of the two out"),
+     ("comparison.seed_null=somewhere", "comparison.n_seeds=1, or leave"),
      ("comparison.treatment.name=toy_pt_it_seed1", "one name")],
 )  # fmt: skip
 def test_members_that_cannot_be_are_refused(override: str, message: str) -> None:

@@ -39,7 +39,7 @@ def test_a_training_too_short_stands_before_everything_else(sources: Sources) ->
     short = {"signature": {"verdict": "trained_too_short", "sentence": "Trained too short."}}
     pairs = {**sources.pairs, "pt_simpo": replace(sources.pairs["pt_simpo"], diagnostics=short)}
     assert caveats.trained_too_short(sources) == []
-    assert sentences.leads(replace(sources, pairs=pairs))[0] == "pt_simpo: Trained too short."
+    assert sentences.undone_by(replace(sources, pairs=pairs))[0] == "pt_simpo: Trained too short."
 
 
 def test_pairs_with_different_bases_are_told_in_the_first_line(sources: Sources) -> None:
@@ -51,7 +51,7 @@ def test_pairs_with_different_bases_are_told_in_the_first_line(sources: Sources)
             name: replace(pair, base=one)
             for (name, pair), one in zip(sources.pairs.items(), bases, strict=True)
         }
-        return sentences.leads(replace(sources, pairs=pairs))[0]
+        return " ".join(sentences.undone_by(replace(sources, pairs=pairs)))
 
     assert "different base models (pt_it: a/base; pt_simpo: b/base)" in first(path="b/base", fingerprint="g")
     assert "different base models" in first(adapter="an/adapter")

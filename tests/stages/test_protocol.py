@@ -50,7 +50,7 @@ def test_every_stage_comes_after_what_it_reads() -> None:
 
 def test_plans_read_only_what_their_stages_declare() -> None:
     """Otherwise the order of a plan, which SLURM submits stage by stage, would not be parents first."""
-    plans = [plan(experiment("experiment=demo"))]
+    plans = [plan(experiment("experiment=demo", "comparison.n_seeds=2"))]
     plans += [plan(asked) for _, size, asked in study_presets() if size == "ci"]
     for step in merge(plans):
         reads = step.definition.reads

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from crossdiff.statistics.deltas import Labels
-from crossdiff.statistics.recovery import recovery
+from crossdiff.statistics.recovery import against_represented, recovery
 
 CHANGES = {"gain": (0.8, 0.9, 1.0), "loss": (-0.8, -0.9, -1.0), "keep": (0.0, 0.1, -0.1)}
 PLANTED = [
@@ -71,3 +72,27 @@ def test_a_category_that_nobody_has_is_null_and_a_new_one_gets_half_a_latent() -
 def test_a_constant_truth_has_no_rank_correlation() -> None:
     flat = [entry | {"change": 0.0} for entry in PLANTED]
     assert recovery(flat, _side([5] * 9), _side([5] * 9), draws=50, seed=0)["spearman"]["rho"] is None
+
+
+def test_intervals_are_held_against_what_the_models_represent() -> None:
+    """Of three intervals two hold the represented change, one of the two clear ones lies on its side."""
+    deltas = pd.DataFrame(
+        {
+            "level": ["class", "category", "category", "category"],
+            "name": ["c0", "c0", "c1", "c2"],
+            "ci_low": [0.0, 0.1, -0.5, 0.2],
+            "ci_high": [0.0, 0.9, 0.5, 0.8],
+            "count_reference": [0, 10, 10, 10],
+            "count_treatment": [0, 15, 10, 14],
+            "total_reference": [60] * 4,
+            "total_treatment": [60] * 4,
+        }
+    )
+    represented = [
+        {"name": name, "group": "keep", "change": change}
+        for name, change in (("c0", 0.5), ("c1", 0.0), ("c2", -0.1), ("c3", 0.3), ("c1", None))
+    ]
+    found = against_represented(represented, deltas, draws=50, seed=0)["against_represented"]
+    assert (found["n_held"], found["n_with_interval"], found["n_without_change"]) == (2, 3, 2)
+    assert (found["n_clear_right"], found["n_clear"]) == (1, 2)
+    assert found["spearman"]["rho"] == pytest.approx(0.5)

@@ -14,6 +14,8 @@ from crossdiff.statistics.seed_null import SeedNullChanges, load_seed_null
 from crossdiff.statistics.verdict import LEVEL
 from tests.composed import experiment
 
+SINGLE = ("comparison=toy_it_vs_simpo", "comparison.n_seeds=1", "layer=2", "corpus=toy")
+
 
 def table(reference: dict[str, int], treatment: dict[str, int]) -> pd.DataFrame:
     labels = ([name for name, n in side.items() for _ in range(n)] for side in (reference, treatment))
@@ -63,9 +65,7 @@ def test_a_planned_comparison_holds_the_null_itself(tmp_path: Path) -> None:
     null = SeedNullChanges(n_comparisons=1, of_classes=(1.0,), of_categories=(1.0, 2.0))
     (tmp_path / "summary.json").write_text(json.dumps({"numbers": {"null": null.model_dump()}}))
     assert load_seed_null(str(tmp_path / "summary.json")) == null
-    asked = experiment(
-        "comparison=toy_it_vs_simpo", "layer=2", "corpus=toy", f"comparison.seed_null={tmp_path}"
-    )
+    asked = experiment(*SINGLE, f"comparison.seed_null={tmp_path}")
     (step,) = [step for step in plan(asked) if step.stage == "compare"]
     assert step.inputs.null == null  # type: ignore[attr-defined]
 
@@ -74,7 +74,7 @@ def test_a_comparison_with_the_tested_crosscoder_is_left_out(tmp_path: Path) -> 
     """Of two comparisons the first has the comparison's own crosscoder, known by the key of its training."""
     from crossdiff.pipeline.plan import plan
 
-    given = ["comparison=toy_it_vs_simpo", "layer=2", "corpus=toy", f"comparison.seed_null={tmp_path}"]
+    given = [*SINGLE, f"comparison.seed_null={tmp_path}"]
     nulls = [SeedNullChanges(n_comparisons=1, of_classes=(x,), of_categories=(x,)) for x in (1.0, 2.0)]
     whole = SeedNullChanges(n_comparisons=2, of_classes=(1.0, 2.0), of_categories=(1.0, 2.0))
     by_run = {
@@ -89,7 +89,7 @@ def test_a_comparison_with_the_tested_crosscoder_is_left_out(tmp_path: Path) -> 
         (step,) = [step for step in plan(experiment(*given)) if step.stage == "compare"]
         return step.inputs.null  # type: ignore[attr-defined]
 
-    trained = next(step.key for step in plan(experiment(*given[:3])) if step.stage == "train")
+    trained = next(step.key for step in plan(experiment(*SINGLE)) if step.stage == "train")
     assert null_of(a_seed0="another") == whole
     assert null_of(a_seed0=trained) == nulls[1].model_copy(update={"n_left_out": 1})
     with pytest.raises(ValueError, match=r"own crosscoder \(a_seed0\).*experiment=seed_null seed=10"):

@@ -16,6 +16,11 @@ def test_every_comparison_has_two_crosscoders_of_its_own_on_shared_harvests() ->
     assert stages.count("harvest") == 2
     trains = [step for step in steps if step.stage == "train"]
     assert sorted(step.inputs.seed for step in trains) == [0, 1, 2, 3]  # type: ignore[attr-defined]
+    alike = [step for step in steps if step.stage == "consistency"]
+    assert len(alike) == 2
+    assert {step.key for step in trains} == {
+        step.parents[role].key for step in alike for role in ("train_a", "train_b")
+    }
     compared = [step for step in steps if step.stage == "compare"]
     assert len(compared) == 2
     # nothing was planted between a pair and itself

@@ -127,7 +127,7 @@ def lazy_adam_(made: Crosscoder, moments: list, *, step: int, rate: float) -> No
 
 @pytest.mark.parametrize("backend", ["torch", "compiled"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("architecture", ["standard", "designated_shared", "dedicated"])
+@pytest.mark.parametrize("architecture", ["standard", "designated_shared", "dedicated_feature", "dedicated"])
 def test_lazy_adam_is_lazy_whatever_backend_layout_and_architecture(
     architecture: str, accumulate: int, backend: str
 ) -> None:

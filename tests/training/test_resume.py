@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -245,6 +246,22 @@ def stopped(tmp_path: Path) -> RunFolder:
     with pytest.raises(SystemExit):
         fit(make_run(), Interrupting(at=9, number=signal.SIGTERM), folder)
     return folder
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lazy_adam"])
+def test_dedicated_features_stay_masked_over_a_restart(optimizer: str, tmp_path: Path) -> None:
+    feature = DictionarySettings(n_latents=128, architecture="dedicated_feature", dedicated_share=0.1)
+    run = replace(make_run(optimizer=optimizer), dictionary=feature)
+    whole, _ = fit(run, PlantedSource(n_rows=2000), RunFolder(tmp_path / "whole"))
+    with pytest.raises(SystemExit):
+        fit(run, Interrupting(at=9, number=signal.SIGTERM), RunFolder(tmp_path / "cut"))
+    resumed, _ = fit(run, PlantedSource(n_rows=2000), RunFolder(tmp_path / "cut"))
+    assert_same_bits(resumed, whole)
+    for part in (resumed.encoder, resumed.decoder):
+        assert not bool(part[:13, 1].any())
+        assert not bool(part[13:26, 0].any())
+        assert bool(part[:13, 0].any())
+        assert not torch.equal(part[26:, 0], part[26:, 1])
 
 
 def test_changed_settings_are_named_on_resume(stopped: RunFolder) -> None:

@@ -89,12 +89,20 @@ def assert_architecture(crosscoder: Crosscoder) -> None:
     assert not bool(decoder[~allowed].any())
     for model in range(1, count):
         assert torch.equal(decoder[tied, model], decoder[tied, 0])
-    if kept.architecture == "standard":
+    if kept.architecture == "dedicated_feature":
+        assert not bool(crosscoder.encoder.detach()[~allowed].any())
+    if kept.architecture in ("standard", "dedicated_feature"):
         assert not torch.equal(decoder[:, 0], decoder[:, -1])
 
 
 METHODS = [BatchTopK(k=8), TopK(k=8), L1(penalty=0.02), JumpReLU(penalty=0.02)]
-NORMS = {"standard": "sum", "designated_shared": "concat", "dedicated": "mixed", "diff_sae": "none"}
+NORMS = {
+    "standard": "sum",
+    "designated_shared": "concat",
+    "dedicated_feature": "sum",
+    "dedicated": "mixed",
+    "diff_sae": "none",
+}
 
 
 @pytest.mark.parametrize("sparsity", METHODS, ids=lambda method: type(method).__name__)
@@ -115,7 +123,7 @@ def test_every_method_trains_every_architecture(
         assert figures["l0_batch"] == pytest.approx(8, rel=0.05)
 
 
-@pytest.mark.parametrize("architecture", ["standard", "designated_shared", "dedicated"])
+@pytest.mark.parametrize("architecture", ["standard", "designated_shared", "dedicated_feature", "dedicated"])
 def test_three_models_train_at_once(architecture: str, tmp_path: Path) -> None:
     source = PlantedSource(n_rows=2000, n_models=3)
     run = make_run(batch_size=128, n_steps=20, dictionary={"architecture": architecture})

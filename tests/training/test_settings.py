@@ -53,3 +53,17 @@ def test_cosine_decay_is_half_way_at_its_middle_and_ends_near_zero() -> None:
 
 def test_without_decay_the_rate_stays() -> None:
     assert rates("none", (50, 99)) == [1, 1]
+
+
+def test_a_mixed_loss_needs_squares_and_two_models_and_leaves_older_keys_alone() -> None:
+    mixed = TrainingSettings(n_steps=1, loss="squared", loss_mix=-0.5)
+    mixed.check_models(n_models=2)
+    for n_models in (1, 3):
+        with pytest.raises(ValueError, match="mixes the errors of two models"):
+            mixed.check_models(n_models=n_models)
+    with pytest.raises(ValidationError, match=r"add training\.loss=squared"):
+        TrainingSettings(n_steps=1, loss_mix=-0.5)
+    with pytest.raises(ValidationError, match="loss_mix"):
+        TrainingSettings(n_steps=1, loss="squared", loss_mix=0.5)
+    assert "loss_mix" not in TrainingSettings(n_steps=1).identity()
+    assert "loss_mix" in mixed.identity()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from crossdiff.actions.crosscoder_card import card_facts
 from crossdiff.actions.render import report_parts
 from crossdiff.annotation.annotators import LEDGER
 from crossdiff.annotation.api.ledger import Ledger
@@ -17,7 +18,7 @@ from crossdiff.command_settings import ExportSettings
 from crossdiff.config import Experiment
 from crossdiff.core import checkpoint
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.io.interop import save_dictionary_learning
+from crossdiff.io.crosscoders.write import write_crosscoder
 from crossdiff.io.tables import read_jsonl
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step
@@ -61,8 +62,8 @@ def export_checkpoints(experiments: Sequence[Experiment]) -> int:
             f"({', '.join(named)}); give model_pair=... for one of them"
         )
     for name, step in named.items():
-        source = step.folder(experiments[0].store) / "crosscoder"
-        print(f"checkpoint: {_write(source, settings.folder / name, settings)}", flush=True)
+        written = _write(step, experiments[0].store, settings.folder / name, settings)
+        print(f"checkpoint: {written}", flush=True)
     return 0
 
 
@@ -85,13 +86,12 @@ def _trained(experiments: Sequence[Experiment]) -> dict[str, Step]:
     return found
 
 
-def _write(source: Path, folder: Path, settings: ExportSettings) -> str:
+def _write(step: Step, store: Path, folder: Path, settings: ExportSettings) -> str:
     """The folder in the chosen format, or the URL where it was uploaded to."""
-    crosscoder = Crosscoder.load(source)
-    if settings.chosen_format == "crossdiff":
-        crosscoder.save(folder)
-    else:
-        save_dictionary_learning(crosscoder, folder)
+    crosscoder, form = Crosscoder.load(step.folder(store) / "crosscoder"), settings.chosen_format
+    assert form in ("crossdiff", "dictionary_learning", "saelens", "neelnanda")
+    layer = getattr(step.inputs, "layer", None)
+    write_crosscoder(crosscoder, folder, form, layer=layer, facts=card_facts(step, store))
     return checkpoint.push(folder, settings.hub_id) if settings.hub_id is not None else str(folder)
 
 

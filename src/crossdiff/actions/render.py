@@ -69,7 +69,11 @@ class ReportParts:
         """The artifacts, read, and the human check where the results folder holds one."""
         asked = self.inputs
         found = read_sources(
-            self.parents, pairs=asked.pairs, reference=asked.reference, treatment=asked.treatment
+            self.parents,
+            pairs=asked.pairs,
+            reference=asked.reference,
+            treatment=asked.treatment,
+            members=asked.members,
         )
         annotate = next(step.key for step in self.steps if step.stage == "annotate")
         return replace(found, human_check=read_agreement(self.results, annotate=annotate))

@@ -126,10 +126,14 @@ MAX_PHRASE = 5
 HABITS = {"refusal": "refuse", "closing": "goodbye", "formatting": "<markup>"}
 """Habits of chat models -> a cue or signal of the category that is about them, where the taxonomy has one."""
 _REFUSAL = re.compile(
-    r"(?:i[’']?m|i am|we are|we[’']re) (?:very |so |really )?(?:sorry|afraid|unable)|sorry[,.]? (?:but )?i\b"
-    r"|\bi (?:can[’']?t|cannot|can not|won[’']?t|will not|am not able to|[’']m not able to) "
-    r"(?:\w+ )?(?:help|assist|provide|do|comply|answer|fulfil|support|share|give|write|discuss|create)"
+    r"(?:\b(?:(?:i ?[’'] ?m|i am|we are|we ?[’'] ?re) )?(?:very |so |really )?"
+    r"(?:sorry|afraid)\b[^!?\n]{0,40}?)?"
+    r"(?:\b(?:(?:can ?[’']? ?t|cannot|can not|won ?[’']? ?t|will not"
+    r"|(?:am|are|[’'] ?m|[’'] ?re) (?:unable|not able) to) (?:\w+ )?"
+    r"(?:help|assist|provide|do|comply|answer|fulfil|support|share|give|write|discuss|create)\b"
+    r"|(?:i|we) (?:must|have to|need to) (?:\w+ )?(?:decline|refuse)\b))"
 )
+"""Saying that one will not help, with the apology before it; an apology alone is no refusal."""
 _CLOSING = re.compile(
     r"\b(?:i )?hope (?:that|this|it) helps?|let me know if|feel free to (?:ask|reach)|happy to help"
     r"|have a (?:great|nice|good|lovely) (?:day|one|time|evening|week)|anything else (?:i|you)|good luck\b"
@@ -144,17 +148,22 @@ def peak_span(example: Example) -> tuple[str, int, int]:
 
 
 def habit(example: Example) -> str | None:
-    """The habit on which the peak stands: `refusal`, `closing`, `formatting` (a mark that opens a line)."""
-    text, start, end = peak_span(example)
+    """The habit on which the peak stands: `refusal`, `closing`, `formatting` (a mark that opens a line).
+
+    A latent can announce a habit on the control token or line end right before it, or close it right after.
+    """
+    text, first, last = peak_span(example)
+    start, end = first, last
+    if not text[first:last].strip():
+        start, end = len(text[:first].rstrip()) - 1, len(text) - len(text[last:].lstrip()) + 1
     for name, pattern in (("refusal", _REFUSAL), ("closing", _CLOSING)):
         if any(
             match.start() < end and start < _sentence_end(text, match.end())
             for match in pattern.finditer(text)
         ):
             return name
-    after_break = text.rfind("\n", 0, end) + 1
-    mark = _LINE_MARK.match(text, after_break)
-    return "formatting" if mark and start < mark.end() else None
+    mark = _LINE_MARK.match(text, text.rfind("\n", 0, last) + 1)
+    return "formatting" if mark and first < mark.end() else None
 
 
 def _sentence_end(text: str, place: int) -> int:

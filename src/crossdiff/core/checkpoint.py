@@ -141,7 +141,11 @@ def push(path: str | Path, hub_id: str, *, private: bool = True) -> str:
     read(path)
     api = HfApi()
     api.create_repo(hub_id, private=private, exist_ok=True)
-    return str(api.upload_folder(repo_id=hub_id, folder_path=str(path), allow_patterns=[WEIGHTS, CONFIG]))
+    return str(
+        api.upload_folder(
+            repo_id=hub_id, folder_path=str(path), allow_patterns=[WEIGHTS, CONFIG, "README.md"]
+        )
+    )
 
 
 def _content_sha256(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from crossdiff.core import checkpoint
 from crossdiff.core.codes import Activations, Bias, Code, PerLatent, SparseCode
-from crossdiff.core.dictionary import DictionarySettings, code_norm, project_, sparsity_weight
+from crossdiff.core.dictionary import (
+    DictionarySettings,
+    code_norm,
+    project_,
+    project_encoder_,
+    sparsity_weight,
+)
 from crossdiff.core.normaliser import Normaliser
 
 LATENT_CHUNK = 4096
@@ -76,6 +82,13 @@ class Crosscoder(nn.Module):
         self.decoder_bias.copy_(
             decoder_bias if decoder_bias is not None else torch.zeros_like(self.decoder_bias)
         )
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Set weights that the architecture fixes to zero to exactly zero (after an optimizer's step)."""
+        if self.settings.architecture == "dedicated_feature":
+            project_(self.decoder, self.settings)
+            project_encoder_(self.encoder, self.settings)
 
     def add_gate_(self, initial: float) -> None:
         """Give every latent a learned JumpReLU gate that starts at `initial`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from crossdiff.core.codes import Activations, Code, PerLatent
 from crossdiff.core.collective import residual_variance
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dictionary import code_norm, project_
+from crossdiff.core.dictionary import code_norm, project_, project_encoder_
 from crossdiff.core.sparsity import JumpReLU, LargestK, Penalised, Sparsity
 
 LossForm = Literal["norm", "squared"]
@@ -23,6 +23,7 @@ class StepPlan:
     """What one training step optimises.
 
     k is that of the step (annealed), penalty the weight of an L1 or JumpReLU term at the step.
+    mix is the weight of the models' inner product in the squared loss (`reconstruction_loss`).
     dead lists the latents that AuxK may use, sorted; empty switches it off.
     """
 
@@ -33,6 +34,7 @@ class StepPlan:
     auxiliary: float
     auxiliary_k: int
     dead: Int[Tensor, " dead"]
+    mix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepRe
     """
     code, scaled, terms = _forward_code(crosscoder, xn, plan)
     x_hat = crosscoder.decode_normalised(code)
-    terms["reconstruction"] = reconstruction_loss(xn, x_hat, form=plan.loss)
+    terms["reconstruction"] = reconstruction_loss(xn, x_hat, form=plan.loss, mix=plan.mix)
     total = terms["reconstruction"] + plan.penalty * terms.get("sparsity", 0)
     if "revival" in terms and isinstance(plan.sparsity, JumpReLU):
         total = total + plan.sparsity.revival * terms["revival"]
@@ -81,9 +83,11 @@ def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepRe
 
 
 def project_gradients_(crosscoder: Crosscoder) -> None:
-    """Project the decoder's gradient onto the architecture's subspace (nothing to do for `standard`)."""
+    """Project the gradients onto the architecture's subspace (nothing to do for `standard`)."""
     if crosscoder.decoder.grad is not None:
         project_(crosscoder.decoder.grad, crosscoder.settings)
+    if crosscoder.encoder.grad is not None:
+        project_encoder_(crosscoder.encoder.grad, crosscoder.settings)
 
 
 def _forward_code(
@@ -131,11 +135,19 @@ def _auxiliary(crosscoder: Crosscoder, xn: Activations, residual: Activations, p
     return auxiliary_loss(residual, code, crosscoder.decoder[dead])
 
 
-def reconstruction_loss(x: Activations, x_hat: Activations, *, form: LossForm) -> Float[Tensor, ""]:
-    """norm: mean over tokens and models of |x - x_hat|_2 (Minder et al.); squared: of |x - x_hat|^2."""
-    squared = (x - x_hat).square().sum(dim=2)
+def reconstruction_loss(
+    x: Activations, x_hat: Activations, *, form: LossForm, mix: float = 0.0
+) -> Float[Tensor, ""]:
+    """norm: mean over tokens and models of |x - x_hat|_2 (Minder et al.); squared: of |x - x_hat|^2.
+
+    mix, of a squared loss and two models: mean over tokens of (|e_b|^2 + |e_t|^2 + 2 mix <e_b, e_t>) / 2 with
+    e = x - x_hat, which is (1 + mix) times the crosscoder's loss plus -mix times |e_t - e_b|^2 / 2: from the
+    crosscoder (0) to the error of the difference alone (-1).
+    """
+    error = x - x_hat
+    squared = error.square().sum(dim=2)
     if form == "squared":
-        return squared.mean()
+        return squared.mean() + mix * error.prod(dim=1).sum(dim=1).mean() if mix else squared.mean()
     positive = squared > 0
     return torch.where(positive, torch.where(positive, squared, 1).sqrt(), 0).mean()
 

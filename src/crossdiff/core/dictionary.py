@@ -5,9 +5,9 @@ Settings are read without torch, which only the tensor functions import.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from crossdiff.settings import Settings
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from crossdiff.core.codes import Directions, PerLatent
 
 CodeNorm = Literal["sum", "concat", "mixed", "none"]
-Architecture = Literal["standard", "designated_shared", "dedicated", "diff_sae"]
+Architecture = Literal["standard", "designated_shared", "dedicated_feature", "dedicated", "diff_sae"]
+DEDICATED = ("dedicated_feature", "dedicated")
 
 
 class DictionarySettings(Settings):
@@ -28,8 +29,11 @@ class DictionarySettings(Settings):
         standard: every latent has a free decoder direction per model.
         designated_shared: the first `designated_share` of the latents have one direction for all models
             and cost `designated_weight` of the sparsity (Anthropic, Feb 2025: 0.1 to 0.2).
-        dedicated: `dedicated_share` of the latents per model write to that model only, the other
-            decoders are fixed to zero; the rest is shared by one direction (arXiv 2602.11729: 5 % each).
+        dedicated_feature: `dedicated_share` of the latents per model read and write that model only, encoder
+            and decoder of the others are fixed to zero; the rest is free per model (the dedicated feature
+            crosscoder of Jiralerspong & Bricken 2026, arXiv 2602.11729: 5 % each).
+        dedicated (or dedicated_tied): a tighter form of our own. Dedicated latents write to one model but
+            read all, and the rest has one direction for all. Worse on planted truth (latent_scaling.md).
         diff_sae: one dictionary on `x_tuned - x_base`; its only model axis entry is the difference.
     initial_norm
         Euclidean norm of each latent's direction over **all** models together (its concatenated direction)
@@ -49,6 +53,12 @@ class DictionarySettings(Settings):
     designated_share: float = Field(default=0.1, gt=0, lt=1)
     designated_weight: float = Field(default=0.15, gt=0, le=1)
     dedicated_share: float = Field(default=0.05, gt=0, lt=0.5)
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _one_name(cls, given: Any) -> Any:
+        """dedicated_tied says what `dedicated` is; steps keep the key of the older name."""
+        return "dedicated" if given == "dedicated_tied" else given
 
 
 def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
@@ -99,7 +109,7 @@ def writes_to(settings: DictionarySettings, *, n_models: int) -> Bool[Tensor, "l
     import torch
 
     allowed = torch.ones(settings.n_latents, n_models, dtype=torch.bool)
-    if settings.architecture == "dedicated":
+    if settings.architecture in DEDICATED:
         count = _dedicated_count(settings, n_models)
         for model in range(n_models):
             allowed[model * count : (model + 1) * count] = False
@@ -117,9 +127,19 @@ def project_(directions: Tensor, settings: DictionarySettings) -> None:
     tied = tied_latents(settings, n_models=n_models)
     if tied.stop > tied.start:
         directions[tied] = directions[tied].mean(dim=1, keepdim=True)
-    if settings.architecture == "dedicated":
-        allowed = writes_to(settings, n_models=n_models).to(directions.device)
-        directions.masked_fill_(~allowed[:, :, None], 0)
+    if settings.architecture in DEDICATED:
+        _mask_(directions, settings)
+
+
+def project_encoder_(directions: Tensor, settings: DictionarySettings) -> None:
+    """The same for encoder directions: zero where a dedicated feature does not read, the rest is free."""
+    if settings.architecture == "dedicated_feature":
+        _mask_(directions, settings)
+
+
+def _mask_(directions: Tensor, settings: DictionarySettings) -> None:
+    allowed = writes_to(settings, n_models=directions.shape[1]).to(directions.device)
+    directions.masked_fill_(~allowed[:, :, None], 0)
 
 
 def _dedicated_count(settings: DictionarySettings, n_models: int) -> int:

@@ -205,7 +205,7 @@ def _check_exportable(crosscoder: Crosscoder) -> None:
         )
     architecture = crosscoder.settings.architecture
     if architecture in ("designated_shared", "diff_sae"):
-        raise ValueError(f"architecture={architecture} has no counterpart there; standard and dedicated have")
+        raise ValueError(f"architecture={architecture} has no counterpart there; take standard or dedicated")
 
 
 def _weights(crosscoder: Crosscoder) -> dict[str, Tensor]:

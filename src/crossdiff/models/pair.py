@@ -54,6 +54,8 @@ class ModelSettings(Settings):
 class ModelPair(Settings):
     """Two models of one family that share a tokenizer."""
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"crosscoder", "crosscoder_scale"})
+
     name: str
     base: ModelSettings
     tuned: ModelSettings
@@ -64,6 +66,10 @@ class ModelPair(Settings):
     """
     seed: int | None = None
     """Seed of this pair's crosscoder; the experiment's unless given (experiment=seed_null)."""
+    crosscoder: str | None = None
+    """File, folder or hub id of a trained crosscoder that is read instead of training one."""
+    crosscoder_scale: tuple[float, float] | None = None
+    """Factors on the activations of base and tuned that the crosscoder expects, where its file has none."""
 
     @property
     def template_model(self) -> ModelSettings:
@@ -89,8 +95,9 @@ def custom_pair(
     attention: Attention = "eager",
     device_map: str | None = None,
     trust_remote_code: bool = False,
+    **crosscoder: Any,
 ) -> ModelPair:
-    """A user's own pair from two hub ids or folders (`model_pair=custom`).
+    """A user's own pair from two hub ids or folders (`model_pair=custom`); with `crosscoder` as of ModelPair.
 
     With `tuned_adapter`, `tuned` is the model that the adapter was trained on, usually the base.
     """
@@ -106,6 +113,7 @@ def custom_pair(
         tuned=ModelSettings(
             name="tuned", path=tuned, revision=tuned_revision, adapter=tuned_adapter, **shared
         ),
+        **crosscoder,
     )
 
 
@@ -200,8 +208,8 @@ class Comparison(Settings):
         if self.seed_null is not None and self.n_seeds > 1:
             raise ValueError(
                 "comparison.seed_null holds changes between single crosscoders, which say nothing about "
-                f"comparison.n_seeds={self.n_seeds} of them, whose spread over seeds is measured; leave one "
-                "of the two out"
+                f"comparison.n_seeds={self.n_seeds} of them, whose spread over seeds is measured; give "
+                "comparison.n_seeds=1, or leave comparison.seed_null out"
             )
         return self
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from crossdiff.config import Experiment
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_length, check_two_models
+from crossdiff.pipeline.crosscoder_step import check_crosscoders
 from crossdiff.pipeline.planner import Planner, ordered
 from crossdiff.pipeline.steps import Cost, Step
 from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
@@ -19,9 +20,11 @@ from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
 
 def plan(experiment: Experiment) -> list[Step]:
     """Every step that the experiment's report stands on; the report (of a study, the study) is the last."""
+    check_crosscoders(experiment)
     if experiment.study is None:
         planner = Planner(experiment)
-        check_length(planner.experiment.corpus, experiment.training)
+        if any(pair.crosscoder is None for pair in experiment.pairs):
+            check_length(planner.experiment.corpus, experiment.training)
         for pair in experiment.pairs:
             check_two_models(pair, planner.activations(pair))
         return ordered(planner.report)

@@ -9,11 +9,13 @@ from crossdiff.config import Comparison, Experiment
 from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.io.artifacts import read_manifest
-from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, check_layers, fingerprint
+from crossdiff.models.pair import ModelPair, ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_pair, fitted
+from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.steps import Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
+from crossdiff.pipeline.toy_steps import organism_step, represented_step
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.blend import BlendInputs
 from crossdiff.stages.compare import CompareInputs
@@ -21,10 +23,8 @@ from crossdiff.stages.documents import DocumentsInputs
 from crossdiff.stages.harvest import HarvestInputs
 from crossdiff.stages.match import ROLES as MATCH_ROLES
 from crossdiff.stages.match import MatchInputs
-from crossdiff.stages.organism import OrganismInputs
 from crossdiff.stages.report import ReportInputs
 from crossdiff.stages.scale import ScaleInputs
-from crossdiff.stages.study import train_inputs
 from crossdiff.stages.tokens import TokensInputs
 from crossdiff.statistics.seed_null import load_seed_null
 
@@ -54,14 +54,7 @@ class Planner:
     @cached_property
     def organism(self) -> dict[str, Step]:
         """The toy triple as a parent, when a model or the corpus comes from it."""
-        models = [model for pair in self.experiment.pairs for model in (pair.base, pair.tuned)]
-        sources = as_mixture(self.experiment.corpus).sources
-        needed = any(model.path.startswith(ORGANISM) for model in models)
-        if not needed and not any(isinstance(source, OrganismSource) for source in sources):
-            return {}
-        toy, seed = self.experiment.organism, self.experiment.seed
-        inputs = OrganismInputs(toy=toy.model_copy(update={"seed": seed}), seed=seed)
-        return {"organism": Step("organism", "toy", inputs, cost=cost.organism_cost(toy))}
+        return organism_step(self.experiment)
 
     @cached_property
     def tokens(self) -> Step:
@@ -134,14 +127,10 @@ class Planner:
         """train, scale and documents of one pair."""
         experiment, parents = self.experiment, self.activations(pair)
         shared = {"layer": experiment.layer, "mask": experiment.mask}
-        train = Step(
-            "train",
-            pair.name,
-            train_inputs(experiment, seed=experiment.seed if pair.seed is None else pair.seed),
-            parents,
-            self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True),
-        )
-        scaling = self.crosscoder_cost(pair, products=1.5, training=False)
+        training = self.crosscoder_cost(pair, products=cost.STEP_PER_ENCODER_PRODUCT, training=True)
+        train = crosscoder_step(experiment, pair, parents, training=training)
+        size = n_latents(train, experiment)
+        scaling = self.crosscoder_cost(pair, products=1.5, training=False, n_latents=size)
         parents = {**parents, "train": train}
         scale = Step(
             "scale", pair.name, ScaleInputs(selection=experiment.selection, **shared), parents, scaling
@@ -155,12 +144,14 @@ class Planner:
         )
         return {"train": train, "scale": scale, "documents": documents}
 
-    def crosscoder_cost(self, pair: ModelPair, *, products: float, training: bool) -> cost.Cost:
+    def crosscoder_cost(
+        self, pair: ModelPair, *, products: float, training: bool, n_latents: int | None = None
+    ) -> cost.Cost:
         """Training, or a pass over all tokens."""
         steps = self.experiment.training.total_steps() * self.experiment.training.batch_size
         return cost.crosscoder_cost(
             cost.model_shape(pair.base, self.experiment.organism),
-            n_latents=self.experiment.dictionary.n_latents,
+            n_latents=n_latents or self.experiment.dictionary.n_latents,
             n_tokens=steps if training else self.n_tokens,
             products=products,
             disk=training,
@@ -173,9 +164,10 @@ class Planner:
         return {member.name: self.chain(member) for member in members}
 
     @property
-    def shown(self) -> dict[str, str]:
-        """Pair -> its first member, whose latents the page shows."""
-        return {pair: members[0].name for pair, members in self.experiment.members.items()}
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Pair -> the names of its members, of which the first has the charts of the page."""
+        groups = self.experiment.members.items()
+        return {pair: tuple(member.name for member in group) for pair, group in groups}
 
     @cached_property
     def annotate(self) -> Step:
@@ -200,9 +192,6 @@ class Planner:
         if comparison is None:
             return None
         reference, treatment = comparison.reference.name, comparison.treatment.name
-        members = {
-            pair: tuple(member.name for member in group) for pair, group in self.experiment.members.items()
-        }
         trained = {chain["train"].key for chain in self.chains.values()}
         inputs = CompareInputs(
             reference=reference,
@@ -210,7 +199,7 @@ class Planner:
             seed=self.experiment.seed,
             draws=self.experiment.draws,
             null=load_seed_null(comparison.seed_null, trained) if comparison.seed_null else None,
-            members=members if comparison.n_seeds > 1 else {},
+            members=self.names if comparison.n_seeds > 1 else {},
             left_out=comparison.without,
         )
         parents = {"annotate": self.annotate, "match": self.match(comparison)}
@@ -218,12 +207,14 @@ class Planner:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
         if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
             parents |= self.organism
+            toy = {**self.organism, "tokens": self.tokens}
+            parents |= represented_step(self.experiment, comparison, toy, self.harvest)
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
 
     def match(self, comparison: Comparison) -> Step:
-        """Twins of each pair's exclusive latents in the other pair's crosscoder, of the first members."""
+        """Twins of each pair's exclusive latents in the other pair's first crosscoder."""
         experiment, parents = self.experiment, {"tokens": self.tokens}
-        names = (self.shown[comparison.reference.name], self.shown[comparison.treatment.name])
+        names = (self.names[comparison.reference.name][0], self.names[comparison.treatment.name][0])
         for pair, name in zip(experiment.pairs, names, strict=True):
             own = {**self.activations(pair), **self.chains[name]}
             parents |= {f"{role}_{name}": own[role] for role in MATCH_ROLES}
@@ -237,9 +228,10 @@ class Planner:
         comparison = self.experiment.comparison
         inputs = ReportInputs(
             title=self.experiment.title,
-            pairs=tuple(self.shown.values()),
-            reference=self.shown[comparison.reference.name] if comparison else None,
-            treatment=self.shown[comparison.treatment.name] if comparison else None,
+            pairs=tuple(names[0] for names in self.names.values()),
+            reference=self.names[comparison.reference.name][0] if comparison else None,
+            treatment=self.names[comparison.treatment.name][0] if comparison else None,
+            members={n[0]: n for n in self.names.values() if comparison and comparison.n_seeds > 1},
         )
         parents = {
             f"{stage}_{name}": step for name, chain in self.chains.items() for stage, step in chain.items()

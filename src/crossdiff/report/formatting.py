@@ -12,16 +12,16 @@ def readable(slug: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def change_text(change: float | None) -> str:
+def change_text(change: float | None, *, digits: int = 1) -> str:
     """A relative change with its sign: `+32.8 %`, `-100 %`, `unknown` for a missing value."""
     if change is None or math.isnan(change):
         return "unknown"
     if math.isinf(change):
         return "no upper limit"
     percent = 100 * change
-    digits = 0 if abs(percent) >= 999.5 else 1
+    digits = 0 if abs(percent) >= 999.5 else digits
     if round(percent, digits) == 0:
-        return "0.0 %"
+        return f"{0:.{digits}f} %"
     return f"{percent:+,.{digits}f} %".replace("-", "−")
 
 

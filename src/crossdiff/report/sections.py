@@ -8,6 +8,7 @@ from typing import Any
 from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section
+from crossdiff.report.first_screen import first_screen
 from crossdiff.report.formatting import duration, finite, number, tile, visible
 from crossdiff.report.pair_section import pair_section
 from crossdiff.report.sources import Sources
@@ -22,7 +23,9 @@ def page_context(sources: Sources) -> dict[str, Any]:
     pairs = [pair_section(pair, sources.provenance, drawn) for pair in sources.pairs.values()]
     return {
         "headline": visible(sentences.headline(sources)),
+        "undone_by": [visible(line) for line in sentences.undone_by(sources)],
         "leads": [visible(line) for line in sentences.leads(sources)],
+        "first": first_screen(sources),
         "tiles": overview_tiles(sources),
         "comparison": comparison,
         "pairs": pairs,

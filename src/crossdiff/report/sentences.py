@@ -60,9 +60,14 @@ def unanswered_text(states: Any) -> str:
     return count(int(states), "latent") if states else ""
 
 
+def undone_by(sources: Sources) -> list[str]:
+    """Lines right below the headline: what undoes all that follows."""
+    return [*trained_too_short(sources), *different_bases(sources)]
+
+
 def leads(sources: Sources) -> list[str]:
-    """Lines below the headline: what undoes it, the full verdict, what is missing, what labels these are."""
-    lines = [*trained_too_short(sources), *different_bases(sources)]
+    """Lines below the themes: the full verdict, what is missing, what labels these are."""
+    lines: list[str] = []
     if sources.comparison is not None:
         lines += [_sentence(text) for text in texts(sources.comparison.facts.get("verdict"))]
     if sources.pending is not None:

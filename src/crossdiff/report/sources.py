@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.tables import read_deltas, read_json, read_jsonl, read_table, rows_of, where
 from crossdiff.report.delta_rows import DeltaRow, delta_rows
+from crossdiff.report.provenance import provenance
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class PairSource:
     crosscoder: Path | None = None
     base: dict[str, Any] | None = None
     """The base model as it was harvested: its path and what tells its weights; None where unknown."""
+    tuned_name: str | None = None
+    base_name: str | None = None
 
     def selected(self) -> list[dict[str, Any]]:
         """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""
@@ -101,23 +103,50 @@ class Sources:
     human_check: dict[str, Any] | None = None
     pending: tuple[str, str] | None = None
     """Reference and treatment of a comparison that was asked for and is not finished."""
+    members: dict[str, tuple[PairSource, ...]] = field(default_factory=dict)
+    """Pair -> all its crosscoders, the shown one first; empty where every pair has one."""
+
+    def crosscoders(self, pair: str) -> tuple[PairSource, ...]:
+        """The crosscoders of a pair that the page shows, its own first."""
+        return self.members.get(pair, (self.pairs[pair],))
 
 
 def read_sources(
-    parents: Mapping[str, Path], *, pairs: Sequence[str], reference: str | None, treatment: str | None
+    parents: Mapping[str, Path],
+    *,
+    pairs: Sequence[str],
+    reference: str | None,
+    treatment: str | None,
+    members: Mapping[str, Sequence[str]] | None = None,
 ) -> Sources:
-    """Read the artifacts behind a report; `annotate`, `compare` and `organism` may be absent."""
+    """Read the artifacts behind a report; `annotate`, `compare` and `organism` may be absent.
+
+    `members` names the crosscoders of each pair where it has several; unfinished ones are left out.
+    """
     rows = read_annotations(parents)
     comparison = read_comparison(parents, reference, treatment)
     asked = None if reference is None or treatment is None else (reference, treatment)
+    found = {name: read_pair(name, parents, rows) for name in pairs}
     return Sources(
-        pairs={name: read_pair(name, parents, rows) for name in pairs},
+        pairs=found,
         comparison=comparison,
         annotate=_json(parents.get("annotate"), "annotate.json") or {},
         taxonomy=_taxonomy(parents.get("annotate")),
         provenance=provenance(parents),
         pending=asked if comparison is None else None,
+        members={
+            name: (found[name], *_other_members(name, (members or {}).get(name, ()), parents, rows))
+            for name in pairs
+            if name in (members or {})
+        },
     )
+
+
+def _other_members(
+    shown: str, names: Sequence[str], parents: Mapping[str, Path], rows: list[dict[str, Any]] | None
+) -> list[PairSource]:
+    finished = [name for name in names if {f"train_{name}", f"scale_{name}"} <= parents.keys()]
+    return [read_pair(name, parents, rows) for name in finished if name != shown]
 
 
 def read_pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | None) -> PairSource:
@@ -139,15 +168,23 @@ def read_pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]]
         annotated=rows is not None,
         crosscoder=train / "crosscoder",
         base=_base_model(train),
+        tuned_name=_model(train, "harvest_tuned").get("label"),
+        base_name=_model(train, "harvest_base").get("label"),
     )
 
 
-def _base_model(train: Path) -> dict[str, Any] | None:
+def _model(train: Path, role: str) -> dict[str, Any]:
+    """The manifest of the harvest of one model; empty where it is not in the store."""
     parents = read_manifest(train).get("parents", {}) if (train / MANIFEST).is_file() else {}
-    harvest = train.parent.parent / "harvest" / parents.get("harvest_base", "")
-    if not (harvest / MANIFEST).is_file():
+    harvest = train.parent.parent / "harvest" / parents.get(role, "")
+    return read_manifest(harvest) if (harvest / MANIFEST).is_file() else {}
+
+
+def _base_model(train: Path) -> dict[str, Any] | None:
+    manifest = _model(train, "harvest_base")
+    if not manifest:
         return None
-    inputs = read_manifest(harvest).get("inputs", {})
+    inputs = manifest.get("inputs", {})
     weights = ("path", "revision", "adapter", "towards", "distance")
     model = {name: (inputs.get("model") or {}).get(name) for name in weights}
     return model | {"fingerprint": inputs.get("fingerprint")}
@@ -202,29 +239,3 @@ def _json(folder: Path | None, name: str) -> dict[str, Any] | None:
     if folder is None or not (folder / name).is_file():
         return None
     return read_json(folder / name)
-
-
-def provenance(parents: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Manifests of the parents and of every ancestor in the same store, parents first, one per key.
-
-    An artifact lies in `<store>/<stage>/<key>`, and keys are unique over all stages.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    waiting = [folder.resolve() for folder in parents.values()]
-    while waiting:
-        folder = waiting.pop()
-        if folder.name in found or not (folder / MANIFEST).is_file():
-            continue
-        manifest = found[folder.name] = read_manifest(folder)
-        for key in manifest.get("parents", {}).values():
-            waiting += folder.parent.parent.glob(f"*/{key}")
-
-    @cache
-    def depth(key: str) -> int:
-        above = found[key].get("parents", {}).values()
-        return max((1 + depth(parent) for parent in above if parent in found), default=0)
-
-    def place(key: str) -> tuple[int, str, str]:
-        return depth(key), found[key].get("stage", ""), found[key].get("label", "")
-
-    return [found[key] for key in sorted(found, key=place)]

@@ -45,7 +45,8 @@ def open_crosscoder(parents: Mapping[str, Path], activations: PairedActivations)
             "to the end (training sets the threshold), or set `crosscoder.threshold` and save it again"
         )
     _check_origin(folder, crosscoder, activations)
-    _check_scaling(folder, crosscoder, activations)
+    if "imported" not in crosscoder.metadata:  # others scale in their own way, which the import has told
+        _check_scaling(folder, crosscoder, activations)
     return crosscoder
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crossdiff.annotation.annotators import AnnotationRun
     from crossdiff.annotation.subjects import Candidate, Document, Subject
 
-VERSION = 4
+VERSION = 5
 N_SWAPPED = 10
 EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
 OTHER_LIMIT = 0.10

@@ -70,6 +70,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     comparison["labels"] = labels(inputs, parents, rows)
     comparison["notes"] += [*label_notes(comparison["labels"]), *refusal_notes(comparison["refusal_bounds"])]
     comparison["notes"] += [*seed_null_notes(inputs.null, deltas), *member_notes(comparison)]
+    comparison |= _represented(inputs, deltas, parents.get("represented"))
     comparison |= _matching(parents.get("match"))
     write_json(comparison, draft / "comparison.json")
     return {
@@ -213,11 +214,21 @@ def _against_truth(
     return recovery(planted, reference.side, treatment.side, draws=inputs.draws, seed=inputs.seed)
 
 
+def _represented(inputs: CompareInputs, deltas: pd.DataFrame, represented: Path | None) -> dict[str, Any]:
+    """The changes beside those that the toy models' activations hold; nothing without that step."""
+    from crossdiff.statistics.recovery import against_represented
+
+    if represented is None:
+        return {}
+    rows = read_json(represented / "represented.json")["categories"]
+    return against_represented(rows, deltas, draws=inputs.draws, seed=inputs.seed)
+
+
 STAGE = Stage(
     "compare",
     version=VERSION,
     run=run,
-    reads=("organism", "scale", "match", "documents", "annotate"),
+    reads=("organism", "represented", "scale", "match", "documents", "annotate"),
     writes="`deltas.csv`: counts, shares, change, interval, p, q",
     resources=needs(memory_gb=16, hours=1),
     has_settings=True,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from crossdiff.io.tables import read_jsonl, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
@@ -15,7 +17,7 @@ from crossdiff.stages.protocol import Stage, needs
 if TYPE_CHECKING:
     from crossdiff.report.sources import Sources
 
-VERSION = 2
+VERSION = 3
 
 
 class ReportInputs(Settings):
@@ -26,6 +28,15 @@ class ReportInputs(Settings):
     reference: str | None = None
     treatment: str | None = None
     n_examples: int = 20
+    members: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Shown pair -> all its crosscoders, where there are several."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"members"})
+
+    @property
+    def crosscoders(self) -> tuple[str, ...]:
+        """Every crosscoder whose latents the results hold."""
+        return tuple(name for pair in self.pairs for name in self.members.get(pair, (pair,)))
 
 
 def run(inputs: ReportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
@@ -33,7 +44,11 @@ def run(inputs: ReportInputs, parents: Mapping[str, Path], draft: Path, runtime:
     from crossdiff.report.sources import read_sources
 
     sources = read_sources(
-        parents, pairs=inputs.pairs, reference=inputs.reference, treatment=inputs.treatment
+        parents,
+        pairs=inputs.pairs,
+        reference=inputs.reference,
+        treatment=inputs.treatment,
+        members=inputs.members,
     )
     return write(sources, inputs, parents, draft)
 
@@ -47,7 +62,8 @@ def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], d
     (draft / "report.html").write_text(page, encoding="utf-8")
     setting_stages = [stage.name for stage in protocol.stages() if stage.has_settings]
     write_json(summary(sources, setting_stages=setting_stages), draft / "summary.json")
-    copy_products(inputs.pairs, parents, draft)
+    there = tuple(name for name in inputs.crosscoders if f"scale_{name}" in parents)
+    copy_products(there, parents, draft)
     listed = [len(pair.selected()) for pair in sources.pairs.values()]
     return {
         "n_pairs": len(inputs.pairs),

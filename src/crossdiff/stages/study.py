@@ -119,6 +119,8 @@ class Study(Settings):
     """
 
     QUESTION: ClassVar[str]
+    READS_CROSSCODERS: ClassVar[bool] = False
+    """Whether its runs may take crosscoders that the pairs bring; the others train theirs."""
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """Name of each run -> what it changes; the experiment as it stands, unless a study says more."""

@@ -12,6 +12,8 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import AnySparsity, within
 from crossdiff.data.settings import MaskSettings
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages import import_crosscoder
+from crossdiff.stages.import_crosscoder import ImportInputs
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.training.settings import TrainingSettings
 
@@ -33,10 +35,17 @@ class TrainInputs(Settings):
     seed: int = 0
 
 
-def run(inputs: TrainInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write `crosscoder/`, `metrics.csv` and `training.json`; a killed run continues where it was saved."""
+def run(
+    inputs: TrainInputs | ImportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Write `crosscoder/`, `metrics.csv` and `training.json`; a killed run continues where it was saved.
+
+    A crosscoder that a pair brings along is read instead (`stages/import_crosscoder.py`).
+    """
     from crossdiff.stages.activations import open_activations
 
+    if isinstance(inputs, ImportInputs):
+        return import_crosscoder.run(inputs, parents, draft, runtime)
     open_source = partial(open_activations, parents, inputs.layer, inputs.mask, device=runtime.device)
     return fit_and_save(inputs, parents, open_source, draft=draft, runtime=runtime)
 

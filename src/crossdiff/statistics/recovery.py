@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from scipy import stats
 from crossdiff.statistics.deltas import Labels, relative_change
 from crossdiff.statistics.intervals import log_ratio
 from crossdiff.statistics.pooling import rank_correlations
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GROUPS = ("gain", "loss", "keep")
 Planted = Sequence[Mapping[str, Any]]
@@ -41,6 +44,42 @@ def recovery(
         ],
         "spearman": _spearman(planted, counts, totals, draws, seed),
         "groups": _groups(planted, counts, drawn, totals),
+    }
+
+
+def against_represented(
+    represented: Sequence[Mapping[str, Any]], deltas: pd.DataFrame, *, draws: int, seed: int
+) -> dict[str, Any]:
+    """The delta table against what the models' activations hold of each category (organisms/represented.py).
+
+    `represented` holds {name, group, change}; a change that does not exist is None and left out, with the
+    number told. `n_held` counts the categories whose 95 % interval holds the represented change, of the
+    `n_with_interval` that have both; `n_clear_right` counts the intervals on its side of 0, of the `n_clear`
+    without 0.
+    """
+    by_name = deltas[deltas.level == "category"].set_index("name")
+    known = [row for row in represented if row["change"] is not None and row["name"] in by_name.index]
+    rows = by_name.loc[[row["name"] for row in known]]
+    truth = np.array([float(row["change"]) for row in known])
+    low, high = rows.ci_low.to_numpy(float), rows.ci_high.to_numpy(float)
+    both = ~np.isnan(low) & ~np.isnan(high)
+    clear = both & ((low > 0) | (high < 0))
+    counts = rows.count_reference.to_numpy(int), rows.count_treatment.to_numpy(int)
+    totals = tuple(
+        int(rows[f"total_{side}"].max()) if len(rows) else 0 for side in ("reference", "treatment")
+    )
+    return {
+        "represented": [
+            {"name": row["name"], "group": row["group"], "change": row["change"]} for row in represented
+        ],
+        "against_represented": {
+            "spearman": _spearman(known, counts, totals, draws, seed),
+            "n_without_change": len(represented) - len(known),
+            "n_with_interval": int(both.sum()),
+            "n_held": int((both & (low <= truth) & (truth <= high)).sum()),
+            "n_clear": int(clear.sum()),
+            "n_clear_right": int((clear & (np.where(low > 0, 1, -1) == np.sign(truth))).sum()),
+        },
     }
 
 

@@ -83,6 +83,7 @@ class CrosscoderModule(pl.LightningModule):
         norm = clip_(optimizer.optimizer, self.crosscoder, max_norm=settings.clip_norm)
         check_step(result, norm, step=step)
         optimizer.step()
+        self.crosscoder.constrain_()
         optimizer.zero_grad(set_to_none=True)
         self.tokens_since_fired += settings.batch_size
         self.tokens_since_fired[result.fired] = 0

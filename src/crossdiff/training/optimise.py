@@ -42,6 +42,7 @@ class Stepper:
 
     def __init__(self, crosscoder: Crosscoder, sparsity: Sparsity, training: TrainingSettings) -> None:
         check_fits(sparsity, n_latents=crosscoder.n_latents)
+        training.check_models(n_models=crosscoder.n_models)
         self.crosscoder, self.sparsity, self.training = crosscoder, sparsity, training
         self.has_k = isinstance(sparsity, LargestK)
         self.threshold_start = sparsity.threshold_start if isinstance(sparsity, LargestK) else 0
@@ -65,6 +66,7 @@ class Stepper:
         return StepPlan(
             sparsity=self.sparsity, k=k or 0, penalty=penalty, loss=self.training.loss,
             auxiliary=self.training.auxiliary, auxiliary_k=self.auxiliary_k, dead=dead,
+            mix=self.training.loss_mix,
         )  # fmt: skip
 
     def gradients(self, x: Activations, *, step: int, dead: Int[Tensor, " dead"]) -> StepResult:

@@ -20,6 +20,7 @@ class TrainingSettings(Settings):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "checkpoint_minutes", "devices"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix"})
 
     n_tokens: int | None = Field(default=None, ge=1)
     n_steps: int | None = Field(default=None, ge=1)
@@ -35,6 +36,9 @@ class TrainingSettings(Settings):
     """Last share of the steps, over which the learning rate falls to 0."""
     clip_norm: float = Field(default=1.0, gt=0)
     loss: Literal["norm", "squared"] = "norm"
+    loss_mix: float = Field(default=0.0, ge=-1, le=0)
+    """Weight of the inner product of the models' errors in `loss=squared` (`core.dense.reconstruction_loss`):
+    0 is the crosscoder's loss, -1 that of the difference alone."""
     auxiliary: float = Field(default=1 / 32, ge=0)
     """Weight of AuxK; 0 switches it off."""
     auxiliary_k: int | None = Field(default=None, ge=1)
@@ -76,6 +80,23 @@ class TrainingSettings(Settings):
                 "parts; choose a multiple"
             )
         return self
+
+    @model_validator(mode="after")
+    def _mix_needs_squares(self) -> TrainingSettings:
+        if self.loss_mix and self.loss != "squared":
+            raise ValueError(
+                f"training.loss_mix={self.loss_mix:g} mixes squared errors and training.loss={self.loss}; "
+                "add training.loss=squared"
+            )
+        return self
+
+    def check_models(self, *, n_models: int) -> None:
+        """ValueError where `loss_mix` is set and there are not two models whose errors it could mix."""
+        if self.loss_mix and n_models != 2:
+            raise ValueError(
+                f"training.loss_mix={self.loss_mix:g} mixes the errors of two models, and this dictionary "
+                f"has {n_models} on its model axis; set training.loss_mix=0, or train a pair's crosscoder"
+            )
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""

@@ -125,7 +125,7 @@ def test_gradients_of_two_batches_add_up(backend: str) -> None:
         assert_equal_steps(ours, oracle)
 
 
-@pytest.mark.parametrize("architecture", ["designated_shared", "dedicated", "diff_sae"])
+@pytest.mark.parametrize("architecture", ["designated_shared", "dedicated_feature", "dedicated", "diff_sae"])
 def test_architectures_project_the_gradient_as_the_dense_step_does(architecture: str) -> None:
     models = 1 if architecture == "diff_sae" else 2
     made = crosscoder(architecture=architecture, n_models=models)

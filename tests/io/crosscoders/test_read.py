@@ -135,7 +135,7 @@ class Harmful:
 def test_no_pickle_runs_code(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "there"
     (write_neelnanda if name.endswith(".pt") else write_openmoss)(folder, drawn())
-    (folder / name).write_bytes(pickle.dumps(Harmful(tmp_path / "ran")))
+    (folder / name).write_bytes(pickle.dumps(Harmful(tmp_path / "ran"), protocol=2))
     with pytest.raises(ValueError, match="copy it"):
         read_crosscoder(folder, scale=SCALE)
     assert not (tmp_path / "ran").exists()

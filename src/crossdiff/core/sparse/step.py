@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossdiff.core.codes import Activations, ActiveValues, SparseCode
 from crossdiff.core.collective import largest_over_ranks, n_ranks
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dense import LossForm, StepPlan, StepResult, project_gradients_
+from crossdiff.core.dense import StepPlan, StepResult, project_gradients_
 from crossdiff.core.sparse.auxiliary import auxiliary_step
 from crossdiff.core.sparse.backends import Backend, kernels, suited
 from crossdiff.core.sparse.batch_topk import Encoder, Search, select
@@ -77,7 +77,7 @@ class BatchTopKStep(nn.Module):
             x_hat = work.decode(code, groups, decoder).add_(crosscoder.decoder_bias.flatten())
         residual = torch.sub(x, x_hat, out=x_hat)
         squared = residual.view_as(xn).norm(dim=2).square()
-        loss, gradient = _reconstruction(residual.view_as(xn), squared, form=plan.loss)
+        loss, gradient = _reconstruction(residual.view_as(xn), squared, plan)
         with part("backward"):
             batch = Backward(x, gradient.flatten(1))
             rows = work.backward(code, groups, batch, decoder, scratch=self._gradient_memory(crosscoder))
@@ -151,10 +151,13 @@ class BatchTopKStep(nn.Module):
 
 
 def _reconstruction(
-    residual: Activations, squared: Float[Tensor, "token model"], *, form: LossForm
+    residual: Activations, squared: Float[Tensor, "token model"], plan: StepPlan
 ) -> tuple[Float[Tensor, ""], Activations]:
     """`dense.reconstruction_loss` and its gradient at the reconstruction; 0 where the residual is 0."""
-    if form == "squared":
+    if plan.loss == "squared" and plan.mix:
+        loss = squared.mean() + plan.mix * residual.prod(dim=1).sum(dim=1).mean()
+        return loss, torch.add(residual, residual.flip(1), alpha=plan.mix) * (-2 / squared.numel())
+    if plan.loss == "squared":
         return squared.mean(), residual * (-2 / squared.numel())
     norm = squared.sqrt()
     inverse = torch.where(squared > 0, -1 / (norm * squared.numel()), 0)

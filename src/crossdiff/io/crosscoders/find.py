@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from crossdiff.io.file_hashes import file_sha256
 
-Format = Literal["crossdiff", "dictionary_learning", "neelnanda", "crosscode", "openmoss"]
+Format = Literal["crossdiff", "dictionary_learning", "neelnanda", "crosscode", "openmoss", "saelens"]
 
 READABLE = (
     "crossdiff (config.json + weights.safetensors), dictionary_learning "
     "(model.safetensors, model.pt or ae.pt), "
     "neelnanda (cfg.json + cc_weights.pt, or 3_cfg.json + 3.pt), crosscode (model_cfg.yaml + model.pt), "
-    "OpenMOSS (config.json + sae_weights.safetensors)"
+    "OpenMOSS (config.json + sae_weights.safetensors), saelens as export.format=saelens writes it"
 )
 CONFIGS = ("config.json", "cfg.json", "*_cfg.json", "model_cfg.yaml")
 WEIGHTS = ("*.safetensors", "*.pt")
@@ -75,6 +75,9 @@ def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
         return
     if settings.get("sae_type") == "crosscoder" and (folder / "sae_weights.safetensors").is_file():
         yield Checkpoint("openmoss", folder / "sae_weights.safetensors", config)
+        return
+    if (folder / "cfg.json").is_file() and (folder / "sae_weights.safetensors").is_file():
+        yield Checkpoint("saelens", folder / "sae_weights.safetensors", folder / "cfg.json")
         return
     if (folder / "model_cfg.yaml").is_file() and (folder / "model.pt").is_file():
         yield Checkpoint("crosscode", folder / "model.pt", folder / "model_cfg.yaml")

@@ -2,21 +2,25 @@
 
 `cfg.json` + `cc_weights.pt` on the hub, `<n>_cfg.json` + `<n>.pt` as training leaves them. `W_enc`
 [model, d_model, latent], `W_dec` [latent, model, d_model], `b_enc` [latent], `b_dec` [model, d_model]; ReLU
-codes of `x_m * sqrt(d_model) / mean |x_m|`, whose factors are in no file.
+codes of `x_m * sqrt(d_model) / mean |x_m|`, whose factors are in no file. What `write` wrote has them as
+`activation_scale` among the settings, which the other readers pass over.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.io.crosscoders.state_files import read_object, read_state
 from crossdiff.io.crosscoders.weights import Weights, shaped
+from crossdiff.io.tables import write_json, write_torch
 
 FACTS = ("model_name", "model_A", "model_B", "hook_point", "layer", "site", "d_in", "dict_size", "enc_dtype")
+SCALE = "activation_scale"
 
 
 def read(file: Path, settings: Path) -> Weights:
-    """The checkpoint in our axes; its scale is not in the file."""
+    """The checkpoint in our axes; its scale is in the file only where `write` wrote it."""
     config, state = read_object(settings), read_state(file)
     if "W_enc" not in state or state["W_enc"].ndim != 3:
         raise ValueError(
@@ -32,5 +36,45 @@ def read(file: Path, settings: Path) -> Weights:
         encoder_bias=shaped(file, state, "b_enc", (n_latents,)),
         decoder=shaped(file, state, "W_dec", (n_latents, n_models, d_model)),
         decoder_bias=shaped(file, state, "b_dec", (n_models, d_model)),
+        scale=config.get(SCALE),
         facts={name: config[name] for name in FACTS if isinstance(config.get(name), str | int)},
     )
+
+
+def write(crosscoder: Crosscoder, folder: Path, *, layer: int | None) -> None:
+    """Write `cfg.json` and `cc_weights.pt`; ValueError for codes that are no plain ReLU.
+
+    The normaliser's mean goes into the biases, its scale among the settings.
+    """
+    _check_plain(crosscoder)
+    scale, mean = crosscoder.normaliser.scale.double(), crosscoder.normaliser.mean.double()
+    encoder, shift = crosscoder.encoder.detach().double(), scale[:, None] * mean
+    tensors = {
+        "W_enc": encoder.permute(1, 2, 0),
+        "W_dec": crosscoder.decoder,
+        "b_enc": crosscoder.encoder_bias.double() - (encoder * shift).sum(dim=(1, 2)),
+        "b_dec": crosscoder.decoder_bias.double() + shift,
+    }
+    state = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
+    write_torch(state, folder / "cc_weights.pt")
+    hook = {} if layer is None else {"hook_point": f"blocks.{layer}.hook_resid_post"}
+    sizes = {"d_in": crosscoder.d_model, "dict_size": crosscoder.n_latents, "enc_dtype": "fp32"}
+    write_json({**hook, **sizes, SCALE: scale.tolist()}, folder / "cfg.json")
+
+
+def _check_plain(crosscoder: Crosscoder) -> None:
+    settings, theta = crosscoder.settings, float(crosscoder.threshold)
+    lost = []
+    if theta != 0:
+        lost.append(f"no threshold, and this one keeps codes above {theta:.4g} (it was trained with k)")
+    if crosscoder.log_gate is not None:
+        lost.append("no JumpReLU gates")
+    if settings.architecture == "diff_sae":
+        lost.append("no difference of models (architecture=diff_sae)")
+    if settings.code_norm != "sum" and not lost:
+        lost.append(f"no code_norm={settings.code_norm}, only the sum")
+    if lost:
+        raise ValueError(
+            f"the format of neelnanda-io/Crosscoders holds ReLU codes: {'; '.join(lost)}; give "
+            "export.format=saelens, dictionary_learning or crossdiff"
+        )

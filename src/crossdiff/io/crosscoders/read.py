@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.io.crosscoders import crosscode, neelnanda, openmoss
+from crossdiff.io.crosscoders import crosscode, neelnanda, openmoss, saelens
 from crossdiff.io.crosscoders.find import Checkpoint, find_checkpoint
 from crossdiff.io.crosscoders.weights import MeanNorms, build
 from crossdiff.io.interop import load_dictionary_learning
@@ -19,10 +19,16 @@ CONVENTIONS = {
     "dictionary_learning": "code norm, per-model scale and threshold of the state dict",
     "neelnanda": "ReLU codes of x_m * s_m, threshold 0, code norm sum, models in the order base, tuned",
     "crosscode": "ReLU or JumpReLU codes, code norm sum, models in the order of the file",
+    "saelens": "JumpReLU codes of [x_base; x_tuned] with one threshold per latent, as we export them",
     "openmoss": "ReLU codes with summed encoder biases, code norm sum, models in the order of hook_points",
 }
 """What a code means in each format, for the record."""
-READERS = {"neelnanda": neelnanda.read, "crosscode": crosscode.read, "openmoss": openmoss.read}
+READERS = {
+    "neelnanda": neelnanda.read,
+    "crosscode": crosscode.read,
+    "openmoss": openmoss.read,
+    "saelens": saelens.read,
+}
 
 
 def read_crosscoder(

@@ -27,6 +27,7 @@ TOKENS_PER_DOCUMENT = 512
 class Causal(Study):
     """The patching of method.md section 7 on every pair of the experiment."""
 
+    READS_CROSSCODERS: ClassVar[bool] = True
     QUESTION: ClassVar[str] = (
         "Do exclusive latents close more of the distance to the tuned model than others?"
     )

@@ -14,7 +14,7 @@ from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
-from crossdiff.studies.planted.step import Contender, PlantedInputs, contenders
+from crossdiff.studies.planted.step import Contender, PlantedInputs, contenders, newer_contenders
 from crossdiff.studies.planted.world import PlantedSettings
 from crossdiff.training.settings import TrainingSettings
 
@@ -60,12 +60,16 @@ class PlantedTruth(Study):
         return {}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """One step per seed."""
-        return {
-            f"seed_{seed}": ExtraStep("planted", f"seed {seed}", self._inputs(seed)) for seed in self.seeds
-        }
+        """One step per seed, and one more for the kinds that came later."""
+        first, newer = self._contenders()
+        steps = {}
+        for seed in self.seeds:
+            for kinds, name in ((first, f"seed_{seed}"), (newer, f"seed_{seed}_newer")):
+                if kinds:
+                    steps[name] = ExtraStep("planted", name.replace("_", " "), self._inputs(seed, kinds))
+        return steps
 
-    def _inputs(self, seed: int) -> PlantedInputs:
+    def _inputs(self, seed: int, kinds: tuple[Contender, ...]) -> PlantedInputs:
         training = TrainingSettings(
             n_steps=self.n_steps,
             batch_size=self.batch_size,
@@ -75,19 +79,30 @@ class PlantedTruth(Study):
         )
         return PlantedInputs(
             planted=self.planted,
-            contenders=self._contenders(),
+            contenders=kinds,
             training=training,
             n_documents=self.n_documents,
             n_scaling_documents=self.n_scaling_documents,
             seed=seed,
         )
 
-    def _contenders(self) -> tuple[Contender, ...]:
-        known = {kind.name: kind for kind in contenders(n_latents=self.n_latents, k=self.k)}
+    def _contenders(self) -> tuple[tuple[Contender, ...], tuple[Contender, ...]]:
+        """The kinds that are trained: the first ones, and those that came later."""
+        made = [make(n_latents=self.n_latents, k=self.k) for make in (contenders, newer_contenders)]
+        known = [kind.name for kinds in made for kind in kinds]
         unknown = [name for name in self.only if name not in known]
         if unknown:
             raise ValueError(f"study.only={list(self.only)}: choose from {', '.join(known)}")
-        return tuple(known[name] for name in self.only or known)
+        asked = list(self.only or known)
+        first, newer = (
+            tuple(
+                sorted(
+                    (kind for kind in kinds if kind.name in asked), key=lambda kind: asked.index(kind.name)
+                )
+            )
+            for kinds in made
+        )
+        return first, newer
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Means and ranges over seeds, one row per kind of crosscoder."""

@@ -61,6 +61,13 @@ def contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
     return tuple(Contender(name=name, dictionary=d, sparsity=s) for name, d, s in made)
 
 
+def newer_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
+    """Kinds that came later, in a step of their own: those of `contenders` keep their key and artifacts."""
+    feature = DictionarySettings(n_latents=n_latents, architecture="dedicated_feature", dedicated_share=0.1)
+    annealed = BatchTopK(k=k, k_initial=4 * k, anneal_steps=500)
+    return (Contender(name="dedicated_feature", dictionary=feature, sparsity=annealed),)
+
+
 class PlantedInputs(Settings):
     """Which contenders on how much of which planted activations; `seed` draws both truth and training."""
 

@@ -26,6 +26,7 @@ class Steering(Study):
     Beyond dose 1 a state goes where the latent never takes it; such doses are shown and not tested.
     """
 
+    READS_CROSSCODERS: ClassVar[bool] = True
     QUESTION: ClassVar[str] = "Does pushing along exclusive latents move the behaviour of their category?"
 
     prompts: Literal["planted", "built_in"]

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from crossdiff.io.tables import known, rows_of, where
+from crossdiff.io.tables import known, read_json, rows_of, where
 from crossdiff.models.pair import ModelPair
 from crossdiff.report import tables
 from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
-from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.statistics.seed_null import SeedNullChanges
 from crossdiff.statistics.verdict import claims
 from crossdiff.studies.changes import CategoryCounts, changes_chart
+from crossdiff.studies.seed_null.consistency import GROUPS, ConsistencyInputs
 from crossdiff.studies.shared import counts_chart
 from crossdiff.taxonomy.scheme import RESERVED
 
@@ -37,9 +38,29 @@ class SeedNull(Study):
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """Seeds 0 against 1, 2 against 3, ... (from the experiment's seed on)."""
-        pair, first = experiment.pairs[0], experiment.seed
-        seeds = [(first + 2 * i, first + 2 * i + 1) for i in range(self.n_comparisons)]
-        return {f"seeds_{a}_{b}": {"model_pair": None, "comparison": _against(pair, a, b)} for a, b in seeds}
+        pair = experiment.pairs[0]
+        return {
+            f"seeds_{a}_{b}": {"model_pair": None, "comparison": _against(pair, a, b)}
+            for a, b in self._seeds(experiment)
+        }
+
+    def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
+        """PW-MCC of the two crosscoders of each comparison."""
+        pair, steps = experiment.pairs[0], {}
+        for seeds in self._seeds(experiment):
+            run = f"seeds_{seeds[0]}_{seeds[1]}"
+            parents = {
+                f"{stage}_{side}": From(run, stage, f"{pair.name}_seed{seed}")
+                for stage in ("train", "scale")
+                for side, seed in zip("ab", seeds, strict=True)
+            }
+            label = f"{pair.name} seeds {seeds[0]} and {seeds[1]}"
+            steps[run] = ExtraStep("consistency", label, ConsistencyInputs(seed=seeds[0]), parents)
+        return steps
+
+    def _seeds(self, experiment: Asked) -> list[tuple[int, int]]:
+        first = experiment.seed
+        return [(first + 2 * i, first + 2 * i + 1) for i in range(self.n_comparisons)]
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Spread of the changes under no difference, calls beyond chance, and how many latents recur."""
@@ -52,8 +73,10 @@ class SeedNull(Study):
             "null": None if null is None else null.model_dump(),
             "by_run": {name: _null_of(run) for name, run in runs.items()},
             "runs": {name: twins(run) for name, run in runs.items()},
+            "consistency": {name: read_json(folder / "consistency.json") for name, folder in extras.items()},
         }
         charts = (counts_chart(runs, x_title="run"), changes_chart(counts, runs), _twin_chart(runs))
+        charts += (_consistency_chart(numbers["consistency"]),)
         return Findings(_answer(numbers), tiles=_tiles(numbers), charts=charts, numbers=numbers)
 
 
@@ -149,3 +172,26 @@ def _twin_chart(runs: Mapping[str, RunProducts]) -> Chart:
     ]
     table = tables.plain(["Run", "Pair", "Exclusive", "Twin", "New"], rows, numeric=[2, 3, 4])
     return Chart("twins", "Latents that recur under another seed", caption, table=table)
+
+
+def _consistency_chart(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Chart:
+    caption = (
+        "PW-MCC: mean |cosine| of the decoder directions (both models side by side) under the best "
+        "one-to-one matching of the two seeds' latents (Song et al. 2025, arXiv 2505.20254); by chance: of "
+        "as many random directions. Not computed where a side has no such latent or too many."
+    )
+    rows = [
+        [name, group, *record[group]["n_latents"], *(_told(record[group][key]) for key in MCC)]
+        for name, record in found.items()
+        for group in GROUPS
+    ]
+    titles = ["Run", "Latents", "First seed", "Second seed", "PW-MCC", "By chance"]
+    table = tables.plain(titles, rows, numeric=range(2, len(titles)))
+    return Chart("consistency", "How alike the two seeds' decoders are", caption, table=table)
+
+
+MCC = ("pw_mcc", "by_chance")
+
+
+def _told(value: float | None) -> str:
+    return "not computed" if value is None else f"{value:.2f}"

@@ -1,0 +1,111 @@
+"""A crosscoder as one JumpReLU SAE of SAELens on the concatenation [x_base; x_tuned], exact up to rounding.
+
+`cfg.json` + `sae_weights.safetensors`: `W_enc` [d_in, latent], `W_dec` [latent, d_in], `b_enc` and
+`threshold` [latent], `b_dec` [d_in], with d_in = models * d_model. Mean and scale of the normaliser go into
+weights and biases, the threshold of the scaled code becomes one per latent. The entry `crossdiff` of the
+metadata keeps what that loses, so that the crosscoder can be read again; another SAE is none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.files import follow_umask
+from crossdiff.io.crosscoders.state_files import read_object, read_state
+from crossdiff.io.crosscoders.weights import Weights, shaped
+from crossdiff.io.tables import write_json
+
+WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+NEVER = torch.finfo(torch.float32).max
+"""Threshold of a latent that no code can pass."""
+
+
+def write(crosscoder: Crosscoder, folder: Path, *, layer: int | None) -> None:
+    """Write `cfg.json` and `sae_weights.safetensors`; ValueError for what such a SAE cannot hold."""
+    if crosscoder.settings.architecture == "diff_sae":
+        raise ValueError(
+            "architecture=diff_sae reads the difference of the models, a SAE on their concatenation does "
+            "not; export.format=crossdiff can hold it"
+        )
+    scale, mean = crosscoder.normaliser.scale.double(), crosscoder.normaliser.mean.double()
+    encoder, decoder = crosscoder.encoder.detach().double(), crosscoder.decoder.detach().double()
+    tensors = {
+        "W_enc": (encoder * scale[:, None]).flatten(1).T,
+        "b_enc": crosscoder.encoder_bias.double() - (encoder * (scale[:, None] * mean)).sum(dim=(1, 2)),
+        "W_dec": (decoder / scale[:, None]).flatten(1),
+        "b_dec": (crosscoder.decoder_bias.double() / scale[:, None] + mean).flatten(),
+        "threshold": _thresholds(crosscoder),
+    }
+    save_file(
+        {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS
+    )
+    follow_umask(folder / WEIGHTS)
+    write_json(_config(crosscoder, layer), folder / CONFIG)
+
+
+def _thresholds(crosscoder: Crosscoder) -> Tensor:
+    """What the code itself has to pass: theta / norm, and the gate of a JumpReLU crosscoder."""
+    theta, norm = crosscoder.threshold.double(), crosscoder.code_norm().detach().double()
+    if bool(theta.isnan()):
+        raise ValueError(
+            "the crosscoder has no inference threshold (NaN); train it to the end, then export it"
+        )
+    found = torch.where(norm > 0, theta / norm.clamp_min(1e-300), torch.tensor(NEVER).double())
+    if crosscoder.log_gate is not None:
+        found = torch.maximum(found, crosscoder.log_gate.detach().double().exp())
+    return found.clamp(min=0, max=NEVER)
+
+
+def _config(crosscoder: Crosscoder, layer: int | None) -> dict[str, Any]:
+    ours = {
+        "n_models": crosscoder.n_models,
+        "d_model": crosscoder.d_model,
+        "scale": crosscoder.normaliser.scale.double().tolist(),
+        "layer": layer,
+        "input": "the models' activations side by side, base first",
+    }
+    hook = {} if layer is None else {"hook_name": f"blocks.{layer}.hook_resid_post"}
+    return {
+        "architecture": "jumprelu",
+        "d_in": crosscoder.n_models * crosscoder.d_model,
+        "d_sae": crosscoder.n_latents,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {**hook, "crossdiff": ours},
+    }
+
+
+def read(file: Path, settings: Path) -> Weights:
+    """A crosscoder that `write` wrote, with the scale of its normaliser and a threshold per latent."""
+    config, state = read_object(settings), read_state(file)
+    ours = (config.get("metadata") or {}).get("crossdiff")
+    if not isinstance(ours, dict):
+        raise ValueError(
+            f"{file} is a SAE of SAELens on one model's activations, and no crosscoder of two models; give a "
+            "crosscoder, or one that export.format=saelens wrote"
+        )
+    n_models, d_model, n_latents = int(ours["n_models"]), int(ours["d_model"]), int(config["d_sae"])
+    scale = torch.tensor(ours["scale"], dtype=torch.float64)
+    encoder = shaped(file, state, "W_enc", (n_models * d_model, n_latents)).double()
+    decoder = shaped(file, state, "W_dec", (n_latents, n_models * d_model)).double()
+    bias = shaped(file, state, "b_dec", (n_models * d_model,)).double()
+    threshold = shaped(file, state, "threshold", (n_latents,)).double()
+    layer = ours.get("layer")
+    return Weights(
+        encoder=encoder.T.unflatten(1, (n_models, d_model)) / scale[:, None],
+        encoder_bias=shaped(file, state, "b_enc", (n_latents,)),
+        decoder=decoder.unflatten(1, (n_models, d_model)) * scale[:, None],
+        decoder_bias=bias.unflatten(0, (n_models, d_model)) * scale[:, None],
+        gate=threshold.clamp_min(torch.finfo(torch.float32).tiny) if bool(threshold.any()) else None,
+        scale=scale.tolist(),
+        facts={} if layer is None else {"hook_point": f"blocks.{layer}.hook_resid_post"},
+    )

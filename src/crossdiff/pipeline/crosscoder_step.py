@@ -1,0 +1,92 @@
+"""The step that gives a pair its crosscoder: training, or reading one that the pair names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from crossdiff.config import Experiment
+from crossdiff.io.artifacts import read_manifest
+from crossdiff.models.pair import ModelPair
+from crossdiff.pipeline import cost
+from crossdiff.pipeline.steps import Step
+from crossdiff.stages.import_crosscoder import ImportInputs, fingerprint, read_for_pair
+from crossdiff.stages.study import Study, train_inputs
+
+
+def crosscoder_step(
+    experiment: Experiment, pair: ModelPair, activations: Mapping[str, Step], *, training: cost.Cost
+) -> Step:
+    """The `train` step of a pair; a crosscoder that is read is checked here, before anything runs."""
+    if pair.crosscoder is None:
+        if pair.crosscoder_scale is not None:
+            raise ValueError(
+                f"crosscoder_scale={list(pair.crosscoder_scale)} belongs to a crosscoder that is read; name "
+                "it with crosscoder=..., or leave the scale out"
+            )
+        seed = experiment.seed if pair.seed is None else pair.seed
+        return Step("train", pair.name, train_inputs(experiment, seed=seed), activations, training)
+    if pair.seed is not None:
+        raise ValueError(
+            f"{pair.name} reads its crosscoder from {pair.crosscoder}, so it cannot be one of several that "
+            "differ in their seed; leave out comparison.n_seeds and model_pair.seed, or train the crosscoders"
+        )
+    inputs = ImportInputs(
+        path=pair.crosscoder,
+        fingerprint=fingerprint(pair.crosscoder),
+        scale=pair.crosscoder_scale,
+        layer=experiment.layer,
+        mask=experiment.mask,
+    )
+    step = Step("train", pair.name, inputs, activations)
+    shape = cost.model_shape(pair.base, experiment.organism)
+    if shape is not None and not step.is_finished(experiment.store):
+        _n_latents(inputs, shape.d_model)
+    return step
+
+
+def n_latents(step: Step, experiment: Experiment) -> int:
+    """How many latents the crosscoder of a `train` step has, or will have; for estimates of cost."""
+    if not isinstance(step.inputs, ImportInputs):
+        return experiment.dictionary.n_latents
+    if step.is_finished(experiment.store):
+        return int(read_manifest(step.folder(experiment.store))["counts"]["n_latents"])
+    shape = cost.model_shape(experiment.pairs[0].base, experiment.organism)
+    return experiment.dictionary.n_latents if shape is None else _n_latents(step.inputs, shape.d_model)
+
+
+_COUNTED: dict[tuple[str, int], int] = {}
+"""What this process has read before: (key of the inputs, d_model) -> latents."""
+
+
+def _n_latents(inputs: ImportInputs, d_model: int) -> int:
+    """Read the crosscoder, which must fit the pair, and count its latents."""
+    known = (str(inputs.identity()), d_model)
+    if known not in _COUNTED:
+        _COUNTED[known] = read_for_pair(inputs, d_model=d_model).n_latents
+    return _COUNTED[known]
+
+
+def check_crosscoders(experiment: Experiment) -> None:
+    """ValueError where the crosscoder of one pair is asked for two, or a study would not use it."""
+    if experiment.comparison is not None and experiment.crosscoder is not None:
+        raise ValueError(
+            f"crosscoder={experiment.crosscoder} is one crosscoder and a comparison has two pairs; give "
+            "comparison.reference.crosscoder=... and comparison.treatment.crosscoder=..."
+        )
+    named = [pair for pair in experiment.pairs if pair.crosscoder is not None]
+    study: Study | None = experiment.study
+    if named and study is not None and not study.READS_CROSSCODERS:
+        raise ValueError(
+            f"the study {type(study).__name__} trains crosscoders of its own, so {named[0].name} cannot "
+            f"bring {named[0].crosscoder}; leave it out (experiment=steering and causal can read one)"
+        )
+
+
+def told_crosscoders(experiment: Experiment) -> Iterator[str]:
+    """One line per pair whose crosscoder is read."""
+    for pair in experiment.pairs:
+        if pair.crosscoder is not None:
+            yield (
+                f"{pair.name}: the crosscoder is read from {pair.crosscoder}; dictionary, sparsity and "
+                "training decide nothing for it"
+            )

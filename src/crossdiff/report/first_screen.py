@@ -1,0 +1,196 @@
+"""The first screen: which categories changed, what is new in each tuned model and what is gone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.annotation.cues import STOP_WORDS
+from crossdiff.annotation.results import ANSWERED
+from crossdiff.annotation.text_features import WORD
+from crossdiff.report.changed_categories import changed
+from crossdiff.report.documents import by_latent, falling
+from crossdiff.report.example_line import example_line
+from crossdiff.report.formatting import readable, visible
+from crossdiff.report.sources import PairSource, Sources
+from crossdiff.statistics.themes import Theme, ThemeLatent, latent_energy, sure_category, themes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_THEMES = 8
+"""Themes that are listed of one model; the rest is one line."""
+ROLES = {"tuned": "exclusive_tuned", "base": "exclusive_base"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """The exclusive latents of one model in all crosscoders of a pair, as themes."""
+
+    crosscoders: tuple[PairSource, ...]
+    model: str
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Annotations of these latents by crosscoder and number."""
+        found = (row for one in self.crosscoders for row in one.annotations)
+        return {
+            (str(row["pair"]), int(row["latent"])): row for row in found if row["role"] == ROLES[self.model]
+        }
+
+    @cached_property
+    def themes(self) -> list[Theme]:
+        """All of them, by falling energy share; without answers there is none."""
+        return themes(
+            ThemeLatent(name, latent, sure_category(row), words_of(row), self._energy[name, latent])
+            for (name, latent), row in self.rows.items()
+            if row["state"] in ANSWERED
+        )
+
+    @cached_property
+    def listed(self) -> list[Theme]:
+        """The first `N_THEMES` of those that at least half of the crosscoders have."""
+        least = len(self.crosscoders) / 2
+        return [theme for theme in self.themes if theme.crosscoders >= least][:N_THEMES]
+
+    @property
+    def n_exclusive(self) -> int:
+        """Exclusive latents of the latent tables, with or without an answer."""
+        return sum(len(one.exclusive(self.model)) for one in self.crosscoders)
+
+    @cached_property
+    def _energy(self) -> dict[tuple[str, int], float]:
+        found: dict[tuple[str, int], float] = {}
+        for one in self.crosscoders:
+            norms = dict(zip(one.latents["latent"], one.latents[f"norm_{self.model}"], strict=True))
+            for entry in one.selected():
+                norm = float(norms.get(entry["latent"], math.nan))
+                found[one.name, int(entry["latent"])] = latent_energy(entry.get("histogram"), norm)
+        return {key: found.get(key, math.nan) for key in self.rows}
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The highest documents of every latent, split by latent once per crosscoder."""
+
+    crosscoders: tuple[PairSource, ...]
+    _split: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+
+    def of(self, latent: ThemeLatent) -> list[Any]:
+        """Rows by falling peak code; empty where none were collected."""
+        if latent.crosscoder not in self._split:
+            one = next(one for one in self.crosscoders if one.name == latent.crosscoder)
+            self._split[latent.crosscoder] = by_latent(one.examples if one.top is None else one.top)
+        return falling(self._split[latent.crosscoder].get(latent.latent))
+
+
+def words_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """An annotation's keywords, or the words of its label, without stop words."""
+    given = row.get("keywords") or [match.group() for match in WORD.finditer(str(row.get("label") or ""))]
+    words = (visible(str(word).lower()) for word in given)
+    return tuple(dict.fromkeys(word for word in words if word not in STOP_WORDS))
+
+
+def first_screen(sources: Sources) -> dict[str, Any]:
+    """Template context: `changed` categories of a comparison, and per pair what is new and what is gone."""
+    names = list(sources.pairs)
+    if sources.comparison is not None and sources.comparison.treatment in names:
+        names.sort(key=lambda name: name != sources.comparison.treatment)  # type: ignore[union-attr]
+    return {
+        "changed": changed(sources),
+        "pairs": [_pair(sources.crosscoders(name)) for name in names],
+    }
+
+
+def _pair(crosscoders: tuple[PairSource, ...]) -> dict[str, Any]:
+    shown = crosscoders[0]
+    documents = Documents(crosscoders)
+    tuned = shown.tuned_name or f"the tuned model of {shown.name}"
+    base = shown.base_name or "the base model"
+    return {
+        "name": shown.name,
+        "new": _side(Side(crosscoders, "tuned"), documents, f"What is new in {tuned}", shown.annotated),
+        "gone": _side(
+            Side(crosscoders, "base"), documents, f"What is gone (only {base} has it)", shown.annotated
+        ),
+    }
+
+
+def _side(side: Side, documents: Documents, title: str, annotated: bool) -> dict[str, Any]:
+    return {
+        "title": visible(title),
+        "model": side.model,
+        "themes": [_theme(theme, side, documents) for theme in side.listed],
+        "rest": _rest(side),
+        "empty": None if side.listed else _empty(side, annotated),
+    }
+
+
+def _empty(side: Side, annotated: bool) -> str:
+    if not side.n_exclusive:
+        return "Nothing: no latent passed latent scaling for this model."
+    return f"{side.n_exclusive:,} latents, " + (
+        "none in a theme that recurs." if annotated else "not labelled yet."
+    )
+
+
+def _theme(theme: Theme, side: Side, documents: Documents) -> dict[str, Any]:
+    best, n_crosscoders = theme.best, len(side.crosscoders)
+    counts = [f"{len(theme.latents):,} latent" + ("" if len(theme.latents) == 1 else "s")]
+    if n_crosscoders > 1:
+        counts.append(f"found by {theme.crosscoders} of {n_crosscoders} crosscoders")
+    if math.isfinite(theme.energy_share):
+        counts.append(f"{_percent(theme.energy_share)} of the energy")
+    rows = documents.of(best)
+    return {
+        "label": theme_label(theme, side.rows[best.crosscoder, best.latent]),
+        "words": ", ".join(theme.words) if theme.category else ", ".join(theme.words[3:]),
+        "counts": " · ".join(counts),
+        "href": f"#latent-{best.crosscoder}-{best.latent}",
+        "line": example_line(rows, theme.words[:3]) if rows else [],
+    }
+
+
+def theme_label(theme: Theme, best: Mapping[str, Any]) -> str:
+    """The category, else the first words in quotes, else what the annotator called its example."""
+    if theme.category:
+        return readable(theme.category)
+    if theme.words:
+        return f"“{', '.join(theme.words[:3])}”"
+    return visible(str(best.get("label") or f"latent {best['latent']}, no common word"))
+
+
+def _rest(side: Side) -> str | None:
+    """Latents that no listed theme holds, by why."""
+    shown = {id(theme) for theme in side.listed}
+    rest = [theme for theme in side.themes if id(theme) not in shown]
+    least = len(side.crosscoders) / 2
+    rare = [theme for theme in rest if theme.crosscoders < least]
+    smaller = [theme for theme in rest if theme.crosscoders >= least]
+    parts = [
+        _amount(smaller, "smaller theme", "smaller themes"),
+        _amount(rare, "theme in fewer than half of the crosscoders", None),
+    ]
+    unread = side.n_exclusive - sum(len(theme.latents) for theme in side.themes)
+    if side.themes and unread > 0:
+        parts.append(f"{unread:,} latents without a label")
+    told = "; ".join(part for part in parts if part)
+    return f"And {told}." if told and side.listed else None
+
+
+def _amount(found: Iterable[Theme], one: str, many: str | None) -> str | None:
+    given = list(found)
+    if not given:
+        return None
+    n_latents = sum(len(theme.latents) for theme in given)
+    energy = sum(theme.energy_share for theme in given)
+    name = one if len(given) == 1 else many or one.replace("theme", "themes", 1)
+    held = f", {_percent(energy)} of the energy" if math.isfinite(energy) else ""
+    return f"{len(given):,} {name} ({n_latents:,} latent{'' if n_latents == 1 else 's'}{held})"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %" if value >= 0.01 or value == 0 else "< 1 %"

@@ -1,0 +1,206 @@
+"""In the place of training: a crosscoder that somebody trained, checked against a pair's activations.
+
+The artifact is that of `train` (`crosscoder/`, `training.json`), so that every later step takes it as one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crossdiff.data.settings import MaskSettings
+from crossdiff.io.crosscoders.find import find_checkpoint
+from crossdiff.io.progress import show_notices
+from crossdiff.settings import Runtime, Settings
+
+if TYPE_CHECKING:
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.data.paired_activations import PairedActivations
+
+BATCH_SIZE = 4096
+LEAST_FVE = 0.5
+"""Below it, a model's activations are hardly those that the crosscoder was trained on."""
+LARGEST_SHARE = 0.1
+"""Share of all latents that are active per token above which codes are not sparse any more."""
+
+
+class ImportInputs(Settings):
+    """Which crosscoder is read, and for which activations. Its content decides, not where it lies."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    path: str
+    """File, folder or hub id (`io/crosscoders/find.py`)."""
+    fingerprint: str
+    """`fingerprint(path)`."""
+    scale: tuple[float, ...] | None = None
+    """Factor per model on raw activations, base first, where the file does not hold it; None estimates it."""
+    layer: int
+    mask: MaskSettings = MaskSettings()
+
+
+def fingerprint(path: str) -> str:
+    """What is read from there: its format and the sha256 of its files, under whatever names and wherever."""
+    found = find_checkpoint(path)
+    text = "\n".join([found.format, *sorted(found.sha256().values())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run(inputs: ImportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write `crosscoder/` and `training.json` with its figures on the pair's held-out tokens."""
+    from crossdiff.io.tables import write_json
+    from crossdiff.stages.activations import open_activations
+
+    if fingerprint(inputs.path) != inputs.fingerprint:
+        raise ValueError(f"{inputs.path} has changed since this step was planned; give the command again")
+    activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
+    crosscoder = read_for_pair(inputs, d_model=activations.d_model, activations=activations)
+    figures = _figures(crosscoder.to(runtime.device), activations)
+    record = crosscoder.metadata.pop("source")
+    show_notices(f"import {inputs.path}", list(_notices(crosscoder.cpu(), record, figures, activations)))
+    crosscoder.metadata = {
+        "inputs": inputs.identity(),
+        "parents": {role: path.name for role, path in parents.items()},
+        "token_hash": activations.token_set.token_hash,
+        "imported": {**record, "trained": crosscoder.metadata},
+        "training": figures,
+    }
+    crosscoder.save(draft / "crosscoder")
+    write_json(figures, draft / "training.json")
+    return {"imported": record["format"], **figures}
+
+
+def read_for_pair(
+    inputs: ImportInputs, *, d_model: int, activations: PairedActivations | None = None
+) -> Crosscoder:
+    """The crosscoder, which must fit two models of this width and this layer; ValueError where it does not.
+
+    Without `activations` a scale that is to be estimated from them is taken as 1: for checks alone.
+    """
+    from crossdiff.io.crosscoders.read import read_crosscoder
+
+    def mean_norms() -> list[float]:
+        return [math.sqrt(d_model)] * 2 if activations is None else _mean_norms(activations)
+
+    crosscoder = read_crosscoder(inputs.path, scale=inputs.scale, mean_norms=mean_norms)
+    if (crosscoder.n_models, crosscoder.d_model) != (2, d_model):
+        raise ValueError(
+            f"{inputs.path} reads {crosscoder.n_models} models of width {crosscoder.d_model}, the pair has 2 "
+            f"of width {d_model}; give a crosscoder of these two models"
+        )
+    if bool(crosscoder.threshold.isnan()):
+        raise ValueError(
+            f"{inputs.path} has no inference threshold (it was never set), so no latent could be called "
+            "active; set it where the crosscoder was trained, save it again, and give that"
+        )
+    _check_layer(inputs, crosscoder.metadata)
+    return crosscoder
+
+
+def _check_layer(inputs: ImportInputs, metadata: Mapping[str, Any]) -> None:
+    """ValueError where the checkpoint names the layer that it reads, and that is another one."""
+    source = metadata.get("source", {})
+    points = source.get("hook_points") or source.get("hookpoints") or source.get("hook_point") or ()
+    for point in [points] if isinstance(points, str) else points:
+        found = re.search(r"blocks\.(\d+)\.(hook_\w+)", str(point))
+        if found is None:
+            continue
+        if found[2] not in ("hook_resid_pre", "hook_resid_post"):
+            raise ValueError(
+                f"{inputs.path} reads {point}, not the residual stream after a block; give another"
+            )
+        layer = int(found[1]) - (found[2] == "hook_resid_pre")
+        if layer != inputs.layer:
+            raise ValueError(
+                f"{inputs.path} reads {point}, which is layer={layer} here (a block's output), and the run "
+                f"asks for layer={inputs.layer}; give layer={layer}"
+            )
+    trained = metadata.get("inputs", {}).get("layer", inputs.layer)
+    if trained != inputs.layer:
+        raise ValueError(f"{inputs.path} was trained on layer {trained}; give layer={trained}")
+
+
+def _mean_norms(activations: PairedActivations) -> list[float]:
+    """Mean norm per model over the held-out rows, or over all where none is held out; float64."""
+    import torch
+
+    split = "validation" if len(activations.rows("validation")) else "all"
+    total, n_rows = torch.zeros(activations.n_models, dtype=torch.float64), 0
+    for batch in activations.batches(split=split, batch_size=BATCH_SIZE):
+        total += batch.activations_on("cpu").x.double().norm(dim=2).sum(dim=0)
+        n_rows += len(batch.stored)
+    return (total / n_rows).tolist()
+
+
+def _figures(crosscoder: Crosscoder, activations: PairedActivations) -> dict[str, Any]:
+    """What training measures at its end, without what only training knows; a missing figure is None."""
+    from crossdiff.training.evaluation import delta_norm_histogram, evaluate, held_out_batches, kind_shares
+
+    threshold = float(crosscoder.threshold)
+    batches = held_out_batches(activations, batch_size=BATCH_SIZE, device=crosscoder.encoder.device)
+    found = evaluate(crosscoder, batches, threshold=threshold, k=None)
+    figures = {
+        "fve_base": found.fve[0],
+        "fve_tuned": found.fve[1],
+        "fve_without_first_base": found.fve_without_first[0],
+        "fve_without_first_tuned": found.fve_without_first[1],
+        "l0": found.l0,
+        "l0_threshold": found.l0,
+        **kind_shares(crosscoder),
+        "delta_norm_histogram": delta_norm_histogram(crosscoder),
+        "never_fired_held_out": found.never_fired if found.n_tokens else math.nan,
+        "n_held_out_tokens": found.n_tokens,
+        "k": crosscoder.metadata.get("training", crosscoder.metadata).get("k"),
+        "n_latents": crosscoder.n_latents,
+        "threshold": threshold,
+    }
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }
+
+
+def _notices(
+    crosscoder: Crosscoder,
+    record: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    activations: PairedActivations,
+) -> Iterator[str]:
+    """What was read, how it does on these activations, and what that says about the scale and the layer."""
+    scale = ", ".join(f"{factor:.6g}" for factor in record["scale"])
+    yield f"{record['format']} checkpoint ({record['conventions']}); scale {scale} ({record['scale_origin']})"
+    if figures["n_held_out_tokens"] == 0:
+        yield "no token is held out, so FVE and L0 on these activations are not known"
+        return
+    fve, l0 = {model: figures[f"fve_{model}"] for model in ("base", "tuned")}, figures["l0"]
+    told = ", ".join(
+        f"{model} {'unknown' if value is None else f'{value:.3f}'}" for model, value in fve.items()
+    )
+    yield f"on {figures['n_held_out_tokens']:,} held-out tokens: FVE {told}; L0 {l0:.1f}"
+    if any(value is None or value < LEAST_FVE for value in fve.values()):
+        yield (
+            f"WARNING: it explains less than {LEAST_FVE:g} of the variance, so these are hardly the "
+            "activations that it was trained on: check the layer, the order of the models and the scale "
+            f"({record['scale_origin']}) before believing any latent"
+        )
+    if l0 == 0 or l0 > LARGEST_SHARE * crosscoder.n_latents:
+        yield f"WARNING: {l0:.1f} of {crosscoder.n_latents:,} latents are active per token: check the scale"
+    yield from _other_scaling(crosscoder, activations)
+
+
+def _other_scaling(crosscoder: Crosscoder, activations: PairedActivations) -> Iterator[str]:
+    from crossdiff.core.normaliser import Normaliser
+    from crossdiff.stages.activations import SCALE_TOLERANCE
+
+    mean, variance = activations.statistics()
+    ratio = crosscoder.normaliser.scale / Normaliser.from_statistics(mean, variance, target_rms=1.0).scale
+    spread = float(ratio.max() / ratio.min()) - 1
+    if not spread <= SCALE_TOLERANCE:
+        yield (
+            f"it scales the two models {spread:.0%} differently from what equal variances of these "
+            "activations would ask for; delta_norm compares norms in its scaling"
+        )
