@@ -57,7 +57,7 @@ def test_an_unfinished_run_and_an_unknown_pair_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train toy_pt_it is not finished in store=.*action=run first"):
         ask.perform([experiment(*given)])
     with pytest.raises(
-        ValueError, match="ask.pair=x is no pair of this command; it has toy_pt_it, toy_pt_simpo"
+        ValueError, match="ask.pair=x is no pair of this command; it has toy_pt_it, toy_pt_it_seed1"
     ):
         ask.perform([experiment(*given, "ask.pair=x")])
     assert experiment(*given, "ask.text=3").ask.text == "3"
