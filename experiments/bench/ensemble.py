@@ -1,18 +1,26 @@
 """How intervals over crosscoder seeds behave: coverage, type-I error, and how often any class is called.
 
 python -m crossdiff.bench ensemble n_simulations=1000
+python -m crossdiff.bench ensemble real=true        # on the counts of real crosscoders in ensemble_counts/
 
 Counts of 30 categories in 7 classes are drawn per crosscoder, with variance `phi` times their mean, and go
 through `dispersion` and `contrasts`, the functions of `ensemble_deltas`. Once ten categories double and ten
 halve (is the true change of share inside the 95 % interval?), once nothing changes (how many intervals
 exclude it, and in how many comparisons is any q below 5 %?). `mixed` draws phi per category from .5, 1, 2.
+
+`real=true` reads delta tables of toy organisms with several crosscoders per pair instead, `deltas.csv` of
+`python run.py experiment=demo comparison.n_seeds=8`: how often an interval of two disjoint sets of one pair's
+crosscoders excludes no change, and what subsets of R crosscoders per pair find of the planted changes.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -25,6 +33,9 @@ CLASS_SIZES = (5, 4, 4, 4, 4, 4, 5)
 LEVEL, OTHER = 0.95, 25.0
 RUNS = (2, 3, 4, 8)
 """Crosscoders per pair."""
+COUNTS = Path(__file__).parent / "ensemble_counts"
+MOST_SUBSETS = 200
+"""Subsets that are looked at per number of crosscoders, drawn at random where there are more."""
 
 
 class EnsembleBench(Settings):
@@ -34,11 +45,16 @@ class EnsembleBench(Settings):
     rarest: float = Field(default=2.0, gt=0)
     commonest: float = Field(default=18.0, gt=0)
     seed: int = 0
+    real: bool = False
 
 
 def main(overrides: list[str]) -> dict[str, Any]:
     """Rates per phi and number of crosscoders."""
     bench = EnsembleBench.model_validate(dict(item.split("=", 1) for item in overrides))
+    if bench.real:
+        return {
+            "organisms": {path.stem: _organism(path, bench.seed) for path in sorted(COUNTS.glob("*.csv"))}
+        }
     rates = {name: {f"R={runs}": _rates(bench, phis, runs) for runs in RUNS} for name, phis in PHIS.items()}
     return {"sizes": bench.model_dump(), "rates": rates}
 
@@ -90,3 +106,87 @@ def _drawn(generator: np.random.Generator, means: NDArray, phis: tuple[float, ..
             columns.append(generator.poisson(mean, runs))
     counts = np.array(columns, float).T
     return RunCounts(counts[:, :-1], counts.sum(1))
+
+
+def _organism(path: Path, seed: int) -> dict[str, Any]:
+    """Type-I error within either pair, and what R crosscoders per pair find, by R."""
+    table = pd.read_csv(path)
+    is_class = (table.level == "class").to_numpy()
+    sides = [_counted(table[f"counts_{side}"], is_class) for side in ("reference", "treatment")]
+    table = table[~is_class]
+    family = table.planted_change.notna().to_numpy()
+    generator = np.random.default_rng(seed)
+    most = min(len(side.totals) for side in sides)
+    found: dict[str, Any] = {"members": most, "changes": {}, "null": {}}
+    for runs in range(2, most + 1):
+        chosen = list(combinations(range(most), runs))
+        if len(chosen) ** 2 <= MOST_SUBSETS:
+            pairs = [(one, other) for one in chosen for other in chosen]
+        else:
+            drawn = generator.integers(len(chosen), size=(MOST_SUBSETS, 2)).tolist()
+            pairs = [(chosen[one], chosen[other]) for one, other in drawn]
+        found["changes"][f"R={runs}"] = _mean([_calls(_some(sides, pair), table) for pair in pairs])
+        splits = [(one, other) for one, other in combinations(chosen, 2) if not set(one) & set(other)]
+        if splits:
+            nulls = [_nothing(_some((side, side), pair), family) for side in sides for pair in splits]
+            found["null"][f"R={runs}"] = {"splits": len(nulls), **_mean(nulls)}
+    return found
+
+
+def _counted(column: pd.Series, is_class: NDArray[np.bool_]) -> RunCounts:
+    """Counts per crosscoder of the categories; a class row holds the sum of its own."""
+    counts = np.array([[float(count) for count in row.split()] for row in column]).T
+    return RunCounts(counts[:, ~is_class], counts[:, ~is_class].sum(1))
+
+
+def _some(sides: Any, chosen: Any) -> tuple[RunCounts, RunCounts]:
+    one, other = (
+        RunCounts(side.counts[list(runs)], side.totals[list(runs)])
+        for side, runs in zip(sides, chosen, strict=True)
+    )
+    return one, other
+
+
+def _intervals(
+    sides: tuple[RunCounts, RunCounts], family: NDArray[np.bool_]
+) -> tuple[Contrasts, NDArray, NDArray]:
+    found = contrasts(sides[0], sides[1], dispersion(sides, learn_from=family))
+    return found, *found.interval(LEVEL)
+
+
+def _nothing(sides: tuple[RunCounts, RunCounts], family: NDArray[np.bool_]) -> dict[str, float]:
+    """Of two sets of one pair's crosscoders: intervals that exclude 0, and whether any q is below 5 %."""
+    found, low, high = _intervals(sides, family)
+    counted = family & (sides[0].pooled + sides[1].pooled > 0)
+    q_values = benjamini_hochberg(found.p_values()[counted])
+    return {
+        "type_one": float(((low > 0) | (high < 0))[counted].mean()),
+        "any_category": float((q_values < 1 - LEVEL).any()),
+    }
+
+
+def _calls(sides: tuple[RunCounts, RunCounts], table: pd.DataFrame) -> dict[str, float]:
+    """Planted changes called on their side or the other, unplanted ones called, by interval and by q."""
+    planted = table.planted_change.to_numpy(float)
+    family = np.isfinite(planted)
+    found, low, high = _intervals(sides, family)
+    q_values = np.full(len(planted), np.nan)
+    q_values[family] = benjamini_hochberg(found.p_values()[family])
+    rows: dict[str, float] = {}
+    by_q = np.where(q_values < 1 - LEVEL, np.sign(found.log_ratio), 0)
+    for name, call in (("interval", np.where(low > 0, 1, np.where(high < 0, -1, 0))), ("q", by_q)):
+        rows[f"right_{name}"] = float(((call == np.sign(planted)) & (planted != 0) & family).sum())
+        rows[f"wrong_{name}"] = float(((call == -np.sign(planted)) & (planted != 0) & family).sum())
+        rows[f"unplanted_{name}"] = float(((call != 0) & (planted == 0)).sum())
+    truth = np.log1p(table.represented_change.to_numpy(float))
+    known = np.isfinite(truth)
+    rows["holds_represented"] = float(((low <= truth) & (truth <= high))[known].mean())
+    ranks = pd.DataFrame({"planted": planted, "represented": truth, "change": found.log_ratio})[family].rank()
+    for name in ("planted", "represented"):
+        if ranks[name].nunique() > 1:
+            rows[f"spearman_{name}"] = float(ranks[name].corr(ranks["change"]))
+    return rows
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: round(float(np.mean([row[name] for row in rows])), 3) for name in rows[0]}

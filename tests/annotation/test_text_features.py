@@ -21,7 +21,7 @@ from crossdiff.annotation.induction import induce_from_words
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import Document, Example, Subject
-from crossdiff.annotation.text_features import habit
+from crossdiff.annotation.text_features import features_of
 from crossdiff.taxonomy.scheme import PaperTaxonomy, parse_taxonomy
 
 MODULES = (argparse, asyncio, collections, email.message, json, logging, pathlib, re, subprocess)
@@ -128,7 +128,8 @@ def test_hyphens_and_topics_are_no_habits() -> None:
     tokens = ["a", " well", "-", "known", " rule", " of", " help"]
     for peak in (2, 6):
         codes = np.eye(len(tokens), dtype=np.float32)[peak]
-        assert habit(Example("d", tokens, np.zeros(len(tokens), dtype=np.uint8), codes, peak, -1)) is None
+        example = Example("d", tokens, np.zeros(len(tokens), dtype=np.uint8), codes, peak, -1)
+        assert features_of(example).habit is None
 
 
 def test_near_identical_documents_vote_once() -> None:
@@ -162,4 +163,4 @@ def test_a_plain_refusal_is_one_and_an_apology_alone_is_not(
     kinds = np.array([2 if token.startswith("<") else 0 for token in tokens], dtype=np.uint8)
     codes = np.zeros(len(tokens), dtype=np.float32)
     codes[peak] = 1
-    assert habit(Example("d", tokens, kinds, codes, peak, -1)) == expected
+    assert features_of(Example("d", tokens, kinds, codes, peak, -1)).habit == expected

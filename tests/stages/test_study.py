@@ -14,7 +14,7 @@ from tests.test_command_line import ROOT, crossdiff
 
 STUDIES = (
     "layers", "direct", "similarity_ladder", "ablation", "corpus", "behaviour", "paper", "paper_10m",
-    "llama3", "steering", "seed_null",
+    "llama3", "steering", "seed_null", "frozen_decoder",
 )  # fmt: skip
 WITHOUT_RUNS = ("causal", "several", "self_diff", "planted")
 """Studies that stand on steps of their own, not on runs with a report each."""

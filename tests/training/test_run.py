@@ -67,6 +67,22 @@ def test_dense_and_sparse_steps_train_to_the_same_weights(planted: PlantedSource
     torch.testing.assert_close(sparse.threshold, dense.threshold, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("step", ["dense", "sparse"])
+def test_a_frozen_decoder_keeps_its_start_while_the_encoder_learns(
+    step: str, planted: PlantedSource, tmp_path: Path
+) -> None:
+    options = {"step": step, "dictionary": {"initial_decoders": "independent"}, "n_steps": 40}
+    run = make_run(frozen_decoder=True, **options)
+    start = initial_crosscoder(
+        planted, run.dictionary, sparsity=run.sparsity, training=run.training, seed=run.seed
+    )
+    crosscoder, _ = fit(run, planted, RunFolder(tmp_path))
+    assert torch.equal(crosscoder.decoder, start.decoder)
+    assert not torch.equal(crosscoder.decoder[:, 0], crosscoder.decoder[:, 1])
+    assert float((crosscoder.encoder - start.encoder).detach().norm()) > 0.1
+    assert not torch.equal(crosscoder.decoder_bias, start.decoder_bias)
+
+
 @pytest.mark.parametrize("sparsity", [TopK(k=8), L1(penalty=0.02), JumpReLU(penalty=0.02)])
 def test_other_methods_end_with_a_threshold_and_figures(
     sparsity, planted: PlantedSource, tmp_path: Path

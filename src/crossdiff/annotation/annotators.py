@@ -27,6 +27,7 @@ from crossdiff.annotation.settings import (
     Transformers,
 )
 from crossdiff.annotation.subjects import CategoryLike, Document, Subject
+from crossdiff.annotation.text_features import FeatureCache
 
 LEDGER = "ledger.sqlite"
 _RECORDED: dict[str, type[MessagesSettings]] = {
@@ -45,6 +46,11 @@ class AnnotationRun:
     store: Path
     device: str = "cpu"
     progress: bool = True
+
+    @cached_property
+    def _features(self) -> FeatureCache:
+        """What the examples show, read once for all lexical annotators of the run."""
+        return FeatureCache()
 
     @cached_property
     def conversation(self) -> tuple[MessagesSettings, Rounds] | None:
@@ -127,7 +133,7 @@ class AnnotationRun:
         return 0.0 if self.conversation is None else self.conversation[1].meter.spent
 
     def _lexical(self, settings: Lexical, scheme: Sequence[CategoryLike]) -> LexicalAnnotator:
-        return LexicalAnnotator(settings, scheme, self.background, seed=self.seed)
+        return LexicalAnnotator(settings, scheme, self.background, seed=self.seed, features=self._features)
 
     def _asking(
         self,

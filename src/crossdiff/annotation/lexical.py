@@ -23,11 +23,10 @@ from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import CategoryLike, Document, Example, Subject
 from crossdiff.annotation.text_features import (
     HABITS,
+    FeatureCache,
     common_phrase,
-    habit,
     main_habit,
     nearness,
-    peak_phrases,
     signals,
     text_of,
     word_weights,
@@ -56,9 +55,16 @@ class LexicalAnnotator:
     """Built once per job from the scheme and the background documents; `annotate` is then pure."""
 
     def __init__(
-        self, settings: Lexical, scheme: Sequence[CategoryLike], background: Sequence[Document], *, seed: int
+        self,
+        settings: Lexical,
+        scheme: Sequence[CategoryLike],
+        background: Sequence[Document],
+        *,
+        seed: int,
+        features: FeatureCache | None = None,
     ) -> None:
         self.settings, self.seed = settings, seed
+        self.features = features or FeatureCache()
         self.cues = CueIndex(scheme, definition_weight=settings.definition_weight)
         plain = [_flat_words(document) for document in background]
         self.word_rarity = inverse_document_frequency(plain)
@@ -109,19 +115,18 @@ class LexicalAnnotator:
         )
 
     def _read(self, example: Example) -> _Reading:
-        text, ends = text_of(example)
-        near = word_weights(text, ends, nearness(example, decay=self.settings.decay))
-        on = signals(example, text)
+        features = self.features.of(example)
+        near = word_weights(features.text, features.ends, nearness(example, decay=self.settings.decay))
         floor = self.settings.floor
         terms = {term: floor + (1 - floor) * weight for term, weight in stems(near).items()}
-        terms |= {signal_term(name): 1.0 for name in on}
+        terms |= {signal_term(name): 1.0 for name in features.signals}
         return _Reading(
             words=near,
-            signals=on,
+            signals=features.signals,
             vote=self._vote(terms),
             peak=float(example.codes.max(initial=0.0)),
-            phrases=frozenset(peak_phrases(example)),
-            habit=habit(example),
+            phrases=features.phrases,
+            habit=features.habit,
         )
 
     def _vote(self, terms: dict[str, float]) -> Votes:
@@ -184,12 +189,9 @@ class LexicalAnnotator:
         return {name: count / n_resamples for name, count in sorted(counts.items())}
 
 
-_NEAR = 0.05
-"""Weight below which a word counts as far from the activity."""
-_AT_PEAK = 0.5
-"""Least rarity of a word of the phrase at the peaks."""
-_SAME = 0.9
-"""Share of words (Jaccard) from which two documents are near-identical."""
+_NEAR = 0.05  # weight below which a word counts as far from the activity
+_AT_PEAK = 0.5  # least rarity of a word of the phrase at the peaks
+_SAME = 0.9  # share of words (Jaccard) from which two documents are near-identical
 
 
 def _distinct(readings: Sequence[_Reading]) -> tuple[list[int], list[_Reading]]:

@@ -10,6 +10,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 
@@ -141,19 +142,47 @@ _CLOSING = re.compile(
 _LINE_MARK = re.compile(r"\s*(?:[-*•+#>]{1,6}|\d{1,2}[.)]|\|)(?=\s|\*|$)")
 
 
-def peak_span(example: Example) -> tuple[str, int, int]:
-    """The window's text, and where the peak token stands in it."""
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What one window shows, whatever the annotator's settings."""
+
+    text: str
+    ends: list[int]
+    signals: list[str]
+    phrases: frozenset[tuple[str, ...]]
+    habit: str | None
+
+
+def features_of(example: Example) -> Features:
+    """Text, signals, and what stands at the peak."""
     text, ends = text_of(example)
-    return text, ends[example.peak - 1] if example.peak else 0, ends[example.peak]
+    start = ends[example.peak - 1] if example.peak else 0
+    end = ends[example.peak]
+    phrases = frozenset(peak_phrases(text, start, end))
+    return Features(text, ends, signals(example, text), phrases, habit(text, start, end))
 
 
-def habit(example: Example) -> str | None:
-    """The habit on which the peak stands: `refusal`, `closing`, `formatting` (a mark that opens a line).
+class FeatureCache:
+    """Features of examples that several annotators read."""
 
+    def __init__(self) -> None:
+        # By `id`; the example stands beside its features so that no other one gets its id.
+        self._known: dict[int, tuple[Features, Example]] = {}
+
+    def of(self, example: Example) -> Features:
+        """Computed when it is first asked for."""
+        if id(example) not in self._known:
+            self._known[id(example)] = (features_of(example), example)
+        return self._known[id(example)][0]
+
+
+def habit(text: str, start: int, end: int) -> str | None:
+    """The habit on which the peak, `text[start:end]`, stands.
+
+    `refusal`, `closing` (either up to the end of its sentence), or `formatting` (a mark that opens a line).
     A latent can announce a habit on the control token or line end right before it, or close it right after.
     """
-    text, first, last = peak_span(example)
-    start, end = first, last
+    first, last = start, end
     if not text[first:last].strip():
         start, end = len(text[:first].rstrip()) - 1, len(text) - len(text[last:].lstrip()) + 1
     for name, pattern in (("refusal", _REFUSAL), ("closing", _CLOSING)):
@@ -172,9 +201,8 @@ def _sentence_end(text: str, place: int) -> int:
     return stop.end() if stop else len(text)
 
 
-def peak_phrases(example: Example) -> Iterator[tuple[str, ...]]:
-    """Runs of words that hold the word at the peak (or the one before it, for a mark), on its line."""
-    text, start, end = peak_span(example)
+def peak_phrases(text: str, start: int, end: int) -> Iterator[tuple[str, ...]]:
+    """Runs of words that hold the word at the peak, `text[start:end]` (a mark: before it), on its line."""
     line_start, line_end = text.rfind("\n", 0, start) + 1, text.find("\n", end)
     line = text[: line_end if line_end >= 0 else len(text)]
     words = list(WORD.finditer(line, line_start))

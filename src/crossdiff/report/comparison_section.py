@@ -17,8 +17,8 @@ Block = dict[str, Any]
 
 def comparison_section(comparison: ComparisonSource, drawn: dict[str, Any]) -> dict[str, Any]:
     """Template context of the comparison; its figures are added to `drawn`."""
-    planted = planted_changes(comparison)
-    figure = drawn["changes"] = figures.changes(comparison.deltas, planted=planted)
+    planted, represented = (known_changes(comparison, truth) for truth in ("planted", "represented"))
+    figure = drawn["changes"] = figures.changes(comparison.deltas, planted=planted, represented=represented)
     caption = (
         f"Bar: share of labelled exclusive latents in {comparison.treatment} over the share in "
         f"{comparison.reference}; whisker: 95 % interval. Right: change and counts, treatment : reference. "
@@ -38,15 +38,16 @@ def comparison_section(comparison: ComparisonSource, drawn: dict[str, Any]) -> d
         "treatment": comparison.treatment,
         "caption": caption,
         "height": height_of(figure),
-        "table": tables.deltas(comparison.rows(), planted=planted),
+        "table": tables.deltas(comparison.rows(), planted=planted, represented=represented),
         "lines": [visible(line) for line in sentences.comparison_lines(comparison)],
         "blocks": [{"text": None, "figure": None, "table": None, **block} for block in blocks if block],
     }
 
 
-def planted_changes(comparison: ComparisonSource) -> dict[str, float]:
-    """Category -> planted relative change; empty where no truth is known."""
-    return {row["name"]: row["change"] for row in comparison.facts.get("planted") or []}
+def known_changes(comparison: ComparisonSource, truth: str) -> dict[str, float]:
+    """Category -> `planted` or `represented` relative change; empty where no such truth is known."""
+    rows = comparison.facts.get(truth) or []
+    return {row["name"]: row["change"] for row in rows if row["change"] is not None}
 
 
 def _recovery(comparison: ComparisonSource) -> Block | None:
@@ -70,9 +71,21 @@ def _recovery(comparison: ComparisonSource) -> Block | None:
     return {
         "title": "Recovery of the planted truth",
         "text": "Planted: change of the share of distinct behaviours; recovered: change of the share of "
-        "exclusive latents. The truth was joined after every latent had its category.",
+        "exclusive latents. The truth was joined after every latent had its category."
+        + _represented(comparison.facts.get("against_represented")),
         "table": tables.plain(titles, rows, numeric=[1, 2]),
     }
+
+
+def _represented(held: dict[str, Any] | None) -> str:
+    """How the intervals stand to what the models' activations hold of the planted changes."""
+    if not held:
+        return ""
+    return (
+        " Represented (hollow diamonds): the change of the share of energy that the models' own activations "
+        f"give to a category's behaviours. {held['n_held']} of {held['n_with_interval']} intervals hold it, "
+        f"and of {held['n_clear']} intervals without 0, {held['n_clear_right']} lie on its side."
+    )
 
 
 def _clear(name: str, low: float | None, high: float | None) -> str:

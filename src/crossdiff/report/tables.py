@@ -63,8 +63,14 @@ def _cell(value: Any) -> Cell:
     return Cell("–" if value is None else visible(str(value)))
 
 
-def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Table:
-    """The delta table with counts, shares, interval, p and q, and the planted change where it is known."""
+def deltas(
+    rows: Sequence[DeltaRow],
+    *,
+    planted: dict[str, float] | None,
+    represented: dict[str, float] | None = None,
+) -> Table:
+    """The delta table with counts, shares, interval, p and q, and true changes where they are known."""
+    truths = {title: truth for title, truth in (("Planted", planted), ("Represented", represented)) if truth}
     titles = ["Category", "Change", "95 % interval", "Sign", "Treatment", "Reference"]
     titles += ["Share t.", "Share r.", "p", "q"]
     against_seeds = any(row.p_seed_null == row.p_seed_null for row in rows)
@@ -73,8 +79,7 @@ def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Tab
     several = any(row.per_run for row in rows)
     if several:
         titles += ["Per crosscoder", "Runs agree", "Against the median"]
-    if planted:
-        titles.append("Planted")
+    titles += truths
     columns = tuple(
         Column(title, numeric=index not in (0, 3), interval=index == 2) for index, title in enumerate(titles)
     )
@@ -85,8 +90,8 @@ def deltas(rows: Sequence[DeltaRow], *, planted: dict[str, float] | None) -> Tab
             cells.append(Cell(number(row.p_seed_null, 2), sort=_sortable(row.p_seed_null)))
         if several:
             cells += _cells_over_seeds(row)
-        if planted:
-            change = None if row.is_class else planted.get(row.name)
+        for truth in truths.values():
+            change = None if row.is_class else truth.get(row.name)
             cells.append(Cell("–" if change is None else change_text(change), sort=change))
         body.append(Row(tuple(cells), kind=row.level))
     return Table(columns, tuple(body))

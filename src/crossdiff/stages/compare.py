@@ -63,6 +63,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     )
     deltas = _deltas(inputs, reference, treatment, taxonomy)
     deltas["p_seed_null"] = np.nan if inputs.null is None else inputs.null.p_values(deltas)
+    deltas = _with_truth(deltas, parents)
     deltas.to_csv(draft / "deltas.csv", index=False)
     comparison = _comparison(inputs, reference, treatment, deltas)
     comparison["multiverse"] = multiverse(choices(inputs.sides, parents, rows), taxonomy)
@@ -212,6 +213,17 @@ def _against_truth(
         return {"recovered": None, "planted": None, "spearman": None, "groups": None}
     planted = read_json(organism / "planted.json")["categories"]
     return recovery(planted, reference.side, treatment.side, draws=inputs.draws, seed=inputs.seed)
+
+
+def _with_truth(deltas: pd.DataFrame, parents: Mapping[str, Path]) -> pd.DataFrame:
+    """With the planted and the represented change of every category, where the represented one is known."""
+    if "represented" not in parents:
+        return deltas
+    for name, role in (("planted", "organism"), ("represented", "represented")):
+        truth = read_json(parents[role] / f"{name}.json")["categories"]
+        changes = {row["name"]: row["change"] for row in truth}
+        deltas[f"{name}_change"] = deltas.name.map(changes).astype(float)
+    return deltas
 
 
 def _represented(inputs: CompareInputs, deltas: pd.DataFrame, represented: Path | None) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class Stepper:
             for parameter in self.crosscoder.parameters():
                 assert parameter.grad is not None
                 parameter.grad = sum_over_ranks(parameter.grad) / (len(parts) * n_ranks())
+        if self.training.frozen_decoder:
+            self.crosscoder.decoder.grad = None  # optimizers leave such a parameter alone
         return over_ranks(merge(results))
 
     def _part(self, xn: Activations, plan: StepPlan) -> StepResult:

@@ -20,7 +20,7 @@ class TrainingSettings(Settings):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "checkpoint_minutes", "devices"})
-    ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix", "frozen_decoder"})
 
     n_tokens: int | None = Field(default=None, ge=1)
     n_steps: int | None = Field(default=None, ge=1)
@@ -39,6 +39,8 @@ class TrainingSettings(Settings):
     loss_mix: float = Field(default=0.0, ge=-1, le=0)
     """Weight of the inner product of the models' errors in `loss=squared` (`core.dense.reconstruction_loss`):
     0 is the crosscoder's loss, -1 that of the difference alone."""
+    frozen_decoder: bool = False
+    """Decoder directions stay what they were at the start (a null: arXiv 2602.14111); the rest trains."""
     auxiliary: float = Field(default=1 / 32, ge=0)
     """Weight of AuxK; 0 switches it off."""
     auxiliary_k: int | None = Field(default=None, ge=1)

@@ -52,7 +52,11 @@ def test_every_kind_is_trained_scaled_and_scored_and_a_killed_run_goes_on(tmp_pa
 def test_all_six_kinds_take_part() -> None:
     names = [kind.name for kind in contenders()]
     assert names == ["l1", "topk", "batch_topk", "designated_shared", "dedicated", "jumprelu"]
-    assert [kind.name for kind in newer_contenders()] == ["dedicated_feature"]
+    assert [kind.name for kind in newer_contenders()] == ["dedicated_feature", "mixed_loss"]
+    assert "loss_mix" not in contenders()[0].identity()
+    asked = TrainingSettings(n_steps=1)
+    trained = [kind.training(asked) for kind in newer_contenders()]
+    assert [(t.loss, t.loss_mix) for t in trained] == [("norm", 0), ("squared", -0.5)]
 
 
 def test_newer_kinds_have_steps_of_their_own_so_that_the_first_keep_their_keys() -> None:

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+Truth = dict[str, float]
 Placed = list[tuple[int, DeltaRow]]
 """Rows with their place on the axis, from the top."""
 
 
-def changes(deltas: pd.DataFrame, *, planted: dict[str, float] | None = None) -> go.Figure:
+def changes(
+    deltas: pd.DataFrame, *, planted: Truth | None = None, represented: Truth | None = None
+) -> go.Figure:
     """Relative change of each class and category on a log2 axis, hollow unless interval and test exclude 0.
 
-    `planted` maps a category to its planted relative change (toy organism only), drawn as a diamond.
+    `planted` maps a category to its planted relative change, drawn as a diamond; `represented` to the change
+    that the models' activations hold of it, a hollow diamond (toy organism only).
     Rows that neither pair has stay in the table.
     """
     import plotly.graph_objects as go
@@ -40,9 +44,10 @@ def changes(deltas: pd.DataFrame, *, planted: dict[str, float] | None = None) ->
                 line_width=0,
             )
     _bars(figure, placed)
-    if planted:
-        _diamonds(figure, placed, planted)
-    reach = _reach(placed, planted or {})
+    for truth, name in ((planted, "planted truth"), (represented, "represented in the activations")):
+        if truth:
+            _diamonds(figure, placed, truth, name)
+    reach = _reach(placed, [planted or {}, represented or {}])
     _axes(figure, [row for _, row in placed], reach=reach)
     _counts(figure, placed, reach=reach)
     return figure
@@ -100,25 +105,26 @@ def _hover(row: DeltaRow) -> str:
     return f"<b>{row.tick}</b><br>{row.text}<br>{counts}<br>95 % interval: {row.interval_text()}"
 
 
-def _diamonds(figure: go.Figure, placed: Placed, planted: dict[str, float]) -> None:
+def _diamonds(figure: go.Figure, placed: Placed, truth: Truth, name: str) -> None:
     found = [
-        (index, planted[row.name])
+        (index, truth[row.name])
         for index, row in placed
-        if not row.is_class and planted.get(row.name) is not None
+        if not row.is_class and truth.get(row.name) is not None
     ]
+    first = name.split(maxsplit=1)[0]
     figure.add_scatter(
         mode="markers",
         y=[index for index, _ in found],
         x=[log2_factor(change) for _, change in found],
-        name="planted truth",
+        name=name,
         marker={
-            "symbol": "diamond",
+            "symbol": "diamond" if first == "planted" else "diamond-open",
             "size": 10,
             "color": style.PLANTED,
-            "line": {"color": style.PAPER, "width": 1},
+            "line": {"color": style.PAPER if first == "planted" else style.PLANTED, "width": 1},
         },
         customdata=[change_text(change) for _, change in found],
-        hovertemplate="planted %{customdata}<extra></extra>",
+        hovertemplate=f"{first} %{{customdata}}<extra></extra>",
     )
 
 
@@ -145,10 +151,10 @@ def _count_text(row: DeltaRow) -> str:
     return f"\u00a0\u00a0{row.text if reference else 'new'}  {counts}"
 
 
-def _reach(placed: Placed, planted: dict[str, float]) -> float:
+def _reach(placed: Placed, truths: list[Truth]) -> float:
     """Where the axis ends: beyond every bar of known length; new and vanished categories run off it."""
     known = [abs(row.value) for _, row in placed if all(row.counts)]
-    known += [abs(log2_factor(planted[row.name])) for _, row in placed if row.name in planted]
+    known += [abs(log2_factor(truth[row.name])) for truth in truths for _, row in placed if row.name in truth]
     return min(LIMIT, max(2.0, math.ceil(max(known, default=0.0) + 0.25)))
 
 

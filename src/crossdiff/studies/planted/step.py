@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -36,11 +36,20 @@ HELD_OUT_EVERY = 20
 
 
 class Contender(Settings):
-    """One kind of crosscoder in the study."""
+    """One kind of crosscoder in the study; `loss_mix` below 0 trains it with the mixed squared loss."""
 
     name: str
     dictionary: DictionarySettings
     sparsity: AnySparsity
+    loss_mix: float = Field(default=0.0, ge=-1, le=0)
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix"})
+
+    def training(self, asked: TrainingSettings) -> TrainingSettings:
+        """The study's training with this kind's loss."""
+        if not self.loss_mix:
+            return asked
+        return asked.model_copy(update={"loss": "squared", "loss_mix": self.loss_mix})
 
 
 def contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
@@ -65,7 +74,11 @@ def newer_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ..
     """Kinds that came later, in a step of their own: those of `contenders` keep their key and artifacts."""
     feature = DictionarySettings(n_latents=n_latents, architecture="dedicated_feature", dedicated_share=0.1)
     annealed = BatchTopK(k=k, k_initial=4 * k, anneal_steps=500)
-    return (Contender(name="dedicated_feature", dictionary=feature, sparsity=annealed),)
+    plain = DictionarySettings(n_latents=n_latents)
+    return (
+        Contender(name="dedicated_feature", dictionary=feature, sparsity=annealed),
+        Contender(name="mixed_loss", dictionary=plain, sparsity=annealed, loss_mix=-0.5),
+    )
 
 
 class PlantedInputs(Settings):
@@ -116,7 +129,7 @@ def one(
     training_run = TrainingRun(
         dictionary=contender.dictionary,
         sparsity=within(contender.sparsity, inputs.training.total_steps()),
-        training=inputs.training,
+        training=contender.training(inputs.training),
         seed=inputs.seed,
         device=runtime.device,
         progress=runtime.progress,

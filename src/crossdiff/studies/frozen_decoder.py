@@ -1,0 +1,163 @@
+"""Null: what calls and labels say of a dictionary whose decoder directions are random and never train."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crossdiff.io.tables import alive
+from crossdiff.report import tables
+from crossdiff.report.formatting import tile, told
+from crossdiff.report.runs import ROLES, RunProducts
+from crossdiff.report.study_page import Chart, Findings
+from crossdiff.stages.study import Asked, Changes, Study
+from crossdiff.statistics.intervals import wilson
+from crossdiff.studies.shared import counts_chart
+from crossdiff.taxonomy.scheme import RESERVED
+
+SCORES = ("detection", "fuzz")
+
+
+class FrozenDecoder(Study):
+    """The first pair twice: as asked, and with independent random directions that stay fixed.
+
+    Only the encoder and the biases of the second crosscoder train. Random dictionaries came close to trained
+    ones in automated interpretation (Korznikov et al. 2026, arXiv 2602.14111: 0.87 against 0.90).
+    """
+
+    QUESTION: ClassVar[str] = "Do calls and labels tell trained latents from random, fixed directions?"
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """trained, the experiment's own crosscoder of the pair, and frozen."""
+        pair = {"comparison": None, "model_pair": experiment.pairs[0]}
+        dictionary = experiment.dictionary.model_copy(update={"initial_decoders": "independent"})
+        training = experiment.training.model_copy(update={"frozen_decoder": True})
+        return {"trained": pair, "frozen": {**pair, "dictionary": dictionary, "training": training}}
+
+    def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
+        """Calls per 1,000 alive latents, share of labels that name a category, and scores, side by side."""
+        numbers = {name: figures(run) for name, run in runs.items()}
+        charts = (counts_chart(runs, x_title="decoder"), _figures_chart(numbers), _categories_chart(runs))
+        note = (
+            "The two models do differ and the encoder does train, so a call of a frozen latent is not false "
+            "as such; but its direction was drawn before training and describes nothing that was learned."
+        )
+        return Findings(answer(numbers), notes=(note,), tiles=_tiles(numbers), charts=charts, numbers=numbers)
+
+
+def figures(run: RunProducts) -> dict[str, Any]:
+    """Of one run's pair; shares are null where there is nothing to divide by, scores where none was taken."""
+    pair = run.pairs[0]
+    found, labels = run.figures(pair), run.labels(pair).values()
+    n_alive, n_called = len(alive(run.latents(pair))), int(found["n_exclusive"])
+    n_named = sum(category not in RESERVED for category in labels)
+    kept = {name: found[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share", "n_exclusive_base")}
+    return {
+        **kept,
+        "n_alive": n_alive,
+        "n_exclusive": n_called,
+        "per_1000": _share(n_called, n_alive, times=1000),
+        "n_labelled": len(labels),
+        "n_named": n_named,
+        "named": _share(n_named, len(labels)),
+        **{score: _mean_score(run, pair, score) for score in SCORES},
+    }
+
+
+def _share(count: int, total: int, *, times: int = 1) -> dict[str, float] | None:
+    """A share with Wilson's 95 % interval; None of nothing."""
+    if not total:
+        return None
+    low, high = wilson(count, total)
+    return {"value": times * count / total, "low": times * low, "high": times * high}
+
+
+def _mean_score(run: RunProducts, pair: str, score: str) -> float | None:
+    """Mean over the exclusive latents for which the annotator has the score."""
+    rows = (row for row in run.annotations(pair) if row["role"] == ROLES["tuned"])
+    taken = [value for row in rows if (value := (row.get("scores") or {}).get(score)) is not None]
+    return sum(taken) / len(taken) if taken else None
+
+
+def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence per figure, each with its interval, and what follows where the intervals overlap."""
+    trained, frozen = numbers["trained"], numbers["frozen"]
+    said = (
+        f"Of 1,000 alive latents, {_told(frozen['per_1000'])} are called exclusive with fixed random "
+        f"directions and {_told(trained['per_1000'])} with trained ones"
+    )
+    if frozen["named"] is None or trained["named"] is None:
+        return f"{said}; one of the two has no labelled exclusive latent, so their labels cannot be compared."
+    overlap = (
+        frozen["named"]["high"] >= trained["named"]["low"]
+        and trained["named"]["high"] >= frozen["named"]["low"]
+    )
+    verdict = (
+        "the intervals overlap, so that a named category alone is no sign of a learned latent"
+        if overlap
+        else "the intervals are apart"
+    )
+    return (
+        f"{said}; a category other than {' or '.join(sorted(RESERVED))} is the label of "
+        f"{_told(frozen['named'], '.0%')} and {_told(trained['named'], '.0%')}: {verdict}. {_scores(numbers)}"
+    )
+
+
+def _scores(numbers: Mapping[str, Mapping[str, Any]]) -> str:
+    pairs = {score: [numbers[name][score] for name in ("frozen", "trained")] for score in SCORES}
+    known = {score: values for score, values in pairs.items() if None not in values}
+    if not known:
+        return "Detection and fuzz scores were not taken: this annotator has none."
+    return "Mean scores: " + ", ".join(f"{k} {v[0]:.2f} and {v[1]:.2f}" for k, v in known.items()) + "."
+
+
+def _told(share: Mapping[str, float] | None, form: str = ".1f") -> str:
+    if share is None:
+        return "none"
+    return f"{told(share['value'], form)} ({told(share['low'], form)} to {told(share['high'], form)})"
+
+
+def _tiles(numbers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], ...]:
+    return tuple(
+        tile(f"Exclusive of 1,000 alive, {name}", _told(found["per_1000"]), "95 % interval (Wilson)")
+        for name, found in numbers.items()
+    )
+
+
+def _figures_chart(numbers: Mapping[str, Mapping[str, Any]]) -> Chart:
+    plain = ("n_alive", "n_exclusive", "n_exclusive_base", "fve_base", "fve_tuned", "l0", *SCORES)
+    body = [
+        [name, *(_cell(found[key]) for key in plain), _told(found["named"], ".0%")]
+        for name, found in numbers.items()
+    ]
+    titles = ["Decoder", *(key.replace("_", " ") for key in plain), "Labels that name a category"]
+    table = tables.plain(titles, body, numeric=range(1, len(titles)))
+    caption = "A dash: not taken. Shares with Wilson's 95 % interval; scores of exclusive latents."
+    return Chart("figures", "Trained and frozen side by side", caption, table=table)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+def _categories_chart(runs: Mapping[str, RunProducts]) -> Chart:
+    counts = [Counter(run.labels(run.pairs[0]).values()) for run in runs.values()]
+    totals = [count.total() for count in counts]
+    names = sorted(set().union(*counts), key=lambda name: (-sum(count[name] for count in counts), name))
+    body = [
+        [
+            name,
+            *(
+                f"{count[name]} ({count[name] / n:.0%})" if n else "-"
+                for count, n in zip(counts, totals, strict=True)
+            ),
+        ]
+        for name in names
+    ]
+    table = tables.plain(["Category", *runs], body, numeric=range(1, len(runs) + 1))
+    caption = "Labels of the tuned-exclusive latents: how many, and their share of the run's labels."
+    return Chart("categories", "Categories", caption, table=table)
