@@ -15,7 +15,6 @@ from crossdiff.io.file_hashes import file_sha256
 from crossdiff.settings import Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-DTYPE_NAMES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
 
 ORGANISM = "organism:"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 from crossdiff import composition
 from crossdiff.command_settings import LocalDispatch
@@ -18,7 +18,7 @@ from crossdiff.dispatch.loggers import tracker
 from crossdiff.io.environment import choose_device, conf_dir
 from crossdiff.io.progress import show_notices
 from crossdiff.io.tables import write_jsonl
-from crossdiff.models.pair import DTYPE_NAMES, Dtype
+from crossdiff.models.pair import Dtype
 from crossdiff.notebook.finished_steps import FinishedSteps
 from crossdiff.notebook.run import Run
 from crossdiff.notebook.saved_models import saved
@@ -119,7 +119,7 @@ def _refuse_hours(steps: Sequence[Step], experiment: Experiment) -> None:
 def _dtype_of(model: Any) -> Dtype | None:
     """The number format of a loaded model; None for a path, or where no harvest has it."""
     found = str(getattr(model, "dtype", "")).removeprefix("torch.")
-    return next((name for name in DTYPE_NAMES if name == found), None)
+    return next((name for name in get_args(Dtype) if name == found), None)
 
 
 def _written(texts: Sequence[Text], store: Path) -> Path:
