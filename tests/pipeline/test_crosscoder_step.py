@@ -16,7 +16,7 @@ from crossdiff.stages.import_crosscoder import ImportInputs
 from tests.pipeline.test_plan import PAIR, changed, steps
 
 ROOT = Path(__file__).resolve().parents[2]
-TWO = ("experiment=demo",)
+TWO = ("experiment=demo", "comparison.n_seeds=1")
 
 
 def saved(folder: Path, *, d_model: int, n_models: int = 2) -> Path:
@@ -56,7 +56,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     treatment = f"comparison.treatment.crosscoder={folder}"
     for overrides, said in (
         ((*TWO, f"crosscoder={folder}"), "one crosscoder and a comparison has two pairs"),
-        ((*TWO, treatment, "comparison.n_seeds=2"), "differ in their seed"),
+        (("experiment=demo", treatment, "comparison.n_seeds=2"), "differ in their seed"),
         (("experiment=self_diff", treatment), "trains crosscoders of its own"),
         ((*PAIR, "model_pair.crosscoder_scale=[1,2]"), "name it with crosscoder="),
         ((*PAIR, f"crosscoder={saved(tmp_path / 'wide', d_model=width() + 1)}"), "the pair has 2 of width"),
@@ -76,3 +76,15 @@ def test_the_command_line_ends_in_one_message(tmp_path: Path) -> None:
     assert done.stderr.count("error: ") == 1
     assert "reads 3 models" in done.stderr
     assert not (tmp_path / "store").exists()
+
+
+def test_training_that_goes_on_is_another_step_known_by_content(tmp_path: Path) -> None:
+    fits = ("dictionary.n_latents=32", "dictionary.code_norm=sum", "sparsity.k=4")
+    before = steps(*PAIR, *fits)
+    here, there = (
+        steps(*PAIR, *fits, f"training.start={saved(tmp_path / n, d_model=width())}") for n in "ab"
+    )
+    assert changed(before, here) == {"train", "scale", "documents", "annotate", "report"}
+    assert [step.key for step in here] == [step.key for step in there]
+    with pytest.raises(ValueError, match=r"give dictionary\.n_latents=32"):
+        steps(*PAIR, f"training.start={tmp_path / 'a'}")

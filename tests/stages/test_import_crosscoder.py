@@ -12,10 +12,13 @@ import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.data.settings import MaskSettings
+from crossdiff.io.crosscoders.write import write_crosscoder
 from crossdiff.io.interop import save_dictionary_learning
 from crossdiff.io.tables import read_json
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale, train
+from crossdiff.stages.activations import open_activations
 from crossdiff.stages.import_crosscoder import ImportInputs, fingerprint, read_for_pair
 from tests.published_crosscoders import drawn, write_neelnanda
 from tests.scaling_artifacts import LAYER, Artifacts, build
@@ -62,6 +65,28 @@ def test_a_crosscoder_that_is_read_gives_the_latent_table_of_its_own_run(
         scale.run(scale.ScaleInputs(layer=LAYER), given, tmp_path / name, QUIET)
         tables.append(pd.read_parquet(tmp_path / name / "latents.parquet"))
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_mean_that_a_format_keeps_in_its_biases_enters_no_beta(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    """SAELens has no mean of the activations; the latent table of the run it came from has."""
+    own = artifacts.crosscoder
+    source = open_activations(artifacts.parents, LAYER, MaskSettings())
+    own.normaliser.mean.copy_(source.statistics()[0])
+    own.save(tmp_path / "own" / "crosscoder")
+    write_crosscoder(own, tmp_path / "theirs", "saelens", layer=LAYER, facts={})
+    parents = brought(artifacts, inputs(tmp_path / "theirs"), tmp_path / "imported")
+    tables = []
+    for given in ({**parents, "train": tmp_path / "own"}, parents):
+        folder = tmp_path / f"table{len(tables)}"
+        folder.mkdir()
+        scale.run(scale.ScaleInputs(layer=LAYER, dtype="float64"), given, folder, QUIET)
+        tables.append(pd.read_parquet(folder / "latents.parquet"))
+    own_table, read_table = tables
+    assert list(own_table["call"]) == list(read_table["call"])
+    columns = ["density", "delta_norm", "beta_activation_base", "beta_reconstruction_tuned"]
+    pd.testing.assert_frame_equal(own_table[columns], read_table[columns], rtol=1e-3, atol=1e-4)
 
 
 def test_what_was_read_is_recorded_and_missing_figures_are_null(

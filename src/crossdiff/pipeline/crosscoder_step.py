@@ -24,7 +24,10 @@ def crosscoder_step(
                 "it with crosscoder=..., or leave the scale out"
             )
         seed = experiment.seed if pair.seed is None else pair.seed
-        return Step("train", pair.name, train_inputs(experiment, seed=seed), activations, training)
+        step = Step("train", pair.name, train_inputs(experiment, seed=seed), activations, training)
+        if not step.is_finished(experiment.store):
+            _check_start(experiment, pair)
+        return step
     if pair.seed is not None:
         raise ValueError(
             f"{pair.name} reads its crosscoder from {pair.crosscoder}, so it cannot be one of several that "
@@ -52,6 +55,16 @@ def n_latents(step: Step, experiment: Experiment) -> int:
         return int(read_manifest(step.folder(experiment.store))["counts"]["n_latents"])
     shape = cost.model_shape(experiment.pairs[0].base, experiment.organism)
     return experiment.dictionary.n_latents if shape is None else _n_latents(step.inputs, shape.d_model)
+
+
+def _check_start(experiment: Experiment, pair: ModelPair) -> None:
+    """ValueError where `training.start` names a crosscoder that this training cannot go on from."""
+    shape, path = cost.model_shape(pair.base, experiment.organism), experiment.training.start
+    if path is None or shape is None:
+        return
+    from crossdiff.training.start import read_start
+
+    read_start(path, experiment.dictionary, experiment.sparsity, n_models=2, d_model=shape.d_model)
 
 
 _COUNTED: dict[tuple[str, int], int] = {}

@@ -72,7 +72,11 @@ def columns(pairs: Iterable[PairSource]) -> list[dict[str, Any]]:
 
 
 def pack(
-    pair: PairSource, *, n_examples: int, near: Mapping[int, list[dict[str, Any]]] | None = None
+    pair: PairSource,
+    *,
+    n_examples: int,
+    near: Mapping[int, list[dict[str, Any]]] | None = None,
+    recurring: Mapping[tuple[str, int], dict[str, Any]] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Index rows for the list, and `latent -> base64(deflate(JSON))` for what opening one shows."""
     table = pair.latents.set_index("latent")
@@ -84,14 +88,16 @@ def pack(
         annotation = notes.get((latent, entry["role"]), {})
         figures = figures_of(table, latent)
         kind = table.at[latent, "kind"] if latent in table.index and "kind" in table else None
-        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": kind}))
+        recurs = (recurring or {}).get((pair.name, latent), {})
+        told = {name: recurs[name] for name in ("found", "lead") if name in recurs}
+        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": kind}) | told)
         detail = {
             "description": annotation.get("description"),
             "votes": annotation.get("votes") or {},
             "failed_votes": annotation.get("failed_votes") or {},
             "evidence": annotation.get("evidence") or [],
             "annotator": annotation.get("annotator"),
-            "near": (near or {}).get(latent, []),
+            "near": [*recurs.get("twins", []), *(near or {}).get(latent, [])],
             "logits": entry.get("logits") or {},
             "histogram": entry.get("histogram"),
             "figures": figures,

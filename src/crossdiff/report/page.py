@@ -21,6 +21,9 @@ PLOTLY = HERE / "static" / "plotly-basic-4.1.1.min.js.gz"
 """`npm pack plotly.js-basic-dist-min@4.1.1`, the version of plotly.js in the plotly package; MIT license."""
 SCRIPTS = ("text.js", "theme.js", "charts.js", "tables.js", "chunks.js", "reader.js", "explorer.js")
 
+N_EXAMPLES_OF_MEMBERS = 6
+"""Documents per latent of a pair's second and further crosscoders."""
+
 
 def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
     """The report as HTML text; everything it shows comes from `sources`."""
@@ -29,10 +32,15 @@ def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
     index: list[dict[str, Any]] = []
     chunks: dict[str, str] = {}
     near = neighbours(sources.pairs)
-    for name, pair in sources.pairs.items():
-        rows, packed = explorer.pack(pair, n_examples=n_examples, near=near[name])
-        index += rows
-        chunks |= {f"{name}-{latent}": chunk for latent, chunk in packed.items()}
+    known = context.pop("concepts")
+    for name in sources.pairs:
+        crosscoders = sources.crosscoders(name)
+        recurring = known.get(name, {})
+        for number, one in enumerate(crosscoders):
+            shown = n_examples if number == 0 else min(n_examples, N_EXAMPLES_OF_MEMBERS)
+            rows, packed = explorer.pack(one, n_examples=shown, near=near.get(one.name), recurring=recurring)
+            index += rows
+            chunks |= {f"{one.name}-{latent}": chunk for latent, chunk in packed.items()}
     return fill(
         "report.html.j2",
         drawn,

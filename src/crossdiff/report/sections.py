@@ -8,6 +8,7 @@ from typing import Any
 from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section
+from crossdiff.report.concepts import block, concepts
 from crossdiff.report.first_screen import first_screen
 from crossdiff.report.formatting import duration, finite, number, tile, visible
 from crossdiff.report.pair_section import pair_section
@@ -21,6 +22,12 @@ def page_context(sources: Sources) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     comparison = None if sources.comparison is None else comparison_section(sources.comparison, drawn)
     pairs = [pair_section(pair, sources.provenance, drawn) for pair in sources.pairs.values()]
+    known = {name: concepts(sources.crosscoders(name)) for name in sources.pairs}
+    for section, name in zip(pairs, sources.pairs, strict=True):
+        section["blocks"] = [
+            *filter(None, [block(sources.crosscoders(name), known[name])]),
+            *section["blocks"],
+        ]
     return {
         "headline": visible(sentences.headline(sources)),
         "undone_by": [visible(line) for line in sentences.undone_by(sources)],
@@ -29,6 +36,7 @@ def page_context(sources: Sources) -> dict[str, Any]:
         "tiles": overview_tiles(sources),
         "comparison": comparison,
         "pairs": pairs,
+        "concepts": known,
         "figures": drawn,
         "explorer_note": sentences.explorer_note(sources),
         "set_aside": _set_aside(sources),

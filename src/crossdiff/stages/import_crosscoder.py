@@ -59,6 +59,7 @@ def run(inputs: ImportInputs, parents: Mapping[str, Path], draft: Path, runtime:
         raise ValueError(f"{inputs.path} has changed since this step was planned; give the command again")
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = read_for_pair(inputs, d_model=activations.d_model, activations=activations)
+    crosscoder = _centred(crosscoder, activations)
     figures = _figures(crosscoder.to(runtime.device), activations)
     record = crosscoder.metadata.pop("source")
     show_notices(f"import {inputs.path}", list(_notices(crosscoder.cpu(), record, figures, activations)))
@@ -99,6 +100,26 @@ def read_for_pair(
         )
     _check_layer(inputs, crosscoder.metadata)
     return crosscoder
+
+
+def _centred(crosscoder: Crosscoder, activations: PairedActivations) -> Crosscoder:
+    """The same codes and reconstructions with weights that read centred activations.
+
+    Latent scaling regresses normalised activations on codes without a constant, so a mean that most formats
+    leave in the biases would enter every beta of the activations and of the reconstruction.
+    """
+    from crossdiff.core.normaliser import Normaliser
+    from crossdiff.training.start import renormalised
+
+    if bool(crosscoder.normaliser.mean.any()):
+        return crosscoder
+    normaliser = Normaliser(crosscoder.n_models, crosscoder.d_model)
+    normaliser.scale.copy_(crosscoder.normaliser.scale)
+    normaliser.mean.copy_(activations.statistics()[0])
+    found = renormalised(crosscoder, normaliser, crosscoder.settings)
+    found.threshold.copy_(crosscoder.threshold)  # scaled codes are the same: no decoder has changed
+    found.metadata = crosscoder.metadata
+    return found
 
 
 def _check_layer(inputs: ImportInputs, metadata: Mapping[str, Any]) -> None:

@@ -82,8 +82,9 @@ def training_reach(crosscoder: Crosscoder) -> float | None:
     """
     from crossdiff.training.settings import TrainingSettings
 
-    recorded = (crosscoder.metadata.get("inputs") or {}).get("training")
-    if not recorded:
+    inputs = crosscoder.metadata.get("inputs") or {}
+    recorded = inputs.get("training")
+    if not recorded or inputs.get("start"):  # one that went on from another began with any norm
         return None
     known = {name: value for name, value in recorded.items() if name in TrainingSettings.model_fields}
     settings = TrainingSettings(**known)

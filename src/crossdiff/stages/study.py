@@ -19,6 +19,7 @@ from crossdiff.io.tables import write_json
 from crossdiff.models.pair import ModelPair, ModelSettings
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.import_crosscoder import fingerprint
 from crossdiff.stages.protocol import EVERYTHING, Stage, needs
 from crossdiff.stages.train import TrainInputs
 from crossdiff.training.settings import TrainingSettings
@@ -81,6 +82,7 @@ def train_inputs(experiment: Asked, *, seed: int) -> TrainInputs:
         training=experiment.training,
         mask=experiment.mask,
         seed=seed,
+        start=None if experiment.training.start is None else fingerprint(experiment.training.start),
     )
 
 

@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import AnySparsity, within
 from crossdiff.data.settings import MaskSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import import_crosscoder
-from crossdiff.stages.import_crosscoder import ImportInputs
+from crossdiff.stages.import_crosscoder import ImportInputs, fingerprint
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.training.settings import TrainingSettings
 
@@ -25,7 +25,12 @@ VERSION = 2
 
 
 class TrainInputs(Settings):
-    """Everything that decides a crosscoder, apart from the activations."""
+    """Everything that decides a crosscoder, apart from the activations.
+
+    start: content of the crosscoder that `training.start` names (`import_crosscoder.fingerprint`).
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"start"})
 
     layer: int
     dictionary: DictionarySettings
@@ -33,6 +38,7 @@ class TrainInputs(Settings):
     training: TrainingSettings
     mask: MaskSettings = MaskSettings()
     seed: int = 0
+    start: str | None = None
 
 
 def run(
@@ -66,6 +72,8 @@ def fit_and_save(
     from crossdiff.training.launch import fit_on_devices
     from crossdiff.training.trainer import RunFolder, TrainingRun
 
+    if inputs.training.start is not None and fingerprint(inputs.training.start) != inputs.start:
+        raise ValueError(f"training.start={inputs.training.start} has changed since this step was planned")
     folder = RunFolder(draft)
     origin = {
         "inputs": inputs.identity(),

@@ -20,6 +20,7 @@ from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, check_enough, check_finite
+from crossdiff.training.start import read_start, renormalised
 from crossdiff.training.trainer import RunFolder, TrainingRun, train
 
 __all__ = ["RunFolder", "TrainingRun", "fit"]
@@ -112,7 +113,7 @@ def initial_crosscoder(
     training: TrainingSettings,
     seed: int,
 ) -> Crosscoder:
-    """A fresh crosscoder, a pure function of the source's rows, the settings and the seed."""
+    """A fresh crosscoder, or that of `training.start`; a pure function of rows, settings and seed."""
     differs = dictionary.architecture == "diff_sae"
     if differs and source.n_models != 2:
         raise ValueError(
@@ -124,7 +125,11 @@ def initial_crosscoder(
     crosscoder = Crosscoder(dictionary, n_models=1 if differs else source.n_models, d_model=source.d_model)
     mean, variance = _difference_statistics(source, training, seed) if differs else source.statistics()
     target = training.target_rms or math.sqrt(source.d_model)
-    crosscoder.normaliser = Normaliser.from_statistics(mean.double(), variance.double(), target_rms=target)
+    normaliser = Normaliser.from_statistics(mean.double(), variance.double(), target_rms=target)
+    if training.start is not None:
+        shape = {"n_models": crosscoder.n_models, "d_model": crosscoder.d_model}
+        return renormalised(read_start(training.start, dictionary, sparsity, **shape), normaliser, dictionary)
+    crosscoder.normaliser = normaliser
     if isinstance(sparsity, JumpReLU):
         crosscoder.add_gate_(sparsity.initial_gate)
     xn = crosscoder.normaliser.normalise(crosscoder.inputs(first.x))

@@ -19,7 +19,9 @@ class TrainingSettings(Settings):
     Give either `n_tokens` (tokens seen, epochs included) or `n_steps`. Step counts are optimizer steps.
     """
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "checkpoint_minutes", "devices"})
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoint_every", "checkpoint_minutes", "devices", "start"}
+    )
     ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix", "frozen_decoder"})
 
     n_tokens: int | None = Field(default=None, ge=1)
@@ -70,6 +72,10 @@ class TrainingSettings(Settings):
     """A checkpoint that its step makes due is left out until this time since the last one has passed."""
     devices: int = Field(default=1, ge=1)
     """Processes on this machine that share every batch, one per GPU (or on CPU)."""
+
+    start: str | None = None
+    """File, folder or hub id of a crosscoder from whose weights training goes on; its content is in the key
+    (`TrainInputs.start`)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSettings:

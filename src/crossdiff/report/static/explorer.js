@@ -36,7 +36,7 @@ function distinct(key) {
 function item(row) {
   const entry = element("li"), link = element("a");
   link.href = `#latent-${row.pair}-${row.latent}`;
-  const words = [row.category ? readable(row.category) : null, row.keywords.join(", ")].filter(Boolean).join(" · ");
+  const words = [row.found ? `in ${row.found} crosscoders` : null, row.category ? readable(row.category) : null, row.keywords.join(", ")].filter(Boolean).join(" · ");
   const under = element("span", "under");
   under.append(element("span", `tag ${row.role}`, ROLES[row.role] || row.role), visible(words));
   link.append(
@@ -54,8 +54,10 @@ function refresh() {
   const wanted = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = { pair: byId("filter-pair").value, role: byId("filter-role").value, kind: byId("filter-kind").value, category: byId("filter-category").value, state: byId("filter-state").value };
   const least = Number(byId("filter-score").value || 0);
+  const found = byId("filter-found").value;
   shownRows = rows.filter((row) =>
-    Object.entries(chosen).every(([key, value]) => !value || String(row[key]) === value)
+    (found !== "concepts" || row.lead)
+    && Object.entries(chosen).every(([key, value]) => !value || String(row[key]) === value)
     && (!least || (row.score ?? -1) >= least)
     && wanted.every((word) => row.words.includes(word)));
   const order = SORTS[byId("sort").value][1];
@@ -138,7 +140,11 @@ function onKey(event) {
 
 if (byId("explorer")) {
   rows.forEach(item);
-  fill("filter-pair", "Both", distinct("pair"), visible);
+  const several = rows.some((row) => row.lead);
+  byId("filter-found").append(new Option("Recurring concepts, best example", "concepts"), new Option("Every latent of every one", ""));
+  byId("filter-found").value = several ? "concepts" : "";
+  byId("filter-found").closest("label").hidden = !several;
+  fill("filter-pair", several ? "All" : "Both", distinct("pair"), visible);
   fill("filter-role", "All", distinct("role"), (role) => ROLES[role] || role);
   fill("filter-kind", "All", distinct("kind"));
   fill("filter-category", "All", distinct("category"));

@@ -1,0 +1,92 @@
+"""Which latents of several crosscoders of one pair are the same concept: twins by decoder direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from crossdiff.core.matching import nearest_direction, pairwise_mcc
+
+MIN_COSINE = 0.7
+"""Least cosine of twins, that of the step match (no codes are compared here)."""
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """What is known of one latent: `twins` are (member, place, cosine), `concept` a number over all members.
+
+    recurs
+        Whether at least half of the other members have a twin of it.
+    """
+
+    twins: tuple[tuple[int, int, float], ...]
+    concept: int
+    recurs: bool
+
+
+def recurrence(
+    members: Sequence[Float[Tensor, "_ width"]], *, min_cosine: float = MIN_COSINE
+) -> list[list[Recurrence]]:
+    """Per member and latent its twins in the other members, and the concept that it belongs to.
+
+    `members` holds the directions of each crosscoder's latents. A twin is the nearest latent of another
+    member, at `min_cosine` or above. Latents that are each other's twin are one concept, and so is what hangs
+    together by such pairs, which can bring two latents of one member into a concept.
+    """
+    found = [
+        [_nearest(own, other, min_cosine) if i != j else [] for j, other in enumerate(members)]
+        for i, own in enumerate(members)
+    ]
+    concept = _concepts([len(own) for own in members], found)
+    least = (len(members) - 1) / 2
+    told: list[list[Recurrence]] = []
+    for i, own in enumerate(members):
+        told.append([])
+        for place in range(len(own)):
+            twins = tuple(
+                (j, *twin) for j, nearest in enumerate(found[i]) if nearest and (twin := nearest[place])
+            )
+            told[i].append(Recurrence(twins, concept[i, place], bool(twins) and len(twins) >= least))
+    return told
+
+
+def mean_mcc(members: Sequence[Float[Tensor, "_ width"]]) -> float:
+    """PW-MCC of every two members (`pairwise_mcc`), their mean; NaN where no two have a latent."""
+    known = [pairwise_mcc(a, b) for a, b in combinations(members, 2) if len(a) and len(b)]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _nearest(own: Tensor, other: Tensor, min_cosine: float) -> list[tuple[int, float] | None]:
+    near = nearest_direction(normalize(own), other, alive=torch.ones(len(other), dtype=torch.bool))
+    return [
+        (place, cosine) if cosine >= min_cosine else None  # NaN, where there is no other, is no twin
+        for place, cosine in zip(near.latent.tolist(), near.similarity.tolist(), strict=True)
+    ]
+
+
+def _concepts(
+    sizes: Sequence[int], found: Sequence[Sequence[Sequence[tuple[int, float] | None]]]
+) -> dict[tuple[int, int], int]:
+    """Numbers of the groups that mutual twins make."""
+    root = {(i, place): (i, place) for i, size in enumerate(sizes) for place in range(size)}
+
+    def top(one: tuple[int, int]) -> tuple[int, int]:
+        while root[one] != one:
+            one = root[one]
+        return one
+
+    for i, place in list(root):
+        for j, nearest in enumerate(found[i]):
+            twin = nearest[place] if nearest else None
+            back = found[j][i][twin[0]] if twin else None
+            if twin and back and back[0] == place:
+                low, high = sorted((top((i, place)), top((j, twin[0]))))
+                root[high] = low
+    numbers = {one: number for number, one in enumerate(one for one in root if root[one] == one)}
+    return {one: numbers[top(one)] for one in root}

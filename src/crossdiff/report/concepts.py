@@ -1,0 +1,123 @@
+"""Recurring concepts: what several crosscoders of one pair agree on, for the explorer and the pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from crossdiff.core.latent_table import BASE, TUNED
+from crossdiff.core.recurrence import MIN_COSINE, mean_mcc, recurrence
+from crossdiff.io.tables import where
+from crossdiff.report import tables
+from crossdiff.report.explorer import directions, weights_of
+from crossdiff.report.formatting import told
+from crossdiff.report.sources import PairSource
+from crossdiff.statistics.themes import latent_energy
+
+ROLES = {"exclusive_tuned": TUNED, "exclusive_base": BASE}
+MAX_SHARED = 1024
+"""Shared latents up to which their PW-MCC is computed: its time is cubic."""
+
+Concepts = dict[tuple[str, int], dict[str, Any]]
+"""(crosscoder, latent) -> `found`, `recurs`, `lead` and `twins` of the index."""
+
+
+def concepts(crosscoders: Sequence[PairSource]) -> Concepts:
+    """Every listed exclusive latent of all crosscoders of a pair; empty where there are not several.
+
+    `lead` is true for the recurring latent of a concept that has the most energy: its best example.
+    """
+    readable = [one for one in crosscoders if weights_of(one) is not None]
+    if len(crosscoders) < 2 or len(readable) < 2:
+        return {}
+    found: Concepts = {}
+    for role, model in ROLES.items():
+        listed = [[e for e in one.selected() if e["role"] == role] for one in readable]
+        width = directions(readable[0], [0], model=model)[:0]
+        members = [
+            directions(one, [int(e["latent"]) for e in entries], model=model) if entries else width
+            for one, entries in zip(readable, listed, strict=True)
+        ]
+        found |= _of_role(readable, listed, recurrence(members), role)
+    return found
+
+
+def _of_role(
+    crosscoders: Sequence[PairSource], listed: Sequence[Sequence[dict[str, Any]]], known: Any, role: str
+) -> Concepts:
+    found: Concepts = {}
+    groups: dict[int, list[tuple[bool, float, tuple[str, int]]]] = {}
+    holders: dict[int, set[str]] = {}
+    for one, entries, own in zip(crosscoders, listed, known, strict=True):
+        norms = dict(zip(one.latents["latent"], one.latents[f"norm_{role.split('_')[1]}"], strict=True))
+        for entry, recurring in zip(entries, own, strict=True):
+            key = (one.name, int(entry["latent"]))
+            energy = latent_energy(entry.get("histogram"), float(norms.get(key[1], math.nan)))
+            groups.setdefault(recurring.concept, []).append(
+                (recurring.recurs, energy if math.isfinite(energy) else 0.0, key)
+            )
+            holders.setdefault(recurring.concept, set()).add(one.name)
+            twins = [
+                {
+                    "pair": crosscoders[member].name,
+                    "latent": int(listed[member][place]["latent"]),
+                    "cosine": round(cosine, 3),
+                }
+                for member, place, cosine in recurring.twins
+            ]
+            text = f"{1 + len(twins)} of {len(crosscoders)}"
+            found[key] = {"found": text, "recurs": recurring.recurs, "lead": False, "twins": twins}
+    for group in groups.values():
+        recurs, _, key = max(group)
+        found[key]["lead"] = recurs
+    return found
+
+
+def block(crosscoders: Sequence[PairSource], known: Concepts) -> dict[str, Any] | None:
+    """The pair's crosscoders with their counts, recurring latents and PW-MCC; None where there is one."""
+    if not known:
+        return None
+    rows = []
+    for one in crosscoders:
+        mine = [value for (name, _), value in known.items() if name == one.name]
+        rows.append((one.name, len(one.exclusive("tuned")), len(mine), sum(each["recurs"] for each in mine)))
+    n_concepts = sum(each["lead"] for each in known.values())
+    name = "recurring concept" if n_concepts == 1 else "recurring concepts"
+    sentence = (
+        f"{n_concepts:,} {name}: groups of exclusive latents that are each other's nearest in another "
+        f"crosscoder (cosine {MIN_COSINE:g} or more), with a latent that has such a twin in at least half of "
+        "the others. The list of latents shows each once, by its best example. "
+    )
+    return {
+        "title": "Crosscoders of this pair",
+        "text": sentence + _mcc(crosscoders),
+        "table": tables.plain(
+            ["Crosscoder", "Tuned-exclusive", "Listed exclusive", "Recurring"], rows, numeric=[1, 2, 3]
+        ),
+    }
+
+
+def _mcc(crosscoders: Sequence[PairSource]) -> str:
+    """PW-MCC of the exclusive latents and, where they are few, of the shared ones."""
+    readable = [one for one in crosscoders if weights_of(one) is not None]
+    exclusive = [one.exclusive("tuned")["latent"].tolist() for one in readable]
+    shared = [where(one.latents, kind="shared")["latent"].tolist() for one in readable]
+    told_shared = (
+        "" if max(map(len, shared)) > MAX_SHARED else f", of the shared ones {told(_mean(readable, shared))}"
+    )
+    own = told(_mean(readable, exclusive))
+    return (
+        f"PW-MCC of the tuned-exclusive latents: {own}{told_shared} (mean |cosine| of two "
+        "seeds' directions under the best one-to-one matching, over all pairs of crosscoders)."
+    )
+
+
+def _mean(crosscoders: Sequence[PairSource], latents: Sequence[list[int]]) -> float:
+    return mean_mcc(
+        [
+            directions(one, [int(n) for n in numbers], model=TUNED)
+            for one, numbers in zip(crosscoders, latents, strict=True)
+            if numbers
+        ]
+    )
