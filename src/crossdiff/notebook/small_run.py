@@ -52,11 +52,9 @@ def diff(
 ) -> Run:
     """Compare two models at one layer on texts of yours; returns the finished run.
 
-    base, tuned  folder, hub id, or a loaded transformers model (which is saved into the store, named by its
-                 content)
+    base, tuned  folder, hub id, or a loaded transformers model (which is saved into the store)
     texts        strings, or chats as lists of messages
-    store        where finished steps are kept and found again; a temporary folder, gone with the run, unless
-                 given
+    store        where finished steps are kept and found again; without one a folder that goes with the run
     results      folder of the report; `results/<name>_<layer>`, beside a temporary store unless given
     settings     as on the command line: `["dictionary.n_latents=512", "annotator=claude"]`
     tokenizer    of loaded models whose name leads to none
