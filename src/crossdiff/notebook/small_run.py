@@ -60,7 +60,7 @@ def diff(
     tokenizer    of loaded models whose name leads to none
     dtype        of the forward pass; a loaded model's own, else bfloat16
 
-    Steps have the keys of the same command on the command line. ValueError for what that would refuse.
+    Steps have the keys of the same command. ValueError for what that would refuse.
     """
     keeps = TemporaryDirectory(prefix="crossdiff-") if store is None else None
     place = Path(keeps.name) / "store" if keeps else Path(str(store)).expanduser()
@@ -70,13 +70,17 @@ def diff(
     paths = [saved(model, place, tokenizer=tokenizer, dtype=known) for model in (base, tuned)]
     given = {
         "layer": layer, "name": name, "store": str(place), "device": device, "progress": progress,
-        "results_dir": None if folder is None else str(folder),
-        "model_pair": {"base": paths[0], "tuned": paths[1], **({"dtype": known} if known else {})},
-        "corpus": {"paths": [str(corpus)]},
+        "results_dir": None if folder is None else str(folder), **_inputs(paths, known, corpus),
     }  # fmt: skip
     experiment = composed([*SMALL, *settings], given)
     _carry_out(experiment)
     return Run(FinishedSteps.of_results(experiment.results, place), experiment.results, keeps)
+
+
+def _inputs(paths: Sequence[str], dtype: Dtype | None, corpus: Path) -> dict[str, Any]:
+    """The models and the corpus as settings."""
+    pair = {"base": paths[0], "tuned": paths[1], **({"dtype": dtype} if dtype else {})}
+    return {"model_pair": pair, "corpus": {"paths": [str(corpus)]}}
 
 
 def composed(overrides: Sequence[str], values: dict[str, Any]) -> Experiment:
