@@ -1,7 +1,9 @@
 """The examples of the pages that say how to extend crossdiff are run as a reader would run them."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -10,15 +12,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+import crossdiff
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.environment import conf_dir
-from crossdiff.io.tables import read_json
+from crossdiff.io.tables import read_json, write_json
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
 from crossdiff.stages import protocol
 from crossdiff.taxonomy.scheme import OTHER
 from crossdiff.training.run import fit
 from crossdiff.training.trainer import RunFolder
+from experiments.notebook.execute import NOTEBOOK, PLOTLY, executed
 from tests.annotation.campaign import campaign, scheme
 from tests.composed import experiment as composed_experiment
 from tests.finished_annotation import experiment, finished, make
@@ -38,6 +42,56 @@ def block(page: str, language: str) -> str:
     found = re.search(rf"```{language}\n(.*?)```", text, re.S)
     assert found is not None
     return found.group(1)
+
+
+def blocks(page: str) -> list[str]:
+    text = (ROOT / f"src/crossdiff/docs/{page}.md").read_text()
+    return re.findall(r"```python[^\n]*\n(.*?)```", text, re.S)
+
+
+@pytest.fixture
+def beside_the_demo(tmp_path: Path) -> Path:
+    """A folder with `results/demo`, the models and some texts of a finished demo (`make demo`)."""
+    results = Path(os.environ.get("CROSSDIFF_DEMO", ROOT / "results" / "demo"))
+    if not (results / "summary.json").is_file():
+        reason = f"{results} is no finished demo: run `make demo`, or set CROSSDIFF_DEMO to its results"
+        pytest.fail(reason) if os.environ.get("CROSSDIFF_NO_SKIPS") else pytest.skip(reason)
+    store = crossdiff.open_run(results).steps.store
+    shutil.copytree(results, tmp_path / "results" / "demo")
+    summary = read_json(results / "summary.json") | {"store": str(store)}
+    write_json(summary, tmp_path / "results" / "demo" / "summary.json")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "organism").symlink_to(store / "organism")
+    corpus = next((store / "organism").glob("*/corpus/web.jsonl")).read_text().splitlines()[:600]
+    (tmp_path / "texts.txt").write_text(
+        "\n".join(json.loads(line)["text"].replace("\n", " ") for line in corpus)
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_python_page_run_on_the_demo(beside_the_demo: Path) -> None:
+    (beside_the_demo / "page.py").write_text("\n\n".join(blocks("python")))
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=beside_the_demo, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "«" in done.stdout
+    assert "something else" in done.stdout
+    assert (beside_the_demo / "changes.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_the_demo_and_shows_pictures(
+    beside_the_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    found = executed(NOTEBOOK, beside_the_demo)
+    outputs = [output for cell in found.cells for output in cell.get("outputs", [])]
+    kinds = Counter(kind for output in outputs for kind in output.get("data", {}))
+    assert kinds[PLOTLY] == 3
+    assert sum("<mark" in output.get("data", {}).get("text/html", "") for output in outputs) >= 2
 
 
 def example(page: str) -> dict:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crossdiff.io.interop import load_dictionary_learning
     from crossdiff.notebook.pair import open_pair
     from crossdiff.notebook.run import open_run
+    from crossdiff.notebook.small_run import diff
     from crossdiff.statistics.deltas import category_deltas
     from crossdiff.statistics.ensemble import ensemble_deltas
 
@@ -25,6 +26,7 @@ __all__ = [
     "Crosscoder",
     "category_deltas",
     "decoder_norms",
+    "diff",
     "ensemble_deltas",
     "latent_scaling",
     "load_dictionary_learning",
@@ -36,6 +38,7 @@ _HOMES = {
     "Crosscoder": "crossdiff.core.crosscoder",
     "category_deltas": "crossdiff.statistics.deltas",
     "decoder_norms": "crossdiff.core.decoder_norms",
+    "diff": "crossdiff.notebook.small_run",
     "ensemble_deltas": "crossdiff.statistics.ensemble",
     "latent_scaling": "crossdiff.core.latent_table",
     "load_dictionary_learning": "crossdiff.io.interop",

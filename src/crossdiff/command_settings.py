@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from crossdiff.settings import Settings
 from crossdiff.stages import protocol
@@ -58,6 +58,24 @@ class ExportSettings(Settings):
     def chosen_format(self) -> ExportFormat:
         """The format asked for, or the default of what is exported."""
         return self.format or FORMATS[self.what][0]
+
+
+class AskSettings(Settings):
+    """What `action=ask` asks a finished run about.
+
+    text: one text. file: many (.jsonl with text or messages; of a .txt file every line is one).
+    n: latents per text, those with the highest scaled code. pair: one pair; all of the command unless given.
+    exclusive_to: latents of one model only. out: write JSON lines there instead of printing.
+    """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    text: str | None = None
+    file: Path | None = None
+    n: int = Field(default=8, ge=1)
+    pair: str | None = None
+    exclusive_to: Literal["base", "tuned"] | None = None
+    out: Path | None = None
 
 
 class ValidateSettings(Settings):

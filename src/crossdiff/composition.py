@@ -6,17 +6,35 @@ Hydra has no public place for the shortcuts, so methods of its own classes are r
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+
+
+def composed(folder: str, overrides: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
+    """What the command line composes from `folder`, with `values` (nested) put in as they are.
+
+    Hydra has one state per process: one that the caller's program is using is put back.
+    """
+    former, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_dir(folder, version_base="1.3"):
+            cfg = compose("config", overrides=list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = former
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, merge=True)
+    return cfg
 
 
 def runs_alone(hydra: Any) -> bool:

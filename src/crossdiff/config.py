@@ -15,6 +15,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.command_settings import (
+    AskSettings,
     CompareRuns,
     ExportSettings,
     FreezeSettings,
@@ -53,7 +54,7 @@ ConfigStore.instance().store(
 
 Action = Literal[
     "run", "train", "plan", "status", "cancel", "retry",
-    "compare", "studies", "validate", "render", "export", "taxonomy",
+    "ask", "compare", "studies", "validate", "render", "export", "taxonomy",
 ]  # fmt: skip
 DEFAULT_CORPUS = "fineweb_lmsys_200m"
 """What conf/config.yaml chooses; meant for the published models."""
@@ -93,6 +94,7 @@ class Experiment(Settings):
     progress: bool = True
     action: Action = "run"
     plan: bool = False
+    ask: AskSettings = AskSettings()
     export: ExportSettings = ExportSettings()
     validate_: ValidateSettings = Field(default=ValidateSettings(), alias="validate")
     freeze: FreezeSettings = FreezeSettings()
@@ -225,8 +227,8 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
     choices = hydra.runtime.choices
     is_named = choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given
     pairs = () if is_named or experiment.action in NEEDS_NO_PAIR else experiment.pairs
-    paths = [model.path for pair in pairs for model in (pair.base, pair.tuned)]
-    local = next((path for path in paths if Path(path).expanduser().is_dir()), None)
+    models = (model for pair in pairs for model in (pair.base, pair.tuned))
+    local = next((model.path for model in models if Path(model.path).expanduser().is_dir()), None)
     if local is not None:
         raise ValueError(
             f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens; give "
@@ -237,14 +239,12 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
 
 def study_presets() -> list[tuple[str, str, Experiment]]:
     """(study, size, experiment) of every `conf/experiment/<study>.yaml` that asks for a study."""
-    folder = conf_dir()
-    sizes = ("ci", "toy", "paper")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         found = []
-        for name in sorted(path.stem for path in (folder / "experiment").glob("*.yaml")):
+        for name in sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")):
             if compose("config", overrides=[f"experiment={name}"]).study is None:
                 continue
-            for size in sizes:
+            for size in ("ci", "toy", "paper"):
                 found.append((name, size, load(compose("config", [f"experiment={name}", f"size={size}"]))))
     return found

@@ -12,6 +12,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
     match experiments[0].action:
         case "run" | "plan" | "train" | "status" | "cancel" | "retry":
             from crossdiff.actions import run as verb
+        case "ask":
+            from crossdiff.actions import ask as verb
         case "render":
             from crossdiff.actions import render as verb
         case "export":

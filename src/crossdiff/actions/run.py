@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from crossdiff.annotation.api.secret import api_key
-from crossdiff.annotation.settings import Claude
 from crossdiff.command_settings import LocalDispatch, SlurmDispatch
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
@@ -17,16 +15,14 @@ from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.io.environment import choose_device
 from crossdiff.io.progress import show_notices
-from crossdiff.pipeline.checks import notices
-from crossdiff.pipeline.cost import describe, plan_table, remaining_cost
+from crossdiff.pipeline.checks import notices, refuse_missing_keys
+from crossdiff.pipeline.cost import CPU_HOURS_ALLOWED, describe, plan_table, remaining_cost
 from crossdiff.pipeline.crosscoder_step import told_crosscoders
 from crossdiff.pipeline.plan import plan, results_of_runs
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge
 from crossdiff.settings import Runtime
-
-CPU_HOURS_ALLOWED = 3.0
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
@@ -72,14 +68,6 @@ def _noticed(experiment: Experiment) -> Iterator[str]:
     yield from told_crosscoders(experiment)
 
 
-def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:
-    """ValueError, before any work, when a step that is still to do asks an API whose key is not set."""
-    for step in steps:
-        annotator = getattr(step.inputs, "annotator", None)
-        if isinstance(annotator, Claude) and not step.is_finished(store):
-            api_key(annotator)
-
-
 def tell_missing_keys(steps: Sequence[Step], store: Path) -> None:
     """One line under a plan that cannot run to its end as the environment is now."""
     try:
@@ -120,14 +108,9 @@ def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], ste
     runtime = Runtime(store=first.store, device=device, n_workers=n_workers, progress=first.progress)
     with tracker(first.logger, group=sweep(experiments)) as log:
         made = local.run_steps(steps, runtime, finished=partial(log.step_finished, store=first.store))
-    outcomes = {outcome.step.key: outcome for outcome in made}
     for experiment, own in zip(experiments, plans, strict=True):
         for results, report in products(experiment, own[-1]):
-            rows = [
-                {"name": step.name, "key": step.key, "state": found.state, "seconds": round(found.seconds, 3)}
-                for step in ordered(report)
-                for found in [outcomes[step.key]]
-            ]
+            rows = local.rows_of(ordered(report), made)
             page = publish_results(report.folder(first.store), results, rows, store=first.store)
             log.published(results, rows, first.store)
             print(f"report: {page}", flush=True)

@@ -55,6 +55,16 @@ def run_steps(
     return outcomes
 
 
+def rows_of(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """What summary.json says of some of the steps that were run: name, key, state, seconds."""
+    found = {outcome.step.key: outcome for outcome in outcomes}
+    return [
+        {"name": step.name, "key": step.key, "state": made.state, "seconds": round(made.seconds, 3)}
+        for step in steps
+        for made in [found[step.key]]
+    ]
+
+
 def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
     """Compute one job in its draft folder and publish its artifacts; wait for another process that has it."""
     step = job.steps[0]

@@ -21,7 +21,7 @@ PALEST = 0.18
 BOX = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0.4em 0;padding:0.3em;border-left:3px solid #888"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MarkedText:
     """One text as its tokens' display strings, with one code per token; 0 is not active.
 
@@ -44,6 +44,8 @@ class MarkedText:
         text = "".join(parts) + (CLOSE if inside else "")
         return f"{visible(self.head)}\n{text}" if self.head else text
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         """The same with shaded tokens; hovering shows the code. Everything that a text holds is escaped."""
         spans = "".join(map(self._span, self.tokens, self.codes))
@@ -60,7 +62,7 @@ class MarkedText:
         return f'<mark style="{style}" title="{code:.4g}">{text}</mark>'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Examples:
     """The documents of one latent: `table` has one row each, as the documents step wrote them.
 
@@ -100,6 +102,8 @@ class Examples:
     def __str__(self) -> str:
         shown = self.texts()[: self.n_shown]
         return "\n\n".join([visible(self.heading), *map(str, shown)])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         shown = "".join(text._repr_html_() for text in self.texts()[: self.n_shown])

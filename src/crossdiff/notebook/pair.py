@@ -17,6 +17,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import raw_directions
 from crossdiff.data.corpus import DEFAULT_CONTEXT
 from crossdiff.data.settings import MaskSettings
+from crossdiff.io.crosscoders.read import read_crosscoder
 from crossdiff.io.environment import choose_device
 from crossdiff.models.generate import ChatModel, Steering, answers, block_of
 from crossdiff.models.hooks import Push
@@ -46,11 +47,13 @@ def open_pair(
     dtype: Dtype = "bfloat16",
     device: str = "auto",
     context: int = DEFAULT_CONTEXT,
+    scale: Sequence[float] | None = None,
 ) -> OpenPair:
     """Two models and a crosscoder that was trained on the output of block `layer` of both.
 
     base, tuned  folder saved with save_pretrained, hub id, or a loaded transformers model
-    crosscoder   a `Crosscoder`, or the folder or hub id of one
+    crosscoder   a `Crosscoder`, or the file, folder or hub id of one in any format that can be read
+    scale        factors on the activations of base and tuned, where a crosscoder's file holds none
     tokenizer    which both models read with; the tuned model's unless given (its chat template is used)
     dtype        of models that are read here; take that of the training. Loaded models keep their own
     context      tokens at which texts are cut
@@ -58,11 +61,13 @@ def open_pair(
     ValueError where the crosscoder does not fit the models (number of models, width, layer).
     """
     chosen = choose_device(device)
-    found = crosscoder if isinstance(crosscoder, Crosscoder) else Crosscoder.load(crosscoder).to(chosen)
+    found = crosscoder if isinstance(crosscoder, Crosscoder) else read_crosscoder(crosscoder, scale=scale)
     first, second = (
         OpenModel.of(given, name=name, layer=layer, device=chosen, dtype=dtype)
         for name, given in zip(MODELS, (base, tuned), strict=True)
     )
+    if found is not crosscoder:
+        found = found.to(chosen)
     return OpenPair(first, second, found, tokenizer or second.tokenizer(), context=context).checked()
 
 

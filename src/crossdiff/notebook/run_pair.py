@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.data.corpus import DEFAULT_CONTEXT
-from crossdiff.data.example_table import harvested_model
 from crossdiff.data.settings import MaskSettings
 from crossdiff.data.tokens import TokenSet
 from crossdiff.io.environment import choose_device
-from crossdiff.models.pair import ModelSettings
+from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.notebook.finished_steps import FinishedSteps
 from crossdiff.notebook.open_model import OpenModel
 from crossdiff.notebook.pair import OpenPair
+from crossdiff.notebook.saved_models import found_again
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,9 @@ def _harvested(steps: FinishedSteps, pair: str, name: str) -> tuple[ModelSetting
             f"the store {steps.store} has lost the harvest that says which {name} model {pair} was trained "
             "on; open_pair(base, tuned, layer, crosscoder) takes the models by hand"
         )
+    settings = ModelSettings.model_validate(steps.inputs_of(harvest)["model"])
     blend = steps.parent(harvest, "model")
     if blend is not None:
-        return ModelSettings.model_validate(steps.inputs_of(harvest)["model"]), str(blend / "model")
-    return harvested_model(harvest, steps.parent(harvest, "organism"))
+        return settings, str(blend / "model")
+    settings = settings.model_copy(update={"path": found_again(settings.path, steps.store)})
+    return settings, resolve(settings, steps.parent(harvest, "organism"))

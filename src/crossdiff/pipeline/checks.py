@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from crossdiff.annotation.api.secret import api_key
+from crossdiff.annotation.settings import Claude
 from crossdiff.config import Experiment
 from crossdiff.data.corpus import DEFAULT_CONTEXT, CorpusSettings, as_mixture
 from crossdiff.models.config_file import adapter_base, check_adapter
@@ -83,6 +86,14 @@ def check_length(corpus: CorpusSettings, training: TrainingSettings) -> None:
             f"corpus.n_tokens={mixture.n_tokens:,} cannot fill one batch of training.batch_size="
             f"{training.batch_size:,} tokens; raise the one or lower the other"
         )
+
+
+def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:
+    """ValueError, before any work, when a step that is still to do asks an API whose key is not set."""
+    for step in steps:
+        annotator = getattr(step.inputs, "annotator", None)
+        if isinstance(annotator, Claude) and not step.is_finished(store):
+            api_key(annotator)
 
 
 def _refuse_adapter_alone(model: ModelSettings) -> None:

@@ -20,6 +20,8 @@ from crossdiff.pipeline.steps import Cost, Step, group
 
 GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
 CPU_FLOPS = 0.2e12
+CPU_HOURS_ALLOWED = 3.0
+"""A plan that takes longer on a CPU is not begun there, unless `device=cpu` asks for it."""
 STEP_PER_ENCODER_PRODUCT = 36.2 / 8.5
 USD_PER_LATENT = 0.0035
 TOY_DOCUMENT_TOKENS = 64

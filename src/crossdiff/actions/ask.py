@@ -1,0 +1,124 @@
+"""`action=ask`: which latents fire on texts of the user's, for the pairs of a finished run."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.command_settings import AskSettings
+from crossdiff.config import Experiment
+from crossdiff.pipeline.plan import plan
+
+if TYPE_CHECKING:
+    from crossdiff.notebook.encoded import Encoded
+    from crossdiff.notebook.pair import OpenPair
+    from crossdiff.notebook.texts import Text
+
+
+def perform(experiments: Sequence[Experiment]) -> int:
+    """Print the top latents of every text for every pair, or write them as JSON lines; returns 0."""
+    asked = experiments[0].ask
+    texts = list(texts_of(asked))
+    lines: list[dict[str, Any]] = []
+    for experiment in experiments:
+        for name, pair in opened(experiment):
+            for text in texts:
+                lines.append(answer(name, pair, text, asked))
+                if asked.out is None:
+                    print(told(lines[-1]), flush=True)
+    if asked.out is not None:
+        from crossdiff.io.tables import write_jsonl
+
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(lines, asked.out, ascii_only=True)
+        print(f"ask: {asked.out} ({len(lines)} lines: one per text and pair)", flush=True)
+    return 0
+
+
+def texts_of(asked: AskSettings) -> Iterator[Text]:
+    """The text, or the documents of the file; ValueError where neither or both are given."""
+    from crossdiff.data.corpus import FilesSource
+    from crossdiff.data.records import records
+    from crossdiff.data.row_content import BadRecord
+
+    if (asked.text is None) == (asked.file is None):
+        raise ValueError(
+            "action=ask asks about a text; give either 'ask.text=\"...\"' or ask.file=texts.jsonl (text or "
+            "messages per line; of a .txt file every line is a text)"
+        )
+    if asked.text is not None:
+        yield asked.text
+        return
+    n_texts = 0
+    for record in records(FilesSource(name="ask", paths=(str(asked.file),), txt="line"), organism=None):
+        if isinstance(record, BadRecord):
+            raise record
+        n_texts += 1
+        yield record.content  # type: ignore[misc]  token ids are refused with the other strange texts
+    if not n_texts:
+        raise ValueError(f"ask.file={asked.file} holds no text")
+
+
+def opened(experiment: Experiment) -> Iterator[tuple[str, OpenPair]]:
+    """The pairs of the experiment, or the one that `ask.pair` names; ValueError for unfinished ones."""
+    from crossdiff.notebook.finished_steps import FinishedSteps
+    from crossdiff.notebook.run import Run
+
+    steps = plan(experiment)
+    run = Run(FinishedSteps.of_plan(steps, experiment.store), experiment.results)
+    wanted = [experiment.ask.pair] if experiment.ask.pair else [pair.name for pair in experiment.pairs]
+    planned = [step.label for step in steps if step.stage == "scale"]
+    for name in wanted:
+        if name not in planned:
+            raise ValueError(f"ask.pair={name} is no pair of this command; it has {', '.join(planned)}")
+        for step in steps:
+            if step.label == name and step.stage in ("train", "scale"):
+                step.finished_folder(experiment.store)
+        yield name, run.open_pair(name, device=experiment.device)
+
+
+def answer(name: str, pair: OpenPair, text: Text, asked: AskSettings) -> dict[str, Any]:
+    """One JSON-able line: both models' figures and the top latents; a missing figure is null."""
+    from crossdiff.report.formatting import finite
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        found: Encoded = pair.encode(text)
+    for warning in caught:
+        print(f"warning: {name}: {warning.message}", file=sys.stderr)
+    top = found.top(asked.n, exclusive_to=asked.exclusive_to).drop(columns="text")
+    rows = top.astype(object).where(top.notna(), None).to_dict("records")
+    return finite(
+        {
+            "pair": name,
+            "text": "".join(found.tokens["token"]),
+            "n_tokens": found.fit.n_tokens,
+            "fve": found.fve,
+            "l0": found.l0,
+            "latents": rows,
+        }
+    )
+
+
+def told(line: dict[str, Any]) -> str:
+    """The same for people: one line of figures, then two per latent."""
+    from crossdiff.report.formatting import told as number
+    from crossdiff.report.formatting import visible
+
+    fve = ", ".join(f"{name} {number(value)}" for name, value in line["fve"].items())
+    lines = [
+        f"{line['pair']}: {line['n_tokens']} tokens, FVE {fve}, {number(line['l0'], '.1f')} latents per token"
+    ]
+    for row in line["latents"]:
+        models = [name.removeprefix("adds_") for name in row if name.startswith("adds_")]
+        adds = ", ".join(f"{number(row[f'adds_{model}'])} to {model}" for model in models)
+        whose = f"exclusive to {row['exclusive_to']}" if row.get("exclusive_to") else "in no model alone"
+        label = row.get("category") or "no label"
+        lines += [
+            f"  latent {row['latent']}: code {number(row['code'])} at {row['token']!r}, adds {adds}; "
+            f"{whose}, {label}",
+            f"    {visible(row['marked'])}",
+        ]
+    return "\n".join([*lines, ""] if line["latents"] else [*lines, "  no latent fires on these tokens", ""])
