@@ -34,8 +34,6 @@ LEVEL, OTHER = 0.95, 25.0
 RUNS = (2, 3, 4, 8)
 """Crosscoders per pair."""
 COUNTS = Path(__file__).parent / "ensemble_counts"
-MOST_SUBSETS = 200
-"""Subsets that are looked at per number of crosscoders, drawn at random where there are more."""
 
 
 class EnsembleBench(Settings):
@@ -46,6 +44,8 @@ class EnsembleBench(Settings):
     commonest: float = Field(default=18.0, gt=0)
     seed: int = 0
     real: bool = False
+    most_subsets: int = Field(default=200, ge=1)
+    """Choices of crosscoders that are looked at per number of them, drawn at random where there are more."""
 
 
 def main(overrides: list[str]) -> dict[str, Any]:
@@ -53,7 +53,10 @@ def main(overrides: list[str]) -> dict[str, Any]:
     bench = EnsembleBench.model_validate(dict(item.split("=", 1) for item in overrides))
     if bench.real:
         return {
-            "organisms": {path.stem: _organism(path, bench.seed) for path in sorted(COUNTS.glob("*.csv"))}
+            "organisms": {
+                path.stem: organism(path, seed=bench.seed, most_subsets=bench.most_subsets)
+                for path in sorted(COUNTS.glob("*.csv"))
+            }
         }
     rates = {name: {f"R={runs}": _rates(bench, phis, runs) for runs in RUNS} for name, phis in PHIS.items()}
     return {"sizes": bench.model_dump(), "rates": rates}
@@ -108,7 +111,7 @@ def _drawn(generator: np.random.Generator, means: NDArray, phis: tuple[float, ..
     return RunCounts(counts[:, :-1], counts.sum(1))
 
 
-def _organism(path: Path, seed: int) -> dict[str, Any]:
+def organism(path: Path, *, seed: int, most_subsets: int) -> dict[str, Any]:
     """Type-I error within either pair, and what R crosscoders per pair find, by R."""
     table = pd.read_csv(path)
     is_class = (table.level == "class").to_numpy()
@@ -120,10 +123,10 @@ def _organism(path: Path, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"members": most, "changes": {}, "null": {}}
     for runs in range(2, most + 1):
         chosen = list(combinations(range(most), runs))
-        if len(chosen) ** 2 <= MOST_SUBSETS:
+        if len(chosen) ** 2 <= most_subsets:
             pairs = [(one, other) for one in chosen for other in chosen]
         else:
-            drawn = generator.integers(len(chosen), size=(MOST_SUBSETS, 2)).tolist()
+            drawn = generator.integers(len(chosen), size=(most_subsets, 2)).tolist()
             pairs = [(chosen[one], chosen[other]) for one, other in drawn]
         found["changes"][f"R={runs}"] = _mean([_calls(_some(sides, pair), table) for pair in pairs])
         splits = [(one, other) for one, other in combinations(chosen, 2) if not set(one) & set(other)]

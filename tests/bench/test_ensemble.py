@@ -1,10 +1,10 @@
-"""The benchmark of intervals over crosscoder seeds, in a small size."""
+"""The benchmark of intervals over crosscoder seeds: in a small size, and on real counts."""
 
 from __future__ import annotations
 
 import json
 
-from experiments.bench.ensemble import main
+from experiments.bench.ensemble import COUNTS, main, organism
 
 
 def test_a_small_run_gives_every_rate() -> None:
@@ -13,3 +13,13 @@ def test_a_small_run_gives_every_rate() -> None:
     for rates in found["rates"].values():
         assert rates.keys() == {"R=2", "R=3", "R=4", "R=8"}
         assert all(row["coverage"] > 0.85 for row in rates.values())
+
+
+def test_eight_real_crosscoders_per_pair_find_planted_changes_and_nothing_else() -> None:
+    """The figures of docs/ensembles.md, with room for other draws of subsets."""
+    found = organism(COUNTS / "seed_0.csv", seed=1, most_subsets=20)
+    assert all(0.03 < null["type_one"] < 0.07 for null in found["null"].values())
+    whole = found["changes"]["R=8"]
+    assert (whole["right_interval"], whole["wrong_interval"], whole["right_q"]) == (18, 0, 16)
+    assert found["changes"]["R=4"]["right_interval"] > 12
+    assert all(row["wrong_interval"] < 0.1 for row in found["changes"].values())
