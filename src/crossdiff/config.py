@@ -44,10 +44,7 @@ ConfigStore.instance().store(
     group="dispatch/stages",
     name="all",
     node={
-        stage: {
-            "_target_": f"{Resources.__module__}.{Resources.__name__}",
-            **dict.fromkeys(Resources.model_fields),
-        }
+        stage: {"_target_": f"{Resources.__module__}.Resources", **dict.fromkeys(Resources.model_fields)}
         for stage in protocol.names()
     },
 )  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
@@ -217,6 +214,8 @@ def load(cfg: DictConfig) -> Experiment:
             OmegaConf.resolve(cfg.study)
             del cfg.study["sizes"]
         del cfg["size"]
+        if cfg.comparison is not None and "_target_" not in cfg.comparison:
+            cfg.comparison = None  # `~comparison` leaves what a preset added to it, such as n_seeds
     return instantiate(cfg, _convert_="all")
 
 
@@ -243,8 +242,8 @@ def study_presets() -> list[tuple[str, str, Experiment]]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         found = []
         for name in sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")):
-            if compose("config", overrides=[f"experiment={name}"]).study is None:
-                continue
-            for size in ("ci", "toy", "paper"):
-                found.append((name, size, load(compose("config", [f"experiment={name}", f"size={size}"]))))
+            if compose("config", overrides=[f"experiment={name}"]).study is not None:
+                for size in ("ci", "toy", "paper"):
+                    asked = load(compose("config", [f"experiment={name}", f"size={size}"]))
+                    found.append((name, size, asked))
     return found

@@ -50,7 +50,9 @@ def fingerprint(path: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run(inputs: ImportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
+def import_crosscoder(
+    inputs: ImportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+) -> dict[str, Any]:
     """Write `crosscoder/` and `training.json` with its figures on the pair's held-out tokens."""
     from crossdiff.io.tables import write_json
     from crossdiff.stages.activations import open_activations

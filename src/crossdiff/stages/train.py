@@ -12,8 +12,7 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import AnySparsity, within
 from crossdiff.data.settings import MaskSettings
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages import import_crosscoder
-from crossdiff.stages.import_crosscoder import ImportInputs, fingerprint
+from crossdiff.stages.import_crosscoder import ImportInputs, fingerprint, import_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.training.settings import TrainingSettings
 
@@ -51,7 +50,7 @@ def run(
     from crossdiff.stages.activations import open_activations
 
     if isinstance(inputs, ImportInputs):
-        return import_crosscoder.run(inputs, parents, draft, runtime)
+        return import_crosscoder(inputs, parents, draft, runtime)
     open_source = partial(open_activations, parents, inputs.layer, inputs.mask, device=runtime.device)
     return fit_and_save(inputs, parents, open_source, draft=draft, runtime=runtime)
 
