@@ -33,6 +33,7 @@ def test_only_mutual_twins_join_a_concept() -> None:
     found = recurrence([torch.cat([E[:1], second]), E[[0]]])
     assert found[0][0].concept == found[1][0].concept != found[0][1].concept
     assert found[0][1].twins  # it has a twin all the same
+    assert (found[0][0].recurs, found[0][1].recurs) == (True, False)  # but does not recur by it
 
 
 def test_empty_members_have_nothing() -> None:

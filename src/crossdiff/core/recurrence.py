@@ -22,7 +22,7 @@ class Recurrence:
     """What is known of one latent: `twins` are (member, place, cosine), `concept` a number over all members.
 
     recurs
-        Whether at least half of the other members have a twin of it.
+        Whether at least half of the other members have a mutual twin of it, one whose own twin it is.
     """
 
     twins: tuple[tuple[int, int, float], ...]
@@ -52,7 +52,9 @@ def recurrence(
             twins = tuple(
                 (j, *twin) for j, nearest in enumerate(found[i]) if nearest and (twin := nearest[place])
             )
-            told[i].append(Recurrence(twins, concept[i, place], bool(twins) and len(twins) >= least))
+            backs = (found[j][i][twin] for j, twin, _ in twins)
+            mutual = sum(back is not None and back[0] == place for back in backs)
+            told[i].append(Recurrence(twins, concept[i, place], mutual > 0 and mutual >= least))
     return told
 
 

@@ -26,6 +26,7 @@ from crossdiff.models.tokenizers import refuse_other_tokenizer
 from crossdiff.notebook.encoded import MODELS, Encoded
 from crossdiff.notebook.open_model import OpenModel, evaluating
 from crossdiff.notebook.texts import Text, TokenisedTexts, tokenised
+from crossdiff.stages.import_crosscoder import check_layer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,10 @@ def open_pair(
     ValueError where the crosscoder does not fit the models (number of models, width, layer).
     """
     chosen = choose_device(device)
+    if isinstance(crosscoder, Crosscoder) and scale is not None:
+        raise ValueError("a Crosscoder holds its scale already; leave scale out")
     found = crosscoder if isinstance(crosscoder, Crosscoder) else read_crosscoder(crosscoder, scale=scale)
+    check_layer("the crosscoder" if found is crosscoder else str(crosscoder), layer, found.metadata)
     first, second = (
         OpenModel.of(given, name=name, layer=layer, device=chosen, dtype=dtype)
         for name, given in zip(MODELS, (base, tuned), strict=True)

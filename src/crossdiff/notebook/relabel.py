@@ -105,7 +105,9 @@ def _of_mapping(labels: Mapping[Any, Any]) -> dict[Key, str | None]:
 
 def _checked(label: Any) -> str | None:
     """A label, or None for what is missing (None, NaN, empty)."""
-    if label is None or label == "" or label != label:
+    import pandas as pd
+
+    if label is None or label is pd.NA or label == "" or label != label:
         return None
     if not isinstance(label, str):
         raise ValueError(f"label {label!r} is {type(label).__name__}; a label is text, or None for no label")

@@ -31,7 +31,7 @@ def crosscoder_step(
     if pair.seed is not None:
         raise ValueError(
             f"{pair.name} reads its crosscoder from {pair.crosscoder}, so it cannot be one of several that "
-            "differ in their seed; leave out comparison.n_seeds and model_pair.seed, or train the crosscoders"
+            "differ in their seed; give comparison.n_seeds=1 and no seed of the pair, or train them"
         )
     inputs = ImportInputs(
         path=pair.crosscoder,
@@ -84,7 +84,7 @@ def check_crosscoders(experiment: Experiment) -> None:
     if experiment.comparison is not None and experiment.crosscoder is not None:
         raise ValueError(
             f"crosscoder={experiment.crosscoder} is one crosscoder and a comparison has two pairs; give "
-            "comparison.reference.crosscoder=... and comparison.treatment.crosscoder=..."
+            "comparison.reference.crosscoder=... comparison.treatment.crosscoder=... comparison.n_seeds=1"
         )
     named = [pair for pair in experiment.pairs if pair.crosscoder is not None]
     study: Study | None = experiment.study

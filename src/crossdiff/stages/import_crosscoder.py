@@ -100,7 +100,7 @@ def read_for_pair(
             f"{inputs.path} has no inference threshold (it was never set), so no latent could be called "
             "active; set it where the crosscoder was trained, save it again, and give that"
         )
-    _check_layer(inputs, crosscoder.metadata)
+    check_layer(inputs.path, inputs.layer, crosscoder.metadata)
     return crosscoder
 
 
@@ -124,27 +124,29 @@ def _centred(crosscoder: Crosscoder, activations: PairedActivations) -> Crosscod
     return found
 
 
-def _check_layer(inputs: ImportInputs, metadata: Mapping[str, Any]) -> None:
+def check_layer(path: str, asked: int, metadata: Mapping[str, Any]) -> None:
     """ValueError where the checkpoint names the layer that it reads, and that is another one."""
     source = metadata.get("source", {})
     points = source.get("hook_points") or source.get("hookpoints") or source.get("hook_point") or ()
     for point in [points] if isinstance(points, str) else points:
-        found = re.search(r"blocks\.(\d+)\.(hook_\w+)", str(point))
+        found = re.search(r"blocks\.(\d+)\.([\w.]*hook_\w+)", str(point))
         if found is None:
             continue
         if found[2] not in ("hook_resid_pre", "hook_resid_post"):
-            raise ValueError(
-                f"{inputs.path} reads {point}, not the residual stream after a block; give another"
-            )
+            raise ValueError(f"{path} reads {point}, not the residual stream after a block; give another")
         layer = int(found[1]) - (found[2] == "hook_resid_pre")
-        if layer != inputs.layer:
+        if layer < 0:
             raise ValueError(
-                f"{inputs.path} reads {point}, which is layer={layer} here (a block's output), and the run "
-                f"asks for layer={inputs.layer}; give layer={layer}"
+                f"{path} reads {point}, the embeddings, which are no block's output; give another"
             )
-    trained = metadata.get("inputs", {}).get("layer", inputs.layer)
-    if trained != inputs.layer:
-        raise ValueError(f"{inputs.path} was trained on layer {trained}; give layer={trained}")
+        if layer != asked:
+            raise ValueError(
+                f"{path} reads {point}, which is layer={layer} here (a block's output), and layer={asked} is "
+                f"asked for; give layer={layer}"
+            )
+    trained = metadata.get("inputs", {}).get("layer", asked)
+    if trained != asked:
+        raise ValueError(f"{path} was trained on layer {trained}; give layer={trained}")
 
 
 def _mean_norms(activations: PairedActivations) -> list[float]:

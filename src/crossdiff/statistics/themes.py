@@ -69,7 +69,7 @@ def latent_energy(histogram: Mapping[str, Sequence[float]] | None, norm: float) 
     """Sum over tokens of code^2 |direction|^2, from the histogram of the latent's codes; NaN without one.
 
     A code counts as the geometric middle of its bin, so code^2 is the product of the bin's two edges; bins
-    are half an octave wide, so one code is off by a factor of 1.41 at most.
+    are half an octave wide, so the square of one code is off by a factor of 1.41 at most.
     """
     if not histogram or not isfinite(norm):
         return float("nan")

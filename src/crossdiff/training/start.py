@@ -25,16 +25,18 @@ def read_start(
             f"training.start={path} reads {found.n_models} models of width {found.d_model}, these are "
             f"{n_models} of width {d_model}; give a crosscoder of such models"
         )
-    for name in ("n_latents", "code_norm", "architecture"):
+    same = ["n_latents", "code_norm", "architecture"]
+    for name in [*same, *(["dedicated_share"] if dictionary.architecture == "dedicated_feature" else [])]:
         theirs, ours = getattr(found.settings, name), getattr(dictionary, name)
         if theirs != ours:
             raise ValueError(
                 f"training.start={path} has {name}={theirs}, the run asks for {ours}; "
                 f"give dictionary.{name}={theirs}"
             )
-    if dictionary.architecture == "diff_sae":
+    if dictionary.architecture in ("diff_sae", "designated_shared", "dedicated"):
         raise ValueError(
-            "training.start continues crosscoders, and architecture=diff_sae is none; leave it out"
+            f"training.start cannot go on with architecture={dictionary.architecture}: a diff_sae is no "
+            "crosscoder, and directions that two models share would differ after rescaling; leave it out"
         )
     if found.log_gate is not None and not isinstance(sparsity, JumpReLU):
         raise ValueError(f"training.start={path} has JumpReLU gates; give sparsity=jumprelu")

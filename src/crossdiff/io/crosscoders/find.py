@@ -70,8 +70,9 @@ def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
     """All readable checkpoints of a folder, by the names and the first words of their files."""
     config = folder / "config.json"
     settings = _object(config)
-    if settings.get("format") == "crossdiff.crosscoder":
-        yield Checkpoint("crossdiff", folder / "weights.safetensors", config)
+    own = folder / "weights.safetensors"
+    if settings.get("format") == "crossdiff.crosscoder" and own.is_file():
+        yield Checkpoint("crossdiff", own, config)
         return
     if settings.get("sae_type") == "crosscoder" and (folder / "sae_weights.safetensors").is_file():
         yield Checkpoint("openmoss", folder / "sae_weights.safetensors", config)
@@ -109,14 +110,15 @@ def _object(path: Path) -> dict[str, Any]:
 def _told(place: Path) -> str:
     if place.is_file():
         return f"the file {place.name}"
-    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in place.iterdir())
+    there = place.iterdir() if place.is_dir() else ()
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in there)
     shown = ", ".join(names[:MOST_LISTED]) or "nothing"
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return f"a folder with {shown}{more}"
 
 
 def _download(place: str, revision: str | None) -> Path:
-    """The folder of a hub repository in the local cache: settings first, then the weights beside them."""
+    """The folder of a hub repository in the local cache, with settings and weights; no folder inside it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -127,7 +129,12 @@ def _download(place: str, revision: str | None) -> Path:
             raise HFValidationError("no hub id")
         prefix = f"{inside.strip('/')}/" if inside else ""
         wanted = [f"{prefix}{pattern}" for pattern in (*CONFIGS, *WEIGHTS)]
-        root = Path(snapshot_download(f"{owner}/{name}", revision=revision, allow_patterns=wanted))
+        deeper = [f"{prefix}*/*"]  # a `*` of a pattern also matches `/`
+        root = Path(
+            snapshot_download(
+                f"{owner}/{name}", revision=revision, allow_patterns=wanted, ignore_patterns=deeper
+            )
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"{place!r} is neither a file or folder nor a reachable hub repository "

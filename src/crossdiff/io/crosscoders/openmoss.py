@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from crossdiff.io.crosscoders.state_files import read_object, read_state
-from crossdiff.io.crosscoders.weights import Weights, shaped
+from crossdiff.io.crosscoders.weights import Weights, checked_scale, shaped
 
 NORM = "dataset_average_activation_norm."
 FACTS = ("hook_points", "d_model", "expansion_factor", "act_fn", "norm_activation", "dtype")
@@ -54,7 +54,8 @@ def _scale(
                 return None
             if len(points) != n_models:
                 raise ValueError(f"{file.parent} has {len(points)} hook_points for {n_models} models")
-            return [math.sqrt(d_model) / float(state[f"{NORM}{point}"]) for point in points]
+            norms = checked_scale([float(state[f"{NORM}{point}"]) for point in points], n_models)
+            return [math.sqrt(d_model) / norm for norm in norms]
         case other:
             raise ValueError(
                 f"{file} was trained with norm_activation={other}, which scales every token by itself; "

@@ -105,7 +105,7 @@ def _scale(
                 f"{file} holds the scale of its activations ({_listed(weights.scale)}), so scale="
                 f"{list(given)} would contradict it; leave the scale out"
             )
-        return weights.scale, "file"
+        return checked_scale(weights.scale, n_models), "file"
     if given is not None:
         return checked_scale(given, n_models), "given"
     if mean_norms is None:
@@ -120,6 +120,8 @@ def _scale(
 
 def checked_scale(scale: Sequence[float], n_models: int) -> list[float]:
     """One positive, finite factor per model."""
+    if isinstance(scale, int | float | str):
+        raise ValueError(f"scale={scale!r} must be a list, one factor for each of the {n_models} models")
     values = [float(value) for value in scale]
     if len(values) != n_models or not all(math.isfinite(value) and value > 0 for value in values):
         raise ValueError(
