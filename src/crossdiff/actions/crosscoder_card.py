@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff.core.checkpoint import read
+from crossdiff.io.artifacts import read_manifest
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.steps import Step
 
@@ -31,7 +32,7 @@ def _model(model: Any) -> str:
 def _documents(tokens: Step, store: Path) -> str:
     counts: dict[str, Any] = {}
     if tokens.is_finished(store):
-        counts = read_json(tokens.folder(store) / "manifest.json").get("counts", {})
+        counts = read_manifest(tokens.folder(store)).get("counts", {})
     n_tokens = counts.get("n_tokens")
     return tokens.label if n_tokens is None else f"{tokens.label}, {n_tokens:,} tokens"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from crossdiff.io.environment import choose_device
 from crossdiff.io.progress import show_notices
 from crossdiff.pipeline.checks import notices, refuse_missing_keys
 from crossdiff.pipeline.cost import CPU_HOURS_ALLOWED, describe, plan_table, remaining_cost
-from crossdiff.pipeline.crosscoder_step import told_crosscoders
 from crossdiff.pipeline.plan import plan, results_of_runs
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
@@ -60,12 +59,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
 def tell_notices(experiments: Sequence[Experiment]) -> None:
     """One line for each thing that planning noticed, once for all grid points; a study tells its own."""
     plain = [experiment for experiment in experiments if experiment.study is None]
-    show_notices("plan", dict.fromkeys(notice for experiment in plain for notice in _noticed(experiment)))
-
-
-def _noticed(experiment: Experiment) -> Iterator[str]:
-    yield from notices(experiment)
-    yield from told_crosscoders(experiment)
+    show_notices("plan", dict.fromkeys(notice for experiment in plain for notice in notices(experiment)))
 
 
 def tell_missing_keys(steps: Sequence[Step], store: Path) -> None:

@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 
 from crossdiff.core.matching import nearest_direction, pairwise_mcc
 
+Found = Sequence[Sequence[Sequence[tuple[int, float] | None]]]
+"""[member][other member][latent]: place and cosine of the nearest latent there; empty for itself."""
 MIN_COSINE = 0.7
 """Least cosine of twins, that of the step match (no codes are compared here)."""
 
@@ -52,8 +54,7 @@ def recurrence(
             twins = tuple(
                 (j, *twin) for j, nearest in enumerate(found[i]) if nearest and (twin := nearest[place])
             )
-            backs = (found[j][i][twin] for j, twin, _ in twins)
-            mutual = sum(back is not None and back[0] == place for back in backs)
+            mutual = len(_mutual(found, i, place))
             told[i].append(Recurrence(twins, concept[i, place], mutual > 0 and mutual >= least))
     return told
 
@@ -72,9 +73,14 @@ def _nearest(own: Tensor, other: Tensor, min_cosine: float) -> list[tuple[int, f
     ]
 
 
-def _concepts(
-    sizes: Sequence[int], found: Sequence[Sequence[Sequence[tuple[int, float] | None]]]
-) -> dict[tuple[int, int], int]:
+def _mutual(found: Found, i: int, place: int) -> list[tuple[int, int]]:
+    """(member, place) of the twins of a latent whose own twin it is."""
+    twins = [(j, nearest[place]) for j, nearest in enumerate(found[i]) if nearest]
+    backs = [(j, twin[0], found[j][i][twin[0]]) for j, twin in twins if twin]
+    return [(j, there) for j, there, back in backs if back and back[0] == place]
+
+
+def _concepts(sizes: Sequence[int], found: Found) -> dict[tuple[int, int], int]:
     """Numbers of the groups that mutual twins make."""
     root = {(i, place): (i, place) for i, size in enumerate(sizes) for place in range(size)}
 
@@ -84,11 +90,8 @@ def _concepts(
         return one
 
     for i, place in list(root):
-        for j, nearest in enumerate(found[i]):
-            twin = nearest[place] if nearest else None
-            back = found[j][i][twin[0]] if twin else None
-            if twin and back and back[0] == place:
-                low, high = sorted((top((i, place)), top((j, twin[0]))))
-                root[high] = low
+        for twin in _mutual(found, i, place):
+            low, high = sorted((top((i, place)), top(twin)))
+            root[high] = low
     numbers = {one: number for number, one in enumerate(one for one in root if root[one] == one)}
     return {one: numbers[top(one)] for one in root}

@@ -10,20 +10,19 @@ k may be the k that annealing started from.
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import CodeNorm, DictionarySettings
 from crossdiff.core.files import follow_umask
 from crossdiff.core.normaliser import Normaliser
+from crossdiff.io.crosscoders.state_files import read_state
 from crossdiff.io.tables import write_json, write_torch
 
 FILES = ("model.safetensors", "model.pt", "ae.pt")
@@ -40,7 +39,7 @@ def load_dictionary_learning(path: str | Path, *, revision: str | None = None) -
     for one; a CrossCoder has ReLU codes and threshold 0. Codes scaled per model are refused.
     """
     file = _find(path, revision)
-    state = _read(file)
+    state = _stacked_layers(read_state(file))
     n_models, d_model, n_latents = _shape(file, state)
     settings = DictionarySettings(n_latents=n_latents, code_norm=_code_norm(file, state))
     normaliser = _normaliser(file, state, n_models, d_model)
@@ -106,19 +105,6 @@ def _download(hub_id: str, revision: str | None) -> Path:
             f"{hub_id!r} is neither a file or folder nor a reachable hub repository "
             f"({type(error).__name__}); check the path, or give a local file"
         ) from None
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        is_plain = file.suffix == ".safetensors"
-        state = load_file(file) if is_plain else torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{file} is cut, or no checkpoint: {reason}; copy it again") from None
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{file} holds a {type(state).__name__}, no state dict; give the model.pt of a run")
-    compiled = {name.removeprefix("_orig_mod."): value for name, value in state.items()}
-    return _stacked_layers({name: v for name, v in compiled.items() if isinstance(v, Tensor)})
 
 
 def _stacked_layers(state: dict[str, Tensor]) -> dict[str, Tensor]:

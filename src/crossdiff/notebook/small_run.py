@@ -25,7 +25,6 @@ from crossdiff.notebook.saved_models import saved
 from crossdiff.notebook.texts import Text, records
 from crossdiff.pipeline.checks import notices, refuse_missing_keys
 from crossdiff.pipeline.cost import CPU_HOURS_ALLOWED, describe, remaining_cost
-from crossdiff.pipeline.crosscoder_step import told_crosscoders
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step
@@ -100,7 +99,7 @@ def _carry_out(experiment: Experiment) -> None:
     device = choose_device(experiment.device)
     if device == "cpu" and experiment.device == "auto":
         _refuse_hours(steps, experiment)
-    show_notices("plan", [*notices(experiment), *told_crosscoders(experiment)])
+    show_notices("plan", list(notices(experiment)))
     runtime = Runtime(store=experiment.store, device=device, progress=experiment.progress)
     with tracker(experiment.logger, group=experiment.title) as log:
         made = local.run_steps(steps, runtime, finished=partial(log.step_finished, store=experiment.store))

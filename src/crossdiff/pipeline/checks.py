@@ -66,6 +66,12 @@ def notices(experiment: Experiment) -> Iterator[str]:
             f"the pairs have different base models ({' and '.join(bases.values())}), so that changes between "
             "them may come from the bases and not from the fine-tuning; compare pairs that share one base"
         )
+    for pair in experiment.pairs:
+        if pair.crosscoder is not None:
+            yield (
+                f"{pair.name}: the crosscoder is read from {pair.crosscoder}; dictionary, sparsity and "
+                "training decide nothing for it"
+            )
 
 
 def check_two_models(pair: ModelPair, activations: Mapping[str, Step]) -> None:

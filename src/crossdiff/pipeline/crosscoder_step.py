@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from crossdiff.config import Experiment
 from crossdiff.io.artifacts import read_manifest
@@ -93,13 +93,3 @@ def check_crosscoders(experiment: Experiment) -> None:
             f"the study {type(study).__name__} trains crosscoders of its own, so {named[0].name} cannot "
             f"bring {named[0].crosscoder}; leave it out (experiment=steering and causal can read one)"
         )
-
-
-def told_crosscoders(experiment: Experiment) -> Iterator[str]:
-    """One line per pair whose crosscoder is read."""
-    for pair in experiment.pairs:
-        if pair.crosscoder is not None:
-            yield (
-                f"{pair.name}: the crosscoder is read from {pair.crosscoder}; dictionary, sparsity and "
-                "training decide nothing for it"
-            )

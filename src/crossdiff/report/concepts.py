@@ -13,7 +13,6 @@ from crossdiff.report import tables
 from crossdiff.report.explorer import directions, weights_of
 from crossdiff.report.formatting import told
 from crossdiff.report.sources import PairSource
-from crossdiff.statistics.themes import latent_energy
 
 ROLES = {"exclusive_tuned": TUNED, "exclusive_base": BASE}
 MAX_SHARED = 1024
@@ -50,10 +49,10 @@ def _of_role(
     groups: dict[int, list[tuple[bool, float, tuple[str, int]]]] = {}
     holders: dict[int, set[str]] = {}
     for one, entries, own in zip(crosscoders, listed, known, strict=True):
-        norms = dict(zip(one.latents["latent"], one.latents[f"norm_{role.split('_')[1]}"], strict=True))
+        energies = one.energies(role.removeprefix("exclusive_"))
         for entry, recurring in zip(entries, own, strict=True):
             key = (one.name, int(entry["latent"]))
-            energy = latent_energy(entry.get("histogram"), float(norms.get(key[1], math.nan)))
+            energy = energies[key[1]]
             groups.setdefault(recurring.concept, []).append(
                 (recurring.recurs, energy if math.isfinite(energy) else 0.0, key)
             )

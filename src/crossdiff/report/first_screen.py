@@ -16,7 +16,7 @@ from crossdiff.report.documents import by_latent, falling
 from crossdiff.report.example_line import example_line
 from crossdiff.report.formatting import readable, visible
 from crossdiff.report.sources import PairSource, Sources
-from crossdiff.statistics.themes import Theme, ThemeLatent, latent_energy, sure_category, themes
+from crossdiff.statistics.themes import Theme, ThemeLatent, sure_category, themes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,12 +63,11 @@ class Side:
 
     @cached_property
     def _energy(self) -> dict[tuple[str, int], float]:
-        found: dict[tuple[str, int], float] = {}
-        for one in self.crosscoders:
-            norms = dict(zip(one.latents["latent"], one.latents[f"norm_{self.model}"], strict=True))
-            for entry in one.selected():
-                norm = float(norms.get(entry["latent"], math.nan))
-                found[one.name, int(entry["latent"])] = latent_energy(entry.get("histogram"), norm)
+        found = {
+            (one.name, latent): energy
+            for one in self.crosscoders
+            for latent, energy in one.energies(self.model).items()
+        }
         return {key: found.get(key, math.nan) for key in self.rows}
 
 

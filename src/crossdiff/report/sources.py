@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.tables import read_deltas, read_json, read_jsonl, read_table, rows_of, where
 from crossdiff.report.delta_rows import DeltaRow, delta_rows
 from crossdiff.report.provenance import provenance
+from crossdiff.statistics.themes import latent_energy
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 if TYPE_CHECKING:
@@ -40,6 +42,14 @@ class PairSource:
     """The base model as it was harvested: its path and what tells its weights; None where unknown."""
     tuned_name: str | None = None
     base_name: str | None = None
+
+    def energies(self, model: str) -> dict[int, float]:
+        """Latent with documents -> what it writes into `base` or `tuned` (`latent_energy`); else NaN."""
+        norms = self.latents.set_index("latent")[f"norm_{model}"].to_dict()
+        return {
+            int(one["latent"]): latent_energy(one.get("histogram"), norms.get(one["latent"], math.nan))
+            for one in self.selected()
+        }
 
     def selected(self) -> list[dict[str, Any]]:
         """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""
@@ -184,8 +194,7 @@ def _base_model(train: Path) -> dict[str, Any] | None:
     manifest = _model(train, "harvest_base")
     if not manifest:
         return None
-    inputs = manifest.get("inputs", {})
-    weights = ("path", "revision", "adapter", "towards", "distance")
+    inputs, weights = manifest.get("inputs", {}), ("path", "revision", "adapter", "towards", "distance")
     model = {name: (inputs.get("model") or {}).get(name) for name in weights}
     return model | {"fingerprint": inputs.get("fingerprint")}
 

@@ -53,6 +53,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     import numpy as np
 
     from crossdiff.stages.compared_pairs import choices, member_notes, pair_answers
+    from crossdiff.statistics.recovery import against_represented
     from crossdiff.statistics.verdict import multiverse
 
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
@@ -63,7 +64,9 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     )
     deltas = _deltas(inputs, reference, treatment, taxonomy)
     deltas["p_seed_null"] = np.nan if inputs.null is None else inputs.null.p_values(deltas)
-    deltas = _with_truth(deltas, parents)
+    represented = _represented(parents)
+    if represented is not None:
+        deltas = _with_truth(deltas, parents, represented)
     deltas.to_csv(draft / "deltas.csv", index=False)
     comparison = _comparison(inputs, reference, treatment, deltas)
     comparison["multiverse"] = multiverse(choices(inputs.sides, parents, rows), taxonomy)
@@ -71,7 +74,8 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     comparison["labels"] = labels(inputs, parents, rows)
     comparison["notes"] += [*label_notes(comparison["labels"]), *refusal_notes(comparison["refusal_bounds"])]
     comparison["notes"] += [*seed_null_notes(inputs.null, deltas), *member_notes(comparison)]
-    comparison |= _represented(inputs, deltas, parents.get("represented"))
+    if represented is not None:
+        comparison |= against_represented(represented, deltas, draws=inputs.draws, seed=inputs.seed)
     comparison |= _matching(parents.get("match"))
     write_json(comparison, draft / "comparison.json")
     return {
@@ -215,25 +219,22 @@ def _against_truth(
     return recovery(planted, reference.side, treatment.side, draws=inputs.draws, seed=inputs.seed)
 
 
-def _with_truth(deltas: pd.DataFrame, parents: Mapping[str, Path]) -> pd.DataFrame:
-    """With the planted and the represented change of every category, where the represented one is known."""
+def _represented(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
+    """What the toy models' activations hold of every category; None without that step."""
     if "represented" not in parents:
-        return deltas
-    for name, role in (("planted", "organism"), ("represented", "represented")):
-        truth = read_json(parents[role] / f"{name}.json")["categories"]
+        return None
+    return read_json(parents["represented"] / "represented.json")["categories"]
+
+
+def _with_truth(
+    deltas: pd.DataFrame, parents: Mapping[str, Path], represented: Sequence[Mapping[str, Any]]
+) -> pd.DataFrame:
+    """With the planted and the represented change of every category."""
+    planted = read_json(parents["organism"] / "planted.json")["categories"]
+    for name, truth in (("planted", planted), ("represented", represented)):
         changes = {row["name"]: row["change"] for row in truth}
         deltas[f"{name}_change"] = deltas.name.map(changes).astype(float)
     return deltas
-
-
-def _represented(inputs: CompareInputs, deltas: pd.DataFrame, represented: Path | None) -> dict[str, Any]:
-    """The changes beside those that the toy models' activations hold; nothing without that step."""
-    from crossdiff.statistics.recovery import against_represented
-
-    if represented is None:
-        return {}
-    rows = read_json(represented / "represented.json")["categories"]
-    return against_represented(rows, deltas, draws=inputs.draws, seed=inputs.seed)
 
 
 STAGE = Stage(

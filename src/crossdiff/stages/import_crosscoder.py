@@ -111,14 +111,14 @@ def _centred(crosscoder: Crosscoder, activations: PairedActivations) -> Crosscod
     leave in the biases would enter every beta of the activations and of the reconstruction.
     """
     from crossdiff.core.normaliser import Normaliser
-    from crossdiff.training.start import renormalised
+    from crossdiff.core.renormalise import renormalised
 
     if bool(crosscoder.normaliser.mean.any()):
         return crosscoder
     normaliser = Normaliser(crosscoder.n_models, crosscoder.d_model)
     normaliser.scale.copy_(crosscoder.normaliser.scale)
     normaliser.mean.copy_(activations.statistics()[0])
-    found = renormalised(crosscoder, normaliser, crosscoder.settings)
+    found = renormalised(crosscoder, normaliser)
     found.threshold.copy_(crosscoder.threshold)  # scaled codes are the same: no decoder has changed
     found.metadata = crosscoder.metadata
     return found

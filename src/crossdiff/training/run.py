@@ -13,6 +13,7 @@ from crossdiff.core.codes import Activations, Bias
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.normaliser import Normaliser, geometric_median
+from crossdiff.core.renormalise import renormalised
 from crossdiff.core.sparsity import JumpReLU, LargestK, Sparsity
 from crossdiff.core.threshold import estimate_threshold
 from crossdiff.training.evaluation import delta_norm_histogram, evaluate, held_out_batches, kind_shares
@@ -20,7 +21,7 @@ from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, check_enough, check_finite
-from crossdiff.training.start import read_start, renormalised
+from crossdiff.training.start import read_start
 from crossdiff.training.trainer import RunFolder, TrainingRun, train
 
 __all__ = ["RunFolder", "TrainingRun", "fit"]

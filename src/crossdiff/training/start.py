@@ -1,18 +1,11 @@
-"""Training that goes on from a crosscoder, whose weights are written in the space of these activations."""
+"""Training that goes on from a crosscoder."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import JumpReLU, Sparsity
 from crossdiff.io.crosscoders.read import read_crosscoder
-
-if TYPE_CHECKING:
-    from crossdiff.core.normaliser import Normaliser
 
 
 def read_start(
@@ -42,33 +35,4 @@ def read_start(
         raise ValueError(f"training.start={path} has JumpReLU gates; give sparsity=jumprelu")
     if found.log_gate is None and isinstance(sparsity, JumpReLU):
         found.add_gate_(sparsity.initial_gate)
-    return found
-
-
-@torch.no_grad()
-def renormalised(
-    crosscoder: Crosscoder, normaliser: Normaliser, dictionary: DictionarySettings
-) -> Crosscoder:
-    """The same codes and reconstructions of raw activations, with weights in the space of `normaliser`.
-
-    With `xn = (x - mean) scale` in the old and `xn' = (x - mean') scale'` in the new space: encoders are
-    multiplied by scale / scale', decoders by scale' / scale, and the biases take up the shift. The threshold
-    is unset, because scaled codes change with the decoders.
-    """
-    old = crosscoder.normaliser
-    scale, scale_new = old.scale.double()[:, None], normaliser.scale.double()[:, None]
-    mean, mean_new = old.mean.double(), normaliser.mean.double()
-    encoder, decoder = crosscoder.encoder.double(), crosscoder.decoder.double()
-    found = Crosscoder(
-        dictionary, n_models=crosscoder.n_models, d_model=crosscoder.d_model, normaliser=normaliser
-    )
-    shift = (encoder * (scale * (mean_new - mean))).sum(dim=(1, 2))
-    found.encoder.copy_(encoder * scale / scale_new)
-    found.encoder_bias.copy_(crosscoder.encoder_bias.double() + shift)
-    found.decoder.copy_(decoder * scale_new / scale)
-    found.decoder_bias.copy_(scale_new * (crosscoder.decoder_bias.double() / scale + mean - mean_new))
-    if crosscoder.log_gate is not None:
-        found.add_gate_(1.0)
-        assert found.log_gate is not None
-        found.log_gate.copy_(crosscoder.log_gate)
     return found

@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.normaliser import Normaliser
+from crossdiff.core.renormalise import renormalised
 from crossdiff.io.crosscoders.state_files import read_object, read_state
 from crossdiff.io.crosscoders.weights import Weights, shaped
 from crossdiff.io.tables import write_json, write_torch
@@ -47,13 +49,15 @@ def write(crosscoder: Crosscoder, folder: Path, *, layer: int | None) -> None:
     The normaliser's mean goes into the biases, its scale among the settings.
     """
     _check_plain(crosscoder)
-    scale, mean = crosscoder.normaliser.scale.double(), crosscoder.normaliser.mean.double()
-    encoder, shift = crosscoder.encoder.detach().double(), scale[:, None] * mean
+    scale = crosscoder.normaliser.scale.double()
+    uncentred = Normaliser(crosscoder.n_models, crosscoder.d_model)
+    uncentred.scale.copy_(scale)
+    written = renormalised(crosscoder, uncentred)
     tensors = {
-        "W_enc": encoder.permute(1, 2, 0),
-        "W_dec": crosscoder.decoder,
-        "b_enc": crosscoder.encoder_bias.double() - (encoder * shift).sum(dim=(1, 2)),
-        "b_dec": crosscoder.decoder_bias.double() + shift,
+        "W_enc": written.encoder.permute(1, 2, 0),
+        "W_dec": written.decoder,
+        "b_enc": written.encoder_bias,
+        "b_dec": written.decoder_bias,
     }
     state = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     write_torch(state, folder / "cc_weights.pt")

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.files import follow_umask
+from crossdiff.core.normaliser import Normaliser
+from crossdiff.core.renormalise import renormalised
 from crossdiff.io.crosscoders.state_files import read_object, read_state
 from crossdiff.io.crosscoders.weights import Weights, shaped
 from crossdiff.io.tables import write_json
@@ -33,13 +35,12 @@ def write(crosscoder: Crosscoder, folder: Path, *, layer: int | None) -> None:
             "architecture=diff_sae reads the difference of the models, a SAE on their concatenation does "
             "not; export.format=crossdiff can hold it"
         )
-    scale, mean = crosscoder.normaliser.scale.double(), crosscoder.normaliser.mean.double()
-    encoder, decoder = crosscoder.encoder.detach().double(), crosscoder.decoder.detach().double()
+    raw = renormalised(crosscoder, Normaliser(crosscoder.n_models, crosscoder.d_model))
     tensors = {
-        "W_enc": (encoder * scale[:, None]).flatten(1).T,
-        "b_enc": crosscoder.encoder_bias.double() - (encoder * (scale[:, None] * mean)).sum(dim=(1, 2)),
-        "W_dec": (decoder / scale[:, None]).flatten(1),
-        "b_dec": (crosscoder.decoder_bias.double() / scale[:, None] + mean).flatten(),
+        "W_enc": raw.encoder.flatten(1).T,
+        "b_enc": raw.encoder_bias,
+        "W_dec": raw.decoder.flatten(1),
+        "b_dec": raw.decoder_bias.flatten(),
         "threshold": _thresholds(crosscoder),
     }
     save_file(

@@ -24,7 +24,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{file} is cut, or holds something else than tensors, which is not run: {reason}; copy it "
+            f"{file} is cut, or no checkpoint of tensors alone, and nothing else is run: {reason}; copy it "
             "again, or have its author save it as safetensors"
         ) from None
     if not isinstance(state, Mapping):
