@@ -113,7 +113,7 @@ def _drawn(generator: np.random.Generator, means: NDArray, phis: tuple[float, ..
 
 def organism(path: Path, *, seed: int, most_subsets: int) -> dict[str, Any]:
     """Type-I error within either pair, and what R crosscoders per pair find, by R."""
-    table = pd.read_csv(path)
+    table: Any = pd.read_csv(path)
     is_class = (table.level == "class").to_numpy()
     sides = [_counted(table[f"counts_{side}"], is_class) for side in ("reference", "treatment")]
     table = table[~is_class]
@@ -184,7 +184,9 @@ def _calls(sides: tuple[RunCounts, RunCounts], table: pd.DataFrame) -> dict[str,
     truth = np.log1p(table.represented_change.to_numpy(float))
     known = np.isfinite(truth)
     rows["holds_represented"] = float(((low <= truth) & (truth <= high))[known].mean())
-    ranks = pd.DataFrame({"planted": planted, "represented": truth, "change": found.log_ratio})[family].rank()
+    ranks: Any = pd.DataFrame({"planted": planted, "represented": truth, "change": found.log_ratio})[
+        family
+    ].rank()
     for name in ("planted", "represented"):
         if ranks[name].nunique() > 1:
             rows[f"spearman_{name}"] = float(ranks[name].corr(ranks["change"]))

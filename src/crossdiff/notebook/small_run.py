@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
-from crossdiff import composition
 from crossdiff.command_settings import LocalDispatch
+from crossdiff.composition import composed as composed_config
 from crossdiff.config import Experiment, load
 from crossdiff.dispatch import local
 from crossdiff.dispatch.loggers import tracker
@@ -84,7 +84,7 @@ def _inputs(paths: Sequence[str], dtype: Dtype | None, corpus: Path) -> dict[str
 
 def composed(overrides: Sequence[str], values: dict[str, Any]) -> Experiment:
     """The experiment of a command line, with `values` (nested) put in as they are, whatever they hold."""
-    return load(composition.composed(str(conf_dir()), overrides, values))
+    return load(composed_config(str(conf_dir()), overrides, values))
 
 
 def _carry_out(experiment: Experiment) -> None:

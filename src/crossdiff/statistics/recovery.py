@@ -65,9 +65,8 @@ def against_represented(
     both = ~np.isnan(low) & ~np.isnan(high)
     clear = both & ((low > 0) | (high < 0))
     counts = rows.count_reference.to_numpy(int), rows.count_treatment.to_numpy(int)
-    totals = tuple(
-        int(rows[f"total_{side}"].max()) if len(rows) else 0 for side in ("reference", "treatment")
-    )
+    n_reference, n_treatment = (deltas[f"total_{side}"].to_numpy(int) for side in ("reference", "treatment"))
+    totals = int(n_reference.max(initial=0)), int(n_treatment.max(initial=0))
     return {
         "represented": [
             {"name": row["name"], "group": row["group"], "change": row["change"]} for row in represented
