@@ -9,6 +9,10 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crossdiff.config import Experiment
 
 PACKAGE = Path(__file__).resolve().parent
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
@@ -135,15 +139,17 @@ def _run() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from crossdiff import composition, config
+    from crossdiff import composition
     from crossdiff.io.environment import conf_dir
 
-    collected: list[tuple[config.Experiment, list[str]]] = []
+    collected: list[tuple[Experiment, list[str]]] = []
     mistakes: list[Exception] = []
     sweeps: list[Path] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def compose(cfg) -> None:
+        from crossdiff import config  # here: --help needs none of the settings' classes
+
         composed = HydraConfig.get()
         try:
             experiment = config.load_typed(cfg, composed)
@@ -158,7 +164,7 @@ def _run() -> int:
             collected.append((experiment, list(composed.overrides.task)))
             sweeps.extend(composition.sweep_folders(composed))
 
-    composition.shorten_sweeps()
+    composition.shorten_commands(conf_dir())
     compose()
     if mistakes:
         raise mistakes[0]
