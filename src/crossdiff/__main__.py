@@ -148,11 +148,9 @@ def _run() -> int:
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def compose(cfg) -> None:
-        from crossdiff import config  # here: --help needs none of the settings' classes
-
         composed = HydraConfig.get()
         try:
-            experiment = config.load_typed(cfg, composed)
+            experiment = _typed(cfg, composed)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
             return
@@ -175,6 +173,12 @@ def _run() -> int:
         for sweep in sweeps[:1]:
             _remove_empty(sweep)
     return _act(points)
+
+
+def _typed(cfg, composed) -> Experiment:
+    from crossdiff.config import load_typed  # once a command asks for one: --help needs no class of settings
+
+    return load_typed(cfg, composed)
 
 
 def _apart(collected):
