@@ -36,10 +36,8 @@ class DeltaTopKStep(BatchTopKStep):
         x, decoder = xn.flatten(1), crosscoder.decoder.flatten(1)
         norm, own = _plain_norm(crosscoder), partitions(crosscoder.settings, k=plan.k)
         cuts, memory = (self.delta_cut, self.cut), self._memories(crosscoder)
-        codes, least = zip(
-            *(self._of(crosscoder, x, norm, each, cut) for each, cut in zip(own, cuts, strict=True)),
-            strict=True,
-        )
+        parts = [self._of(crosscoder, x, norm, each, cut) for each, cut in zip(own, cuts, strict=True)]
+        codes, least = zip(*parts, strict=True)
         groups = [_groups(code, each.latents) for code, each in zip(codes, own, strict=True)]
         works = [suited(self._sparse_kernels(x), code) for code in codes]
         with part("decode"):
@@ -50,15 +48,10 @@ class DeltaTopKStep(BatchTopKStep):
         loss, gradient = reconstruction(residual.view_as(xn), squared, plan)
         delta, pull = _delta(missed, form=plan.loss, weight=crosscoder.settings.delta_weight)
         pulled = gradient + torch.stack([-pull, pull], dim=1)
+        at = [Backward(x, each.flatten(1)) for each in (pulled, gradient)]
         with part("backward"):
-            rows = _joined(
-                [
-                    work.backward(code, group, Backward(x, at.flatten(1)), decoder, scratch=scratch)
-                    for work, code, group, at, scratch in zip(
-                        works, codes, groups, (pulled, gradient), memory, strict=True
-                    )
-                ]
-            )
+            found = zip(works, codes, groups, at, memory, strict=True)
+            rows = _joined([w.backward(c, g, b, decoder, scratch=m) for w, c, g, b, m in found])
         terms = {"reconstruction": loss, "delta": delta}
         self._revive(crosscoder, Backward(x, residual), plan, rows, terms)
         self._write(crosscoder, rows, gradient.sum(dim=0))
