@@ -205,7 +205,8 @@ class Planner:
             left_out=comparison.without,
         )
         parents = {"annotate": self.annotate, "match": self.match(comparison)}
-        for stage in ("scale", "documents"):
+        stages = ("scale", "documents") if comparison.n_seeds == 1 else ("train", "scale", "documents")
+        for stage in stages:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
         if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
             parents |= self.organism
