@@ -16,7 +16,6 @@ from crossdiff.core.codes import Activations
 from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ranks, sum_over_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
-from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
 from crossdiff.core.sparse.delta_step import DeltaTopKStep
 from crossdiff.core.sparse.step import GlobalBatchTopKStep
@@ -43,14 +42,13 @@ class Stepper:
     """Turns settings and a step number into gradients on the crosscoder's parameters."""
 
     def __init__(self, crosscoder: Crosscoder, sparsity: Sparsity, training: TrainingSettings) -> None:
-        settings = crosscoder.settings
-        check_fits(sparsity, n_latents=crosscoder.n_latents, architecture=settings.architecture)
+        check_fits(sparsity, n_latents=crosscoder.n_latents, architecture=crosscoder.settings.architecture)
         training.check_models(n_models=crosscoder.n_models)
         self.crosscoder, self.sparsity, self.training = crosscoder, sparsity, training
         self.has_k = isinstance(sparsity, LargestK)
         self.threshold_start = sparsity.threshold_start if isinstance(sparsity, LargestK) else 0
         self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
-        self.sparse = _sparse_step(sparsity, training, settings)
+        self.sparse = _sparse_step(sparsity, training, kind)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the settings."""
@@ -110,22 +108,17 @@ class Stepper:
         }
 
 
-def _sparse_step(
-    sparsity: Sparsity, training: TrainingSettings, dictionary: DictionarySettings
-) -> BatchTopKStep | None:
+def _sparse_step(sparsity: Sparsity, training: TrainingSettings, kind: str) -> BatchTopKStep | None:
     plain = type(sparsity) is BatchTopK  # a subclass may keep other codes
-    delta = dictionary.architecture == "delta"
-    if training.step == "sparse" and not plain:
+    delta = kind == "delta"
+    unfit = None if plain else type(sparsity).__name__
+    if delta and training.devices > 1:
+        unfit = "delta on several devices"
+    if training.step == "sparse" and unfit:
         raise ValueError(
-            f"training.step=sparse works for sparsity=batch_topk, not for {type(sparsity).__name__}; "
-            "choose training.step=auto"
+            f"training.step=sparse works for sparsity=batch_topk, not for {unfit}; choose training.step=auto"
         )
-    if training.step == "sparse" and delta and training.devices > 1:
-        raise ValueError(
-            "training.step=sparse of dictionary.architecture=delta works on one device, and "
-            f"training.devices={training.devices}; choose training.step=auto (the dense step), or devices=1"
-        )
-    if training.step == "dense" or not plain or (delta and training.devices > 1):
+    if training.step == "dense" or unfit:
         return None
     rows = training.accumulate == 1 and training.devices == 1 and training.optimizer != "adam_8bit"
     step = BatchTopKStep if training.devices == 1 else GlobalBatchTopKStep
@@ -217,8 +210,7 @@ def merge(results: Iterable[StepResult]) -> StepResult:
 
 
 def _known_mean(values: list[Tensor]) -> Tensor:
-    found = torch.stack(values)
-    return found[~found.isnan()].mean()
+    return torch.stack(values).nanmean()
 
 
 def over_ranks(result: StepResult) -> StepResult:
