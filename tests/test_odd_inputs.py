@@ -211,7 +211,8 @@ INPUTS = {
     ),
     "another BOS": Input(other_bos, lambda run: "base opens a text with '<start_of_turn>'" in run.printed),
     "weights that are an LFS pointer": Input(
-        broken("model.safetensors", LFS), says=("tuned cannot be loaded", "check its files")
+        broken("model.safetensors", LFS),
+        says=("tuned/model.safetensors is a Git LFS pointer", "git lfs pull"),
     ),
     "a tokenizer that is an LFS pointer": Input(
         broken("tokenizer.json", LFS), says=("tokenizer of", "cannot be read", "LFS")
@@ -242,6 +243,7 @@ def test_an_odd_input_is_read_rightly_or_refused_with_one_message(
         assert [part for part in given.says if part not in printed.err] == [], printed.err
         return
     assert code == 0, printed.err
+    assert [p for p in (tmp_path / "store").rglob("*") if not p.stat().st_mode & 0o040] == []  # a group's
     (tokens,) = (tmp_path / "store" / "tokens").glob("[!.]*")
     manifests = [read_manifest(path) for path in (tmp_path / "store" / "harvest").glob("[!.]*")]
     harvests = {m["inputs"]["model"]["name"]: m["counts"] for m in manifests}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -78,6 +79,23 @@ def test_a_run_where_nothing_was_answered_is_an_error(documents_folder, tmp_path
         )
         with pytest.raises(ValueError, match=r"nothing was answered: \d+ skipped_budget"):
             annotate.run(inputs, parents, tmp_path / "draft", runtime)
+
+
+def test_after_a_run_the_ledgers_file_alone_holds_every_reply(
+    documents_folder, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    parents = {"documents_pt_it": documents_folder("pt_it", ["translation"] * 2)}
+    (tmp_path / "draft").mkdir()
+    gc.disable()  # a connection that nobody closes would be closed by the collector at any moment
+    try:
+        with MessagesServer() as server:
+            asked, taxonomy = settings("claude", server.address, n_votes=1), PaperTaxonomy()
+            inputs = annotate.AnnotateInputs(annotator=asked, taxonomy=taxonomy, pairs=("pt_it",), seed=0)
+            annotate.run(inputs, parents, tmp_path / "draft", Runtime(store=tmp_path, progress=False))
+        assert [path.name for path in tmp_path.glob("ledger*")] == ["ledger.sqlite"]
+    finally:
+        gc.enable()
 
 
 def test_two_runs_write_the_same_bytes(documents_folder, tmp_path: Path) -> None:

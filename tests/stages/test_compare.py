@@ -156,6 +156,7 @@ def test_several_crosscoders_are_pooled_and_their_spread_decides(tmp_path: Path)
     more = plain | {"translation": 24}
     runs = {"a": plain, "a_seed1": plain, "b": more, "b_seed1": more | {"translation": 25}, "b_seed2": more}
     deltas, comparison, figures = _members(tmp_path, runs, left_out=("a_seed2",))
+    assert "as reported, confidence 3 or more" in comparison["multiverse"]["choices"]
     row = deltas.loc["translation"]
     assert (row.counts_reference, row.counts_treatment) == ("8 8", "24 25 24")
     assert row.q_value < 0.05

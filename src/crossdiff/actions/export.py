@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def export_annotations(experiments: Sequence[Experiment]) -> int:
         print(f"annotations: {settings.folder / name}", flush=True)
     for path in sorted({path for e in experiments if (path := ledger_path(e.annotator, e.store))}):
         target = settings.folder / "ledger.jsonl"
-        n_requests = Ledger(path, read_only=True).export(target)
+        with closing(Ledger(path, read_only=True)) as ledger:
+            n_requests = ledger.export(target)
         print(f"ledger: {target} ({n_requests:,} requests)", flush=True)
     return 0
 

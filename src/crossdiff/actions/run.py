@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
+from crossdiff.actions.failed_members import tell_failed, without_failed
 from crossdiff.command_settings import LocalDispatch, SlurmDispatch
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
-from crossdiff.dispatch.loggers import tracker
+from crossdiff.dispatch.loggers import Tracker, tracker
 from crossdiff.dispatch.remote import Publication
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.io.environment import choose_device
@@ -45,7 +45,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
         return status.perform(first.action, _submission(experiments, plans, steps, first.dispatch))
     match first.action:
         case "run":
-            return _run(experiments, plans, steps)
+            return _run(experiments, steps)
         case "status":
             print(plan_table(steps, first.store))
             return 0
@@ -93,7 +93,7 @@ def sweep(experiments: Sequence[Experiment]) -> str:
     return titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
 
 
-def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], steps: Sequence[Step]) -> int:
+def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
     first = experiments[0]
     device = choose_device(first.device)
     if device == "cpu" and first.device == "auto" and not is_bearable(steps, first):
@@ -101,7 +101,8 @@ def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], ste
     n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1
     runtime = Runtime(store=first.store, device=device, n_workers=n_workers, progress=first.progress)
     with tracker(first.logger, group=sweep(experiments)) as log:
-        made = local.run_steps(steps, runtime, finished=partial(log.step_finished, store=first.store))
+        experiments, made = _finish(experiments, steps, runtime, log)
+        plans = [plan(experiment) for experiment in experiments]
     for experiment, own in zip(experiments, plans, strict=True):
         for results, report in products(experiment, own[-1]):
             rows = local.rows_of(ordered(report), made)
@@ -109,6 +110,31 @@ def _run(experiments: Sequence[Experiment], plans: Sequence[Sequence[Step]], ste
             log.published(results, rows, first.store)
             print(f"report: {page}", flush=True)
     return 0
+
+
+def _finish(
+    experiments: Sequence[Experiment], steps: Sequence[Step], runtime: Runtime, log: Tracker
+) -> tuple[Sequence[Experiment], list[local.Outcome]]:
+    """Run the steps; a crosscoder that fails is left out of the experiments where its pair has others."""
+    made: dict[str, local.Outcome] = {}
+    failures: list[Step] = []
+
+    def finished(outcome: local.Outcome) -> None:
+        if outcome.step.key not in made:  # after a failure finished steps come again, as reused ones
+            made[outcome.step.key] = outcome
+            log.step_finished(outcome, runtime.store)
+
+    while True:
+        try:
+            local.run_steps(steps, runtime, finished=finished, failed=lambda step, _: failures.append(step))
+        except ValueError as error:
+            remaining = without_failed(experiments, failures[-1]) if failures else None
+            if remaining is None:
+                raise
+            tell_failed(failures[-1], error)
+            experiments, steps = remaining, merge(map(plan, remaining))
+        else:
+            return experiments, list(made.values())
 
 
 def products(experiment: Experiment, last: Step) -> list[tuple[Path, Step]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
             sizes = experiment.taxonomy
             wanted = sizes if isinstance(sizes, InducedTaxonomy) else InducedTaxonomy()
             _, asked = _open_run(experiment)
-            return _freeze(induced(asked, wanted), experiment.freeze.file)
+            with closing(asked):
+                return _freeze(induced(asked, wanted), experiment.freeze.file)
         case "extend":
             return _extend(experiment)
 
@@ -96,7 +98,8 @@ def _extend(experiment: Experiment) -> int:
         if (candidate.pair, candidate.latent) in others and candidate.role.startswith("exclusive")
     ]
     n_new = experiment.freeze.n_new
-    content = replace(asked, subjects=left).induce(sizes=(1, 1, n_new))
+    with closing(replace(asked, subjects=left)) as run:
+        content = run.induce(sizes=(1, 1, n_new))
     return _freeze(extended(taxonomy, content, n_new=n_new), experiment.freeze.file)
 
 

@@ -132,6 +132,12 @@ class AnnotationRun:
         """US dollars of this run's requests, those of earlier attempts at it included."""
         return 0.0 if self.conversation is None else self.conversation[1].meter.spent
 
+    def close(self) -> None:
+        """Close the ledger: until then SQLite keeps the last replies in a second file beside it."""
+        opened = self.__dict__.get("conversation")  # not self.conversation, which would open one
+        if opened:
+            opened[1].ledger.close()
+
     def _lexical(self, settings: Lexical, scheme: Sequence[CategoryLike]) -> LexicalAnnotator:
         return LexicalAnnotator(settings, scheme, self.background, seed=self.seed, features=self._features)
 

@@ -10,15 +10,17 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.files import file_sha256, follow_umask
@@ -150,3 +152,11 @@ def push(path: str | Path, hub_id: str, *, private: bool = True) -> str:
 
 def _content_sha256(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def unit_directions(weights: Path, latents: Sequence[int], *, model: int) -> Float[Tensor, "latent width"]:
+    """Decoder directions of some latents in one model, of length 1; only their rows are read."""
+    with safe_open(str(weights), framework="pt") as handle:
+        decoder = handle.get_slice("decoder")
+        rows = torch.stack([decoder[latent : latent + 1, model][0] for latent in latents])
+    return torch.nn.functional.normalize(rows, dim=-1)

@@ -37,9 +37,16 @@ class Outcome:
 
 
 def run_steps(
-    steps: Sequence[Step], runtime: Runtime, *, finished: Callable[[Outcome], object] = lambda outcome: None
+    steps: Sequence[Step],
+    runtime: Runtime,
+    *,
+    finished: Callable[[Outcome], object] = lambda outcome: None,
+    failed: Callable[[Step, ValueError], object] = lambda step, error: None,
 ) -> list[Outcome]:
-    """Bring every step to a finished artifact, one line for every step; `finished` is called after it."""
+    """Bring every step to a finished artifact, one line for every step.
+
+    `finished` is called after every step, `failed` before a step's refusal (ValueError) is passed on.
+    """
     allow_open_files()
     prepare_store(runtime.store)
     warn_of_little_room(steps, runtime.store)
@@ -48,7 +55,11 @@ def run_steps(
         missing = missing_steps(job, runtime.store)
         made = [_reuse(step, runtime) for step in job.steps if step not in missing]
         if missing:
-            made += run_job(Job(missing), runtime)
+            try:
+                made += run_job(Job(missing), runtime)
+            except ValueError as error:
+                failed(missing[0], error)
+                raise
         for outcome in made:
             finished(outcome)
         outcomes += made

@@ -16,6 +16,7 @@ _NAMES = {
     "n_embeddings": ("vocab_size",),
 }
 """What architectures call the same size."""
+_TIED = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class FolderSizes:
     d_mlp: int | None
     n_positions: int | None
     n_embeddings: int | None
+    is_tied: bool | None = None
+    """Whether the head is the embedding."""
 
 
 def folder_sizes(path: str) -> FolderSizes | None:
@@ -36,8 +39,10 @@ def folder_sizes(path: str) -> FolderSizes | None:
         return None
     config = _read(file)
     text = config.get("text_config")
+    ties = [part.get(_TIED) for part in (config, text) if isinstance(part, dict) and _TIED in part]
     config = text if isinstance(text, dict) else config
-    return FolderSizes(**{size: _first(config, names) for size, names in _NAMES.items()})
+    sizes = {size: _first(config, names) for size, names in _NAMES.items()}
+    return FolderSizes(**sizes, is_tied=any(ties) if ties else None)
 
 
 def adapter_base(path: str) -> str | None:

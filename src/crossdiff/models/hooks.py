@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crossdiff.models.weight_names import is_tower
+
 
 def decoder_blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
     """The list of `n_blocks` decoder blocks: the outermost ModuleList of that length, other towers aside."""
@@ -28,11 +30,6 @@ def decoder_blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
 def body_of(causal: Any) -> nn.Module:
     """Embedding and blocks of a causal model, without its head."""
     return getattr(causal, causal.base_model_prefix, causal)
-
-
-def is_tower(name: str) -> bool:
-    """Whether a module or weight belongs to another tower than the text's, by its name."""
-    return any(word in name for word in ("vision", "visual", "audio", "image", "speech"))
 
 
 def _is_of_tower(model: nn.Module, name: str) -> bool:

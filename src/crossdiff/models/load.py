@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from crossdiff.models.checkpoint import load_config, merge_adapter, read_checkpoint
 from crossdiff.models.hooks import body_of, captured, decoder_blocks
 from crossdiff.models.pair import Attention, ModelSettings, check_layers
-from crossdiff.models.weights import HEADS, Checkpoint, is_later
+from crossdiff.models.weight_names import HEADS, is_later
+from crossdiff.models.weights import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crossdiff.models.checkpoint import load_config, quiet
-from crossdiff.models.hooks import decoder_blocks, is_tower
+from crossdiff.models.hooks import decoder_blocks
 from crossdiff.models.pair import ModelSettings
+from crossdiff.models.weight_names import UNEMBEDDINGS, outside_blocks
 from crossdiff.models.weights import Checkpoint
 
-HEADS = ("lm_head.weight", "embed_out.weight", "head.weight")
-"""Ends of the names that an unembedding goes by; tied models have the embedding alone."""
 PROJECTION = "project_out"
 """OPT's projection between the final norm and a narrower head."""
-IN_BLOCK = re.compile(r"\.\d+\.")
 BLOCK = 16_384
 
 
@@ -74,10 +72,10 @@ def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Une
     blocks = decoder_blocks(body, text.num_hidden_layers)
     parent = next(part for part in body.modules() if any(child is blocks for child in part.children()))
     checkpoint = Checkpoint.find(model, path, config=config)
-    files = checkpoint.locate(lambda name: not IN_BLOCK.search(name) and not is_tower(name))
+    files = checkpoint.locate(outside_blocks)
     embedding = next(name for name, part in body.named_modules() if part is body.get_input_embeddings())
     is_tied = any(getattr(part, "tie_word_embeddings", True) for part in (config, text))
-    names = (*HEADS, f"{embedding.rpartition('.')[2]}.weight") if is_tied else HEADS
+    names = (*UNEMBEDDINGS, f"{embedding.rpartition('.')[2]}.weight") if is_tied else UNEMBEDDINGS
     head = _named(files, names, path)
     weight = _tensor(files, head, rows=vocab_size)
     if getattr(parent, PROJECTION, None) is not None:
@@ -157,7 +155,7 @@ def _tensor(files: dict[str, Path], name: str, *, rows: int | None = None) -> Te
 
 def _named(files: dict[str, Path], endings: tuple[str, ...], path: str) -> str:
     """The weight with the first of the endings that is there, outside of blocks and of other towers."""
-    outside = sorted((n for n in files if not IN_BLOCK.search(n) and not is_tower(n)), key=len)
+    outside = sorted(filter(outside_blocks, files), key=len)
     for ending in endings:
         for name in outside:
             if name == ending or name.endswith(f".{ending}"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,34 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from crossdiff.models.hooks import is_tower
 from crossdiff.models.hub import hub
 from crossdiff.models.pair import ModelSettings, is_folder
+from crossdiff.models.weight_headers import CHOICES
+from crossdiff.models.weight_names import needed_weights
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_CHOICES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""The order in which transformers looks for weights (`_get_resolved_checkpoint_files`): the first that is
-there is read, whatever else lies beside it."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _ADAPTER = "adapter_config.json"
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
-HEADS = ("lm_head.", "embed_out.")
 _SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
-
-
-def is_later(name: str, n_blocks: int) -> bool:
-    """Whether a weight belongs to a decoder block from `n_blocks` on; blocks of other towers do not count."""
-    block = _BLOCK.search(name)
-    return block is not None and int(block.group(1)) >= n_blocks and not is_tower(name)
-
-
-def needed_weights(weight_map: dict[str, str], n_blocks: int) -> dict[str, str]:
-    """Entries of a checkpoint index that belong to blocks below `n_blocks` or to no block; heads left out."""
-    return {
-        name: file
-        for name, file in weight_map.items()
-        if not is_later(name, n_blocks) and not name.startswith(HEADS)
-    }
 
 
 @dataclass(frozen=True)
@@ -56,12 +35,12 @@ class Checkpoint:
     def find(cls, model: ModelSettings, path: str, *, config: Any = None) -> Checkpoint:
         """The file that transformers takes; ValueError where there is none that it knows."""
         named = getattr(config, "transformers_weights", None)
-        candidates = [name for name in (named, *_CHOICES) if name]
+        candidates = [name for name in (named, *CHOICES) if name]
         present = (name for name in candidates if _fetched(model, path, name) is not None)
         first = next(present, None)
         if first is None:
             raise ValueError(
-                f"{model.path} holds no weights (none of {', '.join(_CHOICES)}); "
+                f"{model.path} holds no weights (none of {', '.join(CHOICES)}); "
                 "save or download the whole model again"
             )
         # Only a folder is searched for more: on the hub every look is a request.
@@ -148,7 +127,7 @@ _WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and ch
 def _link(source: Path, view: Path, files: set[str]) -> None:
     for path in source.iterdir():
         is_other = path.suffix in _WEIGHTS and path.name not in files
-        if path.is_file() and not (is_other or path.name in _CHOICES[1::2] or path.name == _ADAPTER):
+        if path.is_file() and not (is_other or path.name in CHOICES[1::2] or path.name == _ADAPTER):
             (view / path.name).symlink_to(path.resolve())
 
 

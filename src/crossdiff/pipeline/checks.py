@@ -15,6 +15,7 @@ from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.pipeline.cost import model_shape
 from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.weight_checks import head_notices
 from crossdiff.training.settings import TrainingSettings
 
 
@@ -75,6 +76,7 @@ def notices(experiment: Experiment) -> Iterator[str]:
                 f"{pair.name}: the crosscoder is read from {pair.crosscoder}; dictionary, sparsity and "
                 "training decide nothing for it"
             )
+        yield from head_notices(pair)
 
 
 def check_two_models(pair: ModelPair, activations: Mapping[str, Step]) -> None:

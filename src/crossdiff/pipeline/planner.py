@@ -19,6 +19,7 @@ from crossdiff.pipeline.imported_steps import imported_tokens
 from crossdiff.pipeline.steps import Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.pipeline.toy_steps import organism_step, represented_step
+from crossdiff.pipeline.weight_checks import check_weights
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.compare import CompareInputs
 from crossdiff.stages.documents import DocumentsInputs
@@ -105,6 +106,7 @@ class Planner:
         imported = isinstance(experiment.source, ImportedSource)
         if not imported and not all(step.is_finished(experiment.store) for step in harvests.values()):
             check_tokenizers(experiment.pairs[0].template_model, pair, experiment.corpus)
+            check_weights(pair, layer=experiment.layer)
         return {"tokens": self.tokens, **harvests}
 
     def chain(self, pair: ModelPair) -> Mapping[str, Step]:
@@ -187,7 +189,8 @@ class Planner:
             left_out=comparison.without,
         )
         parents = {"annotate": self.annotate, "match": self.match(comparison)}
-        for stage in ("scale", "documents"):
+        stages = ("scale", "documents") if comparison.n_seeds == 1 else ("train", "scale", "documents")
+        for stage in stages:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
         if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
             parents |= self.organism

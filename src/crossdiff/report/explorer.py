@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossdiff.core.checkpoint import WEIGHTS
+from crossdiff.core.checkpoint import WEIGHTS, unit_directions
 from crossdiff.core.latent_table import BASE, TUNED
 from crossdiff.report.documents import by_latent, document_groups
 from crossdiff.report.formatting import finite, significant
@@ -211,13 +211,10 @@ def weights_of(pair: PairSource) -> Path | None:
 
 
 def directions(pair: PairSource, latents: list[int], *, model: int) -> Queries:
-    """Unit directions of `latents` in one model; only their rows are read."""
-    from safetensors import safe_open
-
-    with safe_open(str(weights_of(pair)), framework="pt") as handle:
-        decoder = handle.get_slice("decoder")
-        rows = torch.stack([decoder[latent : latent + 1, model][0] for latent in latents])
-    return torch.nn.functional.normalize(rows, dim=-1)
+    """Unit directions of `latents` in one model."""
+    weights = weights_of(pair)
+    assert weights is not None, f"{pair.name} has no weights here"
+    return unit_directions(weights, latents, model=model)
 
 
 def nearest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,13 @@ def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtim
     """Annotate every selected latent; write annotations, variants, taxonomy and the summary of states."""
     folders = {pair: parents[f"documents_{pair}"] for pair in inputs.pairs}
     blind, asked = open_run(folders, inputs.annotator, inputs.seed, runtime)
+    with closing(asked):
+        return _annotate(inputs, blind, asked, draft)
+
+
+def _annotate(
+    inputs: AnnotateInputs, blind: Sequence[tuple[Subject, Candidate]], asked: AnnotationRun, draft: Path
+) -> dict[str, Any]:
     taxonomy = _frozen(inputs, asked)
     annotations = _annotations(asked, taxonomy)
     rows = [

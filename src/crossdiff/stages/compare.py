@@ -241,7 +241,7 @@ STAGE = Stage(
     "compare",
     version=VERSION,
     run=run,
-    reads=("organism", "represented", "scale", "match", "documents", "annotate"),
+    reads=("organism", "represented", "train", "scale", "match", "documents", "annotate"),
     writes="`deltas.csv`: counts, shares, change, interval, p, q",
     resources=needs(memory_gb=16, hours=1),
     has_settings=True,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import read_jsonl, read_table
+from crossdiff.stages.merged_concepts import MIN_COSINE, merged_labels
 from crossdiff.statistics.deltas import Labels
 from crossdiff.statistics.verdict import Choice
 from crossdiff.taxonomy.scheme import RESERVED
@@ -25,6 +26,10 @@ THRESHOLDS: dict[str, tuple[float, float] | None] = {
     "nu 0.1/0.25": (0.1, 0.25),
 }
 """Bounds of |nu_error| and |nu_reconstruction|: as selected, three quarters and half of Minder's."""
+
+
+MIN_CONFIDENCE = 3
+"""Least confidence (1 to 5) of the answers of one choice; an answer without one counts there too."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,8 @@ def choices(
 ) -> list[Choice]:
     """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first.
 
+    With several crosscoders per pair, two more: confident answers alone, and concepts instead of latents.
+
     `sides` are the crosscoders of the reference and of the treatment.
     """
     path = parents["annotate"] / "variants.jsonl"
@@ -133,12 +140,45 @@ def choices(
     for row in read_jsonl(path) if path.is_file() else ():
         labelled.setdefault(row["variant"], []).append(row)  # type: ignore[attr-defined]
     kept = {name: latents_below(parents.get(f"scale_{name}")) for side in sides for name in side}
-    return [
+    choices = [
         Choice(f"{name}, {threshold}", *(_labels(mine, side, kept, threshold) for side in sides))
         for threshold in THRESHOLDS
         if all(threshold in found or THRESHOLDS[threshold] is None for found in kept.values())
         for name, mine in labelled.items()
     ]
+    return choices + (_of_several(sides, parents, rows) if any(len(side) > 1 for side in sides) else [])
+
+
+def _of_several(
+    sides: Sequence[Sequence[str]], parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
+) -> list[Choice]:
+    """With several crosscoders: only answers of some confidence, and concepts instead of latents."""
+    sure = [row for row in rows if (row.get("confidence") or MIN_CONFIDENCE) >= MIN_CONFIDENCE]
+    found = [
+        Choice(
+            f"as reported, confidence {MIN_CONFIDENCE} or more",
+            *(_labels(sure, side, {}, "") for side in sides),
+        )
+    ]
+    if all(f"train_{name}" in parents for side in sides for name in side):
+        name = f"as reported, concepts (cosine {MIN_COSINE:g} or more) counted once"
+        found.append(Choice(name, *(_concept_labels(rows, side, parents) for side in sides)))
+    return found
+
+
+def _concept_labels(
+    rows: Sequence[Mapping[str, Any]], members: Sequence[str], parents: Mapping[str, Path]
+) -> list[str]:
+    """One label per concept of every crosscoder."""
+    return [
+        label
+        for name in members
+        for label in merged_labels(_answered(rows, name), parents[f"train_{name}"] / "crosscoder")
+    ]
+
+
+def _answered(rows: Sequence[Mapping[str, Any]], member: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["pair"] == member and row["role"] == ROLE and row["state"] in ANSWERED]
 
 
 def _labels(
@@ -148,13 +188,12 @@ def _labels(
     threshold: str,
 ) -> list[str]:
     """Of the latents of all members of a pair that pass the threshold; all, where it is the headline's."""
-    latents = {name: kept[name].get(threshold) for name in members}
+    latents = {name: kept.get(name, {}).get(threshold) for name in members}
     return [
         row["category"]
         for name in members
-        for row in rows
-        if row["pair"] == name and row["role"] == ROLE and row["state"] in ANSWERED
-        if latents[name] is None or row["latent"] in latents[name]
+        for row in _answered(rows, name)
+        if (passed := latents[name]) is None or row["latent"] in passed
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def judge(
 
         return TransformersJudge(settings, device=device).judge(said), 0.0
     rounds = open_rounds(settings, store, progress=progress)
-    return ask(settings, rounds, said), rounds.meter.spent
+    with closing(rounds.ledger):
+        return ask(settings, rounds, said), rounds.meter.spent
 
 
 def ask(
