@@ -157,6 +157,8 @@ class LatentScalingModule(pl.LightningModule):
         """Add one batch of raw activations."""
         assert self.sums is not None
         x = batch.x.to(self.crosscoder.decoder.dtype)
+        if batch.document is None and not self.sums.n_tokens:
+            self.sums = empty_sums(self.crosscoder, documents=False)
         self.sums.add(self.crosscoder, x, document=batch.document, template=batch.template)
 
     def on_predict_epoch_end(self) -> None:

@@ -18,7 +18,7 @@ from crossdiff.core.normaliser import Normaliser, geometric_median
 from crossdiff.core.renormalise import renormalised
 from crossdiff.core.sparsity import JumpReLU, LargestK, Sparsity
 from crossdiff.core.threshold import estimate_threshold
-from crossdiff.training.evaluation import delta_norm_histogram, evaluate, held_out_batches, kind_shares
+from crossdiff.training.evaluation import evaluate, held_out_batches, held_out_figures, without_nan
 from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
 from crossdiff.training.settings import TrainingSettings
@@ -86,34 +86,19 @@ def final_figures(module: CrosscoderModule) -> dict[str, Any]:
     """Figures over all held-out tokens with the final threshold (method.md section 2)."""
     crosscoder, settings = module.crosscoder, module.training_settings
     k = module.sparsity.k if isinstance(module.sparsity, LargestK) else None
-    threshold = float(crosscoder.threshold)
     batches = held_out_batches(
         module.source, batch_size=settings.batch_size, device=crosscoder.encoder.device
     )
-    found = evaluate(crosscoder, batches, threshold=threshold, k=k)
-    names = model_names(crosscoder)
-    figures = {
-        **{f"fve_{name}": value for name, value in zip(names, found.fve, strict=True)},
-        **{
-            f"fve_without_first_{name}": value
-            for name, value in zip(names, found.fve_without_first, strict=True)
-        },
-        **{f"fve_batch_{name}": value for name, value in zip(names, found.fve_batch, strict=True)},
-        "l0": found.l0,
-        "l0_threshold": found.l0,
+    found = evaluate(crosscoder, batches, threshold=float(crosscoder.threshold), k=k)
+    by_batch = zip(model_names(crosscoder), found.fve_batch, strict=True)
+    of_training = {
+        **{f"fve_batch_{name}": value for name, value in by_batch},
         "l0_batch": found.l0_batch,
         "dead_share": module.dead_share(),
-        **kind_shares(crosscoder),
-        "delta_norm_histogram": delta_norm_histogram(crosscoder),
-        "never_fired_held_out": found.never_fired,
-        "n_held_out_tokens": found.n_tokens,
-        "k": k,
-        "n_latents": crosscoder.n_latents,
-        "threshold": threshold,
         "n_steps": settings.total_steps(),
         "n_tokens": settings.total_steps() * settings.batch_size,
     }
-    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in figures.items()}
+    return held_out_figures(crosscoder, found, k=k) | without_nan(of_training)
 
 
 STATISTICS_BATCHES = 50
