@@ -26,7 +26,7 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
-from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
+from crossdiff.data.settings import AnySource, ImportedSource, MaskSettings
 from crossdiff.io.environment import conf_dir
 from crossdiff.models.pair import Comparison, ModelPair
 from crossdiff.organisms.settings import ToySettings
@@ -64,7 +64,7 @@ class Experiment(Settings):
     documents: DocumentsSettings = DocumentsSettings()
     annotator: AnnotatorSettings
     taxonomy: TaxonomySettings
-    source: CacheSource | LiveSource
+    source: AnySource
     logger: LoggerSettings
     dispatch: LocalDispatch | SlurmDispatch
     study: SerializeAsAny[Study] | None = None
@@ -132,8 +132,9 @@ class Experiment(Settings):
                 "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy (a preset's own "
                 "comparison is taken out with ~comparison)"
             )
-        check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
-        self.training.check_models(n_models=1 if self.dictionary.architecture == "diff_sae" else 2)
+        kind = self.dictionary.architecture
+        check_fits(self.sparsity, n_latents=self.dictionary.n_latents, architecture=kind)
+        self.training.check_models(n_models=1 if kind == "diff_sae" else 2)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
             raise ValueError(
                 "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "
@@ -187,7 +188,8 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
     experiment = load(cfg)
     given = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in hydra.overrides.task]
     choices = hydra.runtime.choices
-    is_named = choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given
+    is_named = choices["corpus"] != DEFAULT_CORPUS or bool(choices["experiment"]) or "corpus" in given
+    is_named |= isinstance(experiment.source, ImportedSource)  # which brings its own tokens
     pairs = () if is_named or experiment.action in NEEDS_NO_PAIR else experiment.pairs
     models = (model for pair in pairs for model in (pair.base, pair.tuned))
     local = next((model.path for model in models if Path(model.path).expanduser().is_dir()), None)
