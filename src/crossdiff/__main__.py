@@ -188,7 +188,9 @@ def _apart(collected):
 
     if len(collected) == 1 or collected[0][0].action in NEEDS_NO_PAIR:
         return [point for point, _ in collected]
-    folders = own_folders([point.results for point, _ in collected], [own for _, own in collected])
+    folders = own_folders(
+        [point.results for point, _ in collected], [overrides for _, overrides in collected]
+    )
     return [
         point if folder == point.results else point.model_copy(update={"results_dir": folder})
         for (point, _), folder in zip(collected, folders, strict=True)

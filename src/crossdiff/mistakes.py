@@ -80,10 +80,10 @@ def _root(error: BaseException) -> BaseException:
 
 def _group(error: BaseException) -> str:
     """Key of the block that Hydra was building, such as `training` or `organism.tuning`; "" for the whole."""
-    found = re.search(r"^full_key: (\S+)\s*\Z", str(error), re.MULTILINE)
-    if found is None or not isinstance(error, InstantiationException):
+    match = re.search(r"^full_key: (\S+)\s*\Z", str(error), re.MULTILINE)
+    if match is None or not isinstance(error, InstantiationException):
         return ""
-    return re.sub(r"(?<=sources)(\d+)", r".\1", found.group(1))  # Hydra leaves out the point before an index
+    return re.sub(r"(?<=sources)(\d+)", r".\1", match.group(1))  # Hydra leaves out the point before an index
 
 
 def _one_problem(problem: Any, group: str) -> str:
@@ -107,10 +107,10 @@ def _one_problem(problem: Any, group: str) -> str:
 
 def _unknown_key(error: BaseException) -> str:
     texts = [str(error), str(error.__cause__ or "")]
-    found = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", "\n".join(texts))
-    if found is None:
+    match = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", "\n".join(texts))
+    if match is None:
         return "; ".join(text.strip() for text in texts if text.strip())
-    key = found.group(1) or found.group(2)
+    key = match.group(1) or match.group(2)
     if stage := re.match(r"dispatch\.stages\.(\w+)", key):
         if stage[1] in protocol.names():
             return f"{key} is no setting; {_choices(key.rpartition('.')[2], list(Resources.model_fields))}"

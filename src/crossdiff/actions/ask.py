@@ -85,18 +85,18 @@ def answer(name: str, pair: OpenPair, text: Text, asked: AskSettings) -> dict[st
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        found: Encoded = pair.encode(text)
+        encoded: Encoded = pair.encode(text)
     for warning in caught:
         print(f"warning: {name}: {warning.message}", file=sys.stderr)
-    top = found.top(asked.n, exclusive_to=asked.exclusive_to).drop(columns="text")
+    top = encoded.top(asked.n, exclusive_to=asked.exclusive_to).drop(columns="text")
     rows = top.astype(object).where(top.notna(), None).to_dict("records")
     return finite(
         {
             "pair": name,
-            "text": "".join(found.tokens["token"]),
-            "n_tokens": found.fit.n_tokens,
-            "fve": found.fve,
-            "l0": found.l0,
+            "text": "".join(encoded.tokens["token"]),
+            "n_tokens": encoded.fit.n_tokens,
+            "fve": encoded.fve,
+            "l0": encoded.l0,
             "latents": rows,
         }
     )

@@ -85,8 +85,8 @@ def _saved(board: Any) -> str:
 
 def keys(runs: Sequence[Run], stage: str) -> list[str]:
     """Ids of the W&B runs of one stage."""
-    found = [key for run in runs for name, key in run.steps if name.partition(" ")[0] == stage]
-    return list(dict.fromkeys(found))
+    step_keys = [key for run in runs for name, key in run.steps if name.partition(" ")[0] == stage]
+    return list(dict.fromkeys(step_keys))
 
 
 def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
@@ -94,9 +94,9 @@ def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
     expr: Any = import_module("wandb_workspaces.expr")
 
     def grid(stage: str, panels: list[Any]) -> Any:
-        own = expr.Metric("ID").isin(keys(runs, stage))
+        is_own_run = expr.Metric("ID").isin(keys(runs, stage))
         runset = api.Runset(
-            project=logger.project, entity=logger.entity or "", name=stage, filters=expr.And(own)
+            project=logger.project, entity=logger.entity or "", name=stage, filters=expr.And(is_own_run)
         )
         return api.PanelGrid(runsets=[runset], panels=panels)
 
@@ -118,7 +118,7 @@ def _workspace(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
     api: Any = import_module("wandb_workspaces.reports.v2")
     workspaces: Any = import_module("wandb_workspaces.workspaces")
 
-    own = [key for stage in ("train", "scale", "compare") for key in keys(runs, stage)]
+    step_keys = [key for stage in ("train", "scale", "compare") for key in keys(runs, stage)]
     return workspaces.Workspace(
         name=title,
         project=logger.project,
@@ -127,7 +127,9 @@ def _workspace(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
             workspaces.Section(name="Training", panels=_training_panels(api), is_open=True),
             workspaces.Section(name="Exclusive latents", panels=[_bars(api, "scale")], is_open=True),
         ],
-        runset_settings=workspaces.RunsetSettings(filters=workspaces.And(workspaces.Metric("ID").isin(own))),
+        runset_settings=workspaces.RunsetSettings(
+            filters=workspaces.And(workspaces.Metric("ID").isin(step_keys))
+        ),
     )
 
 

@@ -16,7 +16,7 @@ FIGURES = {"fve_base": "FVE base", "fve_tuned": "FVE tuned", "l0": "L0", "thresh
 def card_facts(step: Step, store: Path) -> dict[str, str]:
     """Name -> text for a finished train step; figures that are not known are left out."""
     inputs = [step.parents[role].inputs for role in ("harvest_base", "harvest_tuned") if role in step.parents]
-    facts = {"Models, base first": ", ".join(_model(each.model) for each in inputs)}  # type: ignore[attr-defined]
+    facts = {"Models, base first": ", ".join(_model(model_inputs.model) for model_inputs in inputs)}  # type: ignore[attr-defined]
     if "tokens" in step.parents:
         facts["Documents"] = _documents(step.parents["tokens"], store)
     facts["Figures on held-out tokens"] = _figures(step.folder(store) / "training.json")
@@ -38,8 +38,8 @@ def _documents(tokens: Step, store: Path) -> str:
 
 
 def _figures(path: Path) -> str:
-    found = read_json(path) if path.is_file() else {}
-    known = [(name, found[key]) for key, name in FIGURES.items() if found.get(key) is not None]
+    figures = read_json(path) if path.is_file() else {}
+    known = [(name, figures[key]) for key, name in FIGURES.items() if figures.get(key) is not None]
     return ", ".join(f"{name} {value:.4g}" for name, value in known)
 
 

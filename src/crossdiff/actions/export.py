@@ -70,10 +70,10 @@ def export_checkpoints(experiments: Sequence[Experiment]) -> int:
 
 def _trained(experiments: Sequence[Experiment]) -> dict[str, Step]:
     """Finished train steps by the name of their folder, `<pair>_<layer>`, with the key where names repeat."""
-    found: dict[str, Step] = {}
+    trained: dict[str, Step] = {}
     for experiment in experiments:
         for step in plan(experiment):
-            if step.stage != "train" or step in found.values():
+            if step.stage != "train" or step in trained.values():
                 continue
             if not step.is_finished(experiment.store):
                 raise ValueError(
@@ -81,10 +81,10 @@ def _trained(experiments: Sequence[Experiment]) -> dict[str, Step]:
                     "give the same command with action=run first"
                 )
             name = f"{step.label}_{experiment.layer}"
-            twin = found.get(name)
+            twin = trained.get(name)
             if twin is None or twin.key != step.key:
-                found[name if twin is None else f"{name}_{step.key[:8]}"] = step
-    return found
+                trained[name if twin is None else f"{name}_{step.key[:8]}"] = step
+    return trained
 
 
 def _write(step: Step, store: Path, folder: Path, settings: ExportSettings) -> str:

@@ -68,7 +68,7 @@ class ReportParts:
     def sources(self) -> Sources:
         """The artifacts, read, and the human check where the results folder holds one."""
         asked = self.inputs
-        found = read_sources(
+        report_sources = read_sources(
             self.parents,
             pairs=asked.pairs,
             reference=asked.reference,
@@ -76,7 +76,7 @@ class ReportParts:
             members=asked.members,
         )
         annotate = next(step.key for step in self.steps if step.stage == "annotate")
-        return replace(found, human_check=read_agreement(self.results, annotate=annotate))
+        return replace(report_sources, human_check=read_agreement(self.results, annotate=annotate))
 
 
 def report_parts(experiment: Experiment) -> ReportParts:

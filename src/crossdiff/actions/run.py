@@ -80,8 +80,8 @@ def _submission(
     first = experiments[0]
     publications = [
         Publication(report, results, tuple(ordered(report)))
-        for experiment, own in zip(experiments, plans, strict=True)
-        for results, report in products(experiment, own[-1])
+        for experiment, steps_of_point in zip(experiments, plans, strict=True)
+        for results, report in products(experiment, steps_of_point[-1])
     ]
     runtime = Runtime(store=first.store, device=first.device, progress=first.progress)
     return Submission(steps, publications, runtime, dispatch, tracker(first.logger, group=sweep(experiments)))
@@ -103,8 +103,8 @@ def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
     with tracker(first.logger, group=sweep(experiments)) as log:
         experiments, made = _finish(experiments, steps, runtime, log)
         plans = [plan(experiment) for experiment in experiments]
-    for experiment, own in zip(experiments, plans, strict=True):
-        for results, report in products(experiment, own[-1]):
+    for experiment, steps_of_point in zip(experiments, plans, strict=True):
+        for results, report in products(experiment, steps_of_point[-1]):
             rows = local.rows_of(ordered(report), made)
             page = publish_results(report.folder(first.store), results, rows, store=first.store)
             log.published(results, rows, first.store)

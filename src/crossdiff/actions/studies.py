@@ -47,11 +47,11 @@ def perform(experiments: Sequence[Experiment]) -> int:
 
 def states(store: Path) -> list[StudyState]:
     """All studies at all sizes."""
-    found = []
+    rows = []
     for name, size, experiment in study_presets():
         assert experiment.study is not None
         steps = plan(experiment)
         finished = sum(step.is_finished(store) for step in steps)
         left = remaining_cost(steps, store)
-        found.append(StudyState(name, size, experiment.study.QUESTION, len(steps), finished, left))
-    return found
+        rows.append(StudyState(name, size, experiment.study.QUESTION, len(steps), finished, left))
+    return rows

@@ -34,8 +34,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
     taxonomy = load_taxonomy(folder / "taxonomy.yaml")
     if experiment.validate_.mode == "export":
         return _export(experiment, steps, annotate, taxonomy)
-    found = _import(experiment, annotate, taxonomy)
-    print("\n".join(agreement_lines(found)))
+    check = _import(experiment, annotate, taxonomy)
+    print("\n".join(agreement_lines(check)))
     print(f"report: {rendered(experiment, report_parts(experiment))}", flush=True)
     return 0
 
@@ -75,16 +75,16 @@ def _labelled(experiment: Experiment, steps: Sequence[Step], annotate: Step) -> 
         for row in rows
         if row["role"] == ROLE and row["state"] in ANSWERED
     }
-    found = []
+    labelled = []
     for step in steps:
         if step.stage == "documents":
             for candidate in read_candidates(step.finished_folder(experiment.store), step.label):
                 category = answers.get((candidate.pair, candidate.latent))
                 if category is not None and candidate.role == ROLE:
-                    found.append(
+                    labelled.append(
                         rating_sheet.Labelled(candidate.pair, candidate.latent, category, candidate.explain)
                     )
-    return found
+    return labelled
 
 
 def _import(experiment: Experiment, annotate: Step, taxonomy: Taxonomy) -> dict[str, Any]:
@@ -107,10 +107,10 @@ def _import(experiment: Experiment, annotate: Step, taxonomy: Taxonomy) -> dict[
         _name(path, files): rating_sheet.read_ratings(path, list(key["items"]), names) for path in files
     }
     said = {item: answer["category"] for item, answer in key["items"].items()}
-    found = human_check(raters, said, taxonomy, seed=experiment.seed)
-    found |= {"unit": key["unit"], "annotate": annotate.key}
-    write_json(found, folder / AGREEMENT)
-    return found
+    check = human_check(raters, said, taxonomy, seed=experiment.seed)
+    check |= {"unit": key["unit"], "annotate": annotate.key}
+    write_json(check, folder / AGREEMENT)
+    return check
 
 
 def _name(path: Path, files: Sequence[Path]) -> str:

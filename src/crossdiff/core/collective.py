@@ -44,9 +44,9 @@ def largest_over_ranks(tensor: Tensor) -> Tensor:
     """The elementwise maximum over ranks, on all ranks."""
     if n_ranks() == 1:
         return tensor
-    found = tensor.clone()
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return found
+    largest = tensor.clone()
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return largest
 
 
 def gather_over_ranks(tensor: Tensor) -> list[Tensor]:

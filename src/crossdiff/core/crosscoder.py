@@ -199,13 +199,13 @@ class Crosscoder(nn.Module):
     @classmethod
     def from_content(cls, content: checkpoint.Content) -> Crosscoder:
         """Rebuild from what a checkpoint holds."""
-        found = cls(
+        crosscoder = cls(
             content.dictionary, n_models=content.n_models, d_model=content.d_model, metadata=content.metadata
         )
         if "log_gate" in content.tensors:
-            found.add_gate_(1.0)
-        found.load_state_dict(content.tensors)
-        return found
+            crosscoder.add_gate_(1.0)
+        crosscoder.load_state_dict(content.tensors)
+        return crosscoder
 
     def _entries_above(self, xn: Activations, floor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Token, latent and code of the entries above `floor`, by (token, latent)."""

@@ -144,7 +144,9 @@ def _priced(crosscoder: Crosscoder, penalised: Penalised, code: Code, norm: PerL
     if weight is None:
         return penalised.cost(code, norm)
     groups = [(price, weight == price) for price in weight.unique()]
-    return torch.stack([price * penalised.cost(code[:, own], norm[own]) for price, own in groups]).sum()
+    return torch.stack(
+        [price * penalised.cost(code[:, members], norm[members]) for price, members in groups]
+    ).sum()
 
 
 def _auxiliary(crosscoder: Crosscoder, xn: Activations, residual: Activations, plan: StepPlan) -> Tensor:

@@ -183,17 +183,17 @@ def template_energy(table: pd.DataFrame, scaled: Scaled) -> dict[str, Any]:
     if bool(scaled.sums.template_energy.isnan().any()):
         return {}
     share = scaled.sums.template_energy / scaled.sums.energy.sum(dim=0)
-    found: dict[str, Any] = {}
+    energies: dict[str, Any] = {}
     for side in ("tuned", "base"):
         latents = exclusive_latents(table, side)
         shares = {str(j): round(float(share[j]), 4) for j in latents}
         mainly = sum(value > TEMPLATE_SHARE for value in shares.values())
-        found[side] = {
+        energies[side] = {
             "mainly_template": mainly,
             "share": mainly / len(latents) if latents else None,
             "energy": shares,
         }
-    return found
+    return energies
 
 
 def split_half(scaled: Scaled, decoder: Directions, selection: SelectionSettings) -> dict[str, Any] | None:
@@ -223,7 +223,9 @@ def values(table: pd.DataFrame, name: str) -> Float64[Tensor, " latent"]:
 
 def of_kind(table: pd.DataFrame, kind: str) -> Int[Tensor, " chosen"]:
     """Latents of one `kind`, ascending."""
-    return torch.tensor([j for j, found in enumerate(table["kind"]) if found == kind], dtype=torch.int64)
+    return torch.tensor(
+        [j for j, kind_here in enumerate(table["kind"]) if kind_here == kind], dtype=torch.int64
+    )
 
 
 def _unit_histogram(column: Tensor, *, bins: int) -> list[int]:

@@ -38,18 +38,18 @@ def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, se
     and latent scaling say they belong to both models.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: list[tuple[int, Role]] = []
+    chosen: list[tuple[int, Role]] = []
     not_taken: dict[Side, int] = {}
     sides: tuple[tuple[Side, Role], ...] = (("tuned", "exclusive_tuned"), ("base", "exclusive_base"))
     for side, role in sides:
         latents = exclusive_latents(table, side)
         taken = _draw(latents, max_latents, generator)
         not_taken[side] = len(latents) - len(taken)
-        found.extend((latent, role) for latent in taken)
+        chosen.extend((latent, role) for latent in taken)
     shared = (table["kind"] == "shared") & (table["call"] == "not_exclusive")
     controls = [j for j, is_shared in enumerate(shared) if is_shared]
-    found.extend((latent, "control_shared") for latent in _draw(controls, n_controls, generator))
-    return Chosen(found, not_taken)
+    chosen.extend((latent, "control_shared") for latent in _draw(controls, n_controls, generator))
+    return Chosen(chosen, not_taken)
 
 
 def codes_of(

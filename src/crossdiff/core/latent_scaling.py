@@ -143,9 +143,9 @@ def betas(
     groups = energy.dim() - 1
     square = torch.diagonal(products).T
     square = square.view(square.shape[0], 1, *[1] * groups, -1)
-    own = products.view(*products.shape[:2], *[1] * groups, -1) / square
+    ratios = products.view(*products.shape[:2], *[1] * groups, -1) / square
     activation, reconstruction = overlap / (energy * square)
-    return torch.stack([activation, reconstruction, activation - reconstruction + own])
+    return torch.stack([activation, reconstruction, activation - reconstruction + ratios])
 
 
 def empty_sums(crosscoder: Crosscoder, *, documents: bool) -> ScalingSums:

@@ -157,7 +157,7 @@ def pairwise_mcc(decoder_a: Float[Tensor, "own width"], decoder_b: Float[Tensor,
 
     if not (len(decoder_a) and len(decoder_b)):
         return float("nan")
-    first, second = (normalize(each.detach().double().cpu()) for each in (decoder_a, decoder_b))
+    first, second = (normalize(decoder.detach().double().cpu()) for decoder in (decoder_a, decoder_b))
     cosine = (first @ second.T).abs().numpy()
     if not isfinite(cosine.sum()):
         raise ValueError("a decoder has values that are not finite, so its latents have no cosine")

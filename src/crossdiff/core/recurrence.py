@@ -41,20 +41,20 @@ def recurrence(
     member, at `min_cosine` or above. Latents that are each other's twin are one concept, and so is what hangs
     together by such pairs, which can bring two latents of one member into a concept.
     """
-    found = [
-        [_nearest(own, other, min_cosine) if i != j else [] for j, other in enumerate(members)]
-        for i, own in enumerate(members)
+    matches = [
+        [_nearest(member, other, min_cosine) if i != j else [] for j, other in enumerate(members)]
+        for i, member in enumerate(members)
     ]
-    concept = _concepts([len(own) for own in members], found)
+    concept = _concepts([len(member) for member in members], matches)
     least = (len(members) - 1) / 2
     told: list[list[Recurrence]] = []
-    for i, own in enumerate(members):
+    for i, member in enumerate(members):
         told.append([])
-        for place in range(len(own)):
+        for place in range(len(member)):
             twins = tuple(
-                (j, *twin) for j, nearest in enumerate(found[i]) if nearest and (twin := nearest[place])
+                (j, *twin) for j, nearest in enumerate(matches[i]) if nearest and (twin := nearest[place])
             )
-            mutual = len(_mutual(found, i, place))
+            mutual = len(_mutual(matches, i, place))
             told[i].append(Recurrence(twins, concept[i, place], mutual > 0 and mutual >= least))
     return told
 

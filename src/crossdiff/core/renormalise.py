@@ -23,19 +23,21 @@ def renormalised(
     scale, scale_new = old.scale.double()[:, None], normaliser.scale.double()[:, None]
     mean, mean_new = old.mean.double(), normaliser.mean.double()
     encoder, decoder = crosscoder.encoder.double(), crosscoder.decoder.double()
-    found = Crosscoder(
+    crosscoder_out = Crosscoder(
         dictionary or crosscoder.settings,
         n_models=crosscoder.n_models,
         d_model=crosscoder.d_model,
         normaliser=normaliser,
     )
     shift = (encoder * (scale * (mean_new - mean))).sum(dim=(1, 2))
-    found.encoder.copy_(encoder * scale / scale_new)
-    found.encoder_bias.copy_(crosscoder.encoder_bias.double() + shift)
-    found.decoder.copy_(decoder * scale_new / scale)
-    found.decoder_bias.copy_(scale_new * (crosscoder.decoder_bias.double() / scale + mean - mean_new))
+    crosscoder_out.encoder.copy_(encoder * scale / scale_new)
+    crosscoder_out.encoder_bias.copy_(crosscoder.encoder_bias.double() + shift)
+    crosscoder_out.decoder.copy_(decoder * scale_new / scale)
+    crosscoder_out.decoder_bias.copy_(
+        scale_new * (crosscoder.decoder_bias.double() / scale + mean - mean_new)
+    )
     if crosscoder.log_gate is not None:
-        found.add_gate_(1.0)
-        assert found.log_gate is not None
-        found.log_gate.copy_(crosscoder.log_gate)
-    return found
+        crosscoder_out.add_gate_(1.0)
+        assert crosscoder_out.log_gate is not None
+        crosscoder_out.log_gate.copy_(crosscoder.log_gate)
+    return crosscoder_out

@@ -168,5 +168,5 @@ def _candidates(scaled: Tensor, count: int) -> Tensor | None:
     if sample.numel() < 4096 or not 64 <= expected <= sample.numel() // 8:
         return None
     guess = 0.8 * sample.topk(expected, sorted=False).values.min()
-    found = (scaled.reshape(-1) > guess).nonzero().squeeze(1)
-    return found if count <= found.numel() <= scaled.numel() // 4 else None
+    above = (scaled.reshape(-1) > guess).nonzero().squeeze(1)
+    return above if count <= above.numel() <= scaled.numel() // 4 else None

@@ -68,11 +68,11 @@ def run_steps(
 
 def rows_of(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """What summary.json says of some of the steps that were run: name, key, state, seconds."""
-    found = {outcome.step.key: outcome for outcome in outcomes}
+    outcome_of = {outcome.step.key: outcome for outcome in outcomes}
     return [
         {"name": step.name, "key": step.key, "state": made.state, "seconds": round(made.seconds, 3)}
         for step in steps
-        for made in [found[step.key]]
+        for made in [outcome_of[step.key]]
     ]
 
 

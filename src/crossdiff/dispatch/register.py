@@ -56,11 +56,11 @@ class Register:
 
     def read(self, keys: Iterable[str]) -> dict[str, Entry]:
         """Entries of those steps that were submitted at some time."""
-        found = {}
+        entries = {}
         for key in keys:
             path = self.folder / "steps" / f"{key}.json"
             try:
-                found[key] = Entry.model_validate(read_json(path))
+                entries[key] = Entry.model_validate(read_json(path))
             except FileNotFoundError:
                 continue
             except (json.JSONDecodeError, ValueError) as error:
@@ -68,7 +68,7 @@ class Register:
                     f"{path} is no readable submission record ({error}); remove it if no job of that step "
                     f"is queued: rm {path}"
                 ) from None
-        return found
+        return entries
 
     def everything(self) -> dict[str, Entry]:
         """All entries of the store."""
@@ -164,20 +164,20 @@ def require_slurm() -> None:
 def job_states(jobs: Iterable[str]) -> dict[str, JobState]:
     """State of every job; `gone` when neither squeue nor sacct knows it."""
     wanted = sorted(set(jobs))
-    found: dict[str, JobState] = {}
+    states: dict[str, JobState] = {}
     for part in _parts(wanted):
-        found |= _squeue(part)
-    for part in _parts([job for job in wanted if job not in found]):
-        found |= _sacct(part)
-    return {job: found.get(job, JobState("gone")) for job in wanted}
+        states |= _squeue(part)
+    for part in _parts([job for job in wanted if job not in states]):
+        states |= _sacct(part)
+    return {job: states.get(job, JobState("gone")) for job in wanted}
 
 
 def exit_code(job: str) -> str | None:
     """`code:signal` of a job that is over, None when nobody remembers."""
     asked = _ask(["scontrol", "show", "job", "-o", job]) or ""
-    found = re.search(r"\bExitCode=(\d+:\d+)", asked)
-    if found:
-        return found.group(1)
+    match = re.search(r"\bExitCode=(\d+:\d+)", asked)
+    if match:
+        return match.group(1)
     asked = (_ask(["sacct", "-n", "-P", "-X", "-j", job, "-o", "ExitCode"]) or "").strip()
     return asked.splitlines()[-1] if asked else None
 
@@ -213,12 +213,12 @@ def _sacct(jobs: Sequence[str]) -> dict[str, JobState]:
 
 
 def _read(text: str) -> dict[str, JobState]:
-    found = {}
+    entries = {}
     for line in text.splitlines():
         job, state, reason = (cell.strip() for cell in line.split("|", 2))
         name = state.split()[0] if state else ""
-        found[job] = JobState(_PHASES.get(name, "failed"), name, "" if reason == "None" else reason)
-    return found
+        entries[job] = JobState(_PHASES.get(name, "failed"), name, "" if reason == "None" else reason)
+    return entries
 
 
 def _ask(command: Sequence[str]) -> str | None:

@@ -32,14 +32,15 @@ waits for it. A job that is evicted before it has begun has nothing to save and 
 def stage_resources(stages: Iterable[Stage], dispatch: SlurmDispatch, *, device: str) -> dict[str, Resources]:
     """Resources of each stage; `device=cpu` asks for no GPU unless the command line names some."""
     profile = load_profile(dispatch.profile)
-    found = {stage.name: resolve(stage, dispatch, profile) for stage in stages}
+    resources_of = {stage.name: resolve(stage, dispatch, profile) for stage in stages}
     if device != "cpu":
-        return found
-    named = {stage for stage, own in dispatch.stages.items() if own.gpus is not None}
+        return resources_of
+    named = {stage for stage, asked in dispatch.stages.items() if asked.gpus is not None}
     if dispatch.gpus is not None:
-        return found
+        return resources_of
     return {
-        stage: own if stage in named else own.model_copy(update={"gpus": 0}) for stage, own in found.items()
+        stage: asked if stage in named else asked.model_copy(update={"gpus": 0})
+        for stage, asked in resources_of.items()
     }
 
 
@@ -109,10 +110,10 @@ def resolve(stage: Stage, dispatch: SlurmDispatch, profile: Profile) -> Resource
         profile,
         stage.resources,
     )
-    found = open_values
+    resources = open_values
     for weaker in sources:
-        found = found.over(weaker)
-    return found
+        resources = resources.over(weaker)
+    return resources
 
 
 def load_profile(name: str | None) -> Profile:

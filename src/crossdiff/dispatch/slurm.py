@@ -129,8 +129,8 @@ class _Submitter:
 
     def remote(self, job: Job, resources: Resources, merges_only: bool) -> RemoteJob:
         """What the node will run."""
-        own = {step.key for step in job.steps}
-        publications = [item for item in self.asked.publications if item.report.key in own]
+        keys_of_job = {step.key for step in job.steps}
+        publications = [item for item in self.asked.publications if item.report.key in keys_of_job]
         return RemoteJob(
             job,
             runtime=self.runtime,

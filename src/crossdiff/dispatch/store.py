@@ -139,11 +139,11 @@ def missing_steps(job: Job, store: Path) -> tuple[Step, ...]:
 
 def _check_unchanged(step: Step) -> None:
     """ValueError where a file that decides the key (a taxonomy, a ledger) was edited since it was planned."""
-    found = step.key_now()
-    if found != step.key:
+    key_now = step.key_now()
+    if key_now != step.key:
         raise ValueError(
             f"a file that {step.name} reads was changed while the command ran (key {step.key} when it was "
-            f"planned, {found} now), so its result is not kept; give the same command again"
+            f"planned, {key_now} now), so its result is not kept; give the same command again"
         )
 
 
@@ -179,7 +179,7 @@ def _prepare(job: Job, step: Step, draft: Path, whole: Mapping[str, Any], store:
             copy = shutil.copytree if child.is_dir() else shutil.copy2
             copy(child, folder / child.name)
     others = tuple(f"{_layer_folder(other)}/" for other in job.steps if other is not step)
-    files = {name: found for name, found in whole["files"].items() if not name.startswith(others)}
+    files = {name: sha256 for name, sha256 in whole["files"].items() if not name.startswith(others)}
     artifacts.seal({**whole, **describe(step), "files": files}, folder)
     return folder
 

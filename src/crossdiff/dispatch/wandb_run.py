@@ -88,16 +88,16 @@ def history(path: Path) -> list[dict[str, float]]:
 
 def scalars(counts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Numbers and words of nested counts under dotted names; NaN is left out."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name, value in counts.items():
         match value:
             case dict():
-                found |= scalars(value, f"{prefix}{name}.")
+                numbers |= scalars(value, f"{prefix}{name}.")
             case float() if math.isnan(value):
                 continue
             case bool() | int() | float() | str():
-                found[f"{prefix}{name}"] = value
-    return found
+                numbers[f"{prefix}{name}"] = value
+    return numbers
 
 
 def tables(folder: Path) -> dict[str, Any]:
@@ -107,11 +107,11 @@ def tables(folder: Path) -> dict[str, Any]:
 
     from crossdiff.io.tables import read_deltas
 
-    found = {path.stem: read_deltas(path) for path in sorted(folder.glob("deltas*.csv"))}
-    found |= {path.stem: pd.read_parquet(path) for path in folder.glob("latents.parquet")}
+    frames = {path.stem: read_deltas(path) for path in sorted(folder.glob("deltas*.csv"))}
+    frames |= {path.stem: pd.read_parquet(path) for path in folder.glob("latents.parquet")}
     return {
         f"tables/{name}": wandb.Table(dataframe=frame.astype(object).where(frame.notna(), None))
-        for name, frame in found.items()
+        for name, frame in frames.items()
     }
 
 

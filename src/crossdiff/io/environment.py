@@ -20,13 +20,13 @@ _PACKAGES = ("crossdiff", "torch", "transformers", "pytorch-lightning", "hydra-c
 @cache
 def software() -> dict[str, str]:
     """Versions of Python and of the packages that can change a figure."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def command() -> str:
@@ -94,8 +94,8 @@ def memory_at_rest_mb() -> float:
     gc.collect()
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
-    own = _own_kib("VmRSS")
-    return math.nan if own is None else own * 1024 / 1e6
+    kib = _own_kib("VmRSS")
+    return math.nan if kib is None else kib * 1024 / 1e6
 
 
 def _own_kib(name: str) -> int | None:

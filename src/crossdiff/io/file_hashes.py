@@ -42,10 +42,10 @@ def _known(path: str, *identity: int) -> str:
     if identity[0] >= TOLD_BYTES:
         size = f"{identity[0] / 1e9:.1f} GB"
         print(f"reading {path} once for its hash ({size}) ...", file=sys.stderr, flush=True)
-    found = files.file_sha256(path)
+    sha256 = files.file_sha256(path)
     if _identity(path) == identity and time.time() - max(identity[1:3]) / 1e9 > SETTLED_S:
-        _remember(record, {"path": repr(path), "identity": identity, "sha256": found})
-    return found
+        _remember(record, {"path": repr(path), "identity": identity, "sha256": sha256})
+    return sha256
 
 
 def _identity(path: str) -> tuple[int, int, int, int]:
@@ -62,9 +62,9 @@ def _folder() -> Path:
 def _remembered(record: Path, identity: tuple[int, ...]) -> str | None:
     """The hash in a record of the same identity."""
     try:
-        found = json.loads(record.read_bytes())
-        same = found["identity"] == list(identity)
-        return bytes.fromhex(found["sha256"]).hex() if same and len(found["sha256"]) == 64 else None
+        remembered = json.loads(record.read_bytes())
+        same = remembered["identity"] == list(identity)
+        return bytes.fromhex(remembered["sha256"]).hex() if same and len(remembered["sha256"]) == 64 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -202,5 +202,5 @@ def known(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
 def _equals(frame: pd.DataFrame, column: str, wanted: str) -> NDArray[np.bool_]:
     import numpy as np
 
-    found = frame[column].astype("object")
-    return np.asarray(found, dtype=object) == wanted
+    column_values = frame[column].astype("object")
+    return np.asarray(column_values, dtype=object) == wanted

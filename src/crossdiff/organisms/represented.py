@@ -118,8 +118,8 @@ def behaviour_energies(
             sums[model].view(-1, d_model).index_add_(0, place, residual)
     number = counts[None, :, :, None]
     means = sums / number.where(number > 0, torch.nan)
-    own = means - means.nanmean(2, keepdim=True)
-    return Energies((own[:, 0] * own[:, 1]).sum(-1), unexplained, counts.sum(0))
+    contrasts = means - means.nanmean(2, keepdim=True)
+    return Energies((contrasts[:, 0] * contrasts[:, 1]).sum(-1), unexplained, counts.sum(0))
 
 
 def _regression(batches: Batches, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,10 +156,10 @@ def represented_table(language: Sequence[Category], energies: Energies) -> list[
     total = energy.sum(1)
     rows, first = [], 0
     for category in language:
-        own = slice(first, first := first + len(category.behaviours))
+        columns = slice(first, first := first + len(category.behaviours))
         reference = treatment = change = None
-        if bool(known[own].any()):
-            reference, treatment = (energy[:, own].sum(1) / total).tolist()
+        if bool(known[columns].any()):
+            reference, treatment = (energy[:, columns].sum(1) / total).tolist()
             change = treatment / reference - 1 if reference > 0 else None
         rows.append(
             {
@@ -168,9 +168,9 @@ def represented_table(language: Sequence[Category], energies: Energies) -> list[
                 "share_reference": reference,
                 "share_treatment": treatment,
                 "change": change,
-                "n_tokens": int(energies.n_tokens[own].sum()),
+                "n_tokens": int(energies.n_tokens[columns].sum()),
                 "n_behaviours": len(category.behaviours),
-                "n_without_energy": int((~known[own]).sum()),
+                "n_without_energy": int((~known[columns]).sum()),
             }
         )
     return rows

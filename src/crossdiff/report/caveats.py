@@ -121,12 +121,12 @@ def set_aside(pair: PairSource) -> list[Row]:
     ]
     for side, clauses in rejected_by_side(pair).items():
         rows += [
-            ("scale", f"{side} side, stopped first by: {clause_text(clause)}", each)
-            for clause, each in clauses.items()
+            ("scale", f"{side} side, stopped first by: {clause_text(clause)}", count)
+            for clause, count in clauses.items()
         ]
     rows += [
-        ("documents", f"latents not taken, {name}", each)
-        for name, each in counts_in(selection.get("not_taken"))
+        ("documents", f"latents not taken, {name}", count)
+        for name, count in counts_in(selection.get("not_taken"))
     ]
     if "near_duplicates_dropped" in selection:
         rows.append(
@@ -143,17 +143,17 @@ def _without_answer(pair: PairSource) -> list[Row]:
             failed.update(list(row.get("failed_votes") or {}))
             stand_ins.update([row["annotator"]] if "refused by" in row["annotator"] else [])
     rows = [
-        ("annotate", f"tuned-exclusive latents: {state.replace('_', ' ')}", each)
-        for state, each in sorted(states.items())
+        ("annotate", f"tuned-exclusive latents: {state.replace('_', ' ')}", count)
+        for state, count in sorted(states.items())
         if state != "ok"
     ]
     rows += [
-        ("annotate", f"labelled exclusive latents of which a vote was {state.replace('_', ' ')}", each)
-        for state, each in sorted(failed.items())
+        ("annotate", f"labelled exclusive latents of which a vote was {state.replace('_', ' ')}", count)
+        for state, count in sorted(failed.items())
     ]
     rows += [
-        ("annotate", f"exclusive latents labelled by {name}", each)
-        for name, each in sorted(stand_ins.items())
+        ("annotate", f"exclusive latents labelled by {name}", count)
+        for name, count in sorted(stand_ins.items())
     ]
     if not pair.annotated:
         rows.append(
@@ -168,7 +168,7 @@ def rejected_by_side(pair: PairSource) -> dict[str, dict[str, int]]:
     if any(not isinstance(value, dict) for value in rejected.values()):
         rejected = {"tuned": rejected}
     return {
-        side: {clause: each for clause, each in clauses.items() if clause != "exclusive"}
+        side: {clause: count for clause, count in clauses.items() if clause != "exclusive"}
         for side, clauses in rejected.items()
     }
 
@@ -178,7 +178,9 @@ def counts_in(value: Any) -> list[tuple[str, int]]:
     match value:
         case dict():
             return [
-                (str(name).replace("_", " "), int(each)) for name, each in value.items() if each is not None
+                (str(name).replace("_", " "), int(count))
+                for name, count in value.items()
+                if count is not None
             ]
         case int():
             return [("all", value)]

@@ -37,11 +37,13 @@ def changed(sources: Sources) -> dict[str, Any] | None:
             {
                 "kind": kind,
                 "title": visible(f"{kind.capitalize()} in {names[0]} than in {names[1]}"),
-                "rows": [_change(row) for row in found[:N_CHANGES]],
-                "rest": f"and {len(found) - N_CHANGES} more" if len(found) > N_CHANGES else None,
+                "rows": [_change(row) for row in crosscoders_of_side[:N_CHANGES]],
+                "rest": f"and {len(crosscoders_of_side) - N_CHANGES} more"
+                if len(crosscoders_of_side) > N_CHANGES
+                else None,
             }
-            for kind, found in sides.items()
-            if found
+            for kind, crosscoders_of_side in sides.items()
+            if crosscoders_of_side
         ],
         "note": visible(
             f"Change of the share of exclusive latents (95 % interval), latents {names[0]} : {names[1]}."

@@ -138,16 +138,16 @@ def _nulls(comparison: ComparisonSource) -> Block | None:
 
 
 def _multiverse(comparison: ComparisonSource, drawn: dict[str, Any]) -> Block | None:
-    found = comparison.facts.get("multiverse")
-    if not found:
+    multiverse = comparison.facts.get("multiverse")
+    if not multiverse:
         return None
-    names, choices = found["names"], found["choices"]
-    values = [[math.inf if value == "new" else value for value in line] for line in found["changes"]]
+    names, choices = multiverse["names"], multiverse["choices"]
+    values = [[math.inf if value == "new" else value for value in line] for line in multiverse["changes"]]
     figure = drawn["multiverse"] = figures.multiverse(names, choices, values)
-    signs = found.get("sign") or [{"same": 0, "of": 0}] * len(names)
+    signs = multiverse.get("sign") or [{"same": 0, "of": 0}] * len(names)
     rows = [
         (readable(name), _kept(sign), *map(_chosen, line, counts))
-        for name, line, counts, sign in zip(names, values, found["counts"], signs, strict=True)
+        for name, line, counts, sign in zip(names, values, multiverse["counts"], signs, strict=True)
     ]
     return {
         "title": "Every analysis choice",

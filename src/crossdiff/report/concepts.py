@@ -30,7 +30,7 @@ def concepts(crosscoders: Sequence[PairSource]) -> Concepts:
     readable = [one for one in crosscoders if weights_of(one) is not None]
     if len(crosscoders) < 2 or len(readable) < 2:
         return {}
-    found: Concepts = {}
+    all_concepts: Concepts = {}
     for role, model in ROLES.items():
         listed = [[e for e in one.selected() if e["role"] == role] for one in readable]
         width = directions(readable[0], [0], model=model)[:0]
@@ -38,19 +38,19 @@ def concepts(crosscoders: Sequence[PairSource]) -> Concepts:
             directions(one, [int(e["latent"]) for e in entries], model=model) if entries else width
             for one, entries in zip(readable, listed, strict=True)
         ]
-        found |= _of_role(readable, listed, recurrence(members), role)
-    return found
+        all_concepts |= _of_role(readable, listed, recurrence(members), role)
+    return all_concepts
 
 
 def _of_role(
     crosscoders: Sequence[PairSource], listed: Sequence[Sequence[dict[str, Any]]], known: Any, role: str
 ) -> Concepts:
-    found: Concepts = {}
+    of_role: Concepts = {}
     groups: dict[int, list[tuple[bool, float, tuple[str, int]]]] = {}
     holders: dict[int, set[str]] = {}
-    for one, entries, own in zip(crosscoders, listed, known, strict=True):
+    for one, entries, known_here in zip(crosscoders, listed, known, strict=True):
         energies = one.energies(role.removeprefix("exclusive_"))
-        for entry, recurring in zip(entries, own, strict=True):
+        for entry, recurring in zip(entries, known_here, strict=True):
             key = (one.name, int(entry["latent"]))
             energy = energies[key[1]]
             groups.setdefault(recurring.concept, []).append(
@@ -66,11 +66,11 @@ def _of_role(
                 for member, place, cosine in recurring.twins
             ]
             text = f"{1 + len(twins)} of {len(crosscoders)}"
-            found[key] = {"found": text, "recurs": recurring.recurs, "lead": False, "twins": twins}
+            of_role[key] = {"found": text, "recurs": recurring.recurs, "lead": False, "twins": twins}
     for group in groups.values():
         recurs, _, key = max(group)
-        found[key]["lead"] = recurs
-    return found
+        of_role[key]["lead"] = recurs
+    return of_role
 
 
 def block(crosscoders: Sequence[PairSource], known: Concepts) -> dict[str, Any] | None:
@@ -80,8 +80,10 @@ def block(crosscoders: Sequence[PairSource], known: Concepts) -> dict[str, Any] 
     rows = []
     for one in crosscoders:
         mine = [value for (name, _), value in known.items() if name == one.name]
-        rows.append((one.name, len(one.exclusive("tuned")), len(mine), sum(each["recurs"] for each in mine)))
-    n_concepts = sum(each["lead"] for each in known.values())
+        rows.append(
+            (one.name, len(one.exclusive("tuned")), len(mine), sum(concept["recurs"] for concept in mine))
+        )
+    n_concepts = sum(concept["lead"] for concept in known.values())
     name = "recurring concept" if n_concepts == 1 else "recurring concepts"
     sentence = (
         f"{n_concepts:,} {name}: groups of exclusive latents that are each other's nearest in another "

@@ -163,9 +163,9 @@ def neighbours(pairs: Mapping[str, PairSource]) -> dict[str, dict[int, list[dict
 
     Empty for a pair whose crosscoder is not among the artifacts.
     """
-    found: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    nearest: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for name, pair in pairs.items():
-        found[name] = {int(entry["latent"]): [] for entry in pair.selected()}
+        nearest[name] = {int(entry["latent"]): [] for entry in pair.selected()}
         for model in (TUNED, BASE):
             latents = [int(entry["latent"]) for entry in pair.selected() if _model(entry["role"]) == model]
             if not latents or weights_of(pair) is None:
@@ -173,8 +173,8 @@ def neighbours(pairs: Mapping[str, PairSource]) -> dict[str, dict[int, list[dict
             queries = directions(pair, latents, model=model)
             others = [name, *(other for other in pairs if other != name)]
             for other in others:
-                _add(found[name], latents, queries, pairs[other], model=model, own=other == name)
-    return found
+                _add(nearest[name], latents, queries, pairs[other], model=model, own=other == name)
+    return nearest
 
 
 def _model(role: str) -> int:

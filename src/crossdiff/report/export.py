@@ -40,8 +40,8 @@ def tables_of(sources: Sources, folder: Path, *, table_format: Literal["csv", "t
     """Write every table of a report into `folder`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     write = write_csv if table_format == "csv" else write_tex
-    found = named_tables(page_context(sources))
-    return [write(table, folder / f"{name}.{table_format}") for name, table in found]
+    tables = named_tables(page_context(sources))
+    return [write(table, folder / f"{name}.{table_format}") for name, table in tables]
 
 
 def write_figures(figures: dict[str, Any], folder: Path, *, image_format: str) -> list[Path]:
@@ -57,7 +57,7 @@ def write_figures(figures: dict[str, Any], folder: Path, *, image_format: str) -
         fig=list(figures.values()),
         file=list[str | Path](paths),
         format=image_format,
-        width=[WIDE if each else COLUMN for each in wide],
+        width=[WIDE if is_wide else COLUMN for is_wide in wide],
         scale=PNG_SCALE if image_format == "png" else 1,
     )
     return paths
@@ -66,21 +66,21 @@ def write_figures(figures: dict[str, Any], folder: Path, *, image_format: str) -
 def browser_path() -> str | None:
     """The Chromium that `CROSSDIFF_CHROMIUM` names, else the first of `EXECUTABLES` on the path."""
     given = os.environ.get("CROSSDIFF_CHROMIUM")
-    found = given or next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
-    return found if found is not None and Path(found).is_file() else None
+    program = given or next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
+    return program if program is not None and Path(program).is_file() else None
 
 
 def browser() -> str:
     """The Chromium that draws images; ValueError with the way out where there is none."""
-    found = browser_path()
-    if found is None:
+    program = browser_path()
+    if program is None:
         sought = os.environ.get("CROSSDIFF_CHROMIUM") or f"none of {', '.join(EXECUTABLES)}"
         raise ValueError(
             f"figures are drawn by a Chromium, and {sought} was found; "
             "install one (apt-get install chromium), set CROSSDIFF_CHROMIUM=/path/to/it, "
             "or save images from the report's chart menus"
         )
-    return found
+    return program
 
 
 def named_tables(context: dict[str, Any]) -> Iterator[tuple[str, Table]]:

@@ -36,9 +36,11 @@ class Side:
     @cached_property
     def rows(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Annotations of these latents by crosscoder and number."""
-        found = (row for one in self.crosscoders for row in one.annotations)
+        annotations = (row for one in self.crosscoders for row in one.annotations)
         return {
-            (str(row["pair"]), int(row["latent"])): row for row in found if row["role"] == ROLES[self.model]
+            (str(row["pair"]), int(row["latent"])): row
+            for row in annotations
+            if row["role"] == ROLES[self.model]
         }
 
     @cached_property
@@ -63,12 +65,12 @@ class Side:
 
     @cached_property
     def _energy(self) -> dict[tuple[str, int], float]:
-        found = {
+        energies = {
             (one.name, latent): energy
             for one in self.crosscoders
             for latent, energy in one.energies(self.model).items()
         }
-        return {key: found.get(key, math.nan) for key in self.rows}
+        return {key: energies.get(key, math.nan) for key in self.rows}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ AGREEMENT = "agreement.json"
 def read_agreement(results: Path, *, annotate: str) -> dict[str, Any] | None:
     """What people said of the annotations with this key (`validate.mode=import`); None where nobody did."""
     path = results / FOLDER / AGREEMENT
-    found = read_json(path) if path.is_file() else None
-    return found if found is not None and found["annotate"] == annotate else None
+    agreement = read_json(path) if path.is_file() else None
+    return agreement if agreement is not None and agreement["annotate"] == annotate else None
 
 
 def agreement_lines(found: Mapping[str, Any]) -> list[str]:
@@ -34,9 +34,11 @@ def _level_lines(level: str, facts: Mapping[str, Any]) -> list[str]:
     lines = [f"{level} level", f"  Krippendorff's alpha, people and annotator: {_number(facts['alpha'])}"]
     if "alpha_between_people" in facts:
         lines.append(f"  Krippendorff's alpha between people: {_number(facts['alpha_between_people'])}")
-    for name, own in facts["raters"].items():
-        kappa, ac1 = _number(own["kappa"]), _number(own["ac1"])
-        lines.append(f"  {name} with the annotator (n = {own['n']}): Cohen's kappa {kappa}, Gwet's AC1 {ac1}")
+    for name, rater in facts["raters"].items():
+        kappa, ac1 = _number(rater["kappa"]), _number(rater["ac1"])
+        lines.append(
+            f"  {name} with the annotator (n = {rater['n']}): Cohen's kappa {kappa}, Gwet's AC1 {ac1}"
+        )
     lines += [
         f"  {row['name']}: precision {_number(row['precision'])} ({row['agreed']} of {row['annotator']}), "
         f"recall {_number(row['recall'])} ({row['agreed']} of {row['people']})"
@@ -74,8 +76,8 @@ def block(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         facts = found["levels"][level]
         rows.append((level, "all and the annotator", None, _number(facts["alpha"]), None, None))
         rows += [
-            (level, name, own["n"], None, _number(own["kappa"]), _number(own["ac1"]))
-            for name, own in facts["raters"].items()
+            (level, name, rater["n"], None, _number(rater["kappa"]), _number(rater["ac1"]))
+            for name, rater in facts["raters"].items()
         ]
         detail += [
             (level, readable(row["name"]), row["annotator"], _number(row["precision"]), row["people"],

@@ -15,22 +15,22 @@ def provenance(parents: Mapping[str, Path]) -> list[dict[str, Any]]:
 
     An artifact lies in `<store>/<stage>/<key>`, and keys are unique over all stages.
     """
-    found: dict[str, dict[str, Any]] = {}
+    steps_by_key: dict[str, dict[str, Any]] = {}
     waiting = [folder.resolve() for folder in parents.values()]
     while waiting:
         folder = waiting.pop()
-        if folder.name in found or not (folder / MANIFEST).is_file():
+        if folder.name in steps_by_key or not (folder / MANIFEST).is_file():
             continue
-        manifest = found[folder.name] = read_manifest(folder)
+        manifest = steps_by_key[folder.name] = read_manifest(folder)
         for key in manifest.get("parents", {}).values():
             waiting += folder.parent.parent.glob(f"*/{key}")
 
     @cache
     def depth(key: str) -> int:
-        above = found[key].get("parents", {}).values()
-        return max((1 + depth(parent) for parent in above if parent in found), default=0)
+        above = steps_by_key[key].get("parents", {}).values()
+        return max((1 + depth(parent) for parent in above if parent in steps_by_key), default=0)
 
     def place(key: str) -> tuple[int, str, str]:
-        return depth(key), found[key].get("stage", ""), found[key].get("label", "")
+        return depth(key), steps_by_key[key].get("stage", ""), steps_by_key[key].get("label", "")
 
-    return [found[key] for key in sorted(found, key=place)]
+    return [steps_by_key[key] for key in sorted(steps_by_key, key=place)]

@@ -170,23 +170,23 @@ def _comparison(
     pairs: tuple[str, str], runs: Sequence[Run], varying: Sequence[str], drawn: dict[str, Any]
 ) -> dict[str, Any]:
     """Deltas of every run that compared these pairs, and the sign stability of each category."""
-    own = [run for run in runs if run.compared == pairs]
-    choices = [label(run, varying) for run in own]
-    names = list(dict.fromkeys((row.name, row.level) for run in own for row in run.deltas))
+    of_pairs = [run for run in runs if run.compared == pairs]
+    choices = [label(run, varying) for run in of_pairs]
+    names = list(dict.fromkeys((row.name, row.level) for run in of_pairs for row in run.deltas))
     names.sort(key=lambda each: each[1] != "class")
-    stability = {each: sign_stability([run.delta(*each) for run in own]) for each in names}
+    stability = {each: sign_stability([run.delta(*each) for run in of_pairs]) for each in names}
     key = f"{pairs[0]}_{pairs[1]}".replace(" ", "_")
-    values = [[row.change if (row := run.delta(*each)) else None for run in own] for each in names]
+    values = [[row.change if (row := run.delta(*each)) else None for run in of_pairs] for each in names]
     heat = drawn[f"deltas_{key}"] = multiverse([name for name, _ in names], choices, values)
     bars = drawn[f"signs_{key}"] = signs({name: stability[name, level] for name, level in names})
     return {
         "key": key,
         "reference": pairs[0],
         "treatment": pairs[1],
-        "n_runs": len(own),
+        "n_runs": len(of_pairs),
         "heat": {"name": f"deltas_{key}", "height": height_of(heat)},
         "bars": {"name": f"signs_{key}", "height": height_of(bars)},
-        "deltas": _deltas_table(names, own, choices),
+        "deltas": _deltas_table(names, of_pairs, choices),
         "signs": _signs_table(stability),
     }
 
@@ -209,11 +209,11 @@ def _signs_table(stability: dict[tuple[str, str], SignStability]) -> tables.Tabl
     titles = ["Category", "Level", "Sign", "More", "Less", "Of these clear of 0", "No sign"]
     rows = [
         (
-            readable(name), level, each.sign, each.more, each.less, each.clear_more + each.clear_less,
-            each.unknown, tables.Cell(share(each.share), sort=each.share if each.n_signed else None),
-            each.chance(),
+            readable(name), level, signs.sign, signs.more, signs.less, signs.clear_more + signs.clear_less,
+            signs.unknown, tables.Cell(share(signs.share), sort=signs.share if signs.n_signed else None),
+            signs.chance(),
         )
-        for (name, level), each in stability.items()
+        for (name, level), signs in stability.items()
     ]  # fmt: skip
     titles += ["Sign stability", "Chance of this agreement"]
     return tables.plain(titles, rows, numeric=range(3, len(titles)))

@@ -96,7 +96,7 @@ def annotation_table(sources: Sources) -> tables.Table | None:
             counts[key] = counts.get(key, 0) + 1
     if not counts:
         return None
-    rows = [(*key, each) for key, each in sorted(counts.items())]
+    rows = [(*key, count) for key, count in sorted(counts.items())]
     return tables.plain(["Pair", "Role", "State", "Latents"], rows, numeric=[3])
 
 
@@ -127,7 +127,7 @@ def _software(sources: Sources) -> str:
     for entry in sources.provenance:
         for name, version in (entry.get("software") or {}).items():
             versions.setdefault(name, set()).add(str(version))
-    return "; ".join(f"{name} {' and '.join(sorted(found))}" for name, found in versions.items())
+    return "; ".join(f"{name} {' and '.join(sorted(releases))}" for name, releases in versions.items())
 
 
 def _scalars(counts: Any) -> dict[str, str]:

@@ -55,9 +55,9 @@ class PairSource:
         """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""
         if self.selection.get("latents"):
             return list(self.selection["latents"])
-        found = where(self.latents, call="exclusive")
+        exclusive = where(self.latents, call="exclusive")
         return [
-            {"latent": int(row.latent), "role": f"exclusive_{row.exclusive_to}"} for row in rows_of(found)
+            {"latent": int(row.latent), "role": f"exclusive_{row.exclusive_to}"} for row in rows_of(exclusive)
         ]
 
     def exclusive(self, model: str) -> pd.DataFrame:
@@ -136,16 +136,16 @@ def read_sources(
     rows = read_annotations(parents)
     comparison = read_comparison(parents, reference, treatment)
     asked = None if reference is None or treatment is None else (reference, treatment)
-    found = {name: read_pair(name, parents, rows) for name in pairs}
+    pair_sources = {name: read_pair(name, parents, rows) for name in pairs}
     return Sources(
-        pairs=found,
+        pairs=pair_sources,
         comparison=comparison,
         annotate=_json(parents.get("annotate"), "annotate.json") or {},
         taxonomy=_taxonomy(parents.get("annotate")),
         provenance=provenance(parents),
         pending=asked if comparison is None else None,
         members={
-            name: (found[name], *_other_members(name, (members or {}).get(name, ()), parents, rows))
+            name: (pair_sources[name], *_other_members(name, (members or {}).get(name, ()), parents, rows))
             for name in pairs
             if name in (members or {})
         },

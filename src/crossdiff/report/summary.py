@@ -33,24 +33,26 @@ def settings_of(provenance: Sequence[dict[str, Any]], setting_stages: Sequence[s
     chosen option (`sparsity: BatchTopK`), `models.<name>` where each model came from, and
     `models.<name>.adapter`, `.towards` and `.distance` what was merged into it.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     manifests = [entry for entry in provenance if entry.get("stage") in setting_stages]
     for entry in sorted(manifests, key=lambda entry: setting_stages.index(entry["stage"])):
         identity = dict(entry.get("identity") or {})
         if entry["stage"] == "harvest" and "model" in (entry.get("inputs") or {}):
-            found |= _origin(entry["inputs"]["model"])
-        own = {"organism" if name == "toy" else name: value for name, value in identity.items()}
-        found |= dict(_flat({name: value for name, value in own.items() if name not in NO_SETTING}))
-    found.pop("settings", None)
-    return found
+            settings |= _origin(entry["inputs"]["model"])
+        settings_of_step = {"organism" if name == "toy" else name: value for name, value in identity.items()}
+        settings |= dict(
+            _flat({name: value for name, value in settings_of_step.items() if name not in NO_SETTING})
+        )
+    settings.pop("settings", None)
+    return settings
 
 
 def _origin(model: dict[str, Any]) -> dict[str, Any]:
     """Where a model came from: checkpoint and revision, its adapter, the model it was blended with."""
     name = f"models.{model['name']}"
     parts = ["adapter", *(("towards", "distance") if model.get("towards") is not None else ())]
-    found = {f"{name}.{part}": model[part] for part in parts if model.get(part) is not None}
-    return {name: "@".join(filter(None, (model["path"], model["revision"]))), **found}
+    origins = {f"{name}.{part}": model[part] for part in parts if model.get(part) is not None}
+    return {name: "@".join(filter(None, (model["path"], model["revision"]))), **origins}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -121,7 +121,7 @@ def agreement(
     generator = np.random.default_rng([seed, 9])
     drawn = generator.multinomial(n_items, np.full(n_items, 1 / max(n_items, 1)), size=draws).astype(float)
     everyone = Ratings.of([*raters.values(), annotator], names)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "n_items": n_items,
         "alpha": _with_interval(krippendorff_alpha(everyone), krippendorff_alpha(everyone, drawn)),
         "raters": {},
@@ -129,16 +129,16 @@ def agreement(
     if len(raters) > 1:
         people = Ratings.of(list(raters.values()), names)
         values = krippendorff_alpha(people, drawn)
-        found["alpha_between_people"] = _with_interval(krippendorff_alpha(people), values)
-    for name, own in raters.items():
-        pair = Ratings.of([own, annotator], names)
-        kappa = cohen_kappa(own, annotator, names), cohen_kappa(own, annotator, names, drawn)
-        found["raters"][name] = {
+        figures["alpha_between_people"] = _with_interval(krippendorff_alpha(people), values)
+    for name, labels in raters.items():
+        pair = Ratings.of([labels, annotator], names)
+        kappa = cohen_kappa(labels, annotator, names), cohen_kappa(labels, annotator, names, drawn)
+        figures["raters"][name] = {
             "n": int((pair.raters >= 2).sum()),
             "kappa": _with_interval(*kappa),
             "ac1": _with_interval(gwet_ac1(pair), gwet_ac1(pair, drawn)),
         }
-    return found
+    return figures
 
 
 def _with_interval(value: float, drawn: NDArray[np.float64]) -> dict[str, float | None]:
@@ -153,9 +153,9 @@ def confusion(truth: Sequence[Rating], said: Sequence[Rating], names: Sequence[s
     import pandas as pd
 
     table = pd.DataFrame(0, index=list(names), columns=list(names))
-    for own, other in zip(truth, said, strict=True):
-        if own is not None and other is not None:
-            table.loc[own, other] += 1
+    for true_label, other in zip(truth, said, strict=True):
+        if true_label is not None and other is not None:
+            table.loc[true_label, other] += 1
     return table
 
 
@@ -199,10 +199,13 @@ def human_check(
         ("category", [*(category.name for category in taxonomy.categories), *RESERVED]),
     ):
         people = {
-            name: [_at(level, own.get(item), taxonomy) for item in items] for name, own in raters.items()
+            name: [_at(level, labels.get(item), taxonomy) for item in items]
+            for name, labels in raters.items()
         }
         said = [_at(level, annotator[item], taxonomy) for item in items]
-        table = sum((confusion(own, said, names) for own in people.values()), start=confusion([], [], names))
+        table = sum(
+            (confusion(labels, said, names) for labels in people.values()), start=confusion([], [], names)
+        )
         counts = table.to_numpy()
         used = [name for index, name in enumerate(names) if counts[index].any() or counts[:, index].any()]
         levels[level] = {
@@ -210,7 +213,7 @@ def human_check(
             "precision_recall": precision_recall(table),
             "confusion": {"names": used, "counts": table.loc[used, used].to_numpy().tolist()},
         }
-    unrated = {name: sum(own.get(item) is None for item in items) for name, own in raters.items()}
+    unrated = {name: sum(labels.get(item) is None for item in items) for name, labels in raters.items()}
     return {"version": VERSION, "n_items": len(items), "unrated": unrated, "levels": levels}
 
 

@@ -50,14 +50,14 @@ def read_run(deltas: pd.DataFrame, planted: Sequence[dict[str, Any]]) -> Planted
 
     rows = deltas[deltas.level == "category"].set_index("name")
     truth = pd.DataFrame(planted).set_index("name")
-    own = rows.loc[truth.index]
+    measured = rows.loc[truth.index]
     return PlantedRun(
         planted=truth["change"].to_numpy(float),
         group=truth["group"].to_numpy(str),
-        reference=own.count_reference.to_numpy(int),
-        treatment=own.count_treatment.to_numpy(int),
-        rest_reference=int(rows.total_reference.iloc[0] - own.count_reference.sum()),
-        rest_treatment=int(rows.total_treatment.iloc[0] - own.count_treatment.sum()),
+        reference=measured.count_reference.to_numpy(int),
+        treatment=measured.count_treatment.to_numpy(int),
+        rest_reference=int(rows.total_reference.iloc[0] - measured.count_reference.sum()),
+        rest_treatment=int(rows.total_treatment.iloc[0] - measured.count_treatment.sum()),
     )
 
 
@@ -74,7 +74,7 @@ def pooled_recovery(runs: Sequence[PlantedRun], *, seed: int = 0, draws: int = 2
     points = generator.integers(len(planted), size=(draws, len(planted)))
     correlations = rank_correlations(planted[points], recovered[points])
     logs = np.array([_group_logs([run.resampled(generator) for run in runs]) for _ in range(draws)])
-    own = _group_logs(runs)
+    logs_of_groups = _group_logs(runs)
     keep = GROUPS.index("keep")
     return {
         "n_runs": len(runs),
@@ -85,12 +85,12 @@ def pooled_recovery(runs: Sequence[PlantedRun], *, seed: int = 0, draws: int = 2
                 "counts": [
                     int(sum(values[run.group == name].sum() for run, values in side)) for side in _sides(runs)
                 ],
-                "change": float(np.expm1(own[index])),
+                "change": float(np.expm1(logs_of_groups[index])),
                 **{key: float(np.expm1(value)) for key, value in _interval(logs[:, index]).items()},
                 "minus_keep": None
                 if index == keep
                 else {
-                    "log_ratio": float(own[index] - own[keep]),
+                    "log_ratio": float(logs_of_groups[index] - logs_of_groups[keep]),
                     **_interval(logs[:, index] - logs[:, keep]),
                 },
             }

@@ -135,12 +135,12 @@ def _spearman(planted: Planted, counts: Sequence[NDArray], totals: tuple[int, in
 
 def _groups(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArray], totals: tuple[int, int]):
     """Pooled change per group with interval, and each group's log-ratio distance to `keep`."""
-    found: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     logs: dict[str, tuple[float, NDArray]] = {}
     for group in GROUPS:
         member = np.array([entry["group"] == group for entry in planted], dtype=bool)
         reference, treatment = int(counts[0][member].sum()), int(counts[1][member].sum())
-        found[group] = {
+        groups[group] = {
             "count_reference": reference,
             "count_treatment": treatment,
             "planted_change": _planted_change(planted, group),
@@ -158,15 +158,15 @@ def _groups(planted: Planted, counts: Sequence[NDArray], drawn: Sequence[NDArray
         change = (
             relative_change(reference / totals[0], treatment / totals[1]) if reference else np.expm1(point)
         )
-        found[group] |= {"change": _number(change), "ci_low": _number(low), "ci_high": _number(high)}
+        groups[group] |= {"change": _number(change), "ci_low": _number(low), "ci_high": _number(high)}
     for group in set(logs) - {"keep"} if "keep" in logs else ():
         spread = logs[group][1] - logs["keep"][1]
         low, high = np.percentile(spread, [2.5, 97.5])
         difference = logs[group][0] - logs["keep"][0]
-        found[group]["minus_keep"] = {
+        groups[group]["minus_keep"] = {
             "log_ratio": _number(difference), "ci_low": _number(low), "ci_high": _number(high)
         }  # fmt: skip
-    return found
+    return groups
 
 
 def _planted_change(planted: Planted, group: str) -> float | None:

@@ -38,16 +38,21 @@ class SeedNullChanges(Settings):
     @classmethod
     def of(cls, tables: list[pd.DataFrame]) -> Self | None:
         """From the delta tables of the null's comparisons; None where no latent has a category."""
-        found = {
-            level: [float(each) for table in tables for each in _differences(table, level) if each == each]
+        by_level = {
+            level: [
+                float(difference)
+                for table in tables
+                for difference in _differences(table, level)
+                if difference == difference
+            ]
             for level in LEVELS
         }
-        if not (found["class"] and found["category"]):
+        if not (by_level["class"] and by_level["category"]):
             return None
         return cls(
             n_comparisons=len(tables),
-            of_classes=tuple(found["class"]),
-            of_categories=tuple(found["category"]),
+            of_classes=tuple(by_level["class"]),
+            of_categories=tuple(by_level["category"]),
         )
 
     def p_values(self, deltas: pd.DataFrame) -> NDArray[np.float64]:
@@ -58,13 +63,13 @@ class SeedNullChanges(Settings):
         """
         import numpy as np
 
-        found = np.full(len(deltas), np.nan)
+        p = np.full(len(deltas), np.nan)
         for level, null in zip(LEVELS, (self.of_classes, self.of_categories), strict=True):
             observed = _differences(deltas, level)
             beyond = np.array(null) >= observed[:, None] - 1e-12
             p_values = (1 + beyond.sum(1)) / (1 + len(null))
-            found = np.where(np.isnan(observed), found, p_values)
-        return found
+            p = np.where(np.isnan(observed), p, p_values)
+        return p
 
 
 def load_seed_null(path: str, crosscoders: Collection[str] = ()) -> SeedNullChanges:
@@ -129,6 +134,6 @@ def _differences(deltas: pd.DataFrame, level: str) -> NDArray[np.float64]:
     )
     if min(n_reference, n_treatment) == 0:
         return np.full(len(deltas), np.nan)
-    found = standardised_differences(treatment, reference + treatment, (n_reference, n_treatment))
+    differences = standardised_differences(treatment, reference + treatment, (n_reference, n_treatment))
     known = (deltas["level"] == level) & ~deltas["name"].isin(RESERVED) & (reference + treatment > 0)
-    return np.where(known, found, np.nan)
+    return np.where(known, differences, np.nan)

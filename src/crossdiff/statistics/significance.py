@@ -92,12 +92,12 @@ def fisher_power(
     totals = range(reference[0] + treatment[0], reference[-1] + treatment[-1] + 1)
     limits = np.array([_critical_counts(n_reference, n_treatment, total) for total in totals])
     low, high = np.moveaxis(limits[np.add.outer(reference, treatment) - totals[0]], -1, 0)
-    found = (treatment <= low) | (treatment >= high)
+    rejected = (treatment <= low) | (treatment >= high)
     chance = np.outer(
         stats.binom.pmf(reference, n_reference, share_reference),
         stats.binom.pmf(treatment, n_treatment, share_treatment),
     )
-    return float(chance[found].sum())
+    return float(chance[rejected].sum())
 
 
 def _likely(size: int, share: float) -> Counts:

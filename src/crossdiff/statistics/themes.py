@@ -145,11 +145,11 @@ def _words(
 
 
 def _weights(latents: Iterable[ThemeLatent]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for one in latents:
         for place, word in enumerate(one.words, start=1):
-            found[word] = found.get(word, 0.0) + 1 / place
-    return found
+            weights[word] = weights.get(word, 0.0) + 1 / place
+    return weights
 
 
 def _share(group: Sequence[ThemeLatent], total: float) -> float:

@@ -188,7 +188,8 @@ def multiverse(choices: Sequence[Choice], taxonomy: Taxonomy) -> dict[str, Any]:
 
 def _counts(choice: Choice, members: Mapping[str, set[str]]) -> dict[str, tuple[int, int]]:
     return {
-        name: (_count(choice.reference, own), _count(choice.treatment, own)) for name, own in members.items()
+        name: (_count(choice.reference, labels), _count(choice.treatment, labels))
+        for name, labels in members.items()
     }
 
 

@@ -106,7 +106,7 @@ def _hover(row: DeltaRow) -> str:
 
 
 def _diamonds(figure: go.Figure, placed: Placed, truth: Truth, name: str) -> None:
-    found = [
+    diamonds = [
         (index, truth[row.name])
         for index, row in placed
         if not row.is_class and truth.get(row.name) is not None
@@ -114,8 +114,8 @@ def _diamonds(figure: go.Figure, placed: Placed, truth: Truth, name: str) -> Non
     first = name.split(maxsplit=1)[0]
     figure.add_scatter(
         mode="markers",
-        y=[index for index, _ in found],
-        x=[log2_factor(change) for _, change in found],
+        y=[index for index, _ in diamonds],
+        x=[log2_factor(change) for _, change in diamonds],
         name=name,
         marker={
             "symbol": "diamond" if first == "planted" else "diamond-open",
@@ -123,7 +123,7 @@ def _diamonds(figure: go.Figure, placed: Placed, truth: Truth, name: str) -> Non
             "color": style.PLANTED,
             "line": {"color": style.PAPER if first == "planted" else style.PLANTED, "width": 1},
         },
-        customdata=[change_text(change) for _, change in found],
+        customdata=[change_text(change) for _, change in diamonds],
         hovertemplate=f"{first} %{{customdata}}<extra></extra>",
     )
 

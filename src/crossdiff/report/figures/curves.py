@@ -174,12 +174,20 @@ def signs(categories: Mapping[str, SignStability]) -> go.Figure:
 
     figure = go.Figure()
     names = [_safe(readable(name)) for name in categories]
-    found = list(categories.values())
+    signs_of_categories = list(categories.values())
     parts = (
-        ("less, interval clear of 0", style.LESS, [-each.clear_less for each in found]),
-        ("less, interval holds 0", style.DIVERGING[2], [each.clear_less - each.less for each in found]),
-        ("more, interval clear of 0", style.MORE, [each.clear_more for each in found]),
-        ("more, interval holds 0", style.DIVERGING[4], [each.more - each.clear_more for each in found]),
+        ("less, interval clear of 0", style.LESS, [-category.clear_less for category in signs_of_categories]),
+        (
+            "less, interval holds 0",
+            style.DIVERGING[2],
+            [category.clear_less - category.less for category in signs_of_categories],
+        ),
+        ("more, interval clear of 0", style.MORE, [category.clear_more for category in signs_of_categories]),
+        (
+            "more, interval holds 0",
+            style.DIVERGING[4],
+            [category.more - category.clear_more for category in signs_of_categories],
+        ),
     )
     for title, colour, lengths in parts:
         figure.add_trace(
@@ -193,7 +201,7 @@ def signs(categories: Mapping[str, SignStability]) -> go.Figure:
                 hovertemplate=f"%{{y}}<br>{title}: %{{customdata}} runs<extra></extra>",
             )
         )
-    most = max((each.n_signed for each in found), default=1) or 1
+    most = max((category.n_signed for category in signs_of_categories), default=1) or 1
     style.layout(
         figure, height=110 + 22 * len(names), barmode="relative", bargap=0.25,
         margin={"l": 210, "r": 20, "t": 34, "b": 48},

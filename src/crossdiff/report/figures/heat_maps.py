@@ -94,7 +94,7 @@ def squares(
     name: str,
 ) -> None:
     """One trace of filled squares; `cells` [cell, 2] are bin numbers along x and y."""
-    x_edges, y_edges = (np.round(each, 5) for each in edges)
+    x_edges, y_edges = (np.round(edge, 5) for edge in edges)
     xs: list[float | None] = []
     ys: list[float | None] = []
     for column, row in cells:

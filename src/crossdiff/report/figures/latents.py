@@ -24,11 +24,11 @@ def delta_norm(latents: pd.DataFrame) -> go.Figure:
     """Histogram of delta_norm of all alive latents, log counts and the bounds of the kinds."""
     import plotly.graph_objects as go
 
-    found = values(known(alive(latents), "delta_norm"), "delta_norm")
+    norms = values(known(alive(latents), "delta_norm"), "delta_norm")
     figure = style.layout(go.Figure(), height=HEIGHT, showlegend=False, bargap=0)
-    if not len(found):
+    if not len(norms):
         return style.note(figure, "No latent of this pair is alive.")
-    counts, edges = np.histogram(found, bins=100, range=(0.0, 1.0))
+    counts, edges = np.histogram(norms, bins=100, range=(0.0, 1.0))
     _histogram(figure, counts, edges, name="alive", colour=style.BAR, hover="delta_norm %{x:.3f}")
     for kind, (low, high) in NORM_BINS.items():
         figure.add_vrect(x0=low, x1=high, fillcolor=style.BAND, layer="below", line_width=0)
@@ -129,9 +129,9 @@ def density(latents: pd.DataFrame) -> go.Figure:
     import plotly.graph_objects as go
 
     figure = style.layout(go.Figure(), height=HEIGHT, barmode="overlay", bargap=0)
-    found = alive(latents)
-    logs = np.log10(np.maximum(values(found, "density"), 1e-300))
-    exclusive = np.log10(np.maximum(values(where(found, call="exclusive"), "density"), 1e-300))
+    living = alive(latents)
+    logs = np.log10(np.maximum(values(living, "density"), 1e-300))
+    exclusive = np.log10(np.maximum(values(where(living, call="exclusive"), "density"), 1e-300))
     logs, exclusive = logs[logs > -300], exclusive[exclusive > -300]
     if not len(logs):
         return style.note(figure, "No latent of this pair is alive.")
