@@ -87,8 +87,8 @@ def signature(delta_norm: Float64[Tensor, " alive"], *, reach: float | None = No
     """How far apart the pair is, from its alive latents, with a sentence where that is a failure.
 
     Too similar: no alive latent in the outer bins and at least half of them in `MIDDLE`. All latents start
-    there, so that a training too short to leave it says nothing: `reach` is how often its steps, all in one
-    direction, could carry a decoder direction over the norm it started with (None: unknown).
+    there, so that a training too short to leave it says nothing: `reach` is how many times the norm it
+    started with a decoder direction could move if all steps went one way (None: unknown).
     Too distant: under `LEAST_SHARED` of them in the shared bin.
     """
     if len(delta_norm) == 0:

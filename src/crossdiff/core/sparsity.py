@@ -50,7 +50,7 @@ class LargestK(Settings):
 
     @abstractmethod
     def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
-        """Which scaled codes of this rank's batch stay, k per token on average; they carry no gradient."""
+        """Which scaled codes of this rank's batch stay, k per token on average; they have no gradient."""
 
 
 class BatchTopK(LargestK):

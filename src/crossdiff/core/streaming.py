@@ -33,7 +33,7 @@ class DocumentCounts:
     """Number of distinct documents in which each latent was active.
 
     Exact for tokens in any order while at most `PAIRS_IN_MEMORY` (latent, document) pairs were seen. Beyond
-    that the pairs of finished documents are counted and dropped, which stays exact as long as the tokens of
+    that the pairs of finished documents are counted and dropped, which stays exact while the tokens of
     one document follow each other (corpus order), also when neighbouring parts of a corpus are merged.
     """
 

@@ -70,7 +70,7 @@ class BatchMemory:
         memory = self._free.pop() if self._free else np.empty(0, np.uint8)
         if memory.nbytes < n_bytes:
             memory = np.empty(n_bytes, np.uint8)
-        lent = memory[:n_bytes]  # torch holds this array for as long as any view of the tensor lives
+        lent = memory[:n_bytes]  # torch keeps this array while any view of the tensor exists
         weakref.finalize(lent, self._take_back, memory).atexit = False
         return torch.from_numpy(lent).view(dtype).view(shape)
 

@@ -157,8 +157,8 @@ def hub_rows(
 ) -> Iterator[tuple[int, Any]]:
     """(position, row) from position `start` on.
 
-    Once the dataset was reached, an outage is told in one line and the stream opened again where it broke;
-    every row that arrives gives all attempts back. ValueError where it cannot be reached or read.
+    Once the dataset was reached, an outage is reported in one line and the stream is opened again where it
+    broke; every row that arrives gives all attempts back. ValueError where it cannot be reached or read.
     """
     way_out = "download it and use corpus=files 'corpus.paths=[folder]' (and check the name and your access)"
     position, n_failed, reached = start, 0, False

@@ -25,7 +25,7 @@ class CacheSource(Settings):
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
 
     storage: Literal["model", "float32", "bfloat16", "float16", "int8"] = "model"
-    """Number format of a stored row; `model` is the model's own dtype, int8 carries one scale per row."""
+    """Number format of a stored row; `model` is the model's own dtype, int8 has one scale per row."""
     batching: Literal["pack", "bucket"] = "pack"
     """Short documents share a row without attention between them, or lie in rows of like length."""
     batch_tokens: int = Field(default=8192, ge=1)

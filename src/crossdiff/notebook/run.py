@@ -50,7 +50,7 @@ class Run:
     steps: FinishedSteps
     results: Path
     keeps: Any = None
-    """What must live as long as the run, such as a temporary store."""
+    """What must not be deleted before the run, such as a temporary store."""
 
     def __repr__(self) -> str:
         return f"Run({str(self.results)!r}, pairs={self.pairs})"

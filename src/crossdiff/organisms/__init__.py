@@ -1,1 +1,1 @@
-"""Toy models and activations whose truth is planted."""
+"""Toy models in which differences are planted, so that results can be checked."""

@@ -23,7 +23,7 @@ N_NEW_TOKENS = 36
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token ids; `target` marks the tokens that carry loss."""
+    """Right-padded token ids; `target` marks the tokens that count in the loss."""
 
     ids: Int[Tensor, "document token"]
     attended: Bool[Tensor, "document token"]
@@ -57,14 +57,14 @@ def build_model(settings: ToySettings, tokenizer: PreTrainedTokenizerFast) -> Ge
 
 
 def text_batch(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Batch:
-    """Documents after BOS; every token carries loss."""
+    """Documents after BOS; every token counts in the loss."""
     encoded = tokenizer(list(texts), return_tensors="pt", padding=True)
     attended = encoded["attention_mask"].bool()
     return Batch(encoded["input_ids"], attended, attended)
 
 
 def chat_batch(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], answers: Sequence[str]) -> Batch:
-    """Rendered chats; only the answer and its end-of-turn token carry loss."""
+    """Rendered chats; only the answer and its end-of-turn token count in the loss."""
     heads = [render_prompt(tokenizer, prompt) for prompt in prompts]
     tails = [f"{text}<end_of_turn>" for text in answers]
     lengths = [len(ids) for ids in tokenizer(heads, add_special_tokens=False)["input_ids"]]

@@ -19,11 +19,11 @@ LONGEST_NAME = 200
 
 
 def own_folders(folders: Sequence[Path], overrides: Sequence[Sequence[str]]) -> list[Path]:
-    """One folder per grid point of a sweep: those that would share one get what differs into its name.
+    """One folder per grid point of a sweep; where two would be equal, the settings that differ join the name.
 
     `overrides` are Hydra's per grid point: `results/custom_4` of `seed=1,2` becomes `results/custom_4_seed_1`
     and `..._2`. Grid points that differ in nothing keep sharing; names that differ only in characters which a
-    folder cannot have (`a/c`, `a_c`) are told apart by a hash.
+    folder cannot have (`a/c`, `a_c`) get different names by a hash.
     """
     named = []
     for folder, own in zip(folders, overrides, strict=True):

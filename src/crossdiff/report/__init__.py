@@ -1,1 +1,1 @@
-"""Figures and pages."""
+"""What a finished run shows: pages, figures, tables and summary.json."""

@@ -108,7 +108,7 @@ def _unexplained(pair: PairSource, model: str) -> list[str]:
 
 
 def _sinks(pair: PairSource, model: str) -> list[str]:
-    """A warning where the first token of each document carries the FVE; crosscoders trained before the
+    """A warning where the FVE depends on the first token of each document; crosscoders trained before the
     figure existed have it in their diagnostics, over all tokens."""
     fve, rest = (pair.training.get(f"{name}_{model}") for name in ("fve", "fve_without_first"))
     if rest is None:

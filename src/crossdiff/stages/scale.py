@@ -76,7 +76,7 @@ def write_scaled(
 
 
 def training_reach(crosscoder: Crosscoder) -> float | None:
-    """How often its training could carry a direction over the norm it started with; None where not recorded.
+    """How many of its starting norms a direction could move in this training; None where not recorded.
 
     Adam moves a weight by about its learning rate, so a direction by at most sqrt(d_model) of their sum.
     """
@@ -115,7 +115,7 @@ def _batches(activations: ActivationSource, batch_size: int, *, progress: bool) 
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
-    """The figures that a step's line and the manifest carry."""
+    """The figures in a step's line and in the manifest."""
     return {
         "n_exclusive_tuned": found["n_exclusive"]["tuned"],
         "n_exclusive_base": found["n_exclusive"]["base"],

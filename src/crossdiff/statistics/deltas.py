@@ -30,7 +30,7 @@ class Labels:
     """Labels of one pair's annotated latents, one per latent (the majority where there were votes).
 
     An annotator's doubt is not resampled inside a latent: another latent would have come with votes of its
-    own, so that labels drawn anew carry that doubt already. Drawing votes too counts it twice and pulls
+    own, so that labels drawn anew contain that doubt already. Drawing votes too counts it twice and pulls
     every share towards the mean vote, away from the share that is reported (docs/annotation.md).
     """
 

@@ -110,7 +110,7 @@ def _spearman(planted: Planted, counts: Sequence[NDArray], totals: tuple[int, in
     """Rank correlation over the categories that occur, on log ratios + 1/2; the interval is over categories.
 
     Percentiles over resampled categories, as in `pooling`. Resampled latents would not do: their counts
-    carry the noise of the observed ones twice, which pulls every draw towards 0, below rho itself.
+    contain the noise of the observed ones twice, which pulls every draw towards 0, below rho itself.
     """
     change = np.array([float(entry["change"]) for entry in planted])
     seen = (counts[0] + counts[1]) > 0

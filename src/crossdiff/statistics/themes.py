@@ -79,7 +79,7 @@ def latent_energy(histogram: Mapping[str, Sequence[float]] | None, norm: float) 
 
 
 def sure_category(row: Mapping[str, Any]) -> str | None:
-    """The category of an annotation where votes and confidence carry it; None: name it by its words."""
+    """The category of an annotation that votes and confidence support; None: name it by its words."""
     category = row.get("category")
     if category in (None, OTHER, UNINTERPRETABLE):
         return None

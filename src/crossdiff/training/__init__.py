@@ -1,1 +1,1 @@
-"""Lightning shells over core."""
+"""Training a crosscoder: Lightning around core, checkpoints, held-out figures, several devices."""

@@ -144,7 +144,7 @@ class Validation(pl.Callback):
     """Has rows of `metrics` validated (on the leading rank), after `Resume` has acted on a signal or saved.
 
     A signal that comes during a validation breaks it off; it is acted on at the same step, and the checkpoint
-    carries the row, so that the run that goes on begins with this validation.
+    contains the row, so that the resumed run begins with this validation.
     """
 
     def __init__(self, resume: Resume, metrics: Metrics | None) -> None:

@@ -21,9 +21,9 @@ from crossdiff.training.module import CrosscoderModule
 class Metrics(pl.Callback):
     """Writes metrics.csv, one row per `log_every` steps, and hands rows to the trainer's loggers.
 
-    A row with held-out figures is `due` until `complete` has validated: `validate` is told how to ask whether
-    it shall break off, and then returns None. A checkpoint carries a row that is due. A resumed run drops the
-    rows after the step it continues from, and those that a crash left unreadable.
+    A row with held-out figures is `due` until `complete` has validated; `validate` gets a function that says
+    whether to break off, and then returns None. A checkpoint contains the row that is due. A resumed run
+    drops the rows after the step it continues from, and those that a crash left unreadable.
     """
 
     def __init__(

@@ -149,7 +149,7 @@ class HarvestedLayer:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage dtype; int8 rows carry a scale each."""
+        """Storage dtype; every int8 row has a scale."""
         return self.shards[0].dtype("x")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Do the exclusive latents carry the tuned model's behaviour, more than matched random latents do?"""
+"""Does the tuned model's behaviour depend on the exclusive latents more than on matched random latents?"""
 
 from __future__ import annotations
 

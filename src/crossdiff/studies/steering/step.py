@@ -44,7 +44,7 @@ class SteerInputs(Settings):
 
     doses       of a latent's largest code among its examples; negative ones subtract
     n_latents   most latents per category: those whose highest documents show their behaviour most often
-    n_random    random directions per latent, each as long as the latent's
+    n_random    random directions per latent, of the norm of the latent's
     n_prompts   answers per dose to prompts of the category, and as many to prompts of other categories
     """
 
