@@ -1,1 +1,1 @@
-"""The studies: one module or package each, with its settings, its runs and its analysis (docs/add_a_study.md)."""
+"""The studies: a module or package per study, with its settings, runs and analysis (docs/add_a_study.md)."""
