@@ -174,20 +174,12 @@ def signs(categories: Mapping[str, SignStability]) -> go.Figure:
 
     figure = go.Figure()
     names = [_safe(readable(name)) for name in categories]
-    signs_of_categories = list(categories.values())
+    rows = list(categories.values())
     parts = (
-        ("less, interval clear of 0", style.LESS, [-category.clear_less for category in signs_of_categories]),
-        (
-            "less, interval holds 0",
-            style.DIVERGING[2],
-            [category.clear_less - category.less for category in signs_of_categories],
-        ),
-        ("more, interval clear of 0", style.MORE, [category.clear_more for category in signs_of_categories]),
-        (
-            "more, interval holds 0",
-            style.DIVERGING[4],
-            [category.more - category.clear_more for category in signs_of_categories],
-        ),
+        ("less, interval clear of 0", style.LESS, [-one.clear_less for one in rows]),
+        ("less, interval holds 0", style.DIVERGING[2], [one.clear_less - one.less for one in rows]),
+        ("more, interval clear of 0", style.MORE, [one.clear_more for one in rows]),
+        ("more, interval holds 0", style.DIVERGING[4], [one.more - one.clear_more for one in rows]),
     )
     for title, colour, lengths in parts:
         figure.add_trace(
@@ -201,7 +193,7 @@ def signs(categories: Mapping[str, SignStability]) -> go.Figure:
                 hovertemplate=f"%{{y}}<br>{title}: %{{customdata}} runs<extra></extra>",
             )
         )
-    most = max((category.n_signed for category in signs_of_categories), default=1) or 1
+    most = max((one.n_signed for one in rows), default=1) or 1
     style.layout(
         figure, height=110 + 22 * len(names), barmode="relative", bargap=0.25,
         margin={"l": 210, "r": 20, "t": 34, "b": 48},
