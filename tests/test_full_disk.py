@@ -1,13 +1,16 @@
-"""Every kind of file that steps write, on a disk of 1 MB: one message, nothing half in place."""
+"""Every kind of file that steps write, and every step of a comparison, on a full disk: one message."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.model_folders import save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACES = (["unshare", "--mount", "--map-root-user"], ["unshare", "--mount"])
@@ -74,3 +77,57 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half(namespace: list[str]
     assert done.stderr.count("no space left on the device") == len(kinds)
     final = {"last.ckpt", "weights.safetensors", "latents.parquet", "summary.json", "annotations.jsonl"}
     assert not final & {name for _, _, *names in rows for name in names}
+
+
+PAIR = "{_target_: crossdiff.models.pair.custom_pair, base: %(base)s, dtype: float32, "
+COMPARISON = f"""
+_target_: crossdiff.models.pair.Comparison
+reference: {PAIR} name: old, tuned: %(old)s}}
+treatment: {PAIR} name: new, tuned: %(new)s}}
+"""
+SMALL = (
+    "comparison=mine", "layer=1", "corpus=files", "corpus.context=32", "dictionary=toy",
+    "dictionary.n_latents=64", "sparsity=toy", "sparsity.k=4", "training=toy", "training.n_steps=12",
+    "training.batch_size=64", "training.checkpoint_every=4", "selection.method=norm", "device=cpu",
+    "progress=false",
+)  # fmt: skip
+WORDS = "the a cat dog sat ran on under mat tree user model hello why because red blue one two three".split()
+FREE = {"report.html", "summary.json", "config.json", "training.json", "metrics.csv", "tokens.safetensors"}
+"""Files that say how long a step took, and tokens.safetensors, whose header has two words of metadata in
+either order (tokens.json holds the hash of its content). The weights are none of them."""
+STAGES = {"tokens", "harvest", "train", "scale", "documents", "annotate", "match", "compare", "report"}
+
+
+@pytest.mark.slow
+def test_every_step_ends_in_the_message_and_goes_on_to_the_same_bytes(
+    namespace: list[str], tmp_path: Path
+) -> None:
+    """Each step meets a disk without room, then one with room for half of what it writes."""
+    folders = {
+        name: save_model(tmp_path / name, "llama", seed=i) for i, name in enumerate(["base", "old", "new"])
+    }
+    (tmp_path / "conf/comparison").mkdir(parents=True)
+    (tmp_path / "conf/comparison/mine.yaml").write_text(COMPARISON % folders)
+    rows = [
+        {"text": " ".join(WORDS[(7 * i + j * (1 + i % 3)) % len(WORDS)] for j in range(24))}
+        for i in range(60)
+    ]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        [*namespace, "sh", "-c", ON_A_SMALL_DISK.replace("=1m", "=64m"), str(disk), sys.executable, "-m",
+         "tests.small_disk", str(disk), str(tmp_path / "whole"), "--config-dir", f"{tmp_path}/conf", *SMALL,
+         f"corpus.paths=[{tmp_path}/texts.jsonl]"],
+        cwd=ROOT, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    full = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FULL")]
+    assert {stage for stage, *_ in full} == STAGES
+    assert len(full) == 2 * len(STAGES)
+    assert [row for row in full if row[-1] != "2"] == []
+    assert done.stderr.count("no space left on the device") == len(full)
+    assert done.stdout.splitlines()[-1].split()[:2] == ["ROOM", "0"]
+    different = done.stdout.splitlines()[-1].split()[3:]
+    assert {name.partition("/")[0] for name in different} <= {"tokens", "train", "report"}
+    assert {Path(name).name for name in different} <= FREE

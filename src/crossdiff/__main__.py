@@ -9,6 +9,10 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crossdiff.config import Experiment
 
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -129,10 +133,10 @@ def _run() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from crossdiff import composition, config
+    from crossdiff import composition
     from crossdiff.io.environment import conf_dir
 
-    collected: list[tuple[config.Experiment, list[str]]] = []
+    collected: list[tuple[Experiment, list[str]]] = []
     mistakes: list[Exception] = []
     sweeps: list[Path] = []
 
@@ -140,7 +144,7 @@ def _run() -> int:
     def compose(cfg) -> None:
         composed = HydraConfig.get()
         try:
-            experiment = config.load_typed(cfg, composed)
+            experiment = _typed(cfg, composed)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
             return
@@ -152,7 +156,7 @@ def _run() -> int:
             collected.append((experiment, list(composed.overrides.task)))
             sweeps.extend(composition.sweep_folders(composed))
 
-    composition.shorten_sweeps()
+    composition.shorten_commands(conf_dir())
     compose()
     if mistakes:
         raise mistakes[0]
@@ -163,6 +167,12 @@ def _run() -> int:
         for sweep in sweeps[:1]:
             _remove_empty(sweep)
     return _act(points)
+
+
+def _typed(cfg, composed) -> Experiment:
+    from crossdiff.config import load_typed  # once a command asks for one: --help needs no class of settings
+
+    return load_typed(cfg, composed)
 
 
 def _apart(collected):

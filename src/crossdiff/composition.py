@@ -1,4 +1,4 @@
-"""How Hydra composes: what a sweep asks of it, and three shortcuts that leave every composed value as it is.
+"""How Hydra composes: what a sweep asks of it, and five shortcuts that leave every composed value as it is.
 
 Hydra has no public place for the shortcuts, so methods of its own classes are replaced for this process.
 """
@@ -7,21 +7,62 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import omegaconf._utils
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
+
+from crossdiff.io.environment import command
+from crossdiff.stages import protocol
+from crossdiff.stages.protocol import Resources
+
+ConfigStore.instance().store(
+    group="dispatch/stages",
+    name="all",
+    node={
+        stage: {"_target_": f"{Resources.__module__}.Resources", **dict.fromkeys(Resources.model_fields)}
+        for stage in protocol.names()
+    },
+)  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
 
 
-def composed(folder: str, overrides: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
+def of_size(_node_: Node) -> Any:
+    """`${of_size:}` in a study's file: the value of this setting in `sizes` at the size asked for.
+
+    A size that does not name the setting takes the value of `toy`. What the command line gives stands instead
+    of the interpolation, so it wins.
+    """
+    path, block = [str(_node_._key())], _node_._get_parent()
+    while isinstance(block, DictConfig) and "sizes" not in block:
+        path.insert(0, str(block._key()))
+        block = block._get_parent()
+    assert isinstance(block, DictConfig)
+    root, missing = block._get_root(), object()
+    assert isinstance(root, DictConfig)
+    for size in (root.size, "toy"):
+        value = OmegaConf.select(block, ".".join(["sizes", str(size), *path]), default=missing)
+        if value is not missing:
+            return value
+    raise ValueError(f"study.{'.'.join(path)} has no value in sizes.toy; give it one there")
+
+
+OmegaConf.register_new_resolver("of_size", of_size, replace=True)
+OmegaConf.register_new_resolver("command", command, replace=True)
+
+
+def composed(folder: str, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> DictConfig:
     """What the command line composes from `folder`, with `values` (nested) put in as they are.
 
     Hydra has one state per process: one that the caller's program is using is put back.
@@ -32,7 +73,7 @@ def composed(folder: str, overrides: Sequence[str], values: Mapping[str, Any]) -
             cfg = compose("config", overrides=list(overrides))
     finally:
         GlobalHydra.instance().hydra = former
-    for key, value in values.items():
+    for key, value in (values or {}).items():
         OmegaConf.update(cfg, key, value, merge=True)
     return cfg
 
@@ -59,11 +100,44 @@ ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
 # Hydra copies its registry of options whole for every composition and for every line of --help (5 of 6 s).
 # Nothing is lost: the registry is a singleton, and what it gives out are copies.
 
+_loader_in_python = omegaconf._utils.get_yaml_loader
 
-def shorten_sweeps() -> None:
-    """Compose every grid point once, and what the points share once for all of them."""
+
+@cache
+def _loader_in_c() -> type:
+    """OmegaConf's reader of option files on libyaml's parser (0.2 s of a command)."""
+    return type("Loader", (yaml.CSafeLoader, _loader_in_python()), {})
+
+
+if yaml.__with_libyaml__:
+    omegaconf._utils.get_yaml_loader = _loader_in_c
+
+
+def shorten_commands(conf: Path) -> None:
+    """Compose a single run once, and what the points of a sweep share once for all of them."""
+    _compose_single_runs_once(conf)
     _validate_while_composing()
     _share_groups()
+
+
+def _compose_single_runs_once(conf: Path) -> None:
+    """Skip the composition that only asks whether an option file sets `hydra.mode`, where none can."""
+    asked = Hydra.get_mode
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        ours = [source.path for source in self.config_loader.get_sources() if source.scheme() == "file"]
+        if any("hydra" in text for text in overrides) or ours != [str(conf)] or _sets_hydra(conf):
+            return asked(self, config_name, overrides)
+        return None
+
+    Hydra.get_mode = get_mode
+
+
+def _sets_hydra(conf: Path) -> bool:
+    """True when an option file may set the mode, or name a folder of options whose files do."""
+    words = ("MULTIRUN", "searchpath", "mode: RUN")
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in conf.rglob("*.yaml"))
+    return any(word in text for text in texts for word in words)
 
 
 def _validate_while_composing() -> None:

@@ -6,13 +6,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig, Node, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from crossdiff import composition
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.command_settings import (
     AskSettings,
@@ -28,26 +26,15 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
 from crossdiff.data.corpus import CorpusSettings
-from crossdiff.data.settings import CacheSource, LiveSource, MaskSettings
-from crossdiff.io.environment import command, conf_dir
+from crossdiff.data.settings import AnySource, ImportedSource, MaskSettings
+from crossdiff.io.environment import conf_dir
 from crossdiff.models.pair import Comparison, ModelPair
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Settings
-from crossdiff.stages import protocol
 from crossdiff.stages.documents import DocumentsSettings
-from crossdiff.stages.protocol import Resources
 from crossdiff.stages.study import Study
 from crossdiff.taxonomy.scheme import TaxonomySettings
 from crossdiff.training.settings import TrainingSettings
-
-ConfigStore.instance().store(
-    group="dispatch/stages",
-    name="all",
-    node={
-        stage: {"_target_": f"{Resources.__module__}.Resources", **dict.fromkeys(Resources.model_fields)}
-        for stage in protocol.names()
-    },
-)  # so that `dispatch.stages.<any stage>.<resource>=` is a setting of conf/dispatch/slurm.yaml
 
 Action = Literal[
     "run", "train", "plan", "status", "cancel", "retry",
@@ -77,7 +64,7 @@ class Experiment(Settings):
     documents: DocumentsSettings = DocumentsSettings()
     annotator: AnnotatorSettings
     taxonomy: TaxonomySettings
-    source: CacheSource | LiveSource
+    source: AnySource
     logger: LoggerSettings
     dispatch: LocalDispatch | SlurmDispatch
     study: SerializeAsAny[Study] | None = None
@@ -145,8 +132,9 @@ class Experiment(Settings):
                 "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy (a preset's own "
                 "comparison is taken out with ~comparison)"
             )
-        check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
-        self.training.check_models(n_models=1 if self.dictionary.architecture == "diff_sae" else 2)
+        kind = self.dictionary.architecture
+        check_fits(self.sparsity, n_latents=self.dictionary.n_latents, architecture=kind)
+        self.training.check_models(n_models=1 if kind == "diff_sae" else 2)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
             raise ValueError(
                 "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "
@@ -181,30 +169,6 @@ class Experiment(Settings):
         return self.results_dir or Path("results") / f"{self.title}_{self.layer}"
 
 
-def of_size(_node_: Node) -> Any:
-    """`${of_size:}` in a study's file: the value of this setting in `sizes` at the size asked for.
-
-    A size that does not name the setting takes the value of `toy`. What the command line gives stands instead
-    of the interpolation, so it wins.
-    """
-    path, block = [str(_node_._key())], _node_._get_parent()
-    while isinstance(block, DictConfig) and "sizes" not in block:
-        path.insert(0, str(block._key()))
-        block = block._get_parent()
-    assert isinstance(block, DictConfig)
-    root, missing = block._get_root(), object()
-    assert isinstance(root, DictConfig)
-    for size in (root.size, "toy"):
-        value = OmegaConf.select(block, ".".join(["sizes", str(size), *path]), default=missing)
-        if value is not missing:
-            return value
-    raise ValueError(f"study.{'.'.join(path)} has no value in sizes.toy; give it one there")
-
-
-OmegaConf.register_new_resolver("of_size", of_size, replace=True)
-OmegaConf.register_new_resolver("command", command, replace=True)
-
-
 def load(cfg: DictConfig) -> Experiment:
     """Build the typed experiment; the only call of `instantiate` and the end of every `DictConfig`."""
     if cfg.action in NEEDS_NO_PAIR and OmegaConf.is_missing(cfg, "layer"):
@@ -224,7 +188,8 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
     experiment = load(cfg)
     given = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in hydra.overrides.task]
     choices = hydra.runtime.choices
-    is_named = choices["corpus"] != DEFAULT_CORPUS or choices["experiment"] or "corpus" in given
+    is_named = choices["corpus"] != DEFAULT_CORPUS or bool(choices["experiment"]) or "corpus" in given
+    is_named |= isinstance(experiment.source, ImportedSource)  # which brings its own tokens
     pairs = () if is_named or experiment.action in NEEDS_NO_PAIR else experiment.pairs
     models = (model for pair in pairs for model in (pair.base, pair.tuned))
     local = next((model.path for model in models if Path(model.path).expanduser().is_dir()), None)
@@ -236,14 +201,17 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
     return experiment
 
 
+def study_names() -> list[str]:
+    """Names of the files in `conf/experiment` that ask for a study."""
+    files = sorted((conf_dir() / "experiment").glob("*.yaml"))
+    return [path.stem for path in files if "override /study:" in path.read_text(encoding="utf-8")]
+
+
 def study_presets() -> list[tuple[str, str, Experiment]]:
-    """(study, size, experiment) of every `conf/experiment/<study>.yaml` that asks for a study."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        found = []
-        for name in sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml")):
-            if compose("config", overrides=[f"experiment={name}"]).study is not None:
-                for size in ("ci", "toy", "paper"):
-                    asked = load(compose("config", [f"experiment={name}", f"size={size}"]))
-                    found.append((name, size, asked))
-    return found
+    """(study, size, experiment) of every study at each of its sizes."""
+    asked = [(study, size) for study in study_names() for size in ("ci", "toy", "paper")]
+    return [(name, size, _preset(f"experiment={name}", f"size={size}")) for name, size in asked]
+
+
+def _preset(*overrides: str) -> Experiment:
+    return load(composition.composed(str(conf_dir()), overrides))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.config import study_presets
+from crossdiff.config import study_names
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import merge
 from crossdiff.settings import Settings
@@ -51,7 +51,7 @@ def test_every_stage_comes_after_what_it_reads() -> None:
 def test_plans_read_only_what_their_stages_declare() -> None:
     """Otherwise the order of a plan, which SLURM submits stage by stage, would not be parents first."""
     plans = [plan(experiment("experiment=demo", "comparison.n_seeds=2"))]
-    plans += [plan(asked) for _, size, asked in study_presets() if size == "ci"]
+    plans += [plan(experiment(f"experiment={study}", "size=ci")) for study in study_names()]
     for step in merge(plans):
         reads = step.definition.reads
         parents = {parent.stage for parent in step.parents.values()}

@@ -176,7 +176,12 @@ def shrinkage_and_decoupling(table: pd.DataFrame, selection: SelectionSettings) 
 
 
 def template_energy(table: pd.DataFrame, scaled: Scaled) -> dict[str, Any]:
-    """Share of each exclusive latent's energy (sum of squared codes) on chat template tokens."""
+    """Share of each exclusive latent's energy (sum of squared codes) on chat template tokens.
+
+    Empty where nothing says which tokens are the template's.
+    """
+    if bool(scaled.sums.template_energy.isnan().any()):
+        return {}
     share = scaled.sums.template_energy / scaled.sums.energy.sum(dim=0)
     found: dict[str, Any] = {}
     for side in ("tuned", "base"):

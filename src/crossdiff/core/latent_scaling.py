@@ -105,7 +105,9 @@ class ScalingSums:
         self.energy.view(-1).index_add_(0, slot, square)
         self.n_active += torch.bincount(latent, minlength=self.n_latents)
         self.maximum.scatter_reduce_(0, latent, value, "amax")
-        if template is not None:
+        if template is None:
+            self.template_energy.fill_(torch.nan)  # unknown, not none
+        else:
             self.template_energy.index_add_(0, latent, square * template[code.token])
         if document is not None:
             self.documents.add(latent, document[code.token])
@@ -173,7 +175,7 @@ def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:
     if crosscoder.settings.architecture == "diff_sae":
         raise ValueError(
             "latent scaling compares one decoder direction per model, and a diff_sae dictionary has one "
-            "direction in all; use dictionary.architecture=standard, designated_shared or dedicated_feature"
+            "direction in all; use another dictionary.architecture, such as standard"
         )
     if x.dim() != 3 or tuple(x.shape[1:]) != expected:
         raise ValueError(

@@ -75,7 +75,7 @@ def build_token_set(
     tokenizer.save_pretrained(folder / "tokenizer")
     tokens = write_token_set(
         folder,
-        documents=_unique(documents),
+        documents=unique_documents(documents),
         ids=torch.from_numpy(ids),
         offsets=torch.from_numpy(offsets),
         kind=torch.from_numpy(kind),
@@ -130,7 +130,7 @@ def _merged(work: Path, n_parts: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return ids, _joined([part["kind"] for part in arrays], np.uint8), offsets, documents
 
 
-def _unique(documents: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def unique_documents(documents: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Make ids unique: the second document of the same id gets `~2`, and so on."""
     seen: Counter[str] = Counter()
     taken = {name for name, _ in documents}

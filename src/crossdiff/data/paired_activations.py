@@ -164,8 +164,9 @@ class PairedActivations:
 
     def _batch(self, stored: Shaped[Tensor, "token model d_model"], rows: Int[Tensor, " row"]) -> PairedBatch:
         tokens = self.token_set
-        template = tokens.kind[rows] == TokenKind.TEMPLATE
-        return PairedBatch(stored=stored, row=rows, document=tokens.document_of(rows), template=template)
+        document = None if "documents" in tokens.unknown else tokens.document_of(rows)
+        template = None if "template" in tokens.unknown else tokens.kind[rows] == TokenKind.TEMPLATE
+        return PairedBatch(stored=stored, row=rows, document=document, template=template)
 
     def _split_mask(self, split: Split) -> Bool[Tensor, " row"]:
         if split == "all":

@@ -34,9 +34,10 @@ class PairedBatch:
     """
     row: Int[Tensor, " token"]
     """Index of the token in the token set."""
-    document: Int[Tensor, " token"]
-    template: Bool[Tensor, " token"]
-    """Whether the token is a control token of the chat template."""
+    document: Int[Tensor, " token"] | None
+    """Index of the token's document; None where documents are unknown (imported activations)."""
+    template: Bool[Tensor, " token"] | None
+    """Whether the token is a control token of the chat template; None where nothing says so."""
 
     @property
     def x(self) -> Float[Tensor, "token model d_model"]:
@@ -50,7 +51,7 @@ class PairedBatch:
     def to(self, device: torch.device | str) -> PairedBatch:
         """The same batch with everything on a device."""
         parts = (self.stored, self.row, self.document, self.template)
-        return PairedBatch(*(part.to(device, non_blocking=True) for part in parts))
+        return PairedBatch(*(None if p is None else p.to(device, non_blocking=True) for p in parts))  # type: ignore[arg-type]
 
 
 class BatchMemory:

@@ -49,6 +49,42 @@ class LiveSource(Settings):
     """Tokens, spread over the corpus, from which means and variances are taken beforehand."""
 
 
+class ImportedSource(Settings):
+    """Activations that another tool has stored: row i is the same token in every array (docs/harvest.md).
+
+    Paths only; the steps that read them hash the content.
+    """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"activations", "ids", "texts", "offsets", "kinds", "tokenizer"}
+    )
+
+    activations: dict[str, str] = Field(min_length=1)
+    """Model's name in its pair -> .npy, .safetensors, .pt of rows `[token, d_model]`, or shard folder."""
+    ids: str | None = None
+    """Token id of every row; without it and without texts no document can be shown."""
+    texts: str | None = None
+    """Documents (.jsonl, .txt, .parquet) in the order of the rows, which are tokenised to know the ids."""
+    offsets: str | None = None
+    """Document n is rows `offsets[n]` up to `offsets[n + 1]`; without it no latent has an interval."""
+    kinds: str | None = None
+    """What every row is: 0 text, 1 BOS, 2 template, 3 special; without it template marks are unknown."""
+    tokenizer: str | None = None
+    """Folder or hub id of the tokenizer of the ids; the pair's own unless given."""
+
+    def path_of(self, model: str) -> str:
+        """Where the activations of a model lie; ValueError for one that is not named."""
+        if model not in self.activations:
+            raise ValueError(
+                f"source.activations names {', '.join(self.activations)} and not {model}; give a file for "
+                f"every model, as in 'source.activations={{{model}: {model}.npy, ...}}'"
+            )
+        return self.activations[model]
+
+
+AnySource = CacheSource | LiveSource | ImportedSource
+
+
 class MaskSettings(Settings):
     """Which tokens train and scale look at; BOS never counts, padding is never stored."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -18,6 +18,8 @@ from crossdiff.io.tables import read_json, read_versioned_json, write_json
 
 FORMAT = "crossdiff.tokens"
 VERSION = 1
+Unknown = Literal["ids", "documents", "bos", "template"]
+"""What imported activations may not say of their rows."""
 VALIDATION_SHARE = 0.05
 """Share of documents held out of training, chosen by the hash of the document id."""
 
@@ -68,6 +70,16 @@ class TokenSet:
             folder=folder,
             details=details,
         )
+
+    @property
+    def unknown(self) -> frozenset[Unknown]:
+        """What is not known of these tokens; of a corpus of one's own everything is."""
+        return frozenset(self.details.get("unknown", ()))
+
+    @property
+    def can_be_shown(self) -> bool:
+        """Whether tokens have text and documents."""
+        return not self.unknown & {"ids", "documents"}
 
     @property
     def n_tokens(self) -> int:
@@ -135,6 +147,8 @@ class TokenSet:
 
         if self.folder is None:
             raise ValueError("a token set without a folder has no tokenizer; open a finished tokens artifact")
+        if "ids" in self.unknown:
+            raise ValueError("these activations came without token ids, so that there is no tokenizer")
         return load_tokenizer(str(self.folder / "tokenizer"))
 
 

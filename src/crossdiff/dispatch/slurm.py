@@ -44,8 +44,11 @@ class Submitted:
 def submit(asked: Submission) -> Submitted:
     """Submit what is neither finished nor queued, parents first; returns at once."""
     require_slurm()
-    stages = {step.stage: step.definition for step in asked.steps}
-    resources = stage_resources(stages.values(), asked.dispatch, device=asked.runtime.device)
+    kinds = {(step.is_imported, step.stage): step.definition for step in asked.steps}
+    resources = {
+        kind: stage_resources([stage], asked.dispatch, device=asked.runtime.device)[stage.name]
+        for kind, stage in kinds.items()
+    }
     prepare_store(asked.runtime.store)
     warn_of_little_room(asked.steps, asked.runtime.store)
     register = Register(asked.runtime.store)
@@ -63,7 +66,7 @@ class _Submitter:
     def __init__(
         self,
         asked: Submission,
-        resources: Mapping[str, Resources],
+        resources: Mapping[tuple[bool, str], Resources],
         register: Register,
         new: frozenset[str],
     ) -> None:
@@ -94,7 +97,7 @@ class _Submitter:
 
     def submit(self, job: Job, known: Mapping[str, str]) -> str:
         """Queue one job of the plan and record it; returns the id of the SLURM job that ends it."""
-        resources, after = self.resources[job.stage], self.after(job, known)
+        resources, after = self.resources[job.is_imported, job.stage], self.after(job, known)
         parts: list[Any] = []
         n_tasks = self.asked.dispatch.harvest_tasks
         merges_only = False

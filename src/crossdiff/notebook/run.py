@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from crossdiff.core.codes import check_latent
 from crossdiff.notebook.finished_steps import FinishedSteps
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.notebook.open_model import OpenModel
     from crossdiff.notebook.pair import OpenPair
 
 LABELS = ("role", "state", "category", "label", "description")
@@ -133,14 +135,15 @@ class Run:
         self,
         labels: Callable[[Examples], str | None] | Mapping[Any, Any] | pd.DataFrame,
         *,
-        draws: int = 5000,
-        seed: int = 0,
+        draws: int | None = None,
+        seed: int | None = None,
     ) -> pd.DataFrame:
         """The delta table with labels of one's own for the tuned-exclusive latents that have documents.
 
         `labels` is a function of a latent's `Examples`, a mapping {(pair, latent): label} or {pair: {latent:
         label}}, or a table with columns pair, latent and label (or category). A latent without a label (None)
-        is left out of counts and totals; `deltas.attrs["n_unlabelled"]` counts these by pair.
+        is left out of counts and totals; `deltas.attrs["n_unlabelled"]` counts these by pair. `draws` and
+        `seed` are the run's unless given.
         """
         from crossdiff.notebook.relabel import given_labels, relabelled
 
@@ -153,13 +156,16 @@ class Run:
         sides = [list(members.get(pair, [pair])) for pair in (compared["reference"], compared["treatment"])]
         asked = {name: self.selected(name) for side in sides for name in side}
         given = given_labels(labels, asked, self.examples)
+        own = self.steps.inputs("compare") if "compare" in self.steps.roles else {}
+        draws = own.get("draws", 5000) if draws is None else draws
+        seed = own.get("seed", 0) if seed is None else seed
         return relabelled(given, sides, asked, several=bool(members), draws=draws, seed=seed)
 
     def open_pair(self, pair: str, *, device: str = "auto") -> OpenPair:
         """The pair's two models at the run's layer, its crosscoder and labels, for texts of one's own."""
         from crossdiff.notebook.run_pair import open_pair_of
 
-        return open_pair_of(self.steps, pair, labels=self.latents(pair), device=device)
+        return open_pair_of(self.steps, pair, self._models, labels=self.latents(pair), device=device)
 
     def annotations(self, pair: str) -> dict[int, dict[str, Any]]:
         """Latent -> its line of `annotations.jsonl`; where it also served as a control, the exclusive one."""
@@ -178,6 +184,11 @@ class Run:
         """The delta table and its facts; None for a run that compares nothing."""
         asked = self.compared or {}
         return read_comparison(self.steps.roles, asked.get("reference"), asked.get("treatment"))
+
+    @cached_property
+    def _models(self) -> WeakValueDictionary[tuple, OpenModel]:
+        """Models in use by a pair that is open: a second pair with the same base does not load it again."""
+        return WeakValueDictionary()
 
     @cached_property
     def _sources(self) -> dict[str, PairSource]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 from crossdiff.core.crosscoder import Crosscoder
@@ -19,19 +20,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def open_pair_of(steps: FinishedSteps, pair: str, *, labels: pd.DataFrame, device: str) -> OpenPair:
-    """`Run.open_pair`: models as the harvests read them, texts tokenised and masked as the corpus was."""
+def open_pair_of(
+    steps: FinishedSteps,
+    pair: str,
+    in_use: MutableMapping[tuple, OpenModel],
+    *,
+    labels: pd.DataFrame,
+    device: str,
+) -> OpenPair:
+    """`Run.open_pair`: models as the harvests read them, texts tokenised and masked as the corpus was.
+
+    A model that is `in_use` is not loaded again.
+    """
     chosen, train = choose_device(device), steps.roles[f"train_{pair}"]
     inputs = steps.inputs_of(train)
-    base, tuned = (
-        OpenModel(*_harvested(steps, pair, name), inputs["layer"], chosen) for name in ("base", "tuned")
-    )
+    models = []
+    for name in ("base", "tuned"):
+        asked = (*_harvested(steps, pair, name), inputs["layer"], chosen)
+        models.append(in_use.setdefault(asked, OpenModel(*asked)))
+    base, tuned = models
     corpus = steps.inputs("tokens").get("corpus") or {}
+    tokens = TokenSet.open(steps.roles["tokens"])
     return OpenPair(
         base,
         tuned,
         Crosscoder.load(train / "crosscoder").to(chosen),
-        TokenSet.open(steps.roles["tokens"]).tokenizer,
+        tuned.tokenizer() if "ids" in tokens.unknown else tokens.tokenizer,
         mask=MaskSettings(**inputs.get("mask", {})),
         context=corpus.get("context", DEFAULT_CONTEXT),
         labels=labels,

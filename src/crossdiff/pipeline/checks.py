@@ -9,6 +9,7 @@ from crossdiff.annotation.api.secret import api_key
 from crossdiff.annotation.settings import Claude
 from crossdiff.config import Experiment
 from crossdiff.data.corpus import DEFAULT_CONTEXT, CorpusSettings, as_mixture
+from crossdiff.data.settings import ImportedSource
 from crossdiff.models.config_file import adapter_base, check_adapter
 from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
 from crossdiff.organisms.settings import ToySettings
@@ -57,7 +58,7 @@ def _positions(experiment: Experiment) -> dict[str, int]:
 def notices(experiment: Experiment) -> Iterator[str]:
     """What a reader of the results should know and planning can tell."""
     context = fitted(experiment).corpus.context
-    if context < experiment.corpus.context:
+    if context < experiment.corpus.context and not isinstance(experiment.source, ImportedSource):
         positions = _positions(experiment)
         path = min(positions, key=lambda name: positions[name])
         yield f"corpus.context={context}: {path} has no more positions, and longer documents are cut there"
@@ -67,6 +68,8 @@ def notices(experiment: Experiment) -> Iterator[str]:
             f"the pairs have different base models ({' and '.join(bases.values())}), so that changes between "
             "them may come from the bases and not from the fine-tuning; compare pairs that share one base"
         )
+    if isinstance(experiment.source, ImportedSource):
+        yield "activations are read from files: corpus decides nothing, and no model is run for them"
     for pair in experiment.pairs:
         if pair.crosscoder is not None:
             yield (

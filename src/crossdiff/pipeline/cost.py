@@ -182,7 +182,7 @@ def layers_of(step: Step) -> tuple[int, ...]:
 
 def _row(step: Step, store: Path, *, by_layer: bool) -> tuple[str, ...]:
     layers = layers_of(step) if by_layer else ()
-    name = f"{step.name}, layer {' '.join(map(str, layers))}" if layers else step.name
+    name = f"{step.shown}, layer {' '.join(map(str, layers))}" if layers else step.shown
     state = "finished" if step.is_finished(store) else "to do"
     cost = step.cost
     amounts = (cost.gpu_hours, cost.cpu_hours, cost.disk_gb, cost.api_usd)

@@ -13,6 +13,7 @@ from crossdiff.config import Experiment
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.checks import check_length, check_two_models
 from crossdiff.pipeline.crosscoder_step import check_crosscoders
+from crossdiff.pipeline.imported_steps import check_study
 from crossdiff.pipeline.planner import Planner, ordered
 from crossdiff.pipeline.steps import Cost, Step
 from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
@@ -21,6 +22,7 @@ from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
 def plan(experiment: Experiment) -> list[Step]:
     """Every step that the experiment's report stands on; the report (of a study, the study) is the last."""
     check_crosscoders(experiment)
+    check_study(experiment)
     if experiment.study is None:
         planner = Planner(experiment)
         if any(pair.crosscoder is None for pair in experiment.pairs):

@@ -8,20 +8,21 @@ from functools import cached_property
 from crossdiff.config import Comparison, Experiment
 from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
+from crossdiff.data.settings import ImportedSource
 from crossdiff.io.artifacts import read_manifest
-from crossdiff.models.pair import ModelPair, ModelSettings, check_layers, fingerprint
+from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
 from crossdiff.pipeline import cost
+from crossdiff.pipeline.activation_steps import blend_step, harvest_step
 from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
+from crossdiff.pipeline.imported_steps import imported_tokens
 from crossdiff.pipeline.steps import Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.pipeline.toy_steps import organism_step, represented_step
 from crossdiff.pipeline.weight_checks import check_weights
 from crossdiff.stages.annotate import AnnotateInputs
-from crossdiff.stages.blend import BlendInputs
 from crossdiff.stages.compare import CompareInputs
 from crossdiff.stages.documents import DocumentsInputs
-from crossdiff.stages.harvest import HarvestInputs
 from crossdiff.stages.match import ROLES as MATCH_ROLES
 from crossdiff.stages.match import MatchInputs
 from crossdiff.stages.report import ReportInputs
@@ -60,6 +61,8 @@ class Planner:
     @cached_property
     def tokens(self) -> Step:
         """One token set for all models, through one template: that of the reference pair."""
+        if isinstance(self.experiment.source, ImportedSource):
+            return imported_tokens(self.experiment, self.experiment.source, self.organism)
         tokenizer, corpus = self.experiment.pairs[0].template_model, self.experiment.corpus
         inputs = TokensInputs(
             corpus=corpus,
@@ -81,6 +84,8 @@ class Planner:
     @property
     def asked_tokens(self) -> int | None:
         """Tokens that the corpus asks for, or about what the toy's holds; None when files are read whole."""
+        if isinstance(self.experiment.source, ImportedSource):
+            return self.tokens.inputs.n_rows  # type: ignore[attr-defined]
         mixture = as_mixture(self.experiment.corpus)
         if mixture.n_tokens is None and all(isinstance(each, OrganismSource) for each in mixture.sources):
             return cost.toy_tokens(self.experiment.organism)
@@ -88,39 +93,18 @@ class Planner:
 
     def harvest(self, model: ModelSettings) -> Step:
         """One model's activations at the experiment's layer."""
-        shape = cost.model_shape(model, self.experiment.organism)
-        if shape is not None:
-            check_layers(model, (self.experiment.layer,), shape.n_blocks)
-        inputs = HarvestInputs(
-            model=model,
-            fingerprint=fingerprint(model),
-            layers=(self.experiment.layer,),
-            source=self.experiment.source,
-        )
-        size = cost.harvest_cost(
-            shape,
-            layer=self.experiment.layer,
-            n_tokens=self.n_tokens,
-            bytes_per_value=cost.bytes_per_value(model, self.experiment.source),
-        )
-        parents = {"tokens": self.tokens, **self.organism, **self.blend(model)}
-        step = Step("harvest", model.name, inputs, parents, size)
+        parents = {"tokens": self.tokens, **self.organism}
+        parents |= blend_step(self.experiment, model, self.organism)
+        step = harvest_step(self.experiment, model, parents, n_tokens=self.n_tokens)
         return self.harvests.setdefault(step.key, step)
-
-    def blend(self, model: ModelSettings) -> dict[str, Step]:
-        """The step that makes a model between two others; nothing for a model that exists."""
-        if model.towards is None:
-            return {}
-        inputs = BlendInputs(model=model, fingerprint=fingerprint(model))
-        size = cost.weights_cost(cost.model_shape(model, self.experiment.organism))
-        return {"model": Step("blend", model.name, inputs, self.organism, size)}
 
     def activations(self, pair: ModelPair) -> dict[str, Step]:
         """Tokens and the harvests of both models, which must fit the corpus and each other."""
         experiment = self.experiment
         check_pair(pair, experiment.corpus, experiment.organism)
         harvests = {"harvest_base": self.harvest(pair.base), "harvest_tuned": self.harvest(pair.tuned)}
-        if not all(step.is_finished(experiment.store) for step in harvests.values()):
+        imported = isinstance(experiment.source, ImportedSource)
+        if not imported and not all(step.is_finished(experiment.store) for step in harvests.values()):
             check_tokenizers(experiment.pairs[0].template_model, pair, experiment.corpus)
             check_weights(pair, layer=experiment.layer)
         return {"tokens": self.tokens, **harvests}

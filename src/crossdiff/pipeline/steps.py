@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from crossdiff.io.artifacts import MANIFEST, artifact_key
 from crossdiff.settings import Settings
 from crossdiff.stages import protocol
-from crossdiff.stages.protocol import Stage
+from crossdiff.stages.protocol import ImportedInputs, Stage
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,22 @@ class Step:
         return f"{self.stage} {self.label}".strip()
 
     @property
+    def shown(self) -> str:
+        """The name, and that the step reads what somebody else has made."""
+        return f"{self.name} (imported)" if self.is_imported else self.name
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the step reads what somebody else has made, in the place of making it."""
+        return isinstance(self.inputs, ImportedInputs)
+
+    @cached_property
     def definition(self) -> Stage:
-        """The `STAGE` of its stage."""
-        return protocol.stage_of(self.stage, self.inputs)
+        """The `STAGE` of its stage; of an imported step with what reading asks for, in one piece."""
+        declared = protocol.stage_of(self.stage, self.inputs)
+        if not isinstance(self.inputs, ImportedInputs):
+            return declared
+        return replace(declared, resources=self.inputs.RESOURCES, joins_layers=False, shards=None)
 
     @cached_property
     def key(self) -> str:
@@ -113,9 +126,14 @@ class Job:
     def name(self) -> str:
         """Name for progress lines; lists the layers when there are several."""
         if len(self.steps) == 1:
-            return self.steps[0].name
+            return self.steps[0].shown
         layers = ",".join(str(step.inputs.layers[0]) for step in self.steps)  # type: ignore[attr-defined]
         return f"{self.steps[0].name} (layers {layers})"
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it reads what somebody else has made."""
+        return self.steps[0].is_imported
 
     @property
     def inputs(self) -> Settings:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import rows_of
 from crossdiff.report.formatting import change_text, readable
-from crossdiff.statistics.significance import TEST_LEVEL, fisher_p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +81,8 @@ class DeltaRow:
         if self.holds_zero:
             return False
         pairs = zip(self.counts, self.totals, strict=True)
+        from crossdiff.statistics.significance import TEST_LEVEL, fisher_p_value
+
         return fisher_p_value(*(number for pair in pairs for number in pair)) <= TEST_LEVEL
 
     @property
@@ -98,6 +99,8 @@ class DeltaRow:
         if self.holds_zero:
             return "interval holds 0"
         direction = "more" if self.interval[0] > 0 else "less"
+        from crossdiff.statistics.significance import TEST_LEVEL
+
         return direction if self.clear else f"{direction}, but p > {TEST_LEVEL:g}"
 
     @property

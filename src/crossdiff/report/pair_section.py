@@ -153,7 +153,7 @@ def _training_chart(pair: PairSource) -> Chart:
         "name": "training",
         "title": "Training",
         "caption": "Logged quantities over the optimizer step.",
-        "figure": figures.training(pair.metrics),
+        "figure": figures.training(pair.metrics, pair.training),
         "table": table,
         "wide": True,
     }

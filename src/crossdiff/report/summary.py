@@ -13,7 +13,7 @@ from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 VERSION = 1
 NO_SETTING = frozenset(
     {"corpus_fingerprint", "tokenizer_fingerprint", "fingerprint", "layers", "model", "pair", "pairs",
-     "reference", "treatment", "tokenizer"}
+     "reference", "treatment", "tokenizer", "content", "n_rows"}
 )  # fmt: skip
 """Inputs of a stage that repeat another setting, or name the models."""
 

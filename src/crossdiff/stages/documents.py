@@ -87,9 +87,8 @@ def _write_background(activations: PairedActivations, settings: DocumentsSetting
     from crossdiff.data.example_table import Displayed, background_table
 
     shown = Displayed(activations.token_set)
-    background = background_table(
-        activations, shown, n_documents=settings.n_background, window=settings.window
-    )
+    n_documents = settings.n_background if activations.token_set.can_be_shown else 0
+    background = background_table(activations, shown, n_documents=n_documents, window=settings.window)
     write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
 
 
@@ -102,7 +101,10 @@ def fill_reservoirs(
     inputs: DocumentsInputs,
     progress: bool = False,
 ) -> dict[Subset, ExampleReservoirs]:
-    """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`."""
+    """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`.
+
+    Tokens without text or documents (imported activations) leave the reservoirs empty.
+    """
     import torch
 
     from crossdiff.core.documented_latents import codes_of, document_peaks
@@ -122,7 +124,8 @@ def fill_reservoirs(
         for batch in shown:
             code = codes_of(crosscoder, batch.activations_on(crosscoder.decoder.device).x, latents).cpu()
             histogram.add(code)
-            yield code, batch.document, batch.row
+            if batch.document is not None and activations.token_set.can_be_shown:
+                yield code, batch.document, batch.row
 
     for peaks in document_peaks(codes()):
         score, own = scoring[peaks.document], hashes[peaks.document]

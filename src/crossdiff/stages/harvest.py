@@ -12,6 +12,7 @@ from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.io.tables import read_json
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.import_activations import ImportHarvestInputs, import_harvest
 from crossdiff.stages.protocol import Shards, Stage, needs
 
 if TYPE_CHECKING:
@@ -33,8 +34,15 @@ class HarvestInputs(Settings):
     source: CacheSource | LiveSource = CacheSource()
 
 
-def run(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write shards and harvest.json into `layer_<L>/`; finished shards of a killed run are kept."""
+def run(
+    inputs: HarvestInputs | ImportHarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Write shards and harvest.json into `layer_<L>/`; finished shards of a killed run are kept.
+
+    Activations that lie in files are taken over instead (`stages/import_activations.py`).
+    """
+    if isinstance(inputs, ImportHarvestInputs):
+        return import_harvest(inputs, parents, draft, runtime)
     from crossdiff.data.harvest.on_the_fly import run_live_job
     from crossdiff.data.harvest.run import run_job
 
@@ -65,8 +73,8 @@ def missing_shards(
     return [shard.file for shard in harvest_run.missing_shards(_job(inputs, parents, draft, runtime))]
 
 
-def _stores_shards(inputs: HarvestInputs) -> bool:
-    return isinstance(inputs.source, CacheSource)
+def _stores_shards(inputs: HarvestInputs | ImportHarvestInputs) -> bool:
+    return isinstance(inputs, HarvestInputs) and isinstance(inputs.source, CacheSource)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

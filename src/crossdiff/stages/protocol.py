@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -43,6 +43,15 @@ class Resources(Settings):
 def needs(*, gpus: int = 0, cpus: int = 2, memory_gb: float = 8, hours: float = 2) -> Resources:
     """What a stage needs at paper scale (114,688 latents, 200 M tokens, gemma-2-9b; docs/performance.md)."""
     return Resources(gpus=gpus, cpus=cpus, memory_gb=memory_gb, hours=hours, array_parallelism=16)
+
+
+class ImportedInputs(Settings):
+    """Inputs of a step that reads what somebody else has made, in the place of making it.
+
+    A plan says so, and a SLURM job of it asks for `RESOURCES`.
+    """
+
+    RESOURCES: ClassVar[Resources] = needs(cpus=4, memory_gb=32, hours=6)
 
 
 class Run(Protocol):

@@ -99,12 +99,13 @@ def accumulate(
     """One pass over all kept tokens."""
     from crossdiff.core.latent_scaling import empty_sums
 
-    sums = empty_sums(crosscoder, documents=True)
+    sums = None
     dtype, device = crosscoder.decoder.dtype, crosscoder.decoder.device
     for batch in _batches(activations, batch_size, progress=progress):
         moved = batch.to(device)
+        sums = sums or empty_sums(crosscoder, documents=moved.document is not None)
         sums.add(crosscoder, moved.x.to(dtype), document=moved.document, template=moved.template)
-    return sums
+    return sums or empty_sums(crosscoder, documents=True)
 
 
 def _batches(activations: ActivationSource, batch_size: int, *, progress: bool) -> Iterator[PairedBatch]:

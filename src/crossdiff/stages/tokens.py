@@ -13,6 +13,7 @@ from crossdiff.io.progress import show_notices
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.models.tokenizers import load_model_tokenizer
 from crossdiff.settings import Runtime, Settings
+from crossdiff.stages.import_activations import ImportTokensInputs, import_tokens
 from crossdiff.stages.protocol import Stage, needs
 
 VERSION = 2
@@ -32,10 +33,17 @@ class TokensInputs(Settings):
     """`models.pair.fingerprint(tokenizer)`."""
 
 
-def run(inputs: TokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write the token set; a draft left by a killed run is continued."""
+def run(
+    inputs: TokensInputs | ImportTokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Write the token set; a draft left by a killed run is continued.
+
+    Rows of imported activations have theirs already (`stages/import_activations.py`).
+    """
     from crossdiff.data.build import build_token_set
 
+    if isinstance(inputs, ImportTokensInputs):
+        return import_tokens(inputs, parents, draft, runtime)
     organism = parents.get("organism")
     model = inputs.tokenizer
     tokenizer = load_model_tokenizer(model, resolve(model, organism))

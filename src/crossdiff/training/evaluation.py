@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from crossdiff.core.exclusive_call import KINDS, kinds
 from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.threshold import smallest_kept
 from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.training.optimise import model_names
 from crossdiff.training.source import ActivationSource, check_finite
 
 
@@ -65,6 +67,36 @@ def evaluate(
         never_fired=1 - float(fired.double().mean()) if known else math.nan,
         n_tokens=n_tokens,
     )
+
+
+def held_out_figures(crosscoder: Crosscoder, found: HeldOut, *, k: int | None) -> dict[str, Any]:
+    """What `training.json` says of a crosscoder that was trained or read; a missing figure is None."""
+    names = model_names(crosscoder)
+    figures = {
+        **{f"fve_{name}": value for name, value in zip(names, found.fve, strict=True)},
+        **{
+            f"fve_without_first_{name}": value
+            for name, value in zip(names, found.fve_without_first, strict=True)
+        },
+        "l0": found.l0,
+        "l0_threshold": found.l0,
+        **kind_shares(crosscoder),
+        "delta_norm_histogram": delta_norm_histogram(crosscoder),
+        "never_fired_held_out": found.never_fired,
+        "n_held_out_tokens": found.n_tokens,
+        "k": k,
+        "n_latents": crosscoder.n_latents,
+        "threshold": float(crosscoder.threshold),
+    }
+    return without_nan(figures)
+
+
+def without_nan(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures with None for NaN and infinity, which JSON cannot hold."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }
 
 
 def _score(crosscoder: Crosscoder, batch: PairedBatch, threshold: float, sums: FitSums) -> SparseCode:
@@ -136,9 +168,12 @@ def sampled_rows(source: ActivationSource, *, n_tokens: int, seed: int) -> Int[T
 
 
 def held_out_batches(
-    source: ActivationSource, *, batch_size: int, device: torch.device
+    source: ActivationSource, *, batch_size: int, device: torch.device, at_most: int | None = None
 ) -> Iterator[PairedBatch]:
-    """All held-out rows, in corpus order."""
-    for batch in source.batches(split="validation", batch_size=batch_size):
+    """All held-out rows, or `at_most` of them in whole documents (`sampled_rows`), in corpus order."""
+    batches = source.batches(split="validation", batch_size=batch_size)
+    if at_most is not None:
+        batches = source.batches_of(sampled_rows(source, n_tokens=at_most, seed=0), batch_size=batch_size)
+    for batch in batches:
         check_finite(batch, source)
         yield batch.activations_on(device)

@@ -25,7 +25,7 @@ from crossdiff.annotation.schema import Described, Unreadable, read_described
 from tests.annotation.api.accounts import ledger_of
 from tests.annotation.campaign import annotate, settings
 from tests.messages_replies import Faults, reply
-from tests.messages_server import KEY, MessagesServer, _Handler
+from tests.messages_server import KEY, MODELS, MessagesServer, _Handler
 
 Answer = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 CATEGORIES = ["mathematics", "translation"]
@@ -376,4 +376,58 @@ def test_hundreds_of_hostile_bodies_over_http_stay_within_the_budget(tmp_path: P
         again = annotate("claude", healthy.address, tmp_path, 60, n_votes=2, max_usd=1.0)
     assert sum(annotation.state == "ok" for annotation in again) >= sum(a.state == "ok" for a in found)
     assert spent <= ledger_of(tmp_path).spent() <= 1.0
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+class InProcess:
+    """Answers without a socket; everything above the transport is the real client."""
+
+    def __init__(self, store: Path, body: Callable[[int], bytes] | None) -> None:
+        self.store, self.body = store, body
+        self.arrived, self.costs = 0, [0.0]
+
+    async def handle(self, request: Any) -> Any:
+        """As `httpx2.AsyncHTTPTransport.handle_async_request`."""
+        if request.method == "GET":
+            models = {"data": [{"id": name, "lifecycle": state} for name, state in MODELS.items()]}
+            return self._response(models)
+        asked = json.loads(await request.aread())
+        if request.url.path.endswith("count_tokens"):
+            return self._response({"input_tokens": 500})
+        if self.body is None:
+            return self._response(reply(asked, Faults()))
+        self.arrived += 1
+        if self.arrived % 50 == 0:
+            self.costs.append(ledger_of(self.store).spent())
+        status = random.Random(self.arrived).choice([*[200] * 9, 400, 500, 529])
+        return self._response(self.body(self.arrived), status)
+
+    @staticmethod
+    def _response(content: Any, status: int = 200) -> Any:
+        import httpx2
+
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return httpx2.Response(status, stream=httpx2.ByteStream(body))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "max_usd"), [(1150, 1e6), (300, 0.5)], ids=["two thousand", "a small budget"])
+def test_runs_of_hostile_replies_cost_more_and_more_and_lock_nobody_out(
+    tmp_path: Path, monkeypatch, caplog, n: int, max_usd: float
+) -> None:
+    """2,000 replies and more reach the annotator through its own client, store and repairs."""
+    import httpx2
+
+    hostile, good = InProcess(tmp_path, hostile_body), InProcess(tmp_path, None)
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", hostile.handle)
+    found = annotate("claude", "http://in.process", tmp_path, n, n_votes=1, max_usd=max_usd)
+    costs = [*hostile.costs, ledger_of(tmp_path).spent()]
+    assert (costs == sorted(costs), costs[-1] <= max_usd) == (True, True)
+    assert hostile.arrived > (2000 if max_usd > 1 else 50)
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", good.handle)
+    again = annotate("claude", "http://in.process", tmp_path, n, n_votes=1, max_usd=max_usd + 10)
+    assert costs[-1] <= ledger_of(tmp_path).spent() <= max_usd + 10
+    before, after = (Counter(annotation.state for annotation in rows) for rows in (found, again))
+    assert set(after) <= {"ok", "invalid", "truncated", "refused"}
+    assert after["ok"] >= before["ok"] + before["errored"] + before["skipped_budget"]
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -85,6 +85,24 @@ def _config(crosscoder: Crosscoder, layer: int | None) -> dict[str, Any]:
     }
 
 
+def _sizes(settings: Path, config: dict[str, Any], ours: dict[str, Any]) -> tuple[int, int, int, Tensor]:
+    """n_models, d_model, latents and scale of a cfg.json; ValueError for one that somebody has altered."""
+    try:
+        n_models, d_model, n_latents = int(ours["n_models"]), int(ours["d_model"]), int(config["d_sae"])
+        scale = torch.tensor([float(factor) for factor in ours["scale"]], dtype=torch.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{settings} has no whole metadata.crossdiff with n_models, d_model and scale, or no d_sae "
+            f"({type(error).__name__}: {error}); export the crosscoder again"
+        ) from None
+    if min(n_models, d_model, n_latents) < 1 or len(scale) != n_models:
+        raise ValueError(
+            f"{settings} says {n_models} models of width {d_model}, {n_latents} latents and {len(scale)} "
+            "scales, which cannot be; export the crosscoder again"
+        )
+    return n_models, d_model, n_latents, scale
+
+
 def read(file: Path, settings: Path) -> Weights:
     """A crosscoder that `write` wrote, with the scale of its normaliser and a threshold per latent."""
     config, state = read_object(settings), read_state(file)
@@ -94,8 +112,7 @@ def read(file: Path, settings: Path) -> Weights:
             f"{file} is a SAE of SAELens on one model's activations, and no crosscoder of two models; give a "
             "crosscoder, or one that export.format=saelens wrote"
         )
-    n_models, d_model, n_latents = int(ours["n_models"]), int(ours["d_model"]), int(config["d_sae"])
-    scale = torch.tensor(ours["scale"], dtype=torch.float64)
+    n_models, d_model, n_latents, scale = _sizes(settings, config, ours)
     encoder = shaped(file, state, "W_enc", (n_models * d_model, n_latents)).double()
     decoder = shaped(file, state, "W_dec", (n_latents, n_models * d_model)).double()
     bias = shaped(file, state, "b_dec", (n_models * d_model,)).double()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,14 +40,20 @@ NO_PANEL = frozenset(
 )
 
 
-def training(metrics: pd.DataFrame | None) -> go.Figure:
-    """One small panel per logged quantity over the optimizer step; both models share a panel."""
+def training(metrics: pd.DataFrame | None, record: Mapping[str, Any] | None = None) -> go.Figure:
+    """One small panel per logged quantity over the optimizer step; both models share a panel.
+
+    `record` is training.json, which has no number of steps where the crosscoder was read.
+    """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     drawn = {} if metrics is None else panels(metrics)
     if metrics is None or not drawn:
-        return style.note(style.layout(go.Figure(), height=160), "No training metrics were recorded.")
+        why = "No training metrics were recorded."
+        if record and record.get("n_steps") is None:
+            why = "Imported: this crosscoder was read, not trained here."
+        return style.note(style.layout(go.Figure(), height=160), why)
     n_columns = min(3, len(drawn))
     n_rows = -(-len(drawn) // n_columns)
     figure = make_subplots(

@@ -1,0 +1,1 @@
+"""Activations and tokens that another tool has stored: opened in place, checked, and taken over."""

@@ -1,0 +1,124 @@
+"""In the place of tokens and harvest: activations that another tool has stored (`source=files`).
+
+The artifacts are those of `tokens` and `harvest`, so that every later step takes them as such. What the files
+do not say (documents, template marks) is named in the token set and stays empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crossdiff.data.settings import ImportedSource
+from crossdiff.io.file_hashes import file_sha256
+from crossdiff.io.progress import show_notices
+from crossdiff.models.pair import ORGANISM, ModelSettings, is_folder, resolve
+from crossdiff.settings import Runtime
+from crossdiff.stages.protocol import ImportedInputs
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf", ".md", ".png")
+"""Files of a model's folder that say nothing of its tokenizer."""
+
+
+class ImportTokensInputs(ImportedInputs):
+    """What is said of the rows. The files' content decides, not where they lie."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"rows"})
+
+    rows: ImportedSource
+    """Where ids, texts, offsets and kinds lie (`data.imported.rows.with_files_beside`)."""
+    n_rows: int
+    content: str
+    """`rows_content(rows)`."""
+    tokenizer: ModelSettings | None
+    """Whose tokenizer the ids are of; None where neither ids nor texts are given."""
+    tokenizer_fingerprint: str | None
+
+
+class ImportHarvestInputs(ImportedInputs):
+    """One model's activations at the layer that they are said to come from."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    model: ModelSettings
+    """The model that the activations are said to come from; only its unembedding may be read."""
+    fingerprint: str
+    """`models.pair.fingerprint(model)`."""
+    path: str
+    content: str
+    """`array_content(path)`."""
+    layer: int
+
+
+def array_content(path: str) -> str:
+    """sha256 over the files that an array is read from, under whatever names."""
+    from crossdiff.data.imported.arrays import array_files
+
+    return _joined(file_sha256(file) for file in array_files(path))
+
+
+def rows_content(rows: ImportedSource) -> str:
+    """sha256 over what says of the rows what they are."""
+    given = ((role, getattr(rows, role)) for role in ("ids", "texts", "offsets", "kinds"))
+    return _joined(f"{role} {array_content(path)}" for role, path in given if path is not None)
+
+
+def tokenizer_fingerprint(model: ModelSettings) -> str:
+    """What a model's tokenizer is: content of a folder's files beside weights, or hub id with revision."""
+    path = model.path if model.adapter is None else model.adapter
+    if path.startswith(ORGANISM) or not is_folder(path):
+        return f"{path}@{model.revision or 'main'}"
+    files = sorted(file for file in Path(path).expanduser().iterdir() if file.is_file())
+    read = (file for file in files if file.suffix not in WEIGHTS and not file.name.startswith("."))
+    return _joined(f"{file.name} {file_sha256(file)}" for file in read)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def import_tokens(
+    inputs: ImportTokensInputs, parents: Mapping[str, Path], draft: Path, _runtime: Runtime
+) -> dict[str, Any]:
+    """Write the token set of the rows, with the tokenizer where ids are known."""
+    from crossdiff.data.imported.rows import read_rows, write_rows
+    from crossdiff.models.tokenizers import load_model_tokenizer
+
+    if rows_content(inputs.rows) != inputs.content:
+        raise ValueError("files of source= have changed since this was planned; give the command again")
+    tokenizer = None
+    if inputs.tokenizer is not None:
+        path = resolve(inputs.tokenizer, parents.get("organism"))
+        tokenizer = load_model_tokenizer(inputs.tokenizer, path)
+    rows = read_rows(inputs.rows, inputs.n_rows, tokenizer)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(draft / "tokenizer")
+    identity = hashlib.sha256(json.dumps(inputs.identity(), sort_keys=True).encode()).hexdigest()
+    details = write_rows(rows, draft, identity=identity).details
+    show_notices("tokens", details["notices"])
+    names = ("n_documents", "n_tokens", "tokens_per_kind", "unknown", "notices")
+    return {"imported": "rows", **{name: details[name] for name in names}}
+
+
+def import_harvest(
+    inputs: ImportHarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Copy the rows of one model into shards; NaN rows are refused."""
+    from crossdiff.data.imported.layer import copy_layer
+    from crossdiff.data.tokens import TokenSet
+
+    if array_content(inputs.path) != inputs.content:
+        raise ValueError(f"{inputs.path} has changed since this step was planned; give the command again")
+    found = copy_layer(
+        inputs.model.name,
+        inputs.path,
+        TokenSet.open(parents["tokens"]),
+        draft,
+        layer=inputs.layer,
+        progress=runtime.progress,
+    )
+    show_notices(f"import {inputs.model.name}", found["notices"])
+    return found
