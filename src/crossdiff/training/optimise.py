@@ -48,7 +48,7 @@ class Stepper:
         self.has_k = isinstance(sparsity, LargestK)
         self.threshold_start = sparsity.threshold_start if isinstance(sparsity, LargestK) else 0
         self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
-        self.sparse = _sparse_step(sparsity, training, kind)
+        self.sparse = _sparse_step(sparsity, training, crosscoder.settings.architecture)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the settings."""
