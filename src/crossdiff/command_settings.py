@@ -15,7 +15,16 @@ from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
 ExportFormat = Literal[
-    "png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff", "saelens", "neelnanda"
+    "png",
+    "svg",
+    "csv",
+    "tex",
+    "jsonl",
+    "dictionary_learning",
+    "crossdiff",
+    "saelens",
+    "neelnanda",
+    "jsonl.gz",
 ]
 
 FORMATS: dict[str, tuple[ExportFormat, ...]] = {
@@ -23,6 +32,7 @@ FORMATS: dict[str, tuple[ExportFormat, ...]] = {
     "tables": ("csv", "tex"),
     "annotations": ("jsonl", "csv"),
     "checkpoint": ("dictionary_learning", "crossdiff", "saelens", "neelnanda"),
+    "neuronpedia": ("jsonl.gz",),
 }
 """Formats of everything that can be exported, the default first."""
 
@@ -34,7 +44,7 @@ class ExportSettings(Settings):
     hub_id: also upload the crosscoder to this (private) Hugging Face repository, for `Crosscoder.load`.
     """
 
-    what: Literal["figures", "tables", "annotations", "checkpoint"] = "figures"
+    what: Literal["figures", "tables", "annotations", "checkpoint", "neuronpedia"] = "figures"
     format: ExportFormat | None = None
     folder: Path = Path("export")
     hub_id: str | None = None
