@@ -187,27 +187,22 @@ def _quantiles(pair: PairSource, column: str) -> tables.Table:
     }
     rows = []
     for name, frame in groups.items():
-        numbers = values(known(frame, column), column)
-        shown = np.quantile(numbers, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist() if len(numbers) else [None] * 5
-        rows.append((name, len(numbers), *shown))
+        found = values(known(frame, column), column)
+        shown = np.quantile(found, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist() if len(found) else [None] * 5
+        rows.append((name, len(found), *shown))
     titles = ["Latents", "Count", "5 %", "25 %", "Median", "75 %", "95 %"]
     return tables.plain(titles, rows, numeric=range(1, 7))
 
 
 def _shrinkage(pair: PairSource) -> dict[str, Any] | None:
-    diagnostics = pair.diagnostics
-    if not diagnostics.get("by_norm"):
+    found = pair.diagnostics
+    if not found.get("by_norm"):
         return None
     rows = [
-        (
-            side,
-            diagnostics["by_norm"][side],
-            diagnostics["shrinkage"].get(side),
-            diagnostics["decoupling"].get(side),
-        )
-        for side in diagnostics["by_norm"]
+        (side, found["by_norm"][side], found["shrinkage"].get(side), found["decoupling"].get(side))
+        for side in found["by_norm"]
     ]
-    halves = diagnostics.get("split_half") or {}
+    halves = found.get("split_half") or {}
     stable = "; ".join(
         f"{side}: {half['both']} in both halves, Jaccard {number(half['jaccard'])}"
         for side, half in halves.items()
