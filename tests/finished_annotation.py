@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
 from crossdiff import config
 from crossdiff.io.artifacts import write_manifest
-from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
+from tests import composed
 from tests.planted_documents import write_documents
 from tests.report_artifacts import Store
 
@@ -34,8 +32,7 @@ def asked_for(folder: Path) -> list[str]:
 
 def experiment(folder: Path, *overrides: str) -> config.Experiment:
     given = [*asked_for(folder), *overrides]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return config.load(compose("config", overrides=given))
+    return composed.experiment(*given)
 
 
 def finished(

@@ -5,12 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
 from crossdiff import config
-from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.plan import plan
-from tests import report_artifacts
+from tests import composed, report_artifacts
 
 PAIRS = ("toy_pt_it", "toy_pt_simpo")
 
@@ -20,8 +17,7 @@ def experiment(folder: Path, *overrides: str) -> config.Experiment:
         "experiment=demo", "comparison.n_seeds=1", f"store={folder}/store", f"results_dir={folder}/results",
         f"export.folder={folder}/export", *overrides,
     ]  # fmt: skip
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return config.load(compose("config", overrides=given))
+    return composed.experiment(*given)
 
 
 def finished(asked: config.Experiment, artifacts: Path, *, without: tuple[str, ...] = ()) -> None:

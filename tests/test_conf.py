@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from crossdiff import config, mistakes
+from crossdiff import mistakes
 from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.plan import plan
+from tests.composed import experiment as build
 
 PAIR = ["model_pair=pt_simpo", "layer=20"]
 REQUIRED = {
@@ -19,16 +19,12 @@ REQUIRED = {
     ("annotator", "replay"): ["annotator.ledger=ledger.sqlite"],
     ("annotator", "transformers"): ["annotator.path=folder"],
     ("taxonomy", "file"): ["taxonomy.path=taxonomy.yaml"],
+    ("source", "files"): ["source.activations={base: base.npy, tuned: tuned.npy}", "source.ids=ids.npy"],
 }
 
 
 def options() -> list[tuple[str, str]]:
     return [(path.parent.name, path.stem) for path in sorted(conf_dir().glob("*/*.yaml"))]
-
-
-def build(*overrides: str) -> config.Experiment:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return config.load(compose("config", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize(("group", "option"), options())

@@ -15,7 +15,16 @@ from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
 ExportFormat = Literal[
-    "png", "svg", "csv", "tex", "jsonl", "dictionary_learning", "crossdiff", "saelens", "neelnanda"
+    "png",
+    "svg",
+    "csv",
+    "tex",
+    "jsonl",
+    "dictionary_learning",
+    "crossdiff",
+    "saelens",
+    "neelnanda",
+    "jsonl.gz",
 ]
 
 FORMATS: dict[str, tuple[ExportFormat, ...]] = {
@@ -23,6 +32,7 @@ FORMATS: dict[str, tuple[ExportFormat, ...]] = {
     "tables": ("csv", "tex"),
     "annotations": ("jsonl", "csv"),
     "checkpoint": ("dictionary_learning", "crossdiff", "saelens", "neelnanda"),
+    "neuronpedia": ("jsonl.gz",),
 }
 """Formats of everything that can be exported, the default first."""
 
@@ -34,7 +44,7 @@ class ExportSettings(Settings):
     hub_id: also upload the crosscoder to this (private) Hugging Face repository, for `Crosscoder.load`.
     """
 
-    what: Literal["figures", "tables", "annotations", "checkpoint"] = "figures"
+    what: Literal["figures", "tables", "annotations", "checkpoint", "neuronpedia"] = "figures"
     format: ExportFormat | None = None
     folder: Path = Path("export")
     hub_id: str | None = None
@@ -140,13 +150,15 @@ StageResources = Annotated[dict[str, Resources], AfterValidator(_of_stages)]
 
 
 class LocalDispatch(Settings):
-    """Steps run here, one after another.
+    """Steps run here, `processes` of them at a time where they do not stand on each other.
 
+    Each process has its share of the CPU's threads and, with several accelerators, one of its own.
     `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
     where there are several.
     """
 
     harvest_workers: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
 
 
 class SlurmDispatch(Resources):

@@ -132,8 +132,9 @@ class Experiment(Settings):
                 "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy (a preset's own "
                 "comparison is taken out with ~comparison)"
             )
-        check_fits(self.sparsity, n_latents=self.dictionary.n_latents)
-        self.training.check_models(n_models=1 if self.dictionary.architecture == "diff_sae" else 2)
+        kind = self.dictionary.architecture
+        check_fits(self.sparsity, n_latents=self.dictionary.n_latents, architecture=kind)
+        self.training.check_models(n_models=1 if kind == "diff_sae" else 2)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
             raise ValueError(
                 "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "

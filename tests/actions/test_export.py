@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from crossdiff import actions, config
 from crossdiff.actions import export
@@ -16,11 +15,10 @@ from crossdiff.actions.export import _write_csv
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.io.artifacts import MANIFEST
-from crossdiff.io.environment import conf_dir
 from crossdiff.io.interop import load_dictionary_learning
 from crossdiff.io.tables import write_jsonl
 from crossdiff.pipeline.plan import plan
-from tests import finished_annotation, finished_demo
+from tests import composed, finished_annotation, finished_demo
 from tests.messages_server import KEY, MessagesServer
 
 
@@ -56,8 +54,7 @@ def training(folder: Path, *overrides: str) -> config.Experiment:
         "model_pair=toy_pt_it", "corpus=toy", "layer=1", "action=export", "export.what=checkpoint",
         f"store={folder}/store", f"export.folder={folder}/export", *overrides,
     ]  # fmt: skip
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return config.load(compose("config", overrides=given))
+    return composed.experiment(*given)
 
 
 def trained(asked: config.Experiment, *, threshold: float = 2.0) -> Crosscoder:

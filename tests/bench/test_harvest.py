@@ -10,6 +10,7 @@ from experiments.bench.harvest import main
 from experiments.bench.harvest_load import model_memory
 
 
+@pytest.mark.slow
 def test_a_small_benchmark_reports_passes_disk_and_padding() -> None:
     sizes = ["d_model=64", "n_blocks=3", "layer=0", "n_tokens=3000", "context=128", "rounds=1", "threads=1"]
     found = main([*sizes, "io_gb=0.01", "io_d_model=64", "memory=false"])

@@ -23,6 +23,7 @@ def test_the_benchmark_reports_both_sides_of_one_run() -> None:
     assert found["machine"]["cores"] >= 1
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     sizes = {"d_model": 16, "n_latents": 64, "k": 2, "batch": 8, "n_models": 2, "threads": 1}
     assert peak_mb("step", sizes, steps=1) > 50

@@ -212,6 +212,7 @@ def test_on_the_cpu_no_gpu_is_asked_for_unless_named() -> None:
     assert (found["train"].gpus, found["harvest"].gpus) == (2, 0)
 
 
+@pytest.mark.slow
 def test_two_hundred_grid_points_are_submitted_within_a_minute(tmp_path: Path, stub: Path) -> None:
     started = time.monotonic()
     pairs = [f"pt_m{number}" for number in range(20)]

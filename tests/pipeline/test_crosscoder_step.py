@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from crossdiff import config
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.io.environment import conf_dir
 from crossdiff.stages.import_crosscoder import ImportInputs
+from tests.composed import experiment
 from tests.pipeline.test_plan import PAIR, changed, steps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +28,7 @@ def saved(folder: Path, *, d_model: int, n_models: int = 2) -> Path:
 
 def width() -> int:
     """Of the toy models."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return config.load(compose("config", overrides=list(TWO))).organism.d_model
+    return experiment(*TWO).organism.d_model
 
 
 def test_a_crosscoder_of_one_pair_takes_the_place_of_its_training(tmp_path: Path) -> None:

@@ -4,19 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from crossdiff import config
 from crossdiff.actions.run import products
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.environment import conf_dir
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step, group, merge
+from tests.composed import experiment as build
 
 
 def steps(*overrides: str) -> list[Step]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return plan(config.load(compose("config", overrides=list(overrides))))
+    return plan(build(*overrides))
 
 
 def changed(before: list[Step], after: list[Step]) -> set[str]:
@@ -181,11 +179,6 @@ def test_the_plan_over_files_costs_what_the_finished_token_set_holds(tmp_path: P
     assert after["scale"].cost.cpu_hours
     assert after["harvest"].cost.disk_gb
     assert {step.key for step in after.values()} == {step.key for step in before.values()}
-
-
-def build(*overrides: str) -> config.Experiment:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return config.load(compose("config", overrides=list(overrides)))
 
 
 def test_runs_of_a_study_share_tokens_organism_and_forward_passes() -> None:

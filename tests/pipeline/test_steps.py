@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from crossdiff import config
 from crossdiff.dispatch.local import run_steps
-from crossdiff.io.environment import conf_dir
 from crossdiff.models.load import TruncatedModel
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Step, merge
 from crossdiff.settings import Runtime
+from tests.composed import experiment
 from tests.model_folders import save_model
 from tests.stages.test_harvest import harvest_files, write_corpus
 
@@ -31,10 +29,7 @@ def harvest_steps(folder: Path, *layers: int) -> list[Step]:
         f"corpus.paths=[{folder}/corpus.jsonl]",
         "source.shard_tokens=300",
     ]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        plans = [
-            plan(config.load(compose("config", overrides=[*overrides, f"layer={layer}"]))) for layer in layers
-        ]
+    plans = [plan(experiment(*overrides, f"layer={layer}")) for layer in layers]
     return [step for step in merge(plans) if step.stage in ("tokens", "harvest")]
 
 

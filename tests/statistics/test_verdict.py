@@ -60,7 +60,7 @@ def false_claims(n_simulations: int, *, draws: int) -> int:
 
 
 def test_false_claims_of_any_kind_stay_below_the_level() -> None:
-    assert false_claims(150, draws=400) <= stats.binom.ppf(0.999, 150, 0.05)
+    assert false_claims(60, draws=400) <= stats.binom.ppf(0.999, 60, 0.05)
 
 
 @pytest.mark.slow

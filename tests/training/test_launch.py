@@ -66,7 +66,8 @@ def fitted(folder: Path, **training) -> tuple[Crosscoder, dict]:
     return fit_on_devices(make_run(**training), small_source, RunFolder(folder))
 
 
-@pytest.mark.parametrize("step", [pytest.param("dense", marks=pytest.mark.slow), "sparse"])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["dense", "sparse"])
 def test_two_ranks_with_a_global_batch_top_k_train_the_weights_of_one(step: str, tmp_path: Path) -> None:
     """With dead latents, so that AuxK and its global residual variance take part."""
     one, figures = fitted(tmp_path / "one", step=step)

@@ -71,6 +71,7 @@ def test_sixty_float32_steps_give_the_losses_of_the_dense_step(backend: str, enc
     assert expected[-1] < 0.8 * expected[0]
 
 
+@pytest.mark.slow
 def test_two_hundred_float64_steps_give_the_losses_of_the_dense_step() -> None:
     expected = dense_losses(200, torch.float64)
     found = sparse_losses(200, torch.float64, backend="torch", encode="float32")

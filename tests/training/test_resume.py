@@ -86,6 +86,18 @@ def train_and_die(folder: str, at: str) -> None:
     fit(make_run(), source, RunFolder(Path(folder)))
 
 
+def die_twice(folder: str) -> None:
+    """Run in a subprocess: two processes that die, forked once everything is imported."""
+    for at in ("14", "save"):
+        child = os.fork()
+        if child == 0:
+            train_and_die(folder, at)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), status
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert RunFolder(Path(folder)).checkpoint.is_file()
+
+
 @pytest.fixture(scope="module")
 def undisturbed_folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(tmp_path_factory.mktemp("undisturbed"))
@@ -108,13 +120,8 @@ def assert_same_bits(crosscoder: Crosscoder, other: Crosscoder) -> None:
 
 
 def test_kill_9_in_a_step_and_then_in_a_save_changes_no_bit(undisturbed: Crosscoder, tmp_path: Path) -> None:
-    command = "import sys; from tests.training.test_resume import train_and_die as t; t(*sys.argv[1:])"
-    for at in ("14", "save"):
-        ended = subprocess.run(
-            [sys.executable, "-c", command, str(tmp_path), at], cwd=ROOT, check=False, timeout=300
-        )
-        assert ended.returncode == -signal.SIGKILL
-        assert RunFolder(tmp_path).checkpoint.is_file()
+    command = "import sys; from tests.training.test_resume import die_twice as d; d(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", command, str(tmp_path)], cwd=ROOT, check=True, timeout=300)
     crosscoder, figures = fit(make_run(), PlantedSource(n_rows=2000), RunFolder(tmp_path))
     assert_same_bits(crosscoder, undisturbed)
     steps = [line.split(",")[0] for line in RunFolder(tmp_path).metrics.read_text().splitlines()]

@@ -9,7 +9,7 @@ import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings, tied_latents, writes_to
-from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, TopK
+from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, LargestK, TopK
 from crossdiff.training.run import fit, initial_crosscoder
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.trainer import RunFolder, TrainingRun
@@ -58,6 +58,17 @@ def test_metrics_have_a_row_per_logged_step_with_its_held_out_figures(
     assert [bool(row["val_fve_tuned"]) for row in rows] == [False, False, True, False, False, True]
     assert float(rows[-1]["val_l0_batch"]) == pytest.approx(8, rel=0.01)
     assert float(rows[-1]["tokens_per_s"]) > 0
+
+
+def test_a_delta_crosscoder_has_two_thresholds_and_the_k_asked_for(
+    planted: PlantedSource, tmp_path: Path
+) -> None:
+    run = make_run(loss="squared", dictionary={"architecture": "delta"})
+    crosscoder, figures = fit(run, planted, RunFolder(tmp_path))
+    assert figures["l0"] == pytest.approx(8, rel=0.1)
+    assert float(crosscoder.delta_ratio) != 1  # type: ignore[arg-type]
+    with (tmp_path / "metrics.csv").open() as file:
+        assert all(float(row["delta"]) > 0 for row in csv.DictReader(file))
 
 
 def test_dense_and_sparse_steps_train_to_the_same_weights(planted: PlantedSource, tmp_path: Path) -> None:
@@ -117,6 +128,7 @@ NORMS = {
     "designated_shared": "concat",
     "dedicated_feature": "sum",
     "dedicated": "mixed",
+    "delta": "sum",
     "diff_sae": "none",
 }
 
@@ -130,6 +142,10 @@ def test_every_method_trains_every_architecture(
     dictionary = {"architecture": architecture, "code_norm": NORMS[architecture]}
     short = {"n_steps": 12, "validate_every": 12, "threshold_batches": 4}
     run = make_run(sparsity, dictionary=dictionary, loss=loss, **short)
+    if architecture == "delta" and not isinstance(sparsity, LargestK):
+        with pytest.raises(ValueError, match=r"needs a sparsity with k"):
+            fit(run, planted, RunFolder(tmp_path))
+        return
     crosscoder, figures = fit(run, planted, RunFolder(tmp_path))
     names = ["difference"] if architecture == "diff_sae" else ["base", "tuned"]
     assert all(math.isfinite(figures[f"fve_{name}"]) for name in names)

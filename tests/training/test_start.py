@@ -29,7 +29,7 @@ def run(folder: Path, *, n_steps: int, learning_rate: float, start: Path | None 
 
 def test_it_begins_with_what_the_crosscoder_knows(tmp_path: Path) -> None:
     """One step at a negligible rate: FVE stays, where a fresh start has next to none."""
-    trained, figures = run(tmp_path / "first", n_steps=300, learning_rate=3e-3)
+    trained, figures = run(tmp_path / "first", n_steps=150, learning_rate=3e-3)
     trained.save(tmp_path / "theirs")
     _, fresh = run(tmp_path / "fresh", n_steps=1, learning_rate=1e-9)
     further, found = run(tmp_path / "on", n_steps=1, learning_rate=1e-9, start=tmp_path / "theirs")

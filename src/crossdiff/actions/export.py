@@ -33,6 +33,10 @@ def perform(experiments: Sequence[Experiment]) -> int:
             return export_checkpoints(experiments)
         case "annotations":
             return export_annotations(experiments)
+        case "neuronpedia":
+            from crossdiff.actions.neuronpedia import export_neuronpedia
+
+            return export_neuronpedia(experiments)
         case "figures" | "tables":
             return export_report(experiments)
 

@@ -16,6 +16,7 @@ from crossdiff.core.codes import Activations, Bias, Code, PerLatent, SparseCode
 from crossdiff.core.dictionary import (
     DictionarySettings,
     code_norm,
+    n_delta,
     project_,
     project_encoder_,
     sparsity_weight,
@@ -37,11 +38,13 @@ class Crosscoder(nn.Module):
     encoder_bias     : [latent]
     decoder_bias     : [model, d_model]
     log_gate         : [latent] or None; JumpReLU only: a code below `exp(log_gate)` is 0
+    delta_ratio      : scalar of architecture=delta: the first partition's own threshold over `threshold`
     threshold        : scalar, NaN until training has set it; inference keeps a code where `v > threshold`
     """
 
     threshold: Tensor
     sparsity_weight: Tensor | None
+    delta_ratio: Tensor | None
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Crosscoder(nn.Module):
         self.normaliser = normaliser or Normaliser(n_models, d_model)
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("sparsity_weight", sparsity_weight(settings), persistent=False)
+        self.register_buffer("delta_ratio", torch.ones(()) if settings.architecture == "delta" else None)
         self.metadata: dict[str, Any] = dict(metadata or {})
 
     @torch.no_grad()
@@ -103,6 +107,9 @@ class Crosscoder(nn.Module):
     def code_norm(self) -> PerLatent:
         """Factor of the scaled code `v_j = f_j * norm_j`, over the latent's sparsity weight: for ranking."""
         norm = code_norm(self.decoder, self.settings.code_norm)
+        if self.delta_ratio is not None:
+            border = n_delta(self.settings)
+            return torch.cat([norm[:border] / self.delta_ratio, norm[border:]])
         return norm if self.sparsity_weight is None else norm / self.sparsity_weight
 
     def scaled(self, code: Code) -> Code:

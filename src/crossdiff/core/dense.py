@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from crossdiff.core import delta
 from crossdiff.core.codes import Activations, Code, PerLatent
 from crossdiff.core.collective import residual_variance
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dictionary import code_norm, project_, project_encoder_
+from crossdiff.core.dictionary import code_norm, n_delta, project_, project_encoder_
 from crossdiff.core.sparsity import JumpReLU, LargestK, Penalised, Sparsity
 
 LossForm = Literal["norm", "squared"]
@@ -43,6 +44,8 @@ class StepResult:
 
     fired: latents with a code above 0 on any token. smallest_kept: the smallest positive scaled code kept,
     NaN where none was. squared_error: per model, summed over tokens, in the normalised space.
+    smallest_delta: of architecture=delta, the smallest kept of the difference's partition (then
+    `smallest_kept` is that of the other), over the threshold's ratio 1.
     """
 
     total: Float[Tensor, ""]
@@ -51,6 +54,7 @@ class StepResult:
     n_active: int
     smallest_kept: Float[Tensor, ""]
     squared_error: Float[Tensor, " model"]
+    smallest_delta: Float[Tensor, ""] | None = None
 
 
 def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
@@ -64,6 +68,9 @@ def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepRe
     total = terms["reconstruction"] + plan.penalty * terms.get("sparsity", 0)
     if "revival" in terms and isinstance(plan.sparsity, JumpReLU):
         total = total + plan.sparsity.revival * terms["revival"]
+    if crosscoder.delta_ratio is not None:
+        terms["delta"] = delta_loss(crosscoder, xn, code, form=plan.loss)
+        total = total + crosscoder.settings.delta_weight * terms["delta"]
     residual = (xn - x_hat).detach()
     if plan.dead.numel() and plan.auxiliary:
         terms["auxiliary"] = _auxiliary(crosscoder, xn, residual, plan)
@@ -71,15 +78,24 @@ def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepRe
     total.backward()
     project_gradients_(crosscoder)
     active = code.detach() > 0
-    positive = scaled.detach()[active]
+    least, least_delta = _smallest(crosscoder, scaled.detach(), active)
     return StepResult(
         total=total.detach(),
         terms={name: value.detach() for name, value in terms.items()},
         fired=active.any(dim=0),
         n_active=int(active.sum()),
-        smallest_kept=positive.min() if positive.numel() else positive.new_tensor(float("nan")),
+        smallest_kept=least,
         squared_error=residual.square().sum(dim=(0, 2)),
+        smallest_delta=least_delta,
     )
+
+
+def _smallest(crosscoder: Crosscoder, scaled: Code, active: Tensor) -> tuple[Tensor, Tensor | None]:
+    positive, place = scaled[active], active.nonzero()[:, 1]
+    if crosscoder.delta_ratio is None:
+        return (positive.min() if positive.numel() else positive.new_tensor(float("nan"))), None
+    least, least_delta = delta.smallest(positive, place < n_delta(crosscoder.settings))
+    return least, least_delta * crosscoder.delta_ratio
 
 
 def project_gradients_(crosscoder: Crosscoder) -> None:
@@ -103,7 +119,10 @@ def _forward_code(
         case LargestK() as chooser:
             positive = pre.relu()
             scaled = positive.detach() * rank
-            mask = chooser.kept(scaled, k=plan.k)
+            if crosscoder.delta_ratio is None:
+                mask = chooser.kept(scaled, k=plan.k)
+            else:
+                mask = delta.kept(chooser, scaled, crosscoder.settings, k=plan.k)
             return torch.where(mask, positive, 0), scaled * mask, {}
         case JumpReLU() as gated:
             assert crosscoder.log_gate is not None
@@ -150,6 +169,12 @@ def reconstruction_loss(
         return squared.mean() + mix * error.prod(dim=1).sum(dim=1).mean() if mix else squared.mean()
     positive = squared > 0
     return torch.where(positive, torch.where(positive, squared, 1).sqrt(), 0).mean()
+
+
+def delta_loss(crosscoder: Crosscoder, xn: Activations, code: Code, *, form: LossForm) -> Float[Tensor, ""]:
+    """The loss of the difference's partition (`core.delta`), in the form of the reconstruction's."""
+    decoded = delta.decoded_difference(code, crosscoder.decoder, crosscoder.settings)
+    return reconstruction_loss(delta.difference(xn)[:, None], decoded[:, None], form=form)
 
 
 def auxiliary_loss(

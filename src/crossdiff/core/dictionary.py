@@ -5,7 +5,7 @@ Settings are read without torch, which only the tensor functions import.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crossdiff.core.codes import Directions, PerLatent
 
 CodeNorm = Literal["sum", "concat", "mixed", "none"]
-Architecture = Literal["standard", "designated_shared", "dedicated_feature", "dedicated", "diff_sae"]
+Architecture = Literal["standard", "designated_shared", "dedicated_feature", "dedicated", "delta", "diff_sae"]
 DEDICATED = ("dedicated_feature", "dedicated")
 
 
@@ -34,6 +34,8 @@ class DictionarySettings(Settings):
             crosscoder of Jiralerspong & Bricken 2026, arXiv 2602.11729: 5 % each).
         dedicated (or dedicated_tied): a tighter form of our own. Dedicated latents write to one model but
             read all, and the rest has one direction for all. Worse on planted truth (latent_scaling.md).
+        delta: the first `delta_share` of the latents form a partition of their own with `delta_k_share` of k
+            and `delta_weight` times a loss on the difference of the two models (`core.delta`).
         diff_sae: one dictionary on `x_tuned - x_base`; its only model axis entry is the difference.
     initial_norm
         Euclidean norm of each latent's direction over **all** models together (its concatenated direction)
@@ -53,6 +55,11 @@ class DictionarySettings(Settings):
     designated_share: float = Field(default=0.1, gt=0, lt=1)
     designated_weight: float = Field(default=0.15, gt=0, le=1)
     dedicated_share: float = Field(default=0.05, gt=0, lt=0.5)
+    delta_share: float = Field(default=0.1, gt=0, lt=1)
+    delta_k_share: float = Field(default=0.25, gt=0, lt=1)
+    delta_weight: float = Field(default=1.0, ge=0)
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"delta_share", "delta_k_share", "delta_weight"})
 
     @field_validator("architecture", mode="before")
     @classmethod
@@ -91,6 +98,13 @@ def sparsity_weight(settings: DictionarySettings) -> Tensor | None:
     weight = torch.ones(settings.n_latents)
     weight[tied_latents(settings)] = settings.designated_weight
     return weight
+
+
+def n_delta(settings: DictionarySettings) -> int:
+    """How many latents, the first ones, are the difference's own (`core.delta`); 0 in other architectures."""
+    if settings.architecture != "delta":
+        return 0
+    return min(max(1, round(settings.delta_share * settings.n_latents)), settings.n_latents - 1)
 
 
 def tied_latents(settings: DictionarySettings, *, n_models: int = 2) -> slice:

@@ -175,7 +175,7 @@ def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:
     if crosscoder.settings.architecture == "diff_sae":
         raise ValueError(
             "latent scaling compares one decoder direction per model, and a diff_sae dictionary has one "
-            "direction in all; use dictionary.architecture=standard, designated_shared or dedicated_feature"
+            "direction in all; use another dictionary.architecture, such as standard"
         )
     if x.dim() != 3 or tuple(x.shape[1:]) != expected:
         raise ValueError(

@@ -136,8 +136,13 @@ def within(sparsity: Sparsity, n_steps: int) -> Sparsity:
     return sparsity.model_copy(update={name: min(getattr(sparsity, name), n_steps // 2)})
 
 
-def check_fits(sparsity: Sparsity, *, n_latents: int) -> None:
-    """ValueError when more latents per token are asked for than the dictionary has."""
+def check_fits(sparsity: Sparsity, *, n_latents: int, architecture: str = "standard") -> None:
+    """ValueError when more latents per token are asked for than the dictionary has, or k of what has none."""
+    if architecture == "delta" and not (isinstance(sparsity, LargestK) and min(sparsity.k, n_latents) > 1):
+        raise ValueError(
+            "dictionary.architecture=delta shares out k among two partitions of latents, so that it needs a "
+            "sparsity with k of 2 and more, and 2 latents; choose sparsity=batch_topk or sparsity=topk"
+        )
     if isinstance(sparsity, LargestK) and sparsity.k > n_latents:
         raise ValueError(
             f"sparsity.k={sparsity.k:,} is larger than the dictionary's {n_latents:,} latents; "

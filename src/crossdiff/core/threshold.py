@@ -52,15 +52,18 @@ class RunningThreshold:
 
 
 @torch.no_grad()
-def estimate_threshold(crosscoder: Crosscoder, batches: Iterable[Activations], *, k: int) -> float:
+def estimate_threshold(
+    crosscoder: Crosscoder, batches: Iterable[Activations], *, k: int, latents: slice = slice(None)
+) -> float:
     """The k * n-th largest scaled code over all n tokens of the batches (raw units): L0 on them is k.
 
-    A mean of the batches' own thresholds would miss k where batches differ. With fewer positive codes
-    than k * n it is the smallest positive one; NaN without any. Memory: `POOL` * k * n numbers.
+    Codes of `latents` alone count, all by default. A mean of the batches' own thresholds would miss k where
+    batches differ. With fewer positive codes than k * n it is the smallest positive one; NaN without any.
+    Memory: `POOL` * k * n numbers.
     """
     pool, n_tokens = [], 0
     for x in batches:
-        pool.append(largest_scaled(crosscoder, x, count=POOL * k * x.shape[0]))
+        pool.append(largest_scaled(crosscoder, x, count=POOL * k * x.shape[0], latents=latents))
         n_tokens += x.shape[0]
     return _smallest_of_largest(torch.cat(pool), k * n_tokens) if pool else float("nan")
 
@@ -73,15 +76,18 @@ def smallest_kept(crosscoder: Crosscoder, x: Activations, *, k: int) -> float:
 
 
 @torch.no_grad()
-def largest_scaled(crosscoder: Crosscoder, x: Activations, *, count: int) -> ActiveValues:
-    """The `count` largest positive scaled codes of a batch (raw units), in no order.
+def largest_scaled(
+    crosscoder: Crosscoder, x: Activations, *, count: int, latents: slice = slice(None)
+) -> ActiveValues:
+    """The `count` largest positive scaled codes of `latents` in a batch (raw units), in no order.
 
     Latents come in chunks and only the best so far are remembered: no [token, latent] matrix is held.
     """
     xn, norm = crosscoder.normaliser.normalise(crosscoder.inputs(x)), crosscoder.code_norm()
     best, bound = xn.new_zeros(0), 0.0
-    for start in range(0, crosscoder.n_latents, LATENT_CHUNK):
-        chunk = slice(start, min(start + LATENT_CHUNK, crosscoder.n_latents))
+    first, last, _ = latents.indices(crosscoder.n_latents)
+    for start in range(first, last, LATENT_CHUNK):
+        chunk = slice(start, min(start + LATENT_CHUNK, last))
         scaled = crosscoder.positive_code(xn, chunk) * norm[chunk]
         best = torch.cat([best, scaled[scaled > bound]])
         if best.numel() > count:

@@ -190,7 +190,7 @@ def _check_exportable(crosscoder: Crosscoder) -> None:
             "JumpReLU gates have no place in a dictionary_learning checkpoint; export another crosscoder"
         )
     architecture = crosscoder.settings.architecture
-    if architecture in ("designated_shared", "diff_sae"):
+    if architecture in ("designated_shared", "delta", "diff_sae"):
         raise ValueError(f"architecture={architecture} has no counterpart there; take standard or dedicated")
 
 

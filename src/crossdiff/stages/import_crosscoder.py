@@ -124,6 +124,8 @@ def _centred(crosscoder: Crosscoder, activations: PairedActivations) -> Crosscod
     normaliser.mean.copy_(activations.statistics()[0])
     found = renormalised(crosscoder, normaliser)
     found.threshold.copy_(crosscoder.threshold)  # scaled codes are the same: no decoder has changed
+    if found.delta_ratio is not None and crosscoder.delta_ratio is not None:
+        found.delta_ratio.copy_(crosscoder.delta_ratio)
     found.metadata = crosscoder.metadata
     return found
 

@@ -27,12 +27,18 @@ class Metrics(pl.Callback):
     """
 
     def __init__(
-        self, path: Path, *, validate: Callable[[Callable[[], bool]], HeldOut | None], names: list[str]
+        self,
+        path: Path,
+        *,
+        validate: Callable[[Callable[[], bool]], HeldOut | None],
+        names: list[str],
+        delta: bool = False,
     ) -> None:
         self.path, self.validate, self.names = path, validate, names
         self.due: dict[str, Any] | None = None
         self.columns = [
             "step", "tokens", "loss", "reconstruction", "auxiliary", "sparsity", "revival",
+            *(["delta"] if delta else []),
             *(f"fve_{name}" for name in names), "l0", "dead_share", "threshold", "k", "learning_rate",
             "gradient_norm", "tokens_per_s", *(f"val_fve_{name}" for name in names), "val_l0",
             *(f"val_fve_batch_{name}" for name in names), "val_l0_batch", "val_never_fired",

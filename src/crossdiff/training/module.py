@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from crossdiff.core.collective import own_part
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.delta import set_ratio_
+from crossdiff.core.dense import StepResult
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.threshold import RunningThreshold
@@ -43,6 +45,7 @@ class CrosscoderModule(pl.LightningModule):
         self.sparsity, self.training_settings, self.seed = sparsity, training, seed
         self.register_buffer("tokens_since_fired", torch.zeros(crosscoder.n_latents, dtype=torch.int64))
         self.running_threshold = RunningThreshold(decay=training.threshold_decay)
+        self.running_delta = RunningThreshold(decay=training.threshold_decay)
         self.stepper = Stepper(crosscoder, sparsity, training)
         self.sparse_step = self.stepper.sparse
         self.start = 0
@@ -88,8 +91,15 @@ class CrosscoderModule(pl.LightningModule):
         self.tokens_since_fired += settings.batch_size
         self.tokens_since_fired[result.fired] = 0
         if step >= self.stepper.threshold_start:
-            self.running_threshold.add(float(result.smallest_kept))
+            self._follow_thresholds(result)
         self.last = LastStep(step, result, x, rate, norm)
+
+    def _follow_thresholds(self, result: StepResult) -> None:
+        """Running thresholds; of a Delta-Crosscoder both, whose ratio makes one of them."""
+        self.running_threshold.add(float(result.smallest_kept))
+        if result.smallest_delta is not None:
+            self.running_delta.add(float(result.smallest_delta))
+            set_ratio_(self.crosscoder, self.running_delta.value(), self.running_threshold.value())
 
     def figures(self) -> dict[str, float]:
         """Metrics of the latest step."""
@@ -107,10 +117,13 @@ class CrosscoderModule(pl.LightningModule):
         checkpoint["identity"] = self.identity
         checkpoint["n_devices"] = self.trainer.world_size
         checkpoint["running_threshold"] = self.running_threshold.state()
+        checkpoint["running_delta"] = self.running_delta.state()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Restore it, and the number of the next batch."""
         self.running_threshold.restore(checkpoint["running_threshold"])
+        if "running_delta" in checkpoint:  # not in a checkpoint of an older version
+            self.running_delta.restore(checkpoint["running_delta"])
         self.start = int(checkpoint["global_step"])
 
 

@@ -17,6 +17,7 @@ from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ran
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
 from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
+from crossdiff.core.sparse.delta_step import DeltaTopKStep
 from crossdiff.core.sparse.step import GlobalBatchTopKStep
 from crossdiff.core.sparsity import BatchTopK, LargestK, Penalised, Sparsity, check_fits
 from crossdiff.training.settings import TrainingSettings
@@ -41,13 +42,13 @@ class Stepper:
     """Turns settings and a step number into gradients on the crosscoder's parameters."""
 
     def __init__(self, crosscoder: Crosscoder, sparsity: Sparsity, training: TrainingSettings) -> None:
-        check_fits(sparsity, n_latents=crosscoder.n_latents)
+        check_fits(sparsity, n_latents=crosscoder.n_latents, architecture=crosscoder.settings.architecture)
         training.check_models(n_models=crosscoder.n_models)
         self.crosscoder, self.sparsity, self.training = crosscoder, sparsity, training
         self.has_k = isinstance(sparsity, LargestK)
         self.threshold_start = sparsity.threshold_start if isinstance(sparsity, LargestK) else 0
         self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
-        self.sparse = _sparse_step(sparsity, training)
+        self.sparse = _sparse_step(sparsity, training, crosscoder.settings.architecture)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the settings."""
@@ -107,18 +108,21 @@ class Stepper:
         }
 
 
-def _sparse_step(sparsity: Sparsity, training: TrainingSettings) -> BatchTopKStep | None:
+def _sparse_step(sparsity: Sparsity, training: TrainingSettings, kind: str) -> BatchTopKStep | None:
     plain = type(sparsity) is BatchTopK  # a subclass may keep other codes
-    if training.step == "sparse" and not plain:
+    delta = kind == "delta"
+    unfit = None if plain else type(sparsity).__name__
+    if delta and training.devices > 1:
+        unfit = "delta on several devices"
+    if training.step == "sparse" and unfit:
         raise ValueError(
-            f"training.step=sparse works for sparsity=batch_topk, not for {type(sparsity).__name__}; "
-            "choose training.step=auto"
+            f"training.step=sparse works for sparsity=batch_topk, not for {unfit}; choose training.step=auto"
         )
-    if training.step == "dense" or not plain:
+    if training.step == "dense" or unfit:
         return None
     rows = training.accumulate == 1 and training.devices == 1 and training.optimizer != "adam_8bit"
     step = BatchTopKStep if training.devices == 1 else GlobalBatchTopKStep
-    return step(
+    return (DeltaTopKStep if delta else step)(
         encode="bfloat16" if training.precision == "bf16" else "float32",
         layout="auto" if rows else "dense",
     )
@@ -192,16 +196,21 @@ def merge(results: Iterable[StepResult]) -> StepResult:
     parts = list(results)
     if len(parts) == 1:
         return parts[0]
-    smallest = torch.stack([part.smallest_kept for part in parts])
+    of_delta = [part.smallest_delta for part in parts if part.smallest_delta is not None]
     return replace(
         parts[0],
         total=torch.stack([part.total for part in parts]).mean(),
         terms={name: torch.stack([p.terms[name] for p in parts]).mean() for name in parts[0].terms},
         fired=torch.stack([part.fired for part in parts]).any(dim=0),
         n_active=sum(part.n_active for part in parts),
-        smallest_kept=smallest[~smallest.isnan()].mean(),
+        smallest_kept=_known_mean([part.smallest_kept for part in parts]),
         squared_error=torch.stack([part.squared_error for part in parts]).sum(dim=0),
+        smallest_delta=_known_mean(of_delta) if of_delta else None,
     )
+
+
+def _known_mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).nanmean()
 
 
 def over_ranks(result: StepResult) -> StepResult:
@@ -210,9 +219,6 @@ def over_ranks(result: StepResult) -> StepResult:
         return result
     names = list(result.terms)
     means = mean_over_ranks(torch.stack([result.total, *(result.terms[name] for name in names)]))
-    smallest = -largest_over_ranks(
-        torch.where(result.smallest_kept.isnan(), -torch.inf, -result.smallest_kept)
-    )
     n_active = sum_over_ranks(torch.tensor(result.n_active, device=result.fired.device))
     return replace(
         result,
@@ -220,9 +226,15 @@ def over_ranks(result: StepResult) -> StepResult:
         terms=dict(zip(names, means[1:], strict=True)),
         fired=largest_over_ranks(result.fired.int()).bool(),
         n_active=int(n_active),
-        smallest_kept=torch.where(smallest.isinf(), torch.nan, smallest),
+        smallest_kept=_smallest_over_ranks(result.smallest_kept),
         squared_error=sum_over_ranks(result.squared_error),
+        smallest_delta=None if result.smallest_delta is None else _smallest_over_ranks(result.smallest_delta),
     )
+
+
+def _smallest_over_ranks(value: Tensor) -> Tensor:
+    smallest = -largest_over_ranks(torch.where(value.isnan(), -torch.inf, -value))
+    return torch.where(smallest.isinf(), torch.nan, smallest)
 
 
 def check_step(result: StepResult, gradient_norm: float, *, step: int) -> None:

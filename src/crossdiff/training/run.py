@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from crossdiff.core.codes import Activations, Bias
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.delta import partitions, set_ratio_
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.normaliser import Normaliser, geometric_median
 from crossdiff.core.renormalise import renormalised
@@ -55,18 +57,29 @@ def fit(run: TrainingRun, source: ActivationSource, folder: RunFolder) -> tuple[
 
 def set_threshold(module: CrosscoderModule) -> None:
     """Estimate the inference threshold on fresh training batches; 0 for methods without k."""
-    sparsity, settings = module.sparsity, module.training_settings
+    sparsity = module.sparsity
     if not isinstance(sparsity, LargestK):
         module.crosscoder.threshold.fill_(0.0)
         return
-    numbers = range(settings.total_steps(), settings.total_steps() + settings.threshold_batches)
-    device = module.crosscoder.encoder.device
-    batches = (
-        module.source.training_batch(number, seed=module.seed, batch_size=settings.batch_size)
-        for number in numbers
+    crosscoder = module.crosscoder
+    if crosscoder.delta_ratio is None:
+        crosscoder.threshold.fill_(estimate_threshold(crosscoder, _fresh(module), k=sparsity.k))
+        return
+    crosscoder.delta_ratio.fill_(1)
+    of_delta, of_rest = (
+        estimate_threshold(crosscoder, _fresh(module), k=own.k, latents=own.latents)
+        for own in partitions(crosscoder.settings, k=sparsity.k)
     )
-    x = (batch.activations_on(device).x for batch in batches)
-    module.crosscoder.threshold.fill_(estimate_threshold(module.crosscoder, x, k=sparsity.k))
+    crosscoder.threshold.fill_(of_delta if math.isnan(of_rest) else of_rest)
+    set_ratio_(crosscoder, of_delta, of_rest)
+
+
+def _fresh(module: CrosscoderModule) -> Iterator[Activations]:
+    """The training batches that would come next."""
+    settings, device = module.training_settings, module.crosscoder.encoder.device
+    for number in range(settings.total_steps(), settings.total_steps() + settings.threshold_batches):
+        batch = module.source.training_batch(number, seed=module.seed, batch_size=settings.batch_size)
+        yield batch.activations_on(device).x
 
 
 def final_figures(module: CrosscoderModule) -> dict[str, Any]:
@@ -105,6 +118,11 @@ def initial_crosscoder(
         raise ValueError(
             f"architecture=diff_sae reads the difference of 2 models, this source has {source.n_models}; "
             "choose architecture=standard"
+        )
+    if dictionary.architecture == "delta" and source.n_models != 2:
+        raise ValueError(
+            "dictionary.architecture=delta has a loss on the difference of 2 models, this source has "
+            f"{source.n_models}; choose architecture=standard"
         )
     first = source.training_batch(0, seed=seed, batch_size=training.batch_size)
     check_finite(first, source)

@@ -19,7 +19,10 @@ def read_start(
             f"{n_models} of width {d_model}; give a crosscoder of such models"
         )
     same = ["n_latents", "code_norm", "architecture"]
-    for name in [*same, *(["dedicated_share"] if dictionary.architecture == "dedicated_feature" else [])]:
+    same += {"dedicated_feature": ["dedicated_share"], "delta": ["delta_share"]}.get(
+        dictionary.architecture, []
+    )
+    for name in same:
         theirs, ours = getattr(found.settings, name), getattr(dictionary, name)
         if theirs != ours:
             raise ValueError(

@@ -158,7 +158,8 @@ def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> M
         found = evaluate(module.crosscoder, batches, threshold=threshold, k=k)
         return None if stopping() else found
 
-    return Metrics(folder.metrics, validate=validate, names=model_names(module.crosscoder))
+    delta = module.crosscoder.delta_ratio is not None
+    return Metrics(folder.metrics, validate=validate, names=model_names(module.crosscoder), delta=delta)
 
 
 @contextmanager

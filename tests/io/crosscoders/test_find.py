@@ -1,12 +1,18 @@
 """A format is recognised by its files; anything else ends in one message."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from crossdiff.io.crosscoders.find import find_checkpoint
+from crossdiff.stages.import_crosscoder import fingerprint
+from tests.hub_server import serving
 from tests.published_crosscoders import drawn, write_crosscode, write_neelnanda, write_openmoss
 
 
@@ -50,3 +56,45 @@ def test_a_config_of_something_else_is_no_crosscoder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma2"}))
     with pytest.raises(ValueError, match="holds no crosscoder"):
         find_checkpoint(tmp_path)
+
+
+FROM_HUB = """
+import sys
+from crossdiff.io.crosscoders.find import find_checkpoint
+from crossdiff.stages.import_crosscoder import fingerprint
+for asked in sys.argv[1:]:
+    try:
+        print(find_checkpoint(asked).format, fingerprint(asked))
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_a_hub_id_is_downloaded_by_the_real_client_at_its_revision(tmp_path: Path) -> None:
+    """The key is the content: that of a local folder with the same files."""
+    for seed, name in enumerate(("main", "v2")):
+        write_neelnanda(tmp_path / name, drawn(seed))
+        write_neelnanda(tmp_path / name / "blocks.14.hook_resid_pre", drawn(seed + 10))
+    ids = ("lab/pair", "lab/pair@v2", "lab/pair/blocks.14.hook_resid_pre@v2", "lab/pair@v3", "lab/other")
+    with serving("lab/pair", {name: tmp_path / name for name in ("main", "v2")}) as (endpoint, asked):
+        environment = os.environ | {
+            "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", FROM_HUB, *ids],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(ids), done.stderr
+    folders = (tmp_path / "main", tmp_path / "v2", tmp_path / "v2" / "blocks.14.hook_resid_pre")
+    assert lines[:3] == [f"neelnanda {fingerprint(str(folder))}" for folder in folders]
+    assert len(set(lines[:3])) == 3
+    for line in lines[3:]:
+        assert "nor a reachable hub repository" in line
+    main = hashlib.sha1(str(tmp_path / "main").encode()).hexdigest()
+    assert f"/lab/pair/resolve/{main}/cc_weights.pt" in asked
+    assert not any("blocks.14" in path and main in path for path in asked)  # folders below are not loaded

@@ -135,3 +135,24 @@ def test_the_card_keeps_hostile_names_in_their_cells(tmp_path: Path) -> None:
     assert "| Models, base first | a\\|b, &lt;script> # x |" in card
     assert "output of block 7" in card
     assert "library_name: saelens" in card
+
+
+@pytest.mark.slow
+def test_the_installed_sae_lens_computes_our_codes(tmp_path: Path) -> None:
+    """Not in CI: sae-lens takes more than a minute to install."""
+    sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens, in an environment of its own")
+    crosscoder = Crosscoder(DictionarySettings(n_latents=64), n_models=2, d_model=8)
+    crosscoder.initialise_(torch.Generator().manual_seed(0))
+    crosscoder.normaliser.scale.copy_(torch.tensor([0.3, 0.5]))
+    crosscoder.normaliser.mean.copy_(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)))
+    crosscoder.threshold.fill_(0.4)
+    write_crosscoder(crosscoder, tmp_path, "saelens", layer=3, facts={})
+    sae = sae_lens.SAE.load_from_disk(tmp_path)
+    x = 4 * torch.randn(500, 2, 8, generator=torch.Generator().manual_seed(2))
+    own, theirs = crosscoder.encode(x), sae.encode(x.flatten(1))
+    assert sae.cfg.architecture() == "jumprelu"
+    assert 0.05 < float((own > 0).double().mean()) < 0.95
+    assert torch.equal(own > 0, theirs > 0)
+    torch.testing.assert_close(theirs, own, atol=1e-4, rtol=1e-5)
+    again = crosscoder.decode(own)
+    torch.testing.assert_close(sae.decode(theirs).unflatten(1, (2, 8)), again, atol=1e-4, rtol=1e-5)

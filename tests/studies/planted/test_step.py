@@ -11,7 +11,14 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.settings import Runtime
 from crossdiff.studies.planted import PlantedTruth
-from crossdiff.studies.planted.step import PlantedInputs, PlantedSource, contenders, newer_contenders, run
+from crossdiff.studies.planted.step import (
+    PlantedInputs,
+    PlantedSource,
+    contenders,
+    latest_contenders,
+    newer_contenders,
+    run,
+)
 from crossdiff.studies.planted.world import Planted, PlantedSettings
 from crossdiff.training.settings import TrainingSettings
 
@@ -53,6 +60,7 @@ def test_all_six_kinds_take_part() -> None:
     names = [kind.name for kind in contenders()]
     assert names == ["l1", "topk", "batch_topk", "designated_shared", "dedicated", "jumprelu"]
     assert [kind.name for kind in newer_contenders()] == ["dedicated_feature", "mixed_loss"]
+    assert [kind.training(TrainingSettings(n_steps=1)).loss for kind in latest_contenders()] == ["squared"]
     assert "loss_mix" not in contenders()[0].identity()
     asked = TrainingSettings(n_steps=1)
     trained = [kind.training(asked) for kind in newer_contenders()]
@@ -63,11 +71,12 @@ def test_newer_kinds_have_steps_of_their_own_so_that_the_first_keep_their_keys()
     def extras(*only: str) -> dict:
         return dict(PlantedTruth(seeds=(3,), only=only).extras(None))  # type: ignore[arg-type]
 
-    assert list(extras()) == ["seed_3", "seed_3_newer"]
+    assert list(extras()) == ["seed_3", "seed_3_newer", "seed_3_latest"]
     assert list(extras("jumprelu", "l1")) == ["seed_3"]
     assert [kind.name for kind in extras("jumprelu", "l1")["seed_3"].inputs.contenders] == ["jumprelu", "l1"]
     assert list(extras("dedicated_feature")) == ["seed_3_newer"]
-    with pytest.raises(ValueError, match=r"choose from l1, .*dedicated_feature"):
+    assert list(extras("delta", "l1")) == ["seed_3", "seed_3_latest"]
+    with pytest.raises(ValueError, match=r"choose from l1, .*dedicated_feature, .*delta"):
         extras("nothing")
 
 

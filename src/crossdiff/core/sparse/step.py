@@ -77,17 +77,12 @@ class BatchTopKStep(nn.Module):
             x_hat = work.decode(code, groups, decoder).add_(crosscoder.decoder_bias.flatten())
         residual = torch.sub(x, x_hat, out=x_hat)
         squared = residual.view_as(xn).norm(dim=2).square()
-        loss, gradient = _reconstruction(residual.view_as(xn), squared, plan)
+        loss, gradient = reconstruction(residual.view_as(xn), squared, plan)
         with part("backward"):
             batch = Backward(x, gradient.flatten(1))
             rows = work.backward(code, groups, batch, decoder, scratch=self._gradient_memory(crosscoder))
         terms = {"reconstruction": loss}
-        if plan.dead.numel() and plan.auxiliary:
-            with part("auxiliary"):
-                terms["auxiliary"], dead = _auxiliary(
-                    crosscoder, Backward(x, residual), norm, plan, self._sparse_kernels(x)
-                )
-                _add_rows(rows, dead)
+        self._revive(crosscoder, Backward(x, residual), plan, rows, terms)
         self._write(crosscoder, rows, gradient.sum(dim=0))
         fired = torch.zeros_like(norm, dtype=torch.bool)
         fired[code.latent] = True
@@ -99,6 +94,22 @@ class BatchTopKStep(nn.Module):
             smallest_kept=norm.new_tensor(smallest),
             squared_error=squared.sum(dim=0),
         )
+
+    def _revive(
+        self,
+        crosscoder: Crosscoder,
+        batch: Backward,
+        plan: StepPlan,
+        rows: RowGradients,
+        terms: dict[str, Tensor],
+    ) -> None:
+        """Add the term AuxK of the batch's residual, and its gradients."""
+        if not plan.dead.numel() or not plan.auxiliary:
+            return
+        with part("auxiliary"):
+            work = self._sparse_kernels(batch.x)
+            terms["auxiliary"], dead = _auxiliary(crosscoder, batch, crosscoder.code_norm(), plan, work)
+            _add_rows(rows, dead)
 
     def _select(
         self, crosscoder: Crosscoder, x: Tensor, norm: Tensor, plan: StepPlan
@@ -150,7 +161,7 @@ class BatchTopKStep(nn.Module):
             project_gradients_(crosscoder)
 
 
-def _reconstruction(
+def reconstruction(
     residual: Activations, squared: Float[Tensor, "token model"], plan: StepPlan
 ) -> tuple[Float[Tensor, ""], Activations]:
     """`dense.reconstruction_loss` and its gradient at the reconstruction; 0 where the residual is 0."""

@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def find_checkpoint(path: str | Path, *, revision: str | None = None) -> Checkpoint:
-    """The crosscoder at a file, a folder or a hub id (`owner/name` or `owner/name/sub/folder`).
+    """The crosscoder at a file, a folder or a hub id (`owner/name`, `owner/name/sub/folder`, with `@rev`).
 
     ValueError says what lies there and what can be read.
     """
@@ -122,6 +122,8 @@ def _download(place: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    place, _, named = place.partition("@")
+    revision = named or revision
     owner, _, rest = place.partition("/")
     name, _, inside = rest.partition("/")
     try:

@@ -14,7 +14,13 @@ from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
-from crossdiff.studies.planted.step import Contender, PlantedInputs, contenders, newer_contenders
+from crossdiff.studies.planted.step import (
+    Contender,
+    PlantedInputs,
+    contenders,
+    latest_contenders,
+    newer_contenders,
+)
 from crossdiff.studies.planted.world import PlantedSettings
 from crossdiff.training.settings import TrainingSettings
 
@@ -60,11 +66,12 @@ class PlantedTruth(Study):
         return {}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """One step per seed, and one more for the kinds that came later."""
-        first, newer = self._contenders()
+        """One step per seed, and one more for every group of kinds that came later."""
+        groups = self._contenders()
         steps = {}
         for seed in self.seeds:
-            for kinds, name in ((first, f"seed_{seed}"), (newer, f"seed_{seed}_newer")):
+            for kinds, suffix in zip(groups, ("", "_newer", "_latest"), strict=True):
+                name = f"seed_{seed}{suffix}"
                 if kinds:
                     steps[name] = ExtraStep("planted", name.replace("_", " "), self._inputs(seed, kinds))
         return steps
@@ -86,23 +93,23 @@ class PlantedTruth(Study):
             seed=seed,
         )
 
-    def _contenders(self) -> tuple[tuple[Contender, ...], tuple[Contender, ...]]:
-        """The kinds that are trained: the first ones, and those that came later."""
-        made = [make(n_latents=self.n_latents, k=self.k) for make in (contenders, newer_contenders)]
+    def _contenders(self) -> list[tuple[Contender, ...]]:
+        """The kinds that are trained: the first ones, and the groups that came later."""
+        makers = (contenders, newer_contenders, latest_contenders)
+        made = [make(n_latents=self.n_latents, k=self.k) for make in makers]
         known = [kind.name for kinds in made for kind in kinds]
         unknown = [name for name in self.only if name not in known]
         if unknown:
             raise ValueError(f"study.only={list(self.only)}: choose from {', '.join(known)}")
         asked = list(self.only or known)
-        first, newer = (
+        return [
             tuple(
                 sorted(
                     (kind for kind in kinds if kind.name in asked), key=lambda kind: asked.index(kind.name)
                 )
             )
             for kinds in made
-        )
-        return first, newer
+        ]
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Means and ranges over seeds, one row per kind of crosscoder."""

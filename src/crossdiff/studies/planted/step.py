@@ -47,6 +47,8 @@ class Contender(Settings):
 
     def training(self, asked: TrainingSettings) -> TrainingSettings:
         """The study's training with this kind's loss."""
+        if self.dictionary.architecture == "delta":
+            return asked.model_copy(update={"loss": "squared"})
         if not self.loss_mix:
             return asked
         return asked.model_copy(update={"loss": "squared", "loss_mix": self.loss_mix})
@@ -79,6 +81,13 @@ def newer_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ..
         Contender(name="dedicated_feature", dictionary=feature, sparsity=annealed),
         Contender(name="mixed_loss", dictionary=plain, sparsity=annealed, loss_mix=-0.5),
     )
+
+
+def latest_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
+    """The Delta-Crosscoder with its squared loss, in a step of its own for the same reason."""
+    delta = DictionarySettings(n_latents=n_latents, architecture="delta")
+    annealed = BatchTopK(k=k, k_initial=4 * k, anneal_steps=500)
+    return (Contender(name="delta", dictionary=delta, sparsity=annealed),)
 
 
 class PlantedInputs(Settings):
