@@ -211,7 +211,7 @@ def test_the_table_of_steps_agrees_with_the_stages() -> None:
 def test_every_kind_of_input_names_a_test_that_exists() -> None:
     page = (ROOT / "src/crossdiff/docs/inputs.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| Kind")]
-    assert len(rows) > 30
+    assert len(rows) > 25
     assert [row for row in rows if not re.search(r"`tests/\w[\w/]*\.py`[^|]*\|$", row)] == []
     named = set(re.findall(r"tests/\w[\w/]*\.py", page))
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []

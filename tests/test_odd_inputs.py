@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from crossdiff.data.tokens import TokenKind, TokenSet
 from crossdiff.io.artifacts import read_manifest
@@ -30,6 +32,7 @@ SMALL = (
 WORDS = "the model said that a small answer is often better than a long one and we agree".split()
 LOOP, END = "{% for m in messages %}", "{% endfor %}"
 TURN = "<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n"
+CAPITALS = "<start_of_turn>{{ m['role'] }}\n{{ m['content'] | upper }}<end_of_turn>\n"
 N = 30
 
 
@@ -114,12 +117,56 @@ def long_names(folder: Path) -> None:
     (folder / "tuned").rename(folder / ("m" * 250))
 
 
-def broken(name: str, content: bytes) -> Callable[[Path], None]:
+def broken(name: str, content: bytes | None, index: dict | None = None) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         of_chats(LOOP + TURN + END)(folder)
-        (folder / "tuned" / name).write_bytes(content)
+        file = folder / "tuned" / name
+        file.unlink() if content is None else file.write_bytes(content)
+        if index is not None:
+            (folder / "tuned" / "model.safetensors.index.json").write_text(json.dumps(index))
 
     return make
+
+
+def configured(**changes: Any) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        of_chats(LOOP + TURN + END)(folder)
+        file = folder / "tuned" / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return make
+
+
+def whole_numbers(folder: Path) -> None:
+    of_chats(LOOP + TURN + END)(folder)
+    file = folder / "tuned" / "model.safetensors"
+    weights = {name: (100 * weight).to(torch.int8) for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def pickled_code(folder: Path) -> None:
+    of_chats(LOOP + TURN + END)(folder)
+    (folder / "tuned" / "model.safetensors").unlink()
+    (folder / "tuned" / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+
+
+def adapter_with(name: str, content: bytes) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        adapter_with_template(folder)
+        (folder / "adapter" / name).write_bytes(content)
+
+    return make
+
+
+def latin_name(folder: Path) -> None:
+    of_chats(LOOP + TURN + END)(folder)
+    texts = os.fsencode(folder / "text")
+    os.rename(texts + b"/a.jsonl", texts + b"/caf\xe9.jsonl")
+
+
+def zst_that_is_none(folder: Path) -> None:
+    models(folder)
+    lines(folder, [{"text": sentence(index)} for index in range(N)], "a.jsonl.zst")
 
 
 def other_bos(folder: Path) -> None:
@@ -172,6 +219,7 @@ def text_is(part: float) -> Callable[[Run], bool]:
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12\n"
+ADAPTER: dict[str, Any] = {"typed": ("model_pair.tuned_adapter={folder}/adapter",), "tuned": "base"}
 BUCKET = ("source.batching=bucket",)
 FAILS = "{{ 1 // (messages | length - 2) }}"
 INPUTS = {
@@ -214,6 +262,26 @@ INPUTS = {
         broken("model.safetensors", LFS),
         says=("tuned/model.safetensors is a Git LFS pointer", "git lfs pull"),
     ),
+    "a .zst that is none": Input(zst_that_is_none, says=("a.jsonl.zst is no whole compressed file",)),
+    "a template that writes capitals": Input(of_chats(LOOP + CAPITALS + END), text_is(0.5)),
+    "a function that transformers does not know": Input(
+        configured(hidden_act="nosuch"), says=("tuned cannot be loaded: KeyError", "check its files")
+    ),
+    "an index without metadata": Input(
+        broken("model.safetensors", None, index={"weight_map": {"model.norm.weight": "gone.safetensors"}}),
+        says=("tuned cannot be loaded: KeyError", "check its files"),
+    ),
+    "a pickle with code in it": Input(
+        pickled_code, says=("tuned cannot be loaded: Weights only load failed",)
+    ),
+    "an adapter whose settings are cut": Input(
+        adapter_with("adapter_config.json", b"{"), says=("adapter_config.json is no JSON",), **ADAPTER
+    ),
+    "an adapter that is an LFS pointer": Input(
+        adapter_with("adapter_model.safetensors", LFS), says=("git lfs pull",), **ADAPTER
+    ),
+    "a file name in Latin-1": Input(latin_name, says=("is no UTF-8; rename it",)),
+    "weights of whole numbers": Input(whole_numbers, says=("matrices of whole numbers", "float32")),
     "a tokenizer that is an LFS pointer": Input(
         broken("tokenizer.json", LFS), says=("tokenizer of", "cannot be read", "LFS")
     ),

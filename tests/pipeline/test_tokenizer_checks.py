@@ -73,6 +73,7 @@ def test_an_adapters_own_tokenizer_counts(tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.bin").touch()
     assert planned(base, base, "a", f"model_pair.tuned_adapter={adapter}")
     make_tokenizer(words=["fox", "quick", "hello"]).save_pretrained(adapter)
     with pytest.raises(ValueError, match=r"need one tokenizer: .*tuned \(.*adapter\)"):

@@ -200,7 +200,7 @@ def _refuse_empty(corpus: MixtureCorpus, state: dict[str, Any]) -> None:
     if sum(found["tokens"] for found in state["counts"]):
         return
     aside = {
-        source.name: {key: found[key] for key in ("bad", "empty", "duplicates")}
+        source.name: {key: found[key] for key in ("bad", "empty", "duplicates", "not_located")}
         for source, found in zip(corpus.sources, state["counts"], strict=True)
     }
     raise ValueError(

@@ -153,7 +153,10 @@ def files_hash(paths: Sequence[str]) -> str:
     """sha256 over names and bytes of all files, in reading order."""
     digest = hashlib.sha256()
     for path in expand(paths):
-        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+        try:
+            digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"the file name {str(path)!r} is no UTF-8; rename it") from None
     return digest.hexdigest()
 
 

@@ -5,7 +5,6 @@ Every record has its place, for messages and for resuming; a network that goes a
 
 from __future__ import annotations
 
-import gzip
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -50,7 +49,9 @@ def _file_records(source: FilesSource) -> Iterator[Record | BadRecord]:
                     yield from _jsonl_records(path, source)
                 case ".parquet":
                     yield from _parquet_records(path, source)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (EOFError, OSError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the content
+                raise
             yield BadRecord(f"{path} is no whole compressed file ({error}); {WAY_OUT}")
 
 

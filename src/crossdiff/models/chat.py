@@ -219,10 +219,15 @@ def _from_its_end(
             continue
         if found and before + after == text:
             kept = 0
-            while kept < min(len(stripped), len(before)) and before[-1 - kept] == stripped[-1 - kept]:
+            while kept < min(len(stripped), len(before)) and _same(before[-1 - kept], stripped[-1 - kept]):
                 kept += 1
-            return [(len(before) - kept, len(before))] if kept else []
+            return [(len(before) - kept, len(before))] if kept else None
     return None
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two characters are one letter: a template may write contents in capitals."""
+    return one == other or one.casefold() == other.casefold()
 
 
 def _said(text: str, start: int, stop: int, value: str) -> list[tuple[int, int]]:
@@ -232,5 +237,6 @@ def _said(text: str, start: int, stop: int, value: str) -> list[tuple[int, int]]
         return []
     if written in value or max(len(written), len(value)) > _LONGEST_COMPARED:
         return [(start, stop)]
-    blocks = SequenceMatcher(None, written, value, autojunk=False).get_matching_blocks()
+    letters = [[letter.casefold() for letter in side] for side in (written, value)]
+    blocks = SequenceMatcher(None, *letters, autojunk=False).get_matching_blocks()
     return [(start + block.a, start + block.a + block.size) for block in blocks if block.size >= _SHORTEST]

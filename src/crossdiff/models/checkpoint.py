@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def load_config(model: ModelSettings, path: str) -> Any:
     """The model's configuration, with one clear message where it cannot be had."""
     from transformers import AutoConfig
 
-    with _access(model, path):
+    with access(model, path):
         config = AutoConfig.from_pretrained(
             path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
@@ -51,7 +52,7 @@ def read_checkpoint(
     A weight that is missing there, or of another shape, is refused unless it `may_lack` that one:
     transformers would draw it at random and only warn.
     """
-    with quiet(), _access(model, path):
+    with quiet(), access(model, path):
         loaded, info = auto.from_pretrained(
             path,
             config=config,
@@ -81,7 +82,7 @@ def _refuse_incomplete(
 
 
 @contextmanager
-def _access(model: ModelSettings, path: str) -> Iterator[None]:
+def access(model: ModelSettings, path: str) -> Iterator[None]:
     """One message for what transformers says about a folder or hub model that it cannot load."""
     from huggingface_hub.errors import HFValidationError
     from safetensors import SafetensorError
@@ -91,12 +92,22 @@ def _access(model: ModelSettings, path: str) -> Iterator[None]:
             yield
         except HFValidationError:
             raise
-        except (ImportError, SafetensorError, ValueError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (ImportError, SafetensorError, ValueError, UnpicklingError, EOFError, *_OF_SETTINGS) as error:
+            if isinstance(error, RuntimeError) and "memory" in str(error):
+                raise
             raise _message(model, path, error) from error
+
+
+_OF_SETTINGS = (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+"""What transformers raises for values of config.json or of an index that it does not know."""
 
 
 def _message(model: ModelSettings, path: str, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()).replace(path, model.path)  # a view's name says nothing to a user
+    if isinstance(error, _OF_SETTINGS):
+        reason = f"{type(error).__name__} {reason}"
     if "trust_remote_code" in reason:
         return ValueError(
             f"model {model.path} brings Python code of its own, which does not run unless you ask for it: "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossdiff.models.weight_headers import read_header
+
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT")
 _NAMES = {
     "d_model": ("hidden_size", "n_embd", "d_model"),
@@ -16,6 +18,7 @@ _NAMES = {
     "n_embeddings": ("vocab_size",),
 }
 """What architectures call the same size."""
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _TIED = "tie_word_embeddings"
 
 
@@ -45,6 +48,12 @@ def folder_sizes(path: str) -> FolderSizes | None:
     return FolderSizes(**sizes, is_tied=any(ties) if ties else None)
 
 
+def read_config(path: str) -> dict[str, Any]:
+    """The content of a local folder's config.json; nothing for a hub id or a folder without one."""
+    file = Path(path).expanduser() / "config.json"
+    return _read(file) if file.is_file() else {}
+
+
 def adapter_base(path: str) -> str | None:
     """For a folder that holds a PEFT adapter and no model: the model it was trained on, or `<its base>`."""
     folder = Path(path).expanduser()
@@ -54,13 +63,20 @@ def adapter_base(path: str) -> str | None:
 
 
 def check_adapter(adapter: str) -> None:
-    """Refuse an adapter folder that puts tokens of its own before the text: it changes no weight.
+    """Refuse an adapter folder without whole weights, and one that puts tokens of its own before the text.
 
     Adapters of the hub are looked at when they are merged.
     """
     file = Path(adapter).expanduser() / "adapter_config.json"
     if file.is_file():
-        refuse_prompts(adapter, json.loads(file.read_text(encoding="utf-8")).get("peft_type"))
+        refuse_prompts(adapter, _read(file).get("peft_type"))
+        weights = [file.with_name(name) for name in _ADAPTER_WEIGHTS if file.with_name(name).is_file()]
+        if not weights:
+            raise ValueError(
+                f"adapter {adapter} holds none of {' and '.join(_ADAPTER_WEIGHTS)}; save or download it again"
+            )
+        if weights[0].suffix == ".safetensors":
+            read_header(weights[0])
 
 
 def refuse_prompts(adapter: str, kind: Any) -> None:

@@ -51,7 +51,8 @@ def _readable(path: str) -> Iterator[None]:
     except Exception as error:
         raise ValueError(
             f"the tokenizer of {path} cannot be read ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}); check that its files are whole (no Git LFS pointers), "
+            f"{' '.join(str(error).split())[:200]}); check that its files are whole "
+            "(config.json too; no Git LFS pointers), "
             "or save it again with tokenizer.save_pretrained and the installed transformers"
         ) from error
 

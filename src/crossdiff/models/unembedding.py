@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crossdiff.models.checkpoint import load_config, quiet
+from crossdiff.models.checkpoint import access, load_config, quiet
 from crossdiff.models.hooks import decoder_blocks
 from crossdiff.models.pair import ModelSettings
 from crossdiff.models.weight_names import UNEMBEDDINGS, outside_blocks
@@ -67,7 +67,7 @@ def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Une
     does. An adapter's head is not read. ValueError where head or norm cannot be found.
     """
     config = load_config(model, path)
-    body = _skeleton(config, model)
+    body = _skeleton(config, model, path)
     text = config.get_text_config(decoder=True)
     blocks = decoder_blocks(body, text.num_hidden_layers)
     parent = next(part for part in body.modules() if any(child is blocks for child in part.children()))
@@ -97,10 +97,10 @@ def _refuse_narrow(weight: Tensor, width: int, head: str) -> None:
         )
 
 
-def _skeleton(config: Any, model: ModelSettings) -> Any:
+def _skeleton(config: Any, model: ModelSettings, path: str) -> Any:
     from transformers import AutoModel
 
-    with torch.device("meta"), quiet():
+    with torch.device("meta"), quiet(), access(model, path):
         return AutoModel.from_config(config, trust_remote_code=model.trust_remote_code)
 
 

@@ -17,10 +17,10 @@ _LONGEST = 100_000_000
 
 @dataclass(frozen=True)
 class Header:
-    """Shapes by name, and how many bytes the file must have."""
+    """Shapes and types of numbers (`F32`, `BF16`, `I8`) by name."""
 
     shapes: dict[str, tuple[int, ...]]
-    n_bytes: int
+    numbers: dict[str, str]
 
 
 def weight_files(path: str) -> dict[str, Path] | None:
@@ -57,12 +57,13 @@ def read_header(file: Path) -> Header:
             entries: dict[str, Any] = json.loads(handle.read(length))
             entries.pop("__metadata__", None)
             shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+            numbers = {name: str(entry.get("dtype")) for name, entry in entries.items()}
             end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise ValueError(_broken(file, "its header is no list of weights")) from error
     if size != 8 + length + end:
         raise ValueError(_broken(file, f"it has {size:,} of {8 + length + end:,} bytes"))
-    return Header(shapes, size)
+    return Header(shapes, numbers)
 
 
 def _broken(file: Path, reason: str) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from crossdiff.models.config_file import folder_sizes
+from crossdiff.models.config_file import folder_sizes, read_config
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings
-from crossdiff.models.weight_headers import CHOICES, read_header, weight_files
+from crossdiff.models.weight_headers import CHOICES, Header, read_header, weight_files
 from crossdiff.models.weight_names import UNEMBEDDINGS, needed_weights, outside_blocks
 
 _NORM = re.compile(r"norm|(?:^|\.)ln_", re.IGNORECASE)
@@ -28,7 +28,22 @@ def check_weights(pair: ModelPair, *, layer: int) -> None:
             needed = needed_weights({name: str(file) for name, file in files.items()}, layer + 1)
             for file in sorted({*needed.values()}):
                 if Path(file).is_file():  # the harvest names what is missing
-                    read_header(Path(file))
+                    _refuse_whole_numbers(model, read_header(Path(file)))
+
+
+def _refuse_whole_numbers(model: ModelSettings, header: Header) -> None:
+    """Without the scales of a quantisation, transformers takes whole numbers for the weights themselves."""
+    whole = [
+        name
+        for name, kind in header.numbers.items()
+        if kind[:1] in "IU" and name.endswith(".weight") and len(header.shapes[name]) == 2
+    ]
+    if whole and "quantization_config" not in read_config(model.path):
+        raise ValueError(
+            f"{model.path} holds {len(whole):,} matrices of whole numbers, such as {whole[0]}, "
+            "and no quantization_config in its config.json that says how they are scaled; give the model in "
+            "bfloat16 or float32"
+        )
 
 
 def head_notices(pair: ModelPair) -> Iterator[str]:
