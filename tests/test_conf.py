@@ -19,6 +19,7 @@ REQUIRED = {
     ("annotator", "replay"): ["annotator.ledger=ledger.sqlite"],
     ("annotator", "transformers"): ["annotator.path=folder"],
     ("taxonomy", "file"): ["taxonomy.path=taxonomy.yaml"],
+    ("source", "files"): ["source.activations={base: base.npy, tuned: tuned.npy}", "source.ids=ids.npy"],
 }
 
 

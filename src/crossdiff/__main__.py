@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crossdiff.config import Experiment
 
-PACKAGE = Path(__file__).resolve().parent
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -68,6 +67,7 @@ def guarded(command) -> int:
 def user_message(error: BaseException) -> str | None:
     """What to tell the user about `error`; None when it is a bug of ours."""
     from crossdiff import mistakes
+    from crossdiff.io.environment import raised_by_us
 
     hint = mistakes.explain(error)
     if hint is not None:
@@ -85,7 +85,7 @@ def user_message(error: BaseException) -> str | None:
         )
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return _no_access(error)
-    if isinstance(error, ValueError) and _raised_by_us(error):
+    if isinstance(error, ValueError) and raised_by_us(error):
         return str(error)
     return None
 
@@ -125,12 +125,6 @@ def _is_full_memory(error: BaseException) -> bool:
         return True
     texts = ("can't allocate memory", "DefaultCPUAllocator: not enough memory")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-
-
-def _raised_by_us(error: BaseException) -> bool:
-    """True when the exception was raised by a line of this package, so its text was written for people."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
 
 
 def _run() -> int:

@@ -150,13 +150,15 @@ StageResources = Annotated[dict[str, Resources], AfterValidator(_of_stages)]
 
 
 class LocalDispatch(Settings):
-    """Steps run here, one after another.
+    """Steps run here, `processes` of them at a time where they do not stand on each other.
 
+    Each process has its share of the CPU's threads and, with several accelerators, one of its own.
     `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
     where there are several.
     """
 
     harvest_workers: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
 
 
 class SlurmDispatch(Resources):

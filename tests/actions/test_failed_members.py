@@ -53,7 +53,7 @@ def test_the_other_steps_run_and_each_is_told_once(tmp_path: Path, monkeypatch, 
     ended: list[str] = []
 
     def run_steps(
-        steps: Sequence[Step], runtime: Runtime, *, finished: Callable, failed: Callable
+        steps: Sequence[Step], runtime: Runtime, *, finished: Callable, failed: Callable, n_processes: int
     ) -> list[local.Outcome]:
         for step in steps:
             if step.name == "train toy_pt_simpo_seed1":

@@ -143,3 +143,13 @@ def test_a_dictionary_of_differences_is_trained_found_again_and_exported(tmp_pat
     )
     assert exported.returncode == 0, exported.stderr
     assert load_dictionary_learning(tmp_path / "export" / "toy_pt_it_1").n_latents == 1024
+
+
+def test_processes_and_devices_would_want_the_same_accelerators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("experiment=demo", "dispatch.processes=2", "training.devices=2", f"store={tmp_path}/store")
+    assert typed(monkeypatch, *asked) == 2
+    assert "dispatch.processes=2 gives every step one accelerator, training.devices=2" in (
+        capfd.readouterr().err
+    )

@@ -126,7 +126,13 @@ def _finish(
 
     while True:
         try:
-            local.run_steps(steps, runtime, finished=finished, failed=lambda step, _: failures.append(step))
+            local.run_steps(
+                steps,
+                runtime,
+                finished=finished,
+                failed=lambda step, _: failures.append(step),
+                n_processes=_processes(experiments[0]),
+            )
         except ValueError as error:
             remaining = without_failed(experiments, failures[-1]) if failures else None
             if remaining is None:
@@ -135,6 +141,18 @@ def _finish(
             experiments, steps = remaining, merge(map(plan, remaining))
         else:
             return experiments, list(made.values())
+
+
+def _processes(experiment: Experiment) -> int:
+    """How many steps may run at a time here."""
+    dispatch = experiment.dispatch
+    processes = dispatch.processes if isinstance(dispatch, LocalDispatch) else 1
+    if processes > 1 and experiment.training.devices > 1:
+        raise ValueError(
+            f"dispatch.processes={processes} gives every step one accelerator, training.devices="
+            f"{experiment.training.devices} asks for several; give one of them"
+        )
+    return processes
 
 
 def products(experiment: Experiment, last: Step) -> list[tuple[Path, Step]]:
@@ -173,7 +191,7 @@ def train(experiments: Sequence[Experiment]) -> int:
         return 2
     workers = first.dispatch.harvest_workers
     runtime = Runtime(store=first.store, device=device, n_workers=workers, progress=first.progress)
-    local.run_steps(steps, runtime)
+    local.run_steps(steps, runtime, n_processes=_processes(first))
     for step in trains:
         print(f"crosscoder {step.label}: {step.folder(first.store) / 'crosscoder'}", flush=True)
     return 0

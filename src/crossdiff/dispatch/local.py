@@ -1,4 +1,4 @@
-"""Run a plan here, one job after another: reuse what is finished, resume what was interrupted."""
+"""Run a plan here: reuse what is finished, resume what was interrupted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from crossdiff.dispatch.side_by_side import run_side_by_side
 from crossdiff.dispatch.store import (
     draft_folder,
     missing_steps,
@@ -42,28 +44,43 @@ def run_steps(
     *,
     finished: Callable[[Outcome], object] = lambda outcome: None,
     failed: Callable[[Step, ValueError], object] = lambda step, error: None,
+    n_processes: int = 1,
 ) -> list[Outcome]:
-    """Bring every step to a finished artifact, one line for every step.
+    """Bring every step to a finished artifact, one line for every step; at most `n_processes` at a time.
 
     `finished` is called after every step, `failed` before a step's refusal (ValueError) is passed on.
     """
     allow_open_files()
     prepare_store(runtime.store)
     warn_of_little_room(steps, runtime.store)
-    outcomes = []
-    for job in group(steps):
-        missing = missing_steps(job, runtime.store)
-        made = [_reuse(step, runtime) for step in job.steps if step not in missing]
-        if missing:
-            try:
-                made += run_job(Job(missing), runtime)
-            except ValueError as error:
-                failed(missing[0], error)
-                raise
+    outcomes: list[Outcome] = []
+
+    def done(made: list[Outcome]) -> None:
         for outcome in made:
             finished(outcome)
-        outcomes += made
+        outcomes.extend(made)
+
+    jobs, run = group(steps), partial(_finish, runtime=runtime)
+    if n_processes > 1:
+        open_jobs = [job for job in jobs if missing_steps(job, runtime.store)]
+        for job in jobs:
+            done([] if job in open_jobs else run(job))
+        refused = lambda job, error: failed(job.steps[0], error)  # noqa: E731
+        run_side_by_side(open_jobs, run, n_processes=n_processes, done=done, failed=refused)
+        return outcomes
+    for job in jobs:
+        try:
+            done(run(job))
+        except ValueError as error:
+            failed(job.steps[0], error)
+            raise
     return outcomes
+
+
+def _finish(job: Job, runtime: Runtime) -> list[Outcome]:
+    missing = missing_steps(job, runtime.store)
+    made = [_reuse(step, runtime) for step in job.steps if step not in missing]
+    return made + run_job(Job(missing), runtime) if missing else made
 
 
 def rows_of(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

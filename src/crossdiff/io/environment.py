@@ -9,11 +9,13 @@ import platform
 import resource
 import subprocess
 import sys
+import traceback
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("crossdiff", "torch", "transformers", "pytorch-lightning", "hydra-core", "pandas", "anthropic")
 
 
@@ -124,3 +126,9 @@ def choose_device(device: str) -> str:
             f"device={device}, but there are {torch.cuda.device_count()} CUDA devices, counted from 0"
         )
     return device
+
+
+def raised_by_us(error: BaseException) -> bool:
+    """True when the exception was raised by a line of this package, so its text was written for people."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)

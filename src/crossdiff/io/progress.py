@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
+_title: list[str] = []
+"""Name of the step that this process runs beside others."""
+
+
+def title_lines(name: str) -> None:
+    """From now on show plain lines that begin with `name`: several processes write to one terminal."""
+    _title[:] = [name]
+
+
 class _PlainLines:
     """A `tqdm` file that turns redraws into lines."""
 
@@ -29,10 +38,10 @@ def bar(*, total: int | None, description: str, unit: str, enabled: bool = True)
     """A progress bar to be advanced by hand with `.update(n)`."""
     from tqdm import tqdm
 
-    on_terminal = sys.stderr.isatty()
+    on_terminal = sys.stderr.isatty() and not _title
     return tqdm(
         total=total,
-        desc=description,
+        desc=": ".join([*_title, description]),
         unit=unit,
         unit_scale=True,
         disable=not enabled,

@@ -63,7 +63,7 @@ class Step:
         """Whether the step reads what somebody else has made, in the place of making it."""
         return isinstance(self.inputs, ImportedInputs)
 
-    @cached_property
+    @property
     def definition(self) -> Stage:
         """The `STAGE` of its stage; of an imported step with what reading asks for, in one piece."""
         declared = protocol.stage_of(self.stage, self.inputs)

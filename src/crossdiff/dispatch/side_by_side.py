@@ -1,0 +1,132 @@
+"""Run the jobs of a plan in several processes: whatever stands on finished steps runs at the same time.
+
+The order of the plan decides who goes first. Every process has its share of the CPU's threads and, where
+there are several accelerators, one of its own. A job that is refused (ValueError) lets the running ones end,
+which are finished work for the next run; an interrupt stops them all, as it would a single one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from crossdiff.io.environment import raised_by_us
+from crossdiff.pipeline.steps import Job
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
+Made = TypeVar("Made")
+"""What became of one step."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a job says is wrong with what it was given; other errors cross the processes as they are."""
+
+    text: str
+
+
+def run_side_by_side(
+    jobs: Sequence[Job],
+    run: Callable[[Job], list[Made]],
+    *,
+    n_processes: int,
+    done: Callable[[list[Made]], object],
+    failed: Callable[[Job, ValueError], object],
+) -> None:
+    """Call `run` (picklable) on every job once the jobs that it stands on are done; `done` after each.
+
+    Where a job is refused, `failed` is called, no other is begun, and once those that run have ended the
+    first refusal is raised (ValueError); so is a process that was killed, for lack of memory perhaps.
+    """
+    waiting, running = list(jobs), dict[Future, Job]()
+    refused: str | None = None
+    with _processes(n_processes) as pool:
+        while running or (waiting and refused is None):
+            for job in [] if refused else _ready(waiting, running.values())[: n_processes - len(running)]:
+                waiting.remove(job)
+                running[pool.submit(_in_process, run, job)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                outcome = _result(future, [job, *running.values()])
+                if isinstance(outcome, Refusal):
+                    failed(job, ValueError(outcome.text))
+                    refused = refused or outcome.text
+                else:
+                    done(outcome)
+    if refused is not None:
+        raise ValueError(refused)
+
+
+def _ready(waiting: Sequence[Job], running: Iterable[Job]) -> list[Job]:
+    """Jobs none of whose steps stands on a step that is not done yet."""
+    open_keys = {step.key for job in (*waiting, *running) for step in job.steps}
+    return [
+        job
+        for job in waiting
+        if not any(parent.key in open_keys for step in job.steps for parent in step.parents.values())
+    ]
+
+
+def _result(future: Future[list[Made] | Refusal], jobs: Sequence[Job]) -> list[Made] | Refusal:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        names = ", ".join(job.name for job in jobs)
+        raise ValueError(
+            f"a process was killed while {names} ran, perhaps for lack of memory: every process holds "
+            "its own models and activations; give dispatch.processes=1 and run again, what is finished "
+            "is kept"
+        ) from None
+
+
+@contextmanager
+def _processes(n_processes: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes do not outlive an error or an interrupt."""
+    import torch
+
+    spawn = multiprocessing.get_context("spawn")
+    numbers: Queue[int] = spawn.Queue()
+    for number in range(n_processes):
+        numbers.put(number)
+    n_threads = max(1, torch.get_num_threads() // n_processes)
+    given = (numbers, n_threads, torch.cuda.device_count())
+    pool = ProcessPoolExecutor(n_processes, spawn, initializer=_settle, initargs=given)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()  # training saves its state first
+        raise
+    pool.shutdown()
+
+
+def _settle(numbers: Queue[int], n_threads: int, n_devices: int) -> None:
+    """In a new process, before it imports PyTorch: its share of the threads, and its accelerator."""
+    number = numbers.get()
+    os.environ |= {"OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
+    if n_devices > 1:
+        known = os.environ.get(VISIBLE, ",".join(map(str, range(n_devices)))).split(",")
+        os.environ[VISIBLE] = known[number % len(known)]
+
+
+def _in_process(run: Callable[[Job], list[Made]], job: Job) -> list[Made] | Refusal:
+    """In a process: the job, its progress in lines that name it, because bars would overwrite each other."""
+    from crossdiff.io import progress
+
+    progress.title_lines(job.name)
+    try:
+        return run(job)
+    except ValueError as error:
+        if raised_by_us(error):
+            return Refusal(str(error))
+        raise
