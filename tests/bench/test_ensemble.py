@@ -23,3 +23,11 @@ def test_eight_real_crosscoders_per_pair_find_planted_changes_and_nothing_else()
     assert (whole["right_interval"], whole["wrong_interval"], whole["right_q"]) == (18, 0, 16)
     assert found["changes"]["R=4"]["right_interval"] > 12
     assert all(row["wrong_interval"] < 0.1 for row in found["changes"].values())
+
+
+def test_four_crosscoders_per_pair_of_the_other_organisms_call_no_wrong_change() -> None:
+    right = {"seed_1": 10, "unequal_totals": 7, "few_changes": 7, "nothing_planted": 0}
+    for name, n_right in right.items():
+        whole = organism(COUNTS / f"{name}.csv", seed=1, most_subsets=1)["changes"]["R=4"]
+        assert (whole["right_interval"], whole["wrong_interval"], whole["unplanted_q"]) == (n_right, 0, 0)
+        assert whole["holds_represented"] > 0.83

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.io.crosscoders.read import read_crosscoder
+from crossdiff.io.crosscoders.write import write_crosscoder
 from crossdiff.io.interop import load_dictionary_learning, save_dictionary_learning
 from tests.published_crosscoders import (
     NORMS,
@@ -157,3 +159,28 @@ def test_settings_that_contradict_the_weights(tmp_path: Path) -> None:
     (folder / "cfg.json").write_text(json.dumps({"d_in": 5, "dict_size": 6}))
     with pytest.raises(ValueError, match="d_in=5"):
         read_crosscoder(folder, scale=SCALE)
+
+
+def test_an_altered_saelens_config_ends_in_one_message(tmp_path: Path) -> None:
+    crosscoder = Crosscoder(DictionarySettings(n_latents=6), n_models=2, d_model=4)
+    crosscoder.initialise_(torch.Generator().manual_seed(0))
+    crosscoder.threshold.fill_(0.5)
+    write_crosscoder(crosscoder, tmp_path, "saelens", layer=3, facts={})
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    ours = config["metadata"]["crossdiff"]
+    for changes in (
+        {"d_model": None},
+        {"scale": 3},
+        {"scale": ["a", "b"]},
+        {"scale": [1.0]},
+        {"n_models": 0},
+        *({name: ...} for name in ("n_models", "d_model", "scale")),
+    ):
+        kept = {name: value for name, value in (ours | changes).items() if value is not ...}
+        altered = config | {"metadata": {"crossdiff": kept}}
+        (tmp_path / "cfg.json").write_text(json.dumps(altered))
+        with pytest.raises(ValueError, match="export the crosscoder again"):
+            read_crosscoder(tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps({k: v for k, v in config.items() if k != "d_sae"}))
+    with pytest.raises(ValueError, match="export the crosscoder again"):
+        read_crosscoder(tmp_path)
