@@ -121,13 +121,13 @@ def test_a_file_edited_while_its_step_ran_is_no_result(
     module = sys.modules["crossdiff.stages.tokens"]
     plain = module.STAGE
     step = Step("tokens", "", FromFile(path=taxonomy))
+    assert step.key
 
     def edited(*given):
         taxonomy.write_text("second")
         return plain.run(*given)
 
     monkeypatch.setattr(module, "STAGE", replace(plain, run=edited))
-    assert step.key
     with pytest.raises(ValueError, match=r"tokens reads was changed while the command ran"):
         run_steps([step], runtime(tmp_path))
     assert not step.is_finished(tmp_path / "store")
