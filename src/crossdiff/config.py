@@ -10,7 +10,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from crossdiff import composition
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.command_settings import (
     AskSettings,
@@ -22,6 +21,7 @@ from crossdiff.command_settings import (
     SlurmDispatch,
     ValidateSettings,
 )
+from crossdiff.composition import composed
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.sparsity import AnySparsity, check_fits
@@ -214,4 +214,4 @@ def study_presets() -> list[tuple[str, str, Experiment]]:
 
 
 def _preset(*overrides: str) -> Experiment:
-    return load(composition.composed(str(conf_dir()), overrides))
+    return load(composed(str(conf_dir()), overrides))

@@ -157,8 +157,8 @@ class Run:
         asked = {name: self.selected(name) for side in sides for name in side}
         given = given_labels(labels, asked, self.examples)
         own = self.steps.inputs("compare") if "compare" in self.steps.roles else {}
-        draws = own.get("draws", 5000) if draws is None else draws
-        seed = own.get("seed", 0) if seed is None else seed
+        draws = int(own.get("draws", 5000)) if draws is None else draws
+        seed = int(own.get("seed", 0)) if seed is None else seed
         return relabelled(given, sides, asked, several=bool(members), draws=draws, seed=seed)
 
     def open_pair(self, pair: str, *, device: str = "auto") -> OpenPair:

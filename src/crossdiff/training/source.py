@@ -73,8 +73,9 @@ def check_finite(batch: PairedBatch, source: ActivationSource) -> None:
     token, model = (~finite).cpu().nonzero(as_tuple=True)
     rows = batch.row[token][:5].tolist()
     token_set = getattr(source, "token_set", None)
-    documents = batch.document[token].unique()[:5].tolist()
-    names = [token_set.document_ids[d] for d in documents] if token_set is not None else documents
+    documents = [] if batch.document is None else batch.document[token].unique()[:5].tolist()
+    ids = None if token_set is None else token_set.document_ids
+    names = documents if ids is None else [ids[d] for d in documents]
     place = getattr(source, "place", None)
     first = f"; the first is {place(rows[0], int(model[0]))}" if place is not None else ""
     raise ValueError(
