@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -111,7 +112,11 @@ def _processes(n_processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _settle(numbers: Queue[int], n_threads: int, n_devices: int) -> None:
-    """In a new process, before it imports PyTorch: its share of the threads, and its accelerator."""
+    """In a new process, before it imports PyTorch: its share of the threads, and its accelerator.
+
+    Ctrl-C reaches all processes of a terminal; one without a job leaves it to the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     number = numbers.get()
     os.environ |= {"OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
     if n_devices > 1:
@@ -124,9 +129,12 @@ def _in_process(run: Callable[[Job], list[Made]], job: Job) -> list[Made] | Refu
     from crossdiff.io import progress
 
     progress.title_lines(job.name)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return run(job)
     except ValueError as error:
         if raised_by_us(error):
             return Refusal(str(error))
         raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
