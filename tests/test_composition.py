@@ -23,6 +23,7 @@ POINTS = [
     ["layer=2", "model_pair=pt_it", "training=toy", "training.batch_size=64"],
     ["layer=2", "training.batch_size=32", "model_pair=pt_it", "training=toy"],
     ["experiment=demo", "~comparison", "model_pair=toy_pt_it", "name='a=b, c'"],
+    ["model_pair=pt_it", "layer=1", "seed=1", "++seed=2"],
     ["experiment=paper", "size=ci", "corpus.n_tokens=1000", "++dispatch.harvest_workers=2"],
 ]
 

@@ -146,11 +146,11 @@ def _run() -> int:
         try:
             experiment = _typed(cfg, composed)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
-            return
+            if composition.runs_alone(composed):
+                raise
+            return mistakes.append(error)  # kept from Hydra, which would print a line of its own before ours
         if composition.runs_alone(composed):
-            code = _act([experiment])
-            if code:
+            if code := _act([experiment]):
                 sys.exit(code)
         else:
             collected.append((experiment, list(composed.overrides.task)))

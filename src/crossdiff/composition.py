@@ -171,6 +171,8 @@ def _share_groups() -> None:
             return whole(self, master_config, sweep_overrides)
         overrides = OverridesParser.create().parse_overrides(overrides=sweep_overrides)
         values = [override for override in overrides if _sets_a_value(override, self)]
+        if any(_changes_a_key(override, self) for override in overrides):  # its place among the values counts
+            return whole(self, master_config, sweep_overrides)
         groups = tuple(str(override.input_line) for override in overrides if override not in values)
         if groups not in merged:
             merged[groups] = whole(self, master_config, list(groups))
@@ -187,6 +189,12 @@ def _sets_a_value(override: Override, loader: ConfigLoaderImpl) -> bool:
     """True for a plain `key=value` of the run; groups, `+key`, `~key` and `hydra.key` stay with Hydra."""
     plain = override.type == OverrideType.CHANGE and not override.is_hydra_override()
     return plain and not loader.repository.group_exists(override.key_or_group)
+
+
+def _changes_a_key(override: Override, loader: ConfigLoaderImpl) -> bool:
+    """True for `+key`, `++key` and `~key` of the run, which Hydra applies in the order of the command."""
+    known = override.is_hydra_override() or loader.repository.group_exists(override.key_or_group)
+    return override.type != OverrideType.CHANGE and not known
 
 
 def _write_down(point: DictConfig, overrides: Sequence[Override]) -> None:

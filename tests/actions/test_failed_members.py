@@ -26,25 +26,32 @@ def step_of(asked: Experiment, name: str) -> Step:
 
 def test_a_failed_member_is_left_out_and_the_compare_step_names_it(tmp_path: Path) -> None:
     asked = experiment(tmp_path, SEVERAL)
-    (remaining,) = without_failed([asked], step_of(asked, "train toy_pt_it_seed1")) or []
+    (remaining,) = without_failed([asked], [step_of(asked, "train toy_pt_it_seed1")]) or []
     assert remaining.comparison is not None
     assert remaining.comparison.without == ("toy_pt_it_seed1",)
     assert step_of(remaining, "compare toy_pt_it_vs_toy_pt_simpo").inputs.left_out == ("toy_pt_it_seed1",)  # type: ignore[attr-defined]
-    assert without_failed([remaining], step_of(asked, "train toy_pt_it")) is None, "its pair has no other"
+    assert without_failed([remaining], [step_of(asked, "train toy_pt_it")]) is None, "its pair has no other"
 
 
 @pytest.mark.parametrize("name", ["harvest it", "tokens toy", "annotate toy_pt_it_and_toy_pt_simpo"])
 def test_a_step_that_all_members_need_cannot_be_left_out(tmp_path: Path, name: str) -> None:
     asked = experiment(tmp_path, SEVERAL)
-    assert without_failed([asked], step_of(asked, name)) is None
+    assert without_failed([asked], [step_of(asked, name)]) is None
 
 
 def test_only_the_grid_points_that_have_the_crosscoder_change(tmp_path: Path) -> None:
     asked, other = experiment(tmp_path, SEVERAL), experiment(tmp_path, SEVERAL, "training.learning_rate=0.1")
-    remaining = without_failed([asked, other], step_of(asked, "scale toy_pt_it"))
+    remaining = without_failed([asked, other], [step_of(asked, "scale toy_pt_it")])
     assert remaining is not None
     assert remaining[1] is other
     assert remaining[0].members["toy_pt_it"][0].name == "toy_pt_it_seed1"
+
+
+def test_nothing_that_would_change_nothing_is_run_again(tmp_path: Path) -> None:
+    asked = experiment(tmp_path, SEVERAL)
+    (remaining,) = without_failed([asked], [step_of(asked, "train toy_pt_it_seed1")]) or []
+    assert without_failed([remaining], [step_of(asked, "train toy_pt_it_seed1")]) is None
+    assert without_failed([asked], []) is None
 
 
 def test_the_other_steps_run_and_each_is_told_once(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -79,7 +79,8 @@ def test_what_stands_on_finished_steps_runs_at_the_same_time(tmp_path: Path) -> 
     times = {name: [float(part) for part in (tmp_path / name).read_text().split()] for name in done}
     assert times["tokens toy"][1] <= min(times[f"train {name}"][0] for name in "abc")
     assert times["train a"][1] <= times["scale a"][0]
-    assert len({pid for *_, pid in times.values()}) == 2
+    assert len({times[name][2] for name in ("train a", "train b", "tokens toy")}) == 3
+    assert times["tokens toy"][2] == os.getpid(), "without company a job runs here"
 
 
 def test_a_refusal_lets_the_running_jobs_end_and_nothing_else_begin(tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_weights_that_are_cut_are_refused(tmp_path: Path) -> None:
             check_weights(pair_of(tmp_path), layer=1)
 
 
+def test_a_head_in_a_broken_file_is_a_notice_where_no_step_needs_the_weights(tmp_path: Path) -> None:
+    file = save_model(tmp_path, "llama") / "model.safetensors"
+    good = file.read_bytes()
+    for content, says in broken_files(good):
+        file.write_bytes(content)
+        assert all(says in line for line in head_notices(pair_of(tmp_path))), says
+    (tmp_path / "model.safetensors").write_bytes(good)
+    assert not [*head_notices(pair_of(tmp_path))]
+
+
 def test_only_the_files_of_kept_blocks_count(tmp_path: Path) -> None:
     save_model(tmp_path, "llama", max_shard_size="30KB")
     weight_map = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]

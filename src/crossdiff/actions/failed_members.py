@@ -13,22 +13,22 @@ OF_ONE_CROSSCODER = ("train", "scale", "documents")
 """Stages whose steps serve one crosscoder, whose name is the step's label."""
 
 
-def without_failed(experiments: Sequence[Experiment], failed: Step) -> list[Experiment] | None:
-    """The experiments without the crosscoder of a step that failed; None where one of them needs it.
+def without_failed(experiments: Sequence[Experiment], failed: Sequence[Step]) -> list[Experiment] | None:
+    """The experiments without the crosscoders of the steps that failed; None where one of them needs one.
 
-    Only experiments whose plan has the step change: `comparison.without` names the crosscoder from then on.
+    Only experiments whose plan has such a step change: `comparison.without` then names its crosscoder.
+    None too where nothing would change, so that the same plan never runs twice.
     """
-    changed = []
-    for experiment in experiments:
-        if failed.key not in {step.key for step in plan(experiment)}:
-            changed.append(experiment)
-            continue
-        comparison = experiment.comparison
-        if comparison is None or not _has_others(experiment, failed):
-            return None
-        smaller = comparison.model_copy(update={"without": (*comparison.without, failed.label)})
-        changed.append(experiment.model_copy(update={"comparison": smaller}))
-    return changed
+    changed = list(experiments)
+    for step in failed:
+        needing = [n for n, one in enumerate(changed) if step.key in {other.key for other in plan(one)}]
+        for n in needing:
+            comparison = changed[n].comparison
+            if comparison is None or not _has_others(changed[n], step):
+                return None
+            smaller = comparison.model_copy(update={"without": (*comparison.without, step.label)})
+            changed[n] = changed[n].model_copy(update={"comparison": smaller})
+    return changed if changed != list(experiments) else None
 
 
 def _has_others(experiment: Experiment, failed: Step) -> bool:

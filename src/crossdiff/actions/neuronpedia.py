@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from crossdiff.config import Experiment
 from crossdiff.core.crosscoder import Crosscoder
@@ -33,10 +34,21 @@ def role_of(step: Step) -> str:
     return f"{step.stage}_{step.label}" if step.stage in PER_PAIR else step.stage
 
 
+def _refuse_overwriting(target: Path, experiment: Experiment, written: dict[Path, str]) -> None:
+    """ValueError where another run of this command has written the same source."""
+    if target in written:
+        raise ValueError(
+            f"{written[target]} and {experiment.results} would both be {target}; export them one by one, "
+            "each with an export.folder of its own"
+        )
+    written[target] = str(experiment.results)
+
+
 def export_neuronpedia(experiments: Sequence[Experiment]) -> int:
     """Write one source per pair below `export.folder`, and a card; unfinished pairs are a ValueError."""
     folder = experiments[0].export.folder
-    names = []
+    names: list[str] = []
+    written: dict[Path, str] = {}
     for experiment in experiments:
         steps, store = plan(experiment), experiment.store
         wanted = [step for step in steps if step.stage in (*PER_PAIR, "annotate")]
@@ -44,8 +56,9 @@ def export_neuronpedia(experiments: Sequence[Experiment]) -> int:
         rows = read_annotations(parents)
         for pair in (member for group in experiment.members.values() for member in group):
             source = read_pair(pair.name, parents, rows)
-            model = re.split("[/:]", pair.tuned.path.rstrip("/"))[-1]
-            place = Place(model, experiment.layer, pair.name)
+            tuned = str(pair.tuned.adapter or pair.tuned.towards or pair.tuned.path)
+            place = Place(re.split("[/:]", tuned.rstrip("/"))[-1], experiment.layer, pair.name)
+            _refuse_overwriting(folder / place.model / place.source, experiment, written)
             crosscoder = Crosscoder.load(parents[f"train_{pair.name}"] / "crosscoder")
             raw = (crosscoder.decoder[:, -1] / crosscoder.normaliser.scale[-1]).detach()
             latents = [int(entry["latent"]) for entry in source.selection.get("latents", [])]

@@ -117,27 +117,30 @@ def _finish(
 ) -> tuple[Sequence[Experiment], list[local.Outcome]]:
     """Run the steps; a crosscoder that fails is left out of the experiments where its pair has others."""
     made: dict[str, local.Outcome] = {}
-    failures: list[Step] = []
+    failures: list[tuple[Step, ValueError]] = []
 
     def finished(outcome: local.Outcome) -> None:
         if outcome.step.key not in made:  # after a failure finished steps come again, as reused ones
             made[outcome.step.key] = outcome
             log.step_finished(outcome, runtime.store)
 
+    n_processes = _processes(experiments[0])
     while True:
+        failures.clear()
         try:
             local.run_steps(
                 steps,
                 runtime,
                 finished=finished,
-                failed=lambda step, _: failures.append(step),
-                n_processes=_processes(experiments[0]),
+                failed=lambda step, error: failures.append((step, error)),
+                n_processes=n_processes,
             )
-        except ValueError as error:
-            remaining = without_failed(experiments, failures[-1]) if failures else None
+        except ValueError:
+            remaining = without_failed(experiments, [step for step, _ in failures])
             if remaining is None:
                 raise
-            tell_failed(failures[-1], error)
+            for step, error in failures:
+                tell_failed(step, error)
             experiments, steps = remaining, merge(map(plan, remaining))
         else:
             return experiments, list(made.values())
@@ -147,10 +150,18 @@ def _processes(experiment: Experiment) -> int:
     """How many steps may run at a time here."""
     dispatch = experiment.dispatch
     processes = dispatch.processes if isinstance(dispatch, LocalDispatch) else 1
-    if processes > 1 and experiment.training.devices > 1:
+    if processes == 1:
+        return 1
+    if experiment.training.devices > 1:
         raise ValueError(
             f"dispatch.processes={processes} gives every step one accelerator, training.devices="
             f"{experiment.training.devices} asks for several; give one of them"
+        )
+    if ":" in experiment.device:
+        raise ValueError(
+            f"dispatch.processes={processes} gives every step an accelerator of its own, and device="
+            f"{experiment.device} names one for all; give device=cuda (and CUDA_VISIBLE_DEVICES), or "
+            "dispatch.processes=1"
         )
     return processes
 

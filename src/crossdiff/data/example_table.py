@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
@@ -149,7 +150,7 @@ def direction_logits(
         try:
             model, path = harvested_model(parents[f"harvest_{name}"], parents.get("organism"))
             head = load_unembedding(model, path, vocab_size=len(token_set.tokenizer))
-        except ValueError as error:
+        except (ValueError, SafetensorError) as error:
             notices.append(f"no logits of the {name} model: {error}")
             continue
         directions = crosscoder.decoder[torch.tensor(list(latents), dtype=torch.int64), index].detach().cpu()

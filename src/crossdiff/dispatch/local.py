@@ -20,7 +20,7 @@ from crossdiff.dispatch.store import (
 )
 from crossdiff.io import artifacts
 from crossdiff.io.artifacts import lock
-from crossdiff.io.environment import allow_open_files, peak_memory_mb
+from crossdiff.io.environment import allow_open_files, peak_memory_mb, raised_by_us
 from crossdiff.io.tables import errors_name
 from crossdiff.pipeline.steps import Job, Step, group
 from crossdiff.settings import Runtime
@@ -48,7 +48,8 @@ def run_steps(
 ) -> list[Outcome]:
     """Bring every step to a finished artifact, one line for every step; at most `n_processes` at a time.
 
-    `finished` is called after every step, `failed` before a step's refusal (ValueError) is passed on.
+    `finished` is called after every step, `failed` before a step's refusal (a ValueError that this package
+    raised) is passed on.
     """
     allow_open_files()
     prepare_store(runtime.store)
@@ -72,7 +73,8 @@ def run_steps(
         try:
             done(run(job))
         except ValueError as error:
-            failed(job.steps[0], error)
+            if raised_by_us(error):
+                failed(job.steps[0], error)
             raise
     return outcomes
 

@@ -1,15 +1,20 @@
 """Run the jobs of a plan in several processes: whatever stands on finished steps runs at the same time.
 
 The order of the plan decides who goes first. Every process has its share of the CPU's threads and, where
-there are several accelerators, one of its own. A job that is refused (ValueError) lets the running ones end,
-which are finished work for the next run; an interrupt stops them all, as it would a single one.
+there are several accelerators, one of its own; a job that nothing can run beside has this process and all its
+threads. A job that is refused (ValueError) lets the running ones end, which are finished work for the next
+run; Ctrl-C and TERM stop them all, as they would a single one.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -50,19 +55,28 @@ def run_side_by_side(
     """
     waiting, running = list(jobs), dict[Future, Job]()
     refused: str | None = None
-    with _processes(n_processes) as pool:
+
+    def take(job: Job, outcome: list[Made] | Refusal) -> None:
+        nonlocal refused
+        if isinstance(outcome, Refusal):
+            failed(job, ValueError(outcome.text))
+            refused = refused or outcome.text
+        else:
+            done(outcome)
+
+    with _processes(n_processes, n_devices := _n_devices()) as pool:
         while running or (waiting and refused is None):
-            for job in [] if refused else _ready(waiting, running.values())[: n_processes - len(running)]:
+            ready = [] if refused else _ready(waiting, running.values())
+            if len(ready) == 1 and not running and not n_devices:
+                waiting.remove(ready[0])
+                take(ready[0], _attempt(run, ready[0]))  # without company: here, with all threads
+                continue
+            for job in ready[: n_processes - len(running)]:
                 waiting.remove(job)
                 running[pool.submit(_in_process, run, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
-                outcome = _result(future, [job, *running.values()])
-                if isinstance(outcome, Refusal):
-                    failed(job, ValueError(outcome.text))
-                    refused = refused or outcome.text
-                else:
-                    done(outcome)
+                take(job, _result(future, [job, *running.values()]))
     if refused is not None:
         raise ValueError(refused)
 
@@ -89,26 +103,45 @@ def _result(future: Future[list[Made] | Refusal], jobs: Sequence[Job]) -> list[M
         ) from None
 
 
+def _n_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()  # does not start CUDA, so a process can still choose one
+
+
 @contextmanager
-def _processes(n_processes: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes do not outlive an error or an interrupt."""
+def _processes(n_processes: int, n_devices: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes do not outlive an error, Ctrl-C or TERM; training saves its state first."""
     import torch
 
     spawn = multiprocessing.get_context("spawn")
     numbers: Queue[int] = spawn.Queue()
     for number in range(n_processes):
         numbers.put(number)
-    n_threads = max(1, torch.get_num_threads() // n_processes)
-    given = (numbers, n_threads, torch.cuda.device_count())
+    given = (numbers, max(1, torch.get_num_threads() // n_processes), n_devices)
     pool = ProcessPoolExecutor(n_processes, spawn, initializer=_settle, initargs=given)
     try:
-        yield pool
+        with _ending_on_term():
+            yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            process.terminate()  # training saves its state first
+            os.kill(process.pid or 0, signal.SIGINT)  # not TERM, on which training inside SLURM goes on
         raise
     pool.shutdown()
+
+
+@contextmanager
+def _ending_on_term() -> Iterator[None]:
+    """TERM ends the block like an error would, so that it can clean up; only a main thread can have that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _settle(numbers: Queue[int], n_threads: int, n_devices: int) -> None:
@@ -131,10 +164,21 @@ def _in_process(run: Callable[[Job], list[Made]], job: Job) -> list[Made] | Refu
     progress.title_lines(job.name)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        return _attempt(run, job)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))  # what cannot cross would look like a killed process
+        except Exception:  # noqa: BLE001  whatever its class does
+            raise RuntimeError(traceback.format_exc()) from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _attempt(run: Callable[[Job], list[Made]], job: Job) -> list[Made] | Refusal:
+    try:
         return run(job)
     except ValueError as error:
         if raised_by_us(error):
             return Refusal(str(error))
         raise
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)

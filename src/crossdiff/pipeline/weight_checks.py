@@ -74,11 +74,16 @@ def _unreadable(model: ModelSettings, _state: tuple[tuple[str, int, int], ...]) 
     """Why the logits of a direction cannot be computed; None where they can."""
     if _is_plain(model.path):
         return None
+    from safetensors import SafetensorError
+
     from crossdiff.models.unembedding import load_unembedding
 
     try:
+        named = (weight_files(model.path) or {}).items()
+        for file in sorted({file for name, file in named if outside_blocks(name) and file.is_file()}):
+            read_header(file)
         load_unembedding(model, str(Path(model.path).expanduser()), vocab_size=1)
-    except ValueError as error:
+    except (ValueError, SafetensorError) as error:
         return str(error)
     return None
 

@@ -176,7 +176,7 @@ def _about(pair: PairSource, place: Place) -> dict[str, dict[str, Any]]:
             "creatorNameShort": "crossdiff", "creatorName": "crossdiff", **named,
         },
         "model": {
-            "id": place.model, "instruct": True, "displayNameShort": place.model,
+            "id": place.model, "instruct": False, "displayNameShort": place.model,
             "displayName": place.model, "layers": 0, "neuronsPerLayer": 0, "owner": "",
             "updatedAt": WHEN, **named,
         },

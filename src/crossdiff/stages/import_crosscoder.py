@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crossdiff.data.paired_activations import PairedActivations
 
 BATCH_SIZE = 4096
-MOST_TOKENS = 262_144
-"""Held-out tokens for FVE and L0: enough for three digits, and minutes on CPUs at paper scale."""
 LEAST_FVE = 0.5
 """Below it, a model's activations are hardly those that the crosscoder was trained on."""
 LARGEST_SHARE = 0.1
@@ -45,6 +43,8 @@ class ImportInputs(ImportedInputs):
     """Factor per model on raw activations, base first, where the file does not hold it; None estimates it."""
     layer: int
     mask: MaskSettings = MaskSettings()
+    most_tokens: int = 262_144
+    """Held-out tokens for FVE and L0: enough for three digits, and minutes on CPUs at paper scale."""
 
 
 def fingerprint(path: str) -> str:
@@ -66,7 +66,7 @@ def import_crosscoder(
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = read_for_pair(inputs, d_model=activations.d_model, activations=activations)
     crosscoder = _centred(crosscoder, activations)
-    figures = _figures(crosscoder.to(runtime.device), activations)
+    figures = _figures(crosscoder.to(runtime.device), activations, at_most=inputs.most_tokens)
     record = crosscoder.metadata.pop("source")
     show_notices(f"import {inputs.path}", list(_notices(crosscoder.cpu(), record, figures, activations)))
     crosscoder.metadata = {
@@ -167,12 +167,12 @@ def _mean_norms(activations: PairedActivations) -> list[float]:
     return (total / n_rows).tolist()
 
 
-def _figures(crosscoder: Crosscoder, activations: PairedActivations) -> dict[str, Any]:
-    """What training measures at its end, on at most `MOST_TOKENS` held-out tokens."""
+def _figures(crosscoder: Crosscoder, activations: PairedActivations, *, at_most: int) -> dict[str, Any]:
+    """What training measures at its end, on at most so many held-out tokens."""
     from crossdiff.training.evaluation import evaluate, held_out_batches, held_out_figures
 
     device = crosscoder.encoder.device
-    batches = held_out_batches(activations, batch_size=BATCH_SIZE, device=device, at_most=MOST_TOKENS)
+    batches = held_out_batches(activations, batch_size=BATCH_SIZE, device=device, at_most=at_most)
     found = evaluate(crosscoder, batches, threshold=float(crosscoder.threshold), k=None)
     k = crosscoder.metadata.get("training", crosscoder.metadata).get("k")
     figures = held_out_figures(crosscoder, found, k=k)

@@ -110,11 +110,16 @@ def test_shards_that_do_not_fit_are_named(tmp_path: Path) -> None:
     lost = write_shards(tmp_path / "lost", X, (7, 7))
     (lost / "shard_1.memmap").unlink()
     uneven = write_shards(tmp_path / "uneven", X, (7, 7))
+    shuffled, inputs = (write_shards(tmp_path / name, X, (14,)) for name in ("shuffled", "inputs"))
+    (shuffled / "config.json").write_text(json.dumps({"shard_count": 1, "shuffle_shards": True}))
+    (inputs / "config.json").write_text(json.dumps({"shard_count": 1, "io": "in"}))
     (uneven / "shard_1.meta").write_text(json.dumps({"shape": [5, 7], "dtype": "torch.float32"}))
     for folder, said in (
         (cut, "shard_1.memmap has 4 bytes"),
         (lost, "shard_1.memmap is missing, and config.json counts 2"),
         (uneven, "differ in width or type"),
+        (shuffled, "row i is another token in each"),
+        (inputs, "io=in"),
         (write_shards(tmp_path / "strange", X, (14,), dtype="torch.nothing"), "unknown to torch"),
         (write_shards(tmp_path / "shapeless", X, (14,), shape=None), "no shape"),
     ):

@@ -144,6 +144,16 @@ def _shards(folder: Path) -> list[tuple[Path, Path]]:
     if not isinstance(count, int) or count < 1:
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         raise ValueError(f"{folder} holds {inside}; without shard_count in config.json give a file")
+    if config.get("shuffle_shards"):
+        raise ValueError(
+            f"{folder} was stored with shuffle_shards, which gives every model an order of its own, so row i "
+            "is another token in each; store the activations again without it"
+        )
+    if config.get("io", "out") != "out":
+        raise ValueError(
+            f"{folder} holds what goes into its module (io={config['io']}), and a layer here is a block's "
+            "output; store io=out, or the output of the block before"
+        )
     shards = [(folder / f"shard_{n}.memmap", folder / f"shard_{n}.meta") for n in range(count)]
     for path in (path for shard in shards for path in shard):
         if not path.is_file():
