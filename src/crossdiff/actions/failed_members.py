@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 from crossdiff.config import Experiment
 from crossdiff.pipeline.plan import plan
-from crossdiff.pipeline.steps import Step
-
-OF_ONE_CROSSCODER = ("train", "scale", "documents")
-"""Stages whose steps serve one crosscoder, whose name is the step's label."""
+from crossdiff.pipeline.steps import PER_CROSSCODER, Step
 
 
 def without_failed(experiments: Sequence[Experiment], failed: Sequence[Step]) -> list[Experiment] | None:
@@ -33,7 +30,7 @@ def without_failed(experiments: Sequence[Experiment], failed: Sequence[Step]) ->
 
 def _has_others(experiment: Experiment, failed: Step) -> bool:
     """Whether the step serves one crosscoder of a pair that has others left."""
-    if experiment.study is not None or failed.stage not in OF_ONE_CROSSCODER:
+    if experiment.study is not None or failed.stage not in PER_CROSSCODER:
         return False
     groups = [[member.name for member in members] for members in experiment.members.values()]
     return any(failed.label in names and len(names) > 1 for names in groups)

@@ -9,9 +9,8 @@ from pathlib import Path
 from crossdiff.config import Experiment
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.io.tables import write_text
-from crossdiff.notebook.finished_steps import PER_PAIR
 from crossdiff.pipeline.plan import plan
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import PER_CROSSCODER, role
 from crossdiff.report.neuronpedia import READ_VERSION, Place, write_neuronpedia
 from crossdiff.report.sources import read_annotations, read_pair
 
@@ -27,11 +26,6 @@ that a fresh Neuronpedia database has: replace it by yours. Source sets are writ
 Before you publish: the activations quote documents of your corpus, and models, data and labels may have
 licences that ask for a notice or forbid this.
 """
-
-
-def role_of(step: Step) -> str:
-    """What a report calls the step."""
-    return f"{step.stage}_{step.label}" if step.stage in PER_PAIR else step.stage
 
 
 def _refuse_overwriting(target: Path, experiment: Experiment, written: dict[Path, str]) -> None:
@@ -51,8 +45,8 @@ def export_neuronpedia(experiments: Sequence[Experiment]) -> int:
     written: dict[Path, str] = {}
     for experiment in experiments:
         steps, store = plan(experiment), experiment.store
-        wanted = [step for step in steps if step.stage in (*PER_PAIR, "annotate")]
-        parents = {role_of(step): step.finished_folder(store) for step in wanted}
+        wanted = [step for step in steps if step.stage in (*PER_CROSSCODER, "annotate")]
+        parents = {role(step.stage, step.label): step.finished_folder(store) for step in wanted}
         rows = read_annotations(parents)
         for pair in (member for group in experiment.members.values() for member in group):
             source = read_pair(pair.name, parents, rows)

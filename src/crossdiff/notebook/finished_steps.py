@@ -10,9 +10,7 @@ from typing import Any
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.io.tables import read_json
 from crossdiff.pipeline.results import SUMMARY
-from crossdiff.pipeline.steps import Step
-
-PER_PAIR = ("train", "scale", "documents")
+from crossdiff.pipeline.steps import Step, role
 
 
 @dataclass(frozen=True)
@@ -107,5 +105,5 @@ def _roles(store: Path, rows: Iterable[tuple[str, str]]) -> dict[str, Path]:
         stage, _, label = name.partition(" ")
         folder = store / stage / key
         if (folder / MANIFEST).is_file():
-            found[f"{stage}_{label}" if stage in PER_PAIR else stage] = folder
+            found[role(stage, label)] = folder
     return found

@@ -16,7 +16,7 @@ from crossdiff.pipeline.activation_steps import blend_step, harvest_step
 from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.imported_steps import imported_tokens
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import PER_CROSSCODER, Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.pipeline.toy_steps import organism_step, represented_step
 from crossdiff.pipeline.weight_checks import check_weights
@@ -189,7 +189,7 @@ class Planner:
             left_out=comparison.without,
         )
         parents = {"annotate": self.annotate, "match": self.match(comparison)}
-        stages = ("scale", "documents") if comparison.n_seeds == 1 else ("train", "scale", "documents")
+        stages = ("scale", "documents") if comparison.n_seeds == 1 else PER_CROSSCODER
         for stage in stages:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
         if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them

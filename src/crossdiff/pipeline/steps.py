@@ -12,6 +12,14 @@ from crossdiff.settings import Settings
 from crossdiff.stages import protocol
 from crossdiff.stages.protocol import ImportedInputs, Stage
 
+PER_CROSSCODER = ("train", "scale", "documents")
+"""Stages with one step per crosscoder, whose name is the step's label."""
+
+
+def role(stage: str, label: str) -> str:
+    """What a report calls a step: `train_<crosscoder>`, `annotate`."""
+    return f"{stage}_{label}" if stage in PER_CROSSCODER else stage
+
 
 @dataclass(frozen=True)
 class Cost:
