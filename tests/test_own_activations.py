@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.actions.test_run import typed
 from tests.model_folders import make_tokenizer
 
 MODELS = {"base": "base", "old.tuned": "old", "new.tuned": "new"}
@@ -19,11 +20,12 @@ COMPARISON = f"""
 _target_: crossdiff.models.pair.Comparison
 reference: {PAIR} name: old, tuned: no/old}}
 treatment: {PAIR} name: new, tuned: no/new}}
-n_seeds: 1
 """
 SMALL = (
     "comparison=mine", "layer=1", "source=files", "dictionary=toy", "dictionary.n_latents=64", "training=toy",
-    "training.n_steps=400", "training.batch_size=256", "device=cpu", "progress=false", "draws=200",
+    "training.n_steps=500", "training.learning_rate=0.005", "training.batch_size=256", "sparsity=toy",
+    "sparsity.k=4", "sparsity.k_initial=16", "sparsity.anneal_steps=100", "device=cpu", "progress=false",
+    "draws=200",
 )  # fmt: skip
 
 
@@ -63,3 +65,43 @@ def stored(folder: Path) -> list[str]:
         f"source.offsets={folder}/offsets.npy", f"source.tokenizer={folder}/tokenizer",
         f"store={folder}/store",
     ]  # fmt: skip
+
+
+def calls(results: Path) -> dict[str, pd.DataFrame]:
+    """Latent -> call and the model it is exclusive to, per pair."""
+    files = sorted(results.glob("latents.*.parquet"))
+    return {file.name: pd.read_parquet(file)[["latent", "call", "exclusive_to"]] for file in files}
+
+
+@pytest.mark.slow
+def test_arrays_become_a_comparison_whose_crosscoders_come_back_as_they_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every planted feature of one's own is found, and every format gives the deltas and calls of the run."""
+    given = [*stored(tmp_path), *SMALL]
+    own = tmp_path / "own"
+    assert typed(monkeypatch, *given, f"results_dir={own}") == 0
+    assert (own / "report.html").is_file()
+    for name in ("old", "new"):
+        found = pd.read_parquet(own / f"latents.{name}.parquet")
+        assert (found["exclusive_to"] == "tuned").sum() == N_OWN
+    for form in ("crossdiff", "dictionary_learning", "saelens"):
+        out = f"export.folder={tmp_path}/{form}"
+        asked = ("action=export", "export.what=checkpoint", f"export.format={form}", out)
+        assert typed(monkeypatch, *given, *asked) == 0
+        read = [
+            f"+comparison.{side}.crosscoder={tmp_path}/{form}/{name}_1"
+            for side, name in (("reference", "old"), ("treatment", "new"))
+        ]
+        again = tmp_path / f"from_{form}"
+        assert typed(monkeypatch, *given, *read, f"results_dir={again}") == 0
+        assert (again / "deltas.csv").read_bytes() == (own / "deltas.csv").read_bytes(), form
+        for name, table in calls(own).items():
+            pd.testing.assert_frame_equal(table, calls(again)[name])
+    refused = ("action=export", "export.what=checkpoint", "export.format=neelnanda")
+    assert typed(monkeypatch, *given, *refused) == 2
+    assert "no threshold, and this one keeps codes above" in capfd.readouterr().err
+    members = tmp_path / "members"
+    assert typed(monkeypatch, *given, "+comparison.n_seeds=2", f"results_dir={members}") == 0
+    summary = json.loads((members / "summary.json").read_text())
+    assert {"old", "old_seed1", "new", "new_seed1"} <= {step["name"].split()[-1] for step in summary["steps"]}
