@@ -103,9 +103,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A command line without its crosscoder, store and action."""
     root = tmp_path_factory.mktemp("pair")
     base, tuned = (save_model(root / name, "llama", seed=seed) for seed, name in enumerate(("base", "tuned")))
-    rows = [
-        {"text": " ".join(WORDS[(i * 7 + step * 3) % len(WORDS)] for step in range(20))} for i in range(40)
-    ]
+    texts = (" ".join(WORDS[(i * 7 + step * 3) % len(WORDS)] for step in range(20)) for i in range(40))
     (root / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return [
         "model_pair=custom", f"model_pair.base={base}", f"model_pair.tuned={tuned}", "layer=1", "device=cpu",

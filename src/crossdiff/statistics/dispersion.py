@@ -161,7 +161,7 @@ class Contrasts:
         return self.log_ratio - half, self.log_ratio + half
 
     def p_values(self) -> Numbers:
-        """Two-sided, of no change; 1 for a name that holds every latent of both pairs (no error, no ratio)."""
+        """Two-sided, of no change; 1 for a name that holds all latents of both pairs."""
         size = np.divide(
             np.abs(self.log_ratio), self.error, out=np.zeros_like(self.error), where=self.error > 0
         )
