@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crossdiff.studies.planted.source import PlantedSource
     from crossdiff.studies.planted.world import Planted
 
-VERSION = 3
+VERSION = 4
 
 
 class Contender(Settings):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crossdiff.core.latent_table import Scaled
 
-VERSION = 3
+VERSION = 4
 TABLE_VERSION = 1
 
 
