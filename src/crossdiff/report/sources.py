@@ -45,10 +45,12 @@ class PairSource:
 
     def energies(self, model: str) -> dict[int, float]:
         """Latent with documents -> what it writes into `base` or `tuned` (`latent_energy`); else NaN."""
-        norms = self.latents.set_index("latent")[f"norm_{model}"].to_dict()
+        selected = self.selected()
+        table = self.latents[self.latents["latent"].isin([one["latent"] for one in selected])]
+        norms = table.set_index("latent")[f"norm_{model}"].to_dict()
         return {
             int(one["latent"]): latent_energy(one.get("histogram"), norms.get(one["latent"], math.nan))
-            for one in self.selected()
+            for one in selected
         }
 
     def selected(self) -> list[dict[str, Any]]:
