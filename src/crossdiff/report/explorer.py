@@ -99,7 +99,7 @@ def pack(
             "logits": entry.get("logits") or {},
             "histogram": entry.get("histogram"),
             "figures": figures,
-            **document_groups(top.get(latent), examples.get(latent), n_shown=n_examples),
+            **document_groups(top.get(latent), examples.get(latent, ()), n_shown=n_examples),
         }
         chunks[str(latent)] = compress(detail)
     return index, chunks
