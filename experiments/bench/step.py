@@ -1,6 +1,7 @@
 """One training step: ours, the dense one with the same mathematics, and the bare encoder product.
 
 python -m crossdiff.bench step d_model=512 n_latents=16384 k=64 batch=2048
+python -m crossdiff.bench step members=4 d_model=512 n_latents=2048 k=16 batch=1024
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from crossdiff.core.sparse.backends import Backend, kernels
 from crossdiff.core.sparse.kernels import collect, wait
 from crossdiff.settings import Settings
 from experiments.bench.contenders import Encode, Workload, dense_step, encoder_product, sparse_step
+from experiments.bench.members import MembersWork, compare
 from experiments.bench.memory import peak_mb
 from experiments.bench.roofline import Roofline, account
 
@@ -31,6 +33,8 @@ class StepBench(Settings):
 
     rounds: every contender runs once per round, so that a busy machine disturbs all alike.
     memory: also measure peak resident sets, each in a fresh process; on a GPU peak allocations, in this one.
+    members: above 1, the answer is instead what so many crosscoders trained together for `steps` steps cost
+    and read, against as many alone.
     device: on cuda the answer also holds the step's roofline (`bench roofline`, with an H200's rates).
     """
 
@@ -45,6 +49,8 @@ class StepBench(Settings):
     memory: bool = True
     dense: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
+    members: int = Field(default=1, ge=1)
+    steps: int = Field(default=20, ge=2)
 
     @model_validator(mode="after")
     def _is_there(self) -> StepBench:
@@ -64,6 +70,10 @@ def main(overrides: list[str]) -> dict:
     """Medians and minima of interleaved rounds (wall and CPU seconds), ratios to the fp32 product, memory."""
     bench = StepBench.model_validate(dict(item.split("=", 1) for item in overrides))
     torch.set_num_threads(bench.threads)
+    if bench.members > 1:
+        names = ("d_model", "n_latents", "k", "batch", "members", "steps")
+        sizes = MembersWork(**{name: getattr(bench, name) for name in names})
+        return {"sizes": bench.model_dump(), "machine": machine(), **compare(sizes, rounds=bench.rounds)}
     work = bench.workload()
     contenders = _contenders(bench, work)
     samples = _interleave(contenders, rounds=bench.rounds)

@@ -13,9 +13,9 @@ from crossdiff.dispatch.local import run_steps
 from crossdiff.io import artifacts
 from crossdiff.io.artifacts import DamagedArtifact
 from crossdiff.io.tables import read_json
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import Step, group
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.protocol import Stage
+from crossdiff.stages.protocol import Stage, Together
 
 
 class Inputs(Settings):
@@ -96,6 +96,33 @@ def test_a_failed_step_is_not_finished_and_keeps_its_draft(tmp_path: Path, calls
     assert (tmp_path / "store" / "tokens" / f".{step.key}.draft" / "half").exists()
 
 
+def test_steps_made_together_have_drafts_of_their_own_and_one_refusal_keeps_the_others(
+    tmp_path: Path, calls: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(inputs, parents, drafts, runtime):
+        calls.append([each.text for each in inputs])
+        for each, draft in zip(inputs, drafts, strict=True):
+            (draft / "out.txt").write_text(each.text)
+        return [ValueError("no") if each.text == "bad" else {"n": 1} for each in inputs]
+
+    one = lambda inputs, parents, draft, runtime: make([inputs], parents, [draft], runtime)[0]  # noqa: E731
+    together = Together(lambda inputs: "all", lambda inputs: 3, make)
+    module = types.ModuleType("crossdiff.stages.train")
+    module.STAGE = Stage("train", version=1, run=one, reads=("tokens",), writes="", together=together)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("crossdiff.dispatch.local.raised_by_us", lambda error: True)
+    tokens, failed = steps()[0], []
+    asked = [Step("train", text, Inputs(text=text), {"tokens": tokens}) for text in ("a", "bad", "c", "d")]
+    assert [job.name for job in group(asked)] == ["train a, bad, c", "train d"]
+    with pytest.raises(ValueError, match="no"):
+        run_steps([tokens, *asked], runtime(tmp_path), failed=lambda step, error: failed.append(step.label))
+    assert (calls[1:], failed) == ([["a", "bad", "c"]], ["bad"])
+    assert [step.is_finished(runtime(tmp_path).store) for step in asked] == [True, False, True, False]
+    made = run_steps([tokens, asked[0], *asked[2:]], runtime(tmp_path))
+    assert [outcome.state for outcome in made] == ["reused", "reused", "reused", "done"]
+    assert artifacts.read_manifest(asked[2].folder(runtime(tmp_path).store))["inputs"] == {"text": "c"}
+
+
 def test_an_altered_parent_is_refused_before_it_is_used(tmp_path: Path, calls: list) -> None:
     tokens, *rest = steps()
     run_steps([tokens], runtime(tmp_path))
@@ -145,9 +172,9 @@ CONCURRENT = """
 import sys, time, types
 from pathlib import Path
 from crossdiff.dispatch.local import run_steps
-from crossdiff.pipeline.steps import Step
+from crossdiff.pipeline.steps import Step, group
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.protocol import Stage
+from crossdiff.stages.protocol import Stage, Together
 module = types.ModuleType("crossdiff.stages.tokens")
 def run(inputs, parents, draft, runtime):
     with open(sys.argv[2], "a") as log: log.write("ran\\n")

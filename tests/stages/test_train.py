@@ -11,6 +11,7 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
+from crossdiff.data import paired_activations
 from crossdiff.data.harvest.write import write_harvest
 from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.data.tokens import TokenSet
@@ -86,6 +87,30 @@ def test_the_same_inputs_give_the_same_bits_and_another_seed_others(
         weights.append(Crosscoder.load(tmp_path / name / "crosscoder").decoder)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_trainings_together_leave_the_files_of_trainings_alone(artifacts: Artifacts, tmp_path: Path) -> None:
+    given = [
+        inputs(seed=seed, training=inputs().training.model_copy(update={"members": 2})) for seed in (3, 4)
+    ]
+    drafts = [tmp_path / name for name in ("a", "b")]
+    found = train.run_together(given, parents(artifacts), drafts, QUIET)
+    for one, draft, figures in zip(given, drafts, found, strict=True):
+        alone = tmp_path / f"alone_{one.seed}"
+        train.run(one, parents(artifacts), alone, QUIET)
+        weights = [Crosscoder.load(folder / "crosscoder").state_dict() for folder in (draft, alone)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        assert figures == read_json(draft / "training.json")  # type: ignore[comparison-overlap]
+
+
+def test_members_with_orders_of_their_own_share_no_reader_where_rows_do_not_fit(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(paired_activations, "WINDOW_BYTES", 1 << 14)
+    given = [inputs(seed=seed) for seed in (3, 4)]
+    found = train.run_together(given, parents(artifacts), [tmp_path / "a", tmp_path / "b"], QUIET)
+    assert "training.order_seed=0 gives all members one order" in capsys.readouterr().out
+    assert all(isinstance(each, dict) for each in found)
 
 
 class Unread:

@@ -37,7 +37,7 @@ class PairedActivations:
         self.n_rows = token_set.n_tokens
         self.d_model = layers[0].d_model
         self.kept = self._kept_rows()
-        self._reader: WindowReader | None = None
+        self._readers: dict[int, WindowReader] = {}
 
     @classmethod
     def open(
@@ -143,18 +143,30 @@ class PairedActivations:
 
     def close(self) -> None:
         """Stop reading ahead and free the windows."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+
+    @property
+    def fits_one_window(self) -> bool:
+        """Whether all training rows are in memory at once, so that any number of orders read them once."""
+        return self._training_order(0).n_windows == 1
+
+    def _training_order(self, seed: int) -> EpochOrder:
+        blocks = document_blocks(self.token_set.offsets)
+        window_blocks = self._blocks_per_window(len(blocks) - 1, self.n_rows, WINDOW_BYTES)
+        return EpochOrder(self._split_mask("train"), blocks, seed=seed, window_blocks=window_blocks)
 
     def _window_reader(self, seed: int) -> WindowReader:
-        if self._reader is None or self._reader.order.seed != seed:
+        if seed in self._readers:
+            return self._readers[seed]
+        order, others = self._training_order(seed), list(self._readers.values())
+        if others and order.n_windows == 1:
+            self._readers[seed] = others[0].in_another(order)
+        else:
             self.close()
-            blocks = document_blocks(self.token_set.offsets)
-            window_blocks = self._blocks_per_window(len(blocks) - 1, self.n_rows, WINDOW_BYTES)
-            order = EpochOrder(self._split_mask("train"), blocks, seed=seed, window_blocks=window_blocks)
-            self._reader = WindowReader(self.layers, order)
-        return self._reader
+            self._readers[seed] = WindowReader(self.layers, order)
+        return self._readers[seed]
 
     def _blocks_per_window(self, n_blocks: int, n_rows: int, window_bytes: int) -> int:
         """How many of `n_blocks` that hold `n_rows` wanted rows make windows of about `window_bytes`."""

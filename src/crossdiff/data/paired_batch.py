@@ -115,6 +115,13 @@ class WindowReader:
         self._windows: dict[tuple[int, int], Future[Window]] = {}
         self._spare: list[list[Tensor | None]] = []
 
+    def in_another(self, order: EpochOrder) -> WindowReader:
+        """A reader of the same rows in another order, over the same single window, which is read once."""
+        assert self.order.n_windows == order.n_windows == 1, "windows of several orders hold other rows"
+        other = WindowReader(self.layers, order)
+        other._windows = self._windows
+        return other
+
     def read(
         self, start: int, stop: int
     ) -> tuple[Shaped[Tensor, "token model d_model"], Int[Tensor, " token"]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ def run_steps(
         open_jobs = [job for job in jobs if missing_steps(job, runtime.store)]
         for job in jobs:
             done([] if job in open_jobs else run(job))
-        refused = lambda job, error: failed(job.steps[0], error)  # noqa: E731
+        refused = lambda job, error: failed(_refused(job, runtime), error)  # noqa: E731
         run_side_by_side(open_jobs, run, n_processes=n_processes, done=done, failed=refused)
         return outcomes
     for job in jobs:
@@ -74,9 +74,14 @@ def run_steps(
             done(run(job))
         except ValueError as error:
             if raised_by_us(error):
-                failed(job.steps[0], error)
+                failed(_refused(job, runtime), error)
             raise
     return outcomes
+
+
+def _refused(job: Job, runtime: Runtime) -> Step:
+    """The first step of a refused job that was not made."""
+    return (missing_steps(job, runtime.store) or job.steps)[0]
 
 
 def _finish(job: Job, runtime: Runtime) -> list[Outcome]:
@@ -96,25 +101,54 @@ def rows_of(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> list[dict[str
 
 
 def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
-    """Compute one job in its draft folder and publish its artifacts; wait for another process that has it."""
+    """Compute one job in its draft folder and publish its artifacts; wait for another process that has it.
+
+    Steps that are made together have a draft each, and each is published that is made.
+    """
     step = job.steps[0]
     parents = {role: parent.folder(runtime.store) for role, parent in step.parents.items()}
     for folder in parents.values():
         check(folder)
-    home = runtime.store / job.stage
-    home.mkdir(parents=True, exist_ok=True)
-    with _sole_writer(home / f".{job.key}.lock", job.name):
-        if not missing_steps(job, runtime.store):
-            return [_reuse(each, runtime) for each in job.steps]
-        print(f"{job.name} ...", flush=True)
-        started, draft = time.time(), draft_folder(job, runtime.store)
+    (runtime.store / job.stage).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as locks:
+        parts = [Job((each,)) for each in job.steps] if job.is_together else [job]
+        for part in sorted(parts, key=lambda part: part.key):
+            path = runtime.store / job.stage / f".{part.key}.lock"
+            locks.enter_context(_sole_writer(path, part.name))
+        made = [each for part in parts for each in _made_meanwhile(part, runtime)]
+        left = [part for part in parts if missing_steps(part, runtime.store)]
+        return [*made, *(_compute(left, parents, runtime) if left else [])]
+
+
+def _made_meanwhile(job: Job, runtime: Runtime) -> list[Outcome]:
+    return [] if missing_steps(job, runtime.store) else [_reuse(each, runtime) for each in job.steps]
+
+
+def _compute(jobs: Sequence[Job], parents: Mapping[str, Path], runtime: Runtime) -> list[Outcome]:
+    """Run the jobs of one call of their stage, publish what was made, then raise the first refusal."""
+    whole = Job(tuple(step for job in jobs for step in job.steps))
+    print(f"{whole.name} ...", flush=True)
+    started, drafts = time.time(), [draft_folder(job, runtime.store) for job in jobs]
+    for draft in drafts:
         draft.mkdir(exist_ok=True)
-        with errors_name(draft):
-            counts = step.definition.run(job.inputs, parents, draft, runtime)
-        seconds = time.time() - started
-        publish_job(job, draft, _measured(counts, seconds), runtime.store)
-    print(f"{job.name}: {_line(counts)} ({_duration(seconds)})", flush=True)
-    return [Outcome(each, "done", seconds, counts) for each in job.steps]
+    together = whole.steps[0].definition.together
+    with errors_name(drafts[0]):
+        if together is None or len(jobs) == 1:
+            counts = [whole.steps[0].definition.run(whole.inputs, parents, drafts[0], runtime)]
+        else:
+            counts = together.run([job.inputs for job in jobs], parents, drafts, runtime)
+    seconds = time.time() - started
+    outcomes: list[Outcome] = []
+    for job, draft, found in zip(jobs, drafts, counts, strict=True):
+        if isinstance(found, ValueError):
+            continue
+        publish_job(job, draft, _measured(found, seconds), runtime.store)
+        print(f"{job.name}: {_line(found)} ({_duration(seconds)})", flush=True)
+        outcomes += [Outcome(each, "done", seconds, found) for each in job.steps]
+    for found in counts:
+        if isinstance(found, ValueError):
+            raise found
+    return outcomes
 
 
 def check(folder: Path) -> None:

@@ -77,7 +77,9 @@ class Step:
         declared = protocol.stage_of(self.stage, self.inputs)
         if not isinstance(self.inputs, ImportedInputs):
             return declared
-        return replace(declared, resources=self.inputs.RESOURCES, joins_layers=False, shards=None)
+        return replace(
+            declared, resources=self.inputs.RESOURCES, joins_layers=False, shards=None, together=None
+        )
 
     @cached_property
     def key(self) -> str:
@@ -120,7 +122,8 @@ class Job:
     """One or more steps computed by a single call of their stage.
 
     Several harvest steps that differ only in the layer are one job: the forward pass stops after the
-    deepest layer and every layer is published as an artifact of its own.
+    deepest layer and every layer is published as an artifact of its own. So are steps that their stage makes
+    together (`protocol.Together`), each in a draft of its own.
     """
 
     steps: tuple[Step, ...]
@@ -135,6 +138,8 @@ class Job:
         """Name for progress lines; lists the layers when there are several."""
         if len(self.steps) == 1:
             return self.steps[0].shown
+        if self.is_together:
+            return f"{self.stage} {', '.join(step.label for step in self.steps)}"
         layers = ",".join(str(step.inputs.layers[0]) for step in self.steps)  # type: ignore[attr-defined]
         return f"{self.steps[0].name} (layers {layers})"
 
@@ -142,6 +147,11 @@ class Job:
     def is_imported(self) -> bool:
         """Whether it reads what somebody else has made."""
         return self.steps[0].is_imported
+
+    @property
+    def is_together(self) -> bool:
+        """Whether its steps are made at a time, each in a draft of its own."""
+        return len(self.steps) > 1 and self.steps[0].definition.together is not None
 
     @property
     def inputs(self) -> Settings:
@@ -162,11 +172,11 @@ class Job:
 
     @property
     def cost(self) -> Cost:
-        """Largest compute of the steps (they share a forward pass), summed disk."""
+        """Largest compute of steps that share a forward pass, else their sum; summed disk."""
         total = Cost()
         for step in self.steps:
             total = total + step.cost
-        if len(self.steps) == 1:
+        if len(self.steps) == 1 or self.is_together:
             return total
         gpu = [step.cost.gpu_hours for step in self.steps]
         cpu = [step.cost.cpu_hours for step in self.steps]
@@ -179,15 +189,23 @@ def _largest(values: Sequence[float | None]) -> float | None:
 
 
 def group(steps: Sequence[Step]) -> list[Job]:
-    """Steps in order, harvest steps of the same model and tokens joined into one job."""
+    """Steps in order, joined into jobs: layers of one model and its tokens, steps that are made together."""
     jobs: dict[str, list[Step]] = {}
     for step in steps:
         jobs.setdefault(_shared_pass(step), []).append(step)
-    return [Job(tuple(members)) for members in jobs.values()]
+    return [job for members in jobs.values() for job in _jobs(members)]
+
+
+def _jobs(steps: Sequence[Step]) -> list[Job]:
+    together = steps[0].definition.together
+    most = len(steps) if together is None else together.at_most(steps[0].inputs)
+    return [Job(tuple(steps[first : first + most])) for first in range(0, len(steps), most)]
 
 
 def _shared_pass(step: Step) -> str:
-    if not step.definition.joins_layers:
+    definition = step.definition
+    if definition.joins_layers:
+        shared = step.inputs.model_copy(update={"layers": ()}).identity()
+    elif definition.together is None or (shared := definition.together.shared(step.inputs)) is None:
         return step.key
-    rest = step.inputs.model_copy(update={"layers": ()}).identity()
-    return f"{step.stage} {rest} {[parent.key for parent in step.parents.values()]}"
+    return f"{step.stage} {shared} {[parent.key for parent in step.parents.values()]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -82,6 +82,22 @@ class Shards:
     missing: Callable[[Any, Mapping[str, Path], Path, Runtime], list[str]]
 
 
+@dataclass(frozen=True)
+class Together:
+    """How steps that stand on the same parents are made at a time, each in a draft of its own.
+
+    shared   what such steps have in common; None where a step with these inputs is made alone
+    at_most  how many at a time
+    run      makes the artifacts into their drafts; figures of each, or why it was refused
+    """
+
+    shared: Callable[[Any], Any]
+    at_most: Callable[[Any], int]
+    run: Callable[
+        [Sequence[Any], Mapping[str, Path], Sequence[Path], Runtime], list[dict[str, Any] | ValueError]
+    ]
+
+
 def _hashes_none(draft: Path) -> Mapping[str, str]:
     return {}
 
@@ -99,6 +115,7 @@ class Stage:
     has_settings     whether its inputs are values of the command line, so that summary.json lists them
     joins_layers     whether steps that differ in `inputs.layers` only are one run, which writes `layer_<L>/`
     shards           how array tasks share a run; None where it is one piece of work
+    together         how several steps are made at a time; None where each is made alone
     file_hashes      sha256 of the files in a draft that were hashed while they were written
     """
 
@@ -111,6 +128,7 @@ class Stage:
     has_settings: bool = False
     joins_layers: bool = False
     shards: Shards | None = None
+    together: Together | None = None
     file_hashes: Callable[[Path], Mapping[str, str]] = _hashes_none
 
 
@@ -171,9 +189,14 @@ def position(declared: Stage) -> tuple[int, str]:
     return _depth(declared), declared.name
 
 
-@cache
 def _depth(declared: Stage) -> int:
     """Length of the longest way to a stage that reads none."""
     if declared.reads == EVERYTHING:
         return sys.maxsize
-    return max((1 + _depth(stage(name)) for name in declared.reads), default=0)
+    return max((1 + _depth_of(name) for name in declared.reads), default=0)
+
+
+@cache
+def _depth_of(name: str) -> int:
+    """The same of this package's stages, of which there are few; a `Stage` of a step's own is not kept."""
+    return _depth(stage(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +13,7 @@ from crossdiff.core.sparsity import AnySparsity, within
 from crossdiff.data.settings import MaskSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.import_crosscoder import ImportInputs, fingerprint, import_crosscoder
-from crossdiff.stages.protocol import Stage, needs
+from crossdiff.stages.protocol import Stage, Together, needs
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -97,6 +97,56 @@ def fit_and_save(
     return figures
 
 
+def run_together(
+    inputs: Sequence[TrainInputs], parents: Mapping[str, Path], drafts: Sequence[Path], runtime: Runtime
+) -> list[dict[str, Any] | ValueError]:
+    """`run` for trainings that differ in their seed alone, from one reader (`training.members`).
+
+    Members whose orders of rows differ share the rows only while all of them are in memory. Where they are
+    not, the members are trained one after the other.
+    """
+    from crossdiff.io.progress import show_notices
+    from crossdiff.stages.activations import open_activations
+    from crossdiff.training.members import train_together
+
+    first = inputs[0]
+    activations = open_activations(parents, first.layer, first.mask, device=runtime.device)
+    quiet = runtime.model_copy(update={"progress": False})
+
+    def training(number: int) -> Callable[[ActivationSource], dict[str, Any]]:
+        shown = quiet if number else runtime  # all are at the same step
+        return lambda source: fit_and_save(
+            inputs[number], parents, lambda: source, draft=drafts[number], runtime=shown
+        )
+
+    trainings = [training(number) for number in range(len(inputs))]
+    if first.training.order_seed is not None or activations.fits_one_window:
+        return train_together(activations, trainings)
+    show_notices("train", [ORDERS_DIFFER])
+    return [_refusal_or(partial(train, activations)) for train in trainings]
+
+
+ORDERS_DIFFER = (
+    "the activations do not fit into one window in memory, and each of training.members has its own "
+    "order of rows, so each reads them by itself, one after the other; training.order_seed=0 gives all "
+    "members one order (and other keys), and they share one reader"
+)
+
+
+def _refusal_or(train: Callable[[], dict[str, Any]]) -> dict[str, Any] | ValueError:
+    try:
+        return train()
+    except ValueError as error:
+        return error
+
+
+def _shared(inputs: TrainInputs | ImportInputs) -> Any:
+    """What trainings that run together agree on: everything but the seed."""
+    if isinstance(inputs, ImportInputs) or inputs.training.members == 1:
+        return None
+    return inputs.model_copy(update={"seed": 0}).identity()
+
+
 def _save(crosscoder: Crosscoder, figures: dict[str, Any], draft: Path) -> None:
     """Write the crosscoder, then its figures, down to the disk."""
     from crossdiff.io.tables import write_json
@@ -134,4 +184,5 @@ STAGE = Stage(
     writes="crosscoder, `metrics.csv`, held-out figures",
     resources=needs(gpus=1, cpus=8, memory_gb=96, hours=48),
     has_settings=True,
+    together=Together(_shared, lambda inputs: inputs.training.members, run_together),
 )

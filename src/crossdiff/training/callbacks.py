@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,42 @@ from crossdiff.training.resume import random_states, restore_random_states
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 _ENDING = 100
 """More than any signal's number; added to those that end the fit."""
+
+
+class Relay:
+    """Passes the stop signals that a main thread gets on to the fits of other threads."""
+
+    def __init__(self) -> None:
+        self.received: list[signal.Signals] = []
+        self._fits: list[Resume] = []
+
+    def add(self, fit: Resume) -> None:
+        """A fit that begins; one that is asked to stop already ends after its next step."""
+        self._fits.append(fit)
+        fit.pending = self.received[-1] if self.received else None
+
+    def pass_on(self, number: int, frame: Any) -> None:
+        """A handler of signals."""
+        self.received.append(signal.Signals(number))
+        for fit in self._fits:
+            fit.pending = signal.Signals(number)
+
+    def stopping(self) -> bool:
+        """Whether a signal came that ends the fits."""
+        return any(map(_ends, self.received))
+
+
+_relay: ContextVar[Relay | None] = ContextVar("relay", default=None)
+
+
+@contextmanager
+def heeding(relay: Relay) -> Iterator[None]:
+    """In a thread, which gets no signals itself: its fits heed those that `relay` passes on."""
+    token = _relay.set(relay)
+    try:
+        yield
+    finally:
+        _relay.reset(token)
 
 
 class Progress(pl.Callback):
@@ -79,6 +116,8 @@ class Resume(pl.Callback):
     def guarding_signals(self) -> Iterator[None]:
         """Around `Trainer.fit`, which sets handlers of its own: afterwards those of before are back."""
         if threading.current_thread() is not threading.main_thread():
+            if (relay := _relay.get()) is not None:
+                relay.add(self)
             yield
             return
         self.process, self.guarded = os.getpid(), STOP_SIGNALS

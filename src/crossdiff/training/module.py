@@ -60,7 +60,7 @@ class CrosscoderModule(pl.LightningModule):
         """Batches from the first one not yet trained on."""
         settings = self.training_settings
         batches = AddressedBatches(
-            self.source, seed=self.seed, batch_size=settings.batch_size,
+            self.source, seed=settings.order(self.seed), batch_size=settings.batch_size,
             start=self.start, stop=settings.total_steps(),
         )  # fmt: skip
         return DataLoader(batches, batch_size=None)

@@ -77,8 +77,9 @@ def set_threshold(module: CrosscoderModule) -> None:
 def _fresh(module: CrosscoderModule) -> Iterator[Activations]:
     """The training batches that would come next."""
     settings, device = module.training_settings, module.crosscoder.encoder.device
+    order = settings.order(module.seed)
     for number in range(settings.total_steps(), settings.total_steps() + settings.threshold_batches):
-        batch = module.source.training_batch(number, seed=module.seed, batch_size=settings.batch_size)
+        batch = module.source.training_batch(number, seed=order, batch_size=settings.batch_size)
         yield batch.activations_on(device).x
 
 
@@ -124,10 +125,11 @@ def initial_crosscoder(
             "dictionary.architecture=delta has a loss on the difference of 2 models, this source has "
             f"{source.n_models}; choose architecture=standard"
         )
-    first = source.training_batch(0, seed=seed, batch_size=training.batch_size)
+    order = training.order(seed)
+    first = source.training_batch(0, seed=order, batch_size=training.batch_size)
     check_finite(first, source)
     crosscoder = Crosscoder(dictionary, n_models=1 if differs else source.n_models, d_model=source.d_model)
-    mean, variance = _difference_statistics(source, training, seed) if differs else source.statistics()
+    mean, variance = _difference_statistics(source, training, order) if differs else source.statistics()
     target = training.target_rms or math.sqrt(source.d_model)
     normaliser = Normaliser.from_statistics(mean.double(), variance.double(), target_rms=target)
     if training.start is not None:
@@ -153,13 +155,13 @@ def _decoder_bias(xn: Activations, training: TrainingSettings) -> Bias:
 
 
 def _difference_statistics(
-    source: ActivationSource, training: TrainingSettings, seed: int
+    source: ActivationSource, training: TrainingSettings, order: int
 ) -> tuple[Tensor, Tensor]:
     """Float64 mean and variance of `x_tuned - x_base` over the first training batches."""
     total = torch.zeros(1, source.d_model, dtype=torch.float64)
     squares, n = torch.zeros_like(total), 0
     for number in range(min(STATISTICS_BATCHES, training.total_steps())):
-        x = source.training_batch(number, seed=seed, batch_size=training.batch_size).x.double()
+        x = source.training_batch(number, seed=order, batch_size=training.batch_size).x.double()
         difference = x[:, 1:2] - x[:, 0:1]
         total += difference.sum(dim=0)
         squares += difference.square().sum(dim=0)

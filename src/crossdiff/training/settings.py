@@ -20,9 +20,9 @@ class TrainingSettings(Settings):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"checkpoint_every", "checkpoint_minutes", "devices", "start"}
+        {"checkpoint_every", "checkpoint_minutes", "devices", "members", "start"}
     )
-    ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix", "frozen_decoder"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix", "frozen_decoder", "order_seed"})
 
     n_tokens: int | None = Field(default=None, ge=1)
     n_steps: int | None = Field(default=None, ge=1)
@@ -72,6 +72,11 @@ class TrainingSettings(Settings):
     """A checkpoint that its step makes due is left out until this time since the last one has passed."""
     devices: int = Field(default=1, ge=1)
     """Processes on this machine that share every batch, one per GPU (or on CPU)."""
+    members: int = Field(default=1, ge=1)
+    """How many crosscoders of one pair that differ in their seed alone are trained at a time, on one device
+    and from one reader (`training.members`)."""
+    order_seed: int | None = None
+    """Seed of the order of training rows, the run's own unless given; members of one order share batches."""
 
     start: str | None = None
     """File, folder or hub id of a crosscoder from whose weights training goes on; its content is in the key
@@ -86,6 +91,16 @@ class TrainingSettings(Settings):
             raise ValueError(
                 f"training.batch_size={self.batch_size} does not divide into accumulate={self.accumulate} "
                 "parts; choose a multiple"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _members_share_one_device(self) -> TrainingSettings:
+        if self.members > 1 and self.devices > 1:
+            raise ValueError(
+                f"training.members={self.members} are trained on one device, training.devices="
+                f"{self.devices} shares each batch over several; give one of them (dispatch.processes=N "
+                "spreads groups of members over several GPUs)"
             )
         return self
 
@@ -105,6 +120,10 @@ class TrainingSettings(Settings):
                 f"training.loss_mix={self.loss_mix:g} mixes the errors of two models, and this dictionary "
                 f"has {n_models} on its model axis; set training.loss_mix=0, or train a pair's crosscoder"
             )
+
+    def order(self, seed: int) -> int:
+        """Seed of the order of training rows in a run whose own seed is `seed`."""
+        return seed if self.order_seed is None else self.order_seed
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
