@@ -45,12 +45,11 @@ class PairSource:
 
     def energies(self, model: str) -> dict[int, float]:
         """Latent with documents -> what it writes into `base` or `tuned` (`latent_energy`); else NaN."""
-        selected = self.selected()
-        table = self.latents[self.latents["latent"].isin([one["latent"] for one in selected])]
-        norms = table.set_index("latent")[f"norm_{model}"].to_dict()
+        selected = {int(one["latent"]): one.get("histogram") for one in self.selected()}
+        table = self.latents[self.latents["latent"].isin(list(selected))]
+        norms = dict(zip(table["latent"], table[f"norm_{model}"], strict=True))
         return {
-            int(one["latent"]): latent_energy(one.get("histogram"), norms.get(one["latent"], math.nan))
-            for one in selected
+            number: latent_energy(drawn, norms.get(number, math.nan)) for number, drawn in selected.items()
         }
 
     def selected(self) -> list[dict[str, Any]]:
