@@ -48,9 +48,7 @@ class PairSource:
         selected = {int(one["latent"]): one.get("histogram") for one in self.selected()}
         table = self.latents[self.latents["latent"].isin(list(selected))]
         norms = dict(zip(table["latent"], table[f"norm_{model}"], strict=True))
-        return {
-            number: latent_energy(drawn, norms.get(number, math.nan)) for number, drawn in selected.items()
-        }
+        return {n: latent_energy(drawn, norms.get(n, math.nan)) for n, drawn in selected.items()}
 
     def selected(self) -> list[dict[str, Any]]:
         """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""
