@@ -71,8 +71,8 @@ def test_an_installed_package_runs_asks_exports_and_imports(site: Path, tmp_path
     given = [
         "model_pair=custom", "model_pair.base=models/base", "model_pair.tuned=models/tuned", "layer=1",
         "model_pair.dtype=float32", "corpus=files", "corpus.paths=[texts.jsonl]", "dictionary=toy",
-        "draws=100", "dictionary.n_latents=64", "sparsity=toy", "sparsity.k=8", "sparsity.k_initial=16", "training=toy",
-        "sparsity.anneal_steps=5", "training.n_steps=20", "training.batch_size=128",
+        "draws=100", "dictionary.n_latents=64", "sparsity=toy", "sparsity.k=8", "sparsity.k_initial=16",
+        "training=toy", "sparsity.anneal_steps=5", "training.n_steps=20", "training.batch_size=128",
         "training.warmup_steps=2", "device=cpu", "progress=false",
     ]  # fmt: skip
     done = python(site, tmp_path, "-c", DRIVER, str(site), *given)
