@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crossdiff.data.paired_batch import PairedBatch
     from crossdiff.training.source import ActivationSource
 
-VERSION = 3
+VERSION = 4
 TABLE_VERSION = 1
 
 

@@ -26,7 +26,7 @@ from crossdiff.stages import scale
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
 
-VERSION = 3
+VERSION = 4
 
 
 class SelfDiffInputs(Settings):
