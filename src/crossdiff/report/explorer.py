@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -28,10 +28,6 @@ from crossdiff.core.latent_table import BASE, TUNED
 from crossdiff.report.documents import by_latent, document_groups
 from crossdiff.report.formatting import finite, significant
 from crossdiff.report.sources import PairSource
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 MANY_GUESSES = ("detection", "fuzz")
 """Scores over many documents each."""
@@ -79,18 +75,20 @@ def pack(
     recurring: Mapping[tuple[str, int], dict[str, Any]] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Index rows for the list, and `latent -> base64(deflate(JSON))` for what opening one shows."""
-    table = pair.latents.set_index("latent")
+    selected = pair.selected()
+    listed = pair.latents[pair.latents["latent"].isin([entry["latent"] for entry in selected])]
+    rows = listed.set_index("latent").to_dict("index")
     notes = {(int(row["latent"]), row["role"]): row for row in pair.annotations}
     examples, top = by_latent(pair.examples), by_latent(pair.top)
     index, chunks = [], {}
-    for entry in pair.selected():
+    for entry in selected:
         latent = int(entry["latent"])
+        row = rows.get(latent, {})
         annotation = notes.get((latent, entry["role"]), {})
-        figures = figures_of(table, latent)
-        kind = table.at[latent, "kind"] if latent in table.index and "kind" in table else None
+        figures = figures_of(row)
         recurs = (recurring or {}).get((pair.name, latent), {})
         told = {name: recurs[name] for name in ("found", "lead") if name in recurs}
-        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": kind}) | told)
+        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": row.get("kind")}) | told)
         detail = {
             "description": annotation.get("description"),
             "votes": annotation.get("votes") or {},
@@ -101,18 +99,16 @@ def pack(
             "logits": entry.get("logits") or {},
             "histogram": entry.get("histogram"),
             "figures": figures,
-            **document_groups(top.get(latent), examples.get(latent), n_shown=n_examples),
+            **document_groups(top.get(latent), examples.get(latent, ()), n_shown=n_examples),
         }
         chunks[str(latent)] = compress(detail)
     return index, chunks
 
 
-def figures_of(table: pd.DataFrame, latent: int) -> dict[str, float | int | None]:
-    """The shown figures of one latent and their intervals; none for a latent outside the table."""
+def figures_of(row: Mapping[Any, Any]) -> dict[str, float | int | None]:
+    """The shown figures of one row of the latent table and their intervals; none of an empty row."""
     names = [f"{column.name}{end}" for column in COLUMNS for end in ("", "_low", "_high")]
-    if latent not in table.index:
-        return {}
-    return {name: significant(table.at[latent, name]) for name in names if name in table}
+    return {name: significant(row[name]) for name in names if name in row}
 
 
 def index_row(
