@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from crossdiff.config import Experiment
 
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
+EXIT_READER_GONE = 141
+"""What a shell reports for a program that SIGPIPE ended."""
 
 
 def main() -> None:
@@ -51,6 +53,9 @@ def guarded(command) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; nothing finished is lost, the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (`| head`) has ended: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_READER_GONE
     except Exception as error:  # noqa: BLE001  the one place that may see every failure
         message = user_message(error)
         if message is None:

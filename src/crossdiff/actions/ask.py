@@ -58,7 +58,9 @@ def texts_of(asked: AskSettings) -> Iterator[Text]:
         n_texts += 1
         yield record.content  # type: ignore[misc]  token ids are refused with the other strange texts
     if not n_texts:
-        raise ValueError(f"ask.file={asked.file} holds no text")
+        raise ValueError(
+            f"ask.file={asked.file} has no text; name a file with at least one, or give ask.text="
+        )
 
 
 def opened(experiment: Experiment) -> Iterator[tuple[str, OpenPair]]:
