@@ -83,7 +83,9 @@ def _submission(
         for experiment, steps_of_point in zip(experiments, plans, strict=True)
         for results, report in products(experiment, steps_of_point[-1])
     ]
-    runtime = Runtime(store=first.store, device=first.device, progress=first.progress)
+    runtime = Runtime(
+        store=first.store, device=first.device, n_devices=dispatch.devices, progress=first.progress
+    )
     return Submission(steps, publications, runtime, dispatch, tracker(first.logger, group=sweep(experiments)))
 
 
@@ -99,7 +101,13 @@ def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
     if device == "cpu" and first.device == "auto" and not is_bearable(steps, first):
         return 2
     n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1
-    runtime = Runtime(store=first.store, device=device, n_workers=n_workers, progress=first.progress)
+    runtime = Runtime(
+        store=first.store,
+        device=device,
+        n_workers=n_workers,
+        n_devices=first.dispatch.devices,
+        progress=first.progress,
+    )
     with tracker(first.logger, group=sweep(experiments)) as log:
         experiments, made = _finish(experiments, steps, runtime, log)
         plans = [plan(experiment) for experiment in experiments]

@@ -25,6 +25,7 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import scale
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
+from crossdiff.training.scaling_pass import pass_over
 
 VERSION = 3
 
@@ -60,8 +61,9 @@ def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtim
     )
     figures = fit_and_save(training, parents, open_source, draft=draft, runtime=runtime)
     crosscoder = in_dtype(Crosscoder.load(draft / "crosscoder").to(runtime.device), torch.float32)
-    sums = scale.accumulate(
-        crosscoder, open_source(), training.training.batch_size, progress=runtime.progress
+    batch_size = training.training.batch_size
+    sums = pass_over(
+        crosscoder, open_source(), batch_size=batch_size, device=runtime.device, progress=runtime.progress
     )
     record = scale.write_scaled(crosscoder, sums, inputs.selection, draft)
     record |= {name: figures[name] for name in ("fve_base", "fve_tuned")}

@@ -15,10 +15,10 @@ from crossdiff.core.latent_scaling import in_dtype
 from crossdiff.core.latent_table import ERROR, RECONSTRUCTION, Scaled, column
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages import scale
 from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
+from crossdiff.training.scaling_pass import pass_over
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,10 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
     activations = open_source()
     crosscoder = open_crosscoder({**parents, "train": draft}, activations).to(runtime.device)
     worker = in_dtype(crosscoder, torch.float32)
-    sums = scale.accumulate(worker, activations, training.training.batch_size, progress=runtime.progress)
+    batch_size = training.training.batch_size
+    sums = pass_over(
+        worker, activations, batch_size=batch_size, device=runtime.device, progress=runtime.progress
+    )
     table = model_table(Scaled.of(worker.decoder, sums), inputs.models, inputs.selection)
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents_by_model")
     fve = dict(zip(inputs.models, sums.fit.explained(), strict=True)) if sums.fit else {}
