@@ -3,6 +3,7 @@
 import pytest
 
 from crossdiff import mistakes
+from tests.actions.test_run import typed
 from tests.composed import experiment
 
 PAIR = ("model_pair=pt_simpo", "layer=20")
@@ -62,3 +63,18 @@ def test_a_wrong_stage_gets_the_nearest_and_every_stage_takes_resources() -> Non
         "dispatch.stages.trian.hours: trian is no stage; did you mean train"
     )
     assert "did you mean partition" in message("dispatch=slurm", "dispatch.stages.train.partitoin=x")
+
+
+def test_what_a_comparison_of_ones_own_leaves_out_is_added(tmp_path, monkeypatch, capfd) -> None:
+    pair = "{_target_: crossdiff.models.pair.custom_pair, base: a/b, tuned: c/d, name: %s}"
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "mine.yaml").write_text(
+        f"_target_: crossdiff.config.Comparison\nreference: {pair % 'old'}\ntreatment: {pair % 'new'}\n"
+    )
+    asked = ("--config-dir", str(tmp_path), "comparison=mine", "layer=1", "action=plan")
+    for key in ("comparison.n_seeds", "comparison.reference.crosscoder"):
+        assert typed(monkeypatch, *asked, f"{key}=2") == 2
+        told = capfd.readouterr().err
+        assert f"{key}: the file of the comparison chosen here leaves it out; add it as +{key}=..." in told
+    assert typed(monkeypatch, *asked, "+comparison.n_seeds=0") == 2
+    assert "comparison.n_seeds=0: Input should be greater" in capfd.readouterr().err

@@ -105,6 +105,10 @@ def _one_problem(problem: Any, group: str) -> str:
     return f"{where}={given!r}: {problem['msg']}"
 
 
+OF_OWN_COMPARISONS = ("comparison.n_seeds", "comparison.seed_null", "comparison.without")
+"""Settings of every comparison, which a user's own option file need not name."""
+
+
 def _unknown_key(error: BaseException) -> str:
     texts = [str(error), str(error.__cause__ or "")]
     match = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", "\n".join(texts))
@@ -115,6 +119,9 @@ def _unknown_key(error: BaseException) -> str:
         if stage[1] in protocol.names():
             return f"{key} is no setting; {_choices(key.rpartition('.')[2], list(Resources.model_fields))}"
         return f"{key}: {stage[1]} is no stage; {_choices(stage[1], protocol.names())}"
+    of_a_pair = re.match(r"comparison\.(?:reference|treatment)\.(.+)", key)
+    if key in OF_OWN_COMPARISONS or (of_a_pair and f"model_pair.{of_a_pair[1]}" in _all_keys()):
+        return f"{key}: the file of the comparison chosen here leaves it out; add it as +{key}=..."
     owners = _options_with(key)
     if owners:
         group, _, name = key.partition(".")

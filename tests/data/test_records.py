@@ -82,6 +82,7 @@ ROWS = {
         [{"role": "user", "content": "a"}],
     ),
     "padding beside ids": ({"input_ids": [7, 8, 9], "attention_mask": [0, 1, 1]}, [8, 9]),
+    "padding told by false": ({"input_ids": [7, 8], "attention_mask": [True, False]}, [7]),
     "an empty text beside messages": (
         {"text": "", "messages": [{"from": "human", "value": "a"}]},
         [{"role": "user", "content": "a"}],
@@ -98,6 +99,12 @@ REFUSED = {
         "messages[0].content[0] is 'image'",
     ),
     "a mask of another length": ({"input_ids": [1, 2], "attention_mask": [1]}, "attention_mask of another"),
+    "a mask of segments": (
+        {"input_ids": [1, 2], "attention_mask": [1, 2]},
+        "attention_mask with 2 at place 1",
+    ),
+    "a mask of penalties": ({"input_ids": [1], "attention_mask": [-1e4]}, "only 1 (a token) and 0 (padding)"),
+    "a mask of null": ({"input_ids": [1], "attention_mask": [None]}, "attention_mask with None"),
 }
 
 

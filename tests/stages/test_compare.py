@@ -177,3 +177,12 @@ def test_members_whose_spread_cannot_be_learnt_say_so(tmp_path: Path) -> None:
     assert comparison["phi"] is None
     assert any("spread of another seed was not measured" in note for note in comparison["notes"])
     assert any("counting for nothing: a_seed1" in note for note in comparison["notes"])
+
+
+def test_members_whose_labels_are_all_other_end_well_formed(tmp_path: Path) -> None:
+    """No category has a spread then, and equal pairs leave a row without an error."""
+    runs = {name: {"other": 6} for name in ("a", "a_seed1", "b", "b_seed1")}
+    deltas, comparison, _ = _members(tmp_path, runs)
+    assert (deltas.loc["other", "p_value"], deltas.loc["other", "relative_change"]) == (1, 0)
+    assert comparison["phi"] is None
+    assert any("no category has a spread over seeds" in note for note in comparison["notes"])

@@ -19,6 +19,7 @@ from crossdiff.stages.import_activations import (
     ImportTokensInputs,
     array_content,
     rows_content,
+    texts_content,
     tokenizer_fingerprint,
 )
 from tests.model_folders import make_tokenizer
@@ -120,6 +121,20 @@ def test_the_key_is_the_content_and_a_changed_file_is_refused(artifacts: Artifac
     (tmp_path / "c.npy").write_bytes((tmp_path / "b.npy").read_bytes())
     with pytest.raises(ValueError, match="have changed since"):
         tokens.run(planned, {}, tmp_path / "draft", QUIET)
+
+
+def test_texts_are_known_by_their_content_and_by_how_they_are_read(tmp_path: Path) -> None:
+    """The same bytes are one document per line as .txt, and JSON as .jsonl."""
+    for name in ("a.jsonl", "moved.jsonl", "a.txt", "a.md"):
+        (tmp_path / name).write_text('{"text": "one"}\n')
+    first, moved, lines = (
+        texts_content(str(tmp_path / name)) for name in ("a.jsonl", "moved.jsonl", "a.txt")
+    )
+    assert first == moved != lines
+    with pytest.raises(ValueError, match="is '.md'; crossdiff reads"):
+        texts_content(str(tmp_path / "a.md"))
+    with pytest.raises(ValueError, match="source.texts=.*none.txt does not exist"):
+        texts_content(str(tmp_path / "none.txt"))
 
 
 def test_a_tokenizer_is_known_by_its_files_without_the_weights(tmp_path: Path) -> None:

@@ -58,12 +58,21 @@ def from_json(value: Any) -> Any:
     return value if isinstance(spelled, BadRecord) else spelled
 
 
-def attended(ids: list[int], mask: Any) -> list[int] | None:
-    """The ids that are no padding; None where the mask does not belong to them."""
+def attended(ids: list[int], mask: Any) -> list[int] | BadRecord:
+    """The ids that are no padding; a `BadRecord` says what is wrong with the mask, to be put behind the row.
+
+    A mask of other numbers (segments of packed rows, logits' penalties) says something that is not read here.
+    """
     if mask is None:
         return ids
     if not isinstance(mask, list) or len(mask) != len(ids):
-        return None
+        return BadRecord(" has an attention_mask of another length than its ids")
+    for place, value in enumerate(mask):
+        if value not in (0, 1):
+            return BadRecord(
+                f" has an attention_mask with {value!r} at place {place}, and only 1 (a token) and "
+                "0 (padding) are read"
+            )
     return [token for token, is_real in zip(ids, mask, strict=True) if is_real]
 
 
@@ -134,8 +143,8 @@ def record_of(
         return BadRecord(f"{place} cannot be read: {key}{content}; {WAY_OUT}")
     if content and isinstance(content, list) and isinstance(content[0], int):
         content = attended(cast("list[int]", content), row.get("attention_mask"))
-        if content is None:
-            return BadRecord(f"{place} has an attention_mask of another length than {key}; {WAY_OUT}")
+        if isinstance(content, BadRecord):
+            return BadRecord(f"{place}{content}; {WAY_OUT}")
     named = row.get(id_column) if id_column else None
     is_messages = isinstance(content, list) and bool(content) and isinstance(content[0], dict)
     tools = from_json(row.get("tools")) if is_messages else None

@@ -60,7 +60,10 @@ class ImportedSource(Settings):
     )
 
     activations: dict[str, str] = Field(min_length=1)
-    """Model's name in its pair -> .npy, .safetensors, .pt of rows `[token, d_model]`, or shard folder."""
+    """Model's name in its pair -> .npy, .safetensors, .pt of rows `[token, d_model]`, or shard folder.
+
+    `<pair>.<name>` where models of two pairs share a name, as in a comparison of two custom pairs.
+    """
     ids: str | None = None
     """Token id of every row; without it and without texts no document can be shown."""
     texts: str | None = None

@@ -100,12 +100,8 @@ def custom_pair(
 
     With `tuned_adapter`, `tuned` is the model that the adapter was trained on, usually the base.
     """
-    shared: dict[str, Any] = {
-        "dtype": dtype,
-        "attention": attention,
-        "device_map": device_map,
-        "trust_remote_code": trust_remote_code,
-    }
+    shared: dict[str, Any] = {"dtype": dtype, "attention": attention, "device_map": device_map}
+    shared["trust_remote_code"] = trust_remote_code
     return ModelPair(
         name=name,
         base=ModelSettings(name="base", path=base, revision=base_revision, **shared),
@@ -119,6 +115,8 @@ def custom_pair(
 def check_layers(model: ModelSettings, layers: Sequence[int], n_blocks: int) -> None:
     """Refuse block indices that the model does not have."""
     outside = [layer for layer in layers if not 0 <= layer < n_blocks]
+    if n_blocks < 1:
+        raise ValueError(f"{model.path} has no blocks by its config.json; give the folder of a whole model")
     if outside:
         raise ValueError(
             f"layer={outside[0]} is outside {model.path}, whose {n_blocks} blocks have indices 0 to "

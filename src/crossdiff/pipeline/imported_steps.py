@@ -54,7 +54,8 @@ def imported_harvest(
     """The `harvest` step of one model: its file, copied into shards."""
     from crossdiff.data.imported.layer import open_activations_of
 
-    path = source.path_of(model.name)
+    name = next(name for name, known in named_models(experiment).items() if known == model)
+    path = source.path_of(name)
     inputs = ImportHarvestInputs(
         model=model,
         fingerprint=fingerprint(model),
@@ -62,16 +63,27 @@ def imported_harvest(
         content=array_content(path),
         layer=experiment.layer,
     )
-    array = open_activations_of(model.name, path)
+    array = open_activations_of(name, path)
     size = array.n_rows * array.shape[1] * min(array.dtype.itemsize, 4) / 1e9
     return Step("harvest", model.name, inputs, {"tokens": tokens}, Cost(disk_gb=size))
+
+
+def named_models(experiment: Experiment) -> dict[str, ModelSettings]:
+    """Every model by its name in its pair; where models of two pairs share one, by `<pair>.<name>`."""
+    everyone = [(pair.name, model) for pair in experiment.pairs for model in (pair.base, pair.tuned)]
+    found: dict[str, ModelSettings] = {}
+    for pair, model in everyone:
+        shared = any(other.name == model.name and other != model for _, other in everyone)
+        if model not in found.values():
+            found[f"{pair}.{model.name}" if shared else model.name] = model
+    return found
 
 
 def _sizes(experiment: Experiment, source: ImportedSource) -> dict[str, tuple[int, ...]]:
     """Shape per model; all have the same rows and width, which is the model's where that is known."""
     from crossdiff.data.imported.layer import open_activations_of
 
-    models = {model.name: model for pair in experiment.pairs for model in (pair.base, pair.tuned)}
+    models = named_models(experiment)
     if unused := sorted(set(source.activations) - set(models)):
         raise ValueError(
             f"source.activations names {unused[0]}, which is no model here; those are {', '.join(models)}"

@@ -11,6 +11,7 @@ from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.data.settings import ImportedSource
 from crossdiff.io.artifacts import read_manifest
 from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
+from crossdiff.models.template_source import changes_letters
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.activation_steps import blend_step, harvest_step
 from crossdiff.pipeline.checks import check_pair, fitted
@@ -68,7 +69,8 @@ class Planner:
             corpus=corpus,
             corpus_fingerprint=corpus_fingerprint(corpus),
             tokenizer=tokenizer,
-            tokenizer_fingerprint=fingerprint(tokenizer),
+            # Contents in capitals took the kind of template before; only their token sets are made anew.
+            tokenizer_fingerprint=fingerprint(tokenizer) + "+letters" * changes_letters(tokenizer),
         )
         size = cost.tokens_cost(self.asked_tokens)
         return Step("tokens", as_mixture(corpus).name, inputs, self.organism, size)

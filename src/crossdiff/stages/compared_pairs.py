@@ -76,10 +76,15 @@ def _n_exclusive(scale: Path | None, *, default: int) -> int:
 
 
 def typical_spread(deltas: pd.DataFrame) -> tuple[float, float] | None:
-    """Median phi and degrees of freedom of the categories; None where no spread over seeds was measured."""
-    if "phi" not in deltas or deltas.phi.isna().all():
+    """Median phi and degrees of freedom of the categories; None where no spread over seeds was measured.
+
+    None too where every label is `other`: then no category has a spread.
+    """
+    if "phi" not in deltas:
         return None
     tested = deltas[(deltas.level == "category") & ~deltas.name.isin(RESERVED)]
+    if tested.phi.isna().all():
+        return None
     return float(tested.phi.median()), float(tested.df.median())
 
 
@@ -118,6 +123,8 @@ def member_notes(comparison: Mapping[str, Any]) -> list[str]:
             )
         case "one side":
             notes.append("The spread over seeds was measured on one pair only and serves both")
+        case _ if comparison["phi"] is None:
+            notes.append("Every label is `other`, so no category has a spread over seeds")
         case _:
             notes.append(
                 f"Counts vary {comparison['phi']:.2f} times as much over seeds as independent latents would "

@@ -62,8 +62,19 @@ def array_content(path: str) -> str:
 
 def rows_content(rows: ImportedSource) -> str:
     """sha256 over what says of the rows what they are."""
-    given = ((role, getattr(rows, role)) for role in ("ids", "texts", "offsets", "kinds"))
-    return _joined(f"{role} {array_content(path)}" for role, path in given if path is not None)
+    read = {"ids": array_content, "texts": texts_content, "offsets": array_content, "kinds": array_content}
+    given = ((role, getattr(rows, role)) for role in read)
+    return _joined(f"{role} {read[role](path)}" for role, path in given if path is not None)
+
+
+def texts_content(path: str) -> str:
+    """sha256 over files of documents, and over how they are read: of a .txt file every line is a document."""
+    from crossdiff.data.corpus import expand, kind_of
+
+    if not Path(path).expanduser().exists():
+        raise ValueError(f"source.texts={path} does not exist; give the documents of the rows")
+    files = ((kind_of(file), file_sha256(file)) for file in expand([path]))
+    return _joined(f"lines {content}" if kind == ".txt" else content for kind, content in files)
 
 
 def tokenizer_fingerprint(model: ModelSettings) -> str:

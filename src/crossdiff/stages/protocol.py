@@ -189,9 +189,14 @@ def position(declared: Stage) -> tuple[int, str]:
     return _depth(declared), declared.name
 
 
-@cache
 def _depth(declared: Stage) -> int:
     """Length of the longest way to a stage that reads none."""
     if declared.reads == EVERYTHING:
         return sys.maxsize
-    return max((1 + _depth(stage(name)) for name in declared.reads), default=0)
+    return max((1 + _depth_of(name) for name in declared.reads), default=0)
+
+
+@cache
+def _depth_of(name: str) -> int:
+    """The same of this package's stages, of which there are few; a `Stage` of a step's own is not kept."""
+    return _depth(stage(name))

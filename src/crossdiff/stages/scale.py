@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crossdiff.core.latent_scaling import ScalingSums
     from crossdiff.data.paired_activations import PairedActivations
 
-VERSION = 3
+VERSION = 4
 TABLE_VERSION = 1
 
 

@@ -30,7 +30,7 @@ class TokensInputs(Settings):
     tokenizer: ModelSettings
     """The model whose tokenizer and template are used: by default the reference pair's tuned model."""
     tokenizer_fingerprint: str
-    """`models.pair.fingerprint(tokenizer)`."""
+    """`models.pair.fingerprint(tokenizer)`, with `+letters` for a template with contents in capitals."""
 
 
 def run(

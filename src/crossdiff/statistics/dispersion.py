@@ -161,8 +161,10 @@ class Contrasts:
         return self.log_ratio - half, self.log_ratio + half
 
     def p_values(self) -> Numbers:
-        """Two-sided, of no change."""
-        size = np.abs(self.log_ratio) / self.error
+        """Two-sided, of no change; 1 for a name that holds all latents of both pairs."""
+        size = np.divide(
+            np.abs(self.log_ratio), self.error, out=np.zeros_like(self.error), where=self.error > 0
+        )
         return 2 * stats.t.sf(size, np.minimum(self.df, LARGEST_DF))
 
 

@@ -22,7 +22,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise ValueError(
             f"{file} is cut, or no checkpoint of tensors alone, and nothing else is run: {reason}; copy it "
             "again, or have its author save it as safetensors"
@@ -31,6 +31,13 @@ def read_state(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} holds a {type(state).__name__}, no state dict; give the weights of a model")
     named = {str(name).removeprefix("_orig_mod."): value for name, value in state.items()}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error, without torch's advice to load a file that would run code."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is a pickle of more than tensors"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def read_object(file: Path) -> dict[str, Any]:

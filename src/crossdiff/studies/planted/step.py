@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-VERSION = 3
+VERSION = 4
 HELD_OUT_EVERY = 20
 
 

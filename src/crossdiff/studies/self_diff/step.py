@@ -27,7 +27,7 @@ from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
 from crossdiff.training.scaling_pass import pass_over
 
-VERSION = 3
+VERSION = 4
 
 
 class SelfDiffInputs(Settings):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-VERSION = 3
+VERSION = 4
 TABLE_VERSION = 1
 
 

@@ -1,0 +1,31 @@
+"""The chat template of a local folder as text, read without transformers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from crossdiff.models.pair import ModelSettings
+
+_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+_LETTERS = re.compile(r"([\w'\"\[\].]+)\s*(?:\|\s*|\.)(?:upper|lower|title|capitalize|swapcase|casefold)\b")
+"""A filter or method that changes letters, and what it is applied to."""
+
+
+def changes_letters(model: ModelSettings) -> bool:
+    """Whether the template that the model's folder (or its adapter's) holds writes capitals, or none.
+
+    A role in capitals (`USER:`) is no content and does not count. False for hub models, whose files a plan
+    does not read.
+    """
+    folders = [Path(path).expanduser() for path in (model.adapter, model.path) if path is not None]
+    texts = (_text(folder / name) for folder in folders for name in _FILES)
+    return any("role" not in match.group(1).lower() for text in texts for match in _LETTERS.finditer(text))
+
+
+def _text(file: Path) -> str:
+    """The file's text, templates inside JSON included as they stand there; nothing where there is none."""
+    if not file.is_file():
+        return ""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return text.replace('\\"', '"') if file.suffix == ".json" else text
