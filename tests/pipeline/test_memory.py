@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.sparsity import BatchTopK, TopK
+from crossdiff.core.sparsity import BatchTopK, LargestK, TopK
 from crossdiff.pipeline import memory
 from crossdiff.pipeline.plan import plan
 from crossdiff.training.settings import TrainingSettings
@@ -17,7 +17,7 @@ from tests.composed import experiment
 PAPER = DictionarySettings(n_latents=114_688)
 
 
-def paper_gb(sparsity=BatchTopK(k=100), **settings) -> float:  # noqa: B008
+def paper_gb(sparsity: LargestK = BatchTopK(k=100), **settings) -> float:  # noqa: B008
     training = TrainingSettings(n_steps=10, batch_size=4096, **settings)
     return memory.training_gb(PAPER, sparsity, training, d_model=3584)
 

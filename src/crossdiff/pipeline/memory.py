@@ -27,7 +27,8 @@ def training_gb(
     weights = 4 * (dictionary.n_latents * (2 * width + 1) + width)
     moments = weights // 2 if training.optimizer == "adam_8bit" else 2 * weights
     sparse = type(sparsity) is BatchTopK and training.step != "dense"
-    rows = min(dictionary.n_latents, sparsity.k * training.batch_size) if sparse else dictionary.n_latents
+    kept = sparsity.k * training.batch_size if isinstance(sparsity, BatchTopK) else dictionary.n_latents
+    rows = min(dictionary.n_latents, kept) if sparse else dictionary.n_latents
     gradients = weights * rows // dictionary.n_latents
     columns = min(PRODUCT_CHUNK, dictionary.n_latents) if sparse else DENSE_MATRICES * dictionary.n_latents
     batch = 4 * n_tokens * (4 * width + columns)  # activations, normalised, reconstruction, residual
