@@ -25,7 +25,6 @@ if not torch.cuda.is_available():
 SHAPES_CHECKED = (
     "crossdiff.core",
     "crossdiff.studies.causal.patching",
-    "crossdiff.studies.causal.patching",
 )
 LIGHT = [f"crossdiff.core.{name}" for name in ("dictionary", "exclusive_call", "sparsity")]
 """Modules of settings: they import torch `if TYPE_CHECKING` only, so that `run.py --help` stays quick."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,23 @@ def test_looking_loads_no_library_of_the_work(
     )
     assert done.returncode == 0, done.stderr
     assert sorted(set(names.read_text().split()) & set(forbidden)) == []
+
+
+def test_no_settings_class_and_no_stage_loads_a_library_of_the_work(tmp_path: Path) -> None:
+    """Every `_target_` of conf/ and every stage of the package, studies included (numpy aside)."""
+    targets = {
+        name
+        for path in (ROOT / "conf").rglob("*.yaml")
+        for name in re.findall(r"_target_: (crossdiff\.[\w.]+)\.\w+", path.read_text(encoding="utf-8"))
+    }
+    program = (
+        "import importlib, sys\nfrom crossdiff.stages import protocol\n"
+        f"for name in sorted({targets!r} | set(protocol.modules().values())): importlib.import_module(name)\n"
+        f"print(*sorted(set({WORK!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+    assert len(targets) > 20

@@ -158,6 +158,11 @@ def adapter_with(name: str, content: bytes) -> Callable[[Path], None]:
     return make
 
 
+def masks_of_segments(folder: Path) -> None:
+    models(folder)
+    lines(folder, [{"input_ids": [9, 10, 11, 12], "attention_mask": [1, 1, 2, 2]} for _ in range(N)])
+
+
 def latin_name(folder: Path) -> None:
     of_chats(LOOP + TURN + END)(folder)
     texts = os.fsencode(folder / "text")
@@ -279,6 +284,12 @@ INPUTS = {
     ),
     "an adapter that is an LFS pointer": Input(
         adapter_with("adapter_model.safetensors", LFS), says=("git lfs pull",), **ADAPTER
+    ),
+    "an attention_mask of packed segments": Input(
+        masks_of_segments, says=("a.jsonl:1 has an attention_mask with 2 at place 2", "corpus.skip_bad=true")
+    ),
+    "a model without blocks": Input(
+        configured(num_hidden_layers=0), says=("tuned has no blocks by its config.json",)
     ),
     "a file name in Latin-1": Input(latin_name, says=("is no UTF-8; rename it",)),
     "weights of whole numbers": Input(whole_numbers, says=("matrices of whole numbers", "float32")),

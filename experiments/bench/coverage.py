@@ -21,7 +21,8 @@ from crossdiff.core.latent_scaling import ScalingSums, betas
 from crossdiff.core.latent_table import BASE, ERROR, RECONSTRUCTION, TUNED
 from crossdiff.core.streaming import mix
 from crossdiff.settings import Settings
-from crossdiff.studies.planted.world import Planted, PlantedSettings
+from crossdiff.studies.planted.settings import PlantedSettings
+from crossdiff.studies.planted.world import Planted
 
 RATIOS = {"nu_error": ERROR, "nu_reconstruction": RECONSTRUCTION}
 

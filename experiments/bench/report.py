@@ -2,6 +2,7 @@
 
 python -m crossdiff.bench report                  205 latents of two pairs, 20 examples of 128 tokens
 python -m crossdiff.bench report n_listed=1000    a thousand latents
+python -m crossdiff.bench report n_listed=1640 n_members=8    those of eight crosscoders of each pair
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crossdiff.report.export import browser
 from crossdiff.report.page import render
+from crossdiff.report.sources import Sources
 from crossdiff.settings import Settings
-from experiments.bench.report_work import N_BASE, Size, invented
+from experiments.bench.report_work import N_BASE, Size, invented, invented_members
 from experiments.bench.step import machine
 
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-LIMITS = {205: {"file_mb": 10.0, "usable_ms": 1500.0}, 1000: {"file_mb": 25.0, "usable_ms": 3000.0}}
+LIMITS = {205: {"file_mb": 10.0, "usable_ms": 1500.0}, 1640: {"file_mb": 25.0, "usable_ms": 3000.0}}
 """The largest file and the longest time until chart and list are there, by the number of listed latents."""
 EVERY_SIZE = {"open_ms": 50.0, "search_ms": 100.0}
 PATIENCE_MS = 180_000
@@ -66,24 +68,40 @@ ALL_DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.queryS
 
 
 class ReportBench(Settings):
-    """Sizes and repetitions; `key=value` on the command line. `n_latents` are those of one pair."""
+    """Sizes and repetitions; `key=value` on the command line. `n_latents` are those of one crosscoder."""
 
-    n_listed: int = Field(default=205, ge=2 * (N_BASE + 1))
+    n_listed: int = 205
+    n_members: int = Field(default=1, ge=1)
     n_latents: int = Field(default=114_688, ge=1)
     n_examples: int = Field(default=20, ge=1)
     n_tokens: int = Field(default=128, ge=1)
     rounds: int = Field(default=5, ge=1)
 
-    def pairs(self) -> dict[str, Size]:
-        """Two pairs that share the listed latents as evenly as can be."""
-        halves = (self.n_listed - self.n_listed // 2, self.n_listed // 2)
-        return {
-            name: Size(self.n_latents, half - N_BASE, self.n_examples, self.n_tokens)
-            for name, half in zip(("pt_it", "pt_simpo"), halves, strict=True)
-        }
+    @model_validator(mode="after")
+    def _enough(self) -> ReportBench:
+        least = 2 * self.n_members * (N_BASE + 1)
+        if self.n_listed < least:
+            raise ValueError(
+                f"n_listed={self.n_listed} is less than {least}: one tuned-exclusive and {N_BASE} "
+                f"base-exclusive latents in each of 2 x {self.n_members} crosscoders; ask for more"
+            )
+        return self
+
+    def pairs(self) -> dict[str, list[Size]]:
+        """Two pairs whose crosscoders share the listed latents as evenly as can be."""
+        n_crosscoders = 2 * self.n_members
+        parts = [(self.n_listed + place) // n_crosscoders for place in reversed(range(n_crosscoders))]
+        sizes = [Size(self.n_latents, part - N_BASE, self.n_examples, self.n_tokens) for part in parts]
+        return {"pt_it": sizes[: self.n_members], "pt_simpo": sizes[self.n_members :]}
+
+    def sources(self, folder: Path) -> Sources:
+        """What the page is made from; `folder` takes the decoders where a pair has several crosscoders."""
+        if self.n_members > 1:
+            return invented_members(self.pairs(), folder)
+        return invented({name: sizes[0] for name, sizes in self.pairs().items()})
 
     def limits(self) -> dict[str, float]:
-        """Limits of this size; beyond a thousand latents only opening and searching have one."""
+        """Limits of this size; beyond the largest only opening and searching have one."""
         fitting = [limits for n, limits in LIMITS.items() if self.n_listed <= n]
         return {**(fitting[0] if fitting else {}), **EVERY_SIZE}
 
@@ -91,11 +109,11 @@ class ReportBench(Settings):
 def main(overrides: list[str]) -> dict[str, Any]:
     """Figures with limits, all samples, and what was measured where; `holds` only if every limit is kept."""
     bench = ReportBench.model_validate(dict(item.split("=", 1) for item in overrides))
-    sources = invented(bench.pairs())
-    start = time.perf_counter()
-    page = render(sources, title="Benchmark", n_examples=bench.n_examples)
-    render_s = time.perf_counter() - start
     with tempfile.TemporaryDirectory(prefix="crossdiff-bench-") as folder:
+        sources = bench.sources(Path(folder))
+        start = time.perf_counter()
+        page = render(sources, title="Benchmark", n_examples=bench.n_examples)
+        render_s = time.perf_counter() - start
         path = Path(folder) / "report.html"
         path.write_text(page, encoding="utf-8")
         samples, version = _in_the_browser(path, bench.rounds)

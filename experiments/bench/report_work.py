@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
+from crossdiff.core.checkpoint import WEIGHTS
+from crossdiff.report.concepts import MAX_SHARED
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.statistics.deltas import category_deltas
+from crossdiff.statistics.ensemble import ensemble_deltas
 from crossdiff.statistics.significance import power_line
 from crossdiff.taxonomy.scheme import PaperTaxonomy
 
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
 N_BASE = 3
 """Base-exclusive latents per pair, right after the tuned-exclusive ones."""
 N_WORDS = 8000
+WIDTH = 256
+"""Of the invented decoders; only those of listed latents are written."""
+SPREAD = 0.02
+"""Standard deviation, per coordinate, between two seeds' directions of one concept: a cosine of about 0.9."""
 
 
 @dataclass(frozen=True)
@@ -117,23 +126,67 @@ def invented(sizes: Mapping[str, Size], *, seed: int = 0) -> Sources:
     """
     rng = np.random.default_rng(seed)
     pairs = {name: _pair(name, size, rng) for name, size in sizes.items()}
+    return _sources(pairs, {})
+
+
+def invented_members(sizes: Mapping[str, Sequence[Size]], folder: Path, *, seed: int = 0) -> Sources:
+    """As `invented`, with one crosscoder per size of a pair; `folder` takes their decoders.
+
+    A pair's crosscoders hold the same concepts as far as their latents reach, so that these recur.
+    """
+    rng = np.random.default_rng(seed)
+    members: dict[str, tuple[PairSource, ...]] = {}
+    for name, of_pair in sizes.items():
+        concepts = rng.standard_normal((max(size.n_exclusive for size in of_pair) + N_BASE, 2, WIDTH))
+        concepts /= np.linalg.norm(concepts, axis=-1, keepdims=True)
+        names = [name, *(f"{name}_seed{number}" for number in range(1, len(of_pair)))]
+        members[name] = tuple(
+            replace(_pair(one, size, rng), crosscoder=_decoder(folder / one, concepts, size, rng))
+            for one, size in zip(names, of_pair, strict=True)
+        )
+    return _sources({name: of_pair[0] for name, of_pair in members.items()}, members)
+
+
+def _decoder(folder: Path, concepts: NDArray[np.float64], size: Size, rng: np.random.Generator) -> Path:
+    """A crosscoder folder with decoders [latent, model, width] near the concepts' directions.
+
+    Further latents are written where there are few; the page compares no more of them anyway.
+    """
+    folder.mkdir(parents=True)
+    decoder = concepts[: size.n_exclusive + N_BASE]
+    if size.n_latents <= 2 * MAX_SHARED:
+        others = rng.standard_normal((size.n_latents - len(decoder), 2, WIDTH)) / WIDTH**0.5
+        decoder = np.concatenate([decoder, others])
+    decoder = decoder + SPREAD * rng.standard_normal(decoder.shape)
+    save_file({"decoder": decoder.astype(np.float32)}, folder / WEIGHTS)
+    return folder
+
+
+def _sources(pairs: dict[str, PairSource], members: dict[str, tuple[PairSource, ...]]) -> Sources:
+    of_pairs = [list(members.get(name, (pair,))) for name, pair in pairs.items()]
     return Sources(
         pairs=pairs,
-        comparison=_comparison(*pairs.values()) if len(pairs) == 2 else None,
+        comparison=_comparison(*of_pairs) if len(pairs) == 2 else None,
         annotate={},
         taxonomy={},
         provenance=[],
+        members=members,
     )
 
 
-def _comparison(reference: PairSource, treatment: PairSource) -> ComparisonSource:
+def _comparison(reference: Sequence[PairSource], treatment: Sequence[PairSource]) -> ComparisonSource:
     labels = [
-        [row["category"] for row in pair.annotations if row["role"] == "exclusive_tuned"]
-        for pair in (reference, treatment)
+        [[row["category"] for row in one.annotations if row["role"] == "exclusive_tuned"] for one in of_pair]
+        for of_pair in (reference, treatment)
     ]
-    deltas = category_deltas(labels[0], labels[1], taxonomy=PaperTaxonomy().load(), draws=200)
-    power = power_line(n_reference=len(labels[0]), n_treatment=len(labels[1]))
-    return ComparisonSource(reference.name, treatment.name, deltas, {"power": power})
+    taxonomy = PaperTaxonomy().load()
+    if len(reference) > 1:
+        deltas = ensemble_deltas(*labels, taxonomy=taxonomy)
+    else:
+        deltas = category_deltas(labels[0][0], labels[1][0], taxonomy=taxonomy, draws=200)
+    n_reference, n_treatment = (sum(map(len, of_pair)) for of_pair in labels)
+    power = power_line(n_reference=n_reference, n_treatment=n_treatment)
+    return ComparisonSource(reference[0].name, treatment[0].name, deltas, {"power": power})
 
 
 def _pair(name: str, size: Size, rng: np.random.Generator) -> PairSource:

@@ -51,6 +51,23 @@ def test_long_examples_are_cut_and_the_question_stays(annotator: TransformersAnn
     assert annotator.tokenizer.decode(prompt[0]).rstrip().endswith("Category:")
 
 
+def test_few_positions_cut_examples_or_are_refused(
+    annotator: TransformersAnnotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = annotator._prompt(_ASK_CATEGORY, "").shape[1]
+    longest = max(12, *map(len, annotator.answers))
+    monkeypatch.setattr(annotator, "n_positions", question + longest + 40)
+    monkeypatch.setattr(
+        annotator, "settings", annotator.settings.model_copy(update={"max_prompt_tokens": 3000})
+    )
+    assert annotator._prompt(_ASK_CATEGORY, "word " * 5000).shape[1] == question + 40
+    monkeypatch.setattr(annotator, "n_positions", 64)
+    with pytest.raises(
+        ValueError, match="has 64 positions; question and answer take .* give a model with more"
+    ):
+        annotator._prompt(_ASK_CATEGORY, CONTENT_FREE)
+
+
 def test_without_examples_it_is_uninterpretable(annotator: TransformersAnnotator) -> None:
     (answer,) = annotator.annotate([Subject("00000", ())])
     assert answer.state == "uninterpretable"

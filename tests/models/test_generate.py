@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossdiff.models.can_be_asked import check_can_be_asked
 from crossdiff.models.generate import (
     Steering,
     answers,
     block_of,
-    check_can_be_asked,
     load_causal,
     load_chat_model,
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from crossdiff.report import explorer
+from crossdiff.report import latent_columns
 from crossdiff.report.page import render
 from crossdiff.settings import Runtime
 from crossdiff.stages import report
@@ -202,7 +202,8 @@ def test_filters_and_order_hold_together(browser: Any, small: Path) -> None:
 def test_a_new_column_appears_with_an_order(
     browser: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explorer, "COLUMNS", (*explorer.COLUMNS, explorer.Column("burst", "Burst", "lowest")))
+    further = latent_columns.Column("burst", "Burst", "lowest")
+    monkeypatch.setattr(latent_columns, "COLUMNS", (*latent_columns.COLUMNS, further))
     found = sources_of(store)
     pairs = {
         name: replace(pair, latents=pair.latents.assign(burst=-pair.latents["latent"].astype(float)))

@@ -48,7 +48,7 @@ def shown(found: dict) -> list[list[tuple[str, float, str, int]]]:
 
 
 def test_documents_fall_in_code_though_rank_restarts_in_every_subset() -> None:
-    found = documents.document_groups(None, GIVEN, n_shown=4)
+    found = documents.document_groups(None, documents.falling(GIVEN), n_shown=4)
     assert shown(found) == [
         [
             ("a", 5, FIRST, 0),
@@ -64,7 +64,7 @@ def test_documents_fall_in_code_though_rank_restarts_in_every_subset() -> None:
 
 def test_the_first_document_is_the_highest_of_the_corpus_and_says_who_had_it() -> None:
     top = pd.concat([table([("z", "explain", 0, 9.0, "nobody was given this one")]), GIVEN])
-    found = documents.document_groups(top, GIVEN, n_shown=6)
+    found = documents.document_groups(documents.falling(top), documents.falling(GIVEN), n_shown=6)
     assert [group["title"] for group in found["groups"]] == [documents.TOP[0], documents.OTHERS[0]]
     assert shown(found)[0][0] == ("z", 9, documents.NOT_USED, 0)
     assert [code for group in shown(found) for _, code, *_ in group] == [9, 5, 4, 2, 1]
@@ -79,13 +79,14 @@ def test_a_near_identical_document_is_counted_and_not_shown_again() -> None:
             ("c", "score", 0, 4.0, "a b c d e f"),
         ]
     )
-    found = documents.document_groups(top, GIVEN.assign(document_id=["e", "b", "c", "d"]), n_shown=4)
+    given = GIVEN.assign(document_id=["e", "b", "c", "d"])
+    found = documents.document_groups(documents.falling(top), documents.falling(given), n_shown=4)
     assert [(name, n) for name, _, _, n in shown(found)[0]] == [("a", 1), ("c", 0)]
     assert [name for name, *_ in shown(found)[1]] == ["d", "b"]
 
 
 def test_others_are_spread_over_the_codes() -> None:
-    found = documents.document_groups(GIVEN.head(1), GIVEN, n_shown=2)
+    found = documents.document_groups(documents.falling(GIVEN.head(1)), documents.falling(GIVEN), n_shown=2)
     assert found["groups"][1]["title"].endswith("(1 of 3)")
     assert [one.row for one in documents.spread([documents.Shown(c, frozenset()) for c in "abcdef"], 3)] == [
         "a",

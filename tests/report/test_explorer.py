@@ -6,7 +6,6 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -59,20 +58,6 @@ def test_the_documents_of_every_latent_fall_in_peak_code_from_the_corpus_highest
         codes = [[document["code"] for document in group["documents"]] for group in groups]
         assert codes[0][0] == highest[int(latent)]
         assert all(part == sorted(part, reverse=True) for part in codes)
-
-
-def test_a_new_column_of_the_latent_table_is_one_line(
-    sources: Sources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pair = sources.pairs["pt_it"]
-    table = pair.latents.assign(burst=0.25, burst_low=0.125)
-    monkeypatch.setattr(explorer, "COLUMNS", (*explorer.COLUMNS, explorer.Column("burst", "Burst", "lowest")))
-    grown = replace(pair, latents=table)
-    assert explorer.columns([pair]) == explorer.columns([grown])[:-1]
-    assert explorer.columns([grown])[-1] == {"name": "burst", "title": "Burst", "first": "lowest"}
-    index, chunks = explorer.pack(grown, n_examples=1)
-    figures = unpacked(chunks["0"])["figures"]
-    assert (index[0]["burst"], figures["burst"], figures["burst_low"]) == (0.25, 0.25, 0.125)
 
 
 def with_decoder(pair: PairSource, folder: Path, decoder: torch.Tensor, latents: list[int]) -> PairSource:

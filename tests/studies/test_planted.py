@@ -7,7 +7,7 @@ import pytest
 
 from crossdiff.pipeline.plan import plan
 from crossdiff.studies.planted import SHOWN, PlantedTruth
-from crossdiff.studies.planted.world import KINDS
+from crossdiff.studies.planted.settings import KINDS
 from tests.composed import experiment
 
 

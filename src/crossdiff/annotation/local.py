@@ -20,6 +20,8 @@ from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 CONTENT_FREE = "N/A"
 """What stands for the examples in the prompt that shows the model's own leaning."""
+MIN_EXAMPLE_TOKENS = 32
+"""Tokens of examples without which nothing is asked of a model with few positions."""
 _ASK_CATEGORY = (
     "The documents below show, between « and », where a hidden unit of a language model is active. "
     "Name the one category that fits what the marked places have in common.\n\n{examples}\n\nCategory:"
@@ -44,6 +46,8 @@ class LocalReader:
     def __init__(self, settings: Transformers, *, device: str) -> None:
         self.settings, self.device = settings, torch.device(device)
         self.tokenizer, self.model = _load(settings, self.device)
+        text = self.model.config.get_text_config(decoder=True)
+        self.n_positions: int | None = getattr(text, "max_position_embeddings", None)
         self.name = f"transformers {settings.path.rstrip('/').split('/')[-1]}"
 
     def _prompt(self, template: str, examples: str) -> Int[Tensor, "1 token"]:
@@ -57,9 +61,23 @@ class LocalReader:
             head, tail = text.split("\x00")
             tail += template.rsplit("\n\n", 1)[1]
         before, after = self._ids(head), self._ids(tail)
-        room = max(self.settings.max_prompt_tokens - len(before) - len(after), 1)
+        room = self._room(len(before) + len(after))
         ids = [*before, *self._ids(examples)[-room:], *after]
         return torch.tensor([ids], device=self.device)
+
+    def _room(self, n_question: int) -> int:
+        """Tokens for examples: what settings and positions leave beside question and answer."""
+        room = max(self.settings.max_prompt_tokens - n_question, 1)
+        if self.n_positions is None:
+            return room
+        longest = max(self.settings.max_label_tokens, *map(len, self.answers))
+        left = self.n_positions - longest - n_question
+        if left < MIN_EXAMPLE_TOKENS:
+            raise ValueError(
+                f"annotator.path={self.settings.path} has {self.n_positions} positions; question and answer "
+                f"take {n_question + longest}, which leaves too few for examples; give a model with more"
+            )
+        return min(room, left)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

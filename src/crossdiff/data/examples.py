@@ -91,12 +91,13 @@ def shingles(ids: Sequence[int]) -> frozenset[tuple[int, ...]]:
     """Runs of `SHINGLE` token ids; a shorter window is one run."""
     if len(ids) <= SHINGLE:
         return frozenset([tuple(ids)])
-    return frozenset(tuple(ids[i : i + SHINGLE]) for i in range(len(ids) - SHINGLE + 1))
+    return frozenset(zip(*(ids[i:] for i in range(SHINGLE)), strict=False))
 
 
 def overlap(left: frozenset, right: frozenset) -> float:
     """Jaccard overlap of two sets, of which one has a member."""
-    return len(left & right) / len(left | right)
+    n_shared = len(left & right)
+    return n_shared / (len(left) + len(right) - n_shared)
 
 
 def pick_examples(

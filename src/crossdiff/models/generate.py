@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from crossdiff.models.can_be_asked import NO_END, NO_TEMPLATE
 from crossdiff.models.checkpoint import load_config, merge_adapter, read_checkpoint
 from crossdiff.models.hooks import Push, body_of, decoder_blocks, pushed, replaced
 from crossdiff.models.load import check_device
-from crossdiff.models.pair import ORGANISM, ModelSettings, check_layers
+from crossdiff.models.pair import ModelSettings, check_layers
 from crossdiff.models.tokenizers import load_model_tokenizer
 from crossdiff.models.weights import Checkpoint
-
-NO_TEMPLATE = "{path} has no chat template, so it cannot be asked; name a tuned model that has one"
-NO_END = (
-    "{path} has no generation config that names the end of a turn (eos_token_id); add generation_config.json "
-    "to the model's folder"
-)
 
 
 @dataclass(frozen=True)
@@ -93,33 +86,6 @@ def _sample_plainly(model: Any, ends: list[int]) -> None:
 def _end_ids(value: int | Sequence[int] | None) -> list[int]:
     """A config's `eos_token_id` as a list."""
     return [] if value is None else [value] if isinstance(value, int) else [int(end) for end in value]
-
-
-def check_can_be_asked(settings: ModelSettings) -> None:
-    """The same refusals from the files of a local folder, before anything is computed.
-
-    Hub models and those that are yet to be made are looked at when they are loaded.
-    """
-    folder = Path(settings.path).expanduser()
-    if settings.path.startswith(ORGANISM) or not folder.is_dir():
-        return
-    adapter = Path(settings.adapter).expanduser() if settings.adapter is not None else folder
-    if adapter.is_dir() and not any(map(_has_template, (adapter, folder))):
-        raise ValueError(NO_TEMPLATE.format(path=settings.path))
-    if not any(_said(folder, name, "eos_token_id") for name in ("generation_config.json", "config.json")):
-        raise ValueError(NO_END.format(path=settings.path))
-
-
-def _has_template(folder: Path) -> bool:
-    names = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-    files = any((folder / name).exists() for name in names)
-    return files or _said(folder, "tokenizer_config.json", "chat_template")
-
-
-def _said(folder: Path, name: str, key: str) -> bool:
-    """Whether a JSON file of the folder gives a value."""
-    path = folder / name
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get(key) is not None
 
 
 def block_of(chat: ChatModel, settings: ModelSettings, layer: int) -> torch.nn.Module:

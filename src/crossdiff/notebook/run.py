@@ -12,7 +12,6 @@ from weakref import WeakValueDictionary
 from crossdiff.core.codes import check_latent
 from crossdiff.notebook.finished_steps import FinishedSteps
 from crossdiff.notebook.marked import Examples
-from crossdiff.report.documents import by_latent
 from crossdiff.report.sources import (
     ComparisonSource,
     PairSource,
@@ -210,7 +209,8 @@ class Run:
 
         if source.name not in self._documents:
             tables = [table for table in (source.top, source.examples) if table is not None]
-            self._documents[source.name] = by_latent(pd.concat(tables) if tables else None)
+            grouped = pd.concat(tables).groupby("latent") if tables else ()
+            self._documents[source.name] = {int(str(latent)): rows for latent, rows in grouped}
         return self._documents[source.name]
 
     @cached_property

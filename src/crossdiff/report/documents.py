@@ -35,9 +35,12 @@ OTHERS = (
 )
 
 
-def by_latent(table: pd.DataFrame | None) -> dict[int, pd.DataFrame]:
-    """The rows of each latent of a table of documents."""
-    return {} if table is None else {int(str(latent)): rows for latent, rows in table.groupby("latent")}
+def by_latent(table: pd.DataFrame | None) -> dict[int, list[Any]]:
+    """Latent -> its rows of a table of documents, by falling peak code."""
+    rows: dict[int, list[Any]] = {}
+    for row in falling(table):
+        rows.setdefault(int(row.latent), []).append(row)
+    return rows
 
 
 @dataclass
@@ -58,15 +61,12 @@ class Shown:
         return bool(self.documents & other.documents) or overlap(self.runs, other.runs) > SAME
 
 
-def document_groups(
-    top: pd.DataFrame | None, examples: pd.DataFrame | None, *, n_shown: int
-) -> dict[str, Any]:
-    """Up to half of `n_shown` of the highest documents, then the annotator's others, each by falling code.
+def document_groups(top: Sequence[Any] | None, given: Sequence[Any], *, n_shown: int) -> dict[str, Any]:
+    """Up to half of `n_shown` of the highest documents, then the annotator's others; all by falling code.
 
-    Without `top` (older runs have none) the highest of `examples` stand in, and the title says so.
+    Without `top` (older runs have none) the highest of those `given` stand in, and the title says so.
     """
-    given = falling(examples)
-    highest = distinct(given if top is None else falling(top))[: -(-n_shown // 2)]
+    highest = distinct(given if top is None else top)[: -(-n_shown // 2)]
     others = distinct(given, shown=highest)
     chosen = spread(others, n_shown - len(highest))
     peak = max((float(np.max(one.row.codes, initial=0.0)) for one in (*highest, *chosen)), default=0.0)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,50 +24,13 @@ from torch import Tensor
 
 from crossdiff.core.checkpoint import WEIGHTS, unit_directions
 from crossdiff.core.latent_table import BASE, TUNED
+from crossdiff.report import latent_columns
 from crossdiff.report.documents import by_latent, document_groups
 from crossdiff.report.formatting import finite, significant
 from crossdiff.report.sources import PairSource
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 MANY_GUESSES = ("detection", "fuzz")
 """Scores over many documents each."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the latent table that the page shows, with its interval where the table has one.
-
-    `first` (`lowest` or `highest`): the list can be ordered by it, these latents first.
-    """
-
-    name: str
-    title: str
-    first: Literal["lowest", "highest"] | None = None
-
-
-COLUMNS = (
-    Column("nu_error", "nu error", "lowest"),
-    Column("nu_reconstruction", "nu reconstruction"),
-    Column("nu_activation", "nu activation"),
-    Column("density", "Density", "highest"),
-    Column("largest_code", "Largest code", "highest"),
-    Column("n_active", "Tokens active"),
-    Column("n_documents", "Documents"),
-    Column("delta_norm", "delta_norm", "highest"),
-    Column("norm_base", "Norm, base"),
-    Column("norm_tuned", "Norm, tuned"),
-    Column("decoder_cosine", "Cosine of directions"),
-)
-"""In the order of the page; a further column of the table needs one line here."""
-
-
-def columns(pairs: Iterable[PairSource]) -> list[dict[str, Any]]:
-    """The `COLUMNS` that a pair's table has, as the page's script reads them."""
-    known = {name for pair in pairs for name in pair.latents.columns}
-    return [asdict(column) for column in COLUMNS if column.name in known]
 
 
 def pack(
@@ -79,18 +41,20 @@ def pack(
     recurring: Mapping[tuple[str, int], dict[str, Any]] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Index rows for the list, and `latent -> base64(deflate(JSON))` for what opening one shows."""
-    table = pair.latents.set_index("latent")
+    selected = pair.selected()
+    listed = pair.latents[pair.latents["latent"].isin([entry["latent"] for entry in selected])]
+    rows = listed.set_index("latent").to_dict("index")
     notes = {(int(row["latent"]), row["role"]): row for row in pair.annotations}
     examples, top = by_latent(pair.examples), by_latent(pair.top)
     index, chunks = [], {}
-    for entry in pair.selected():
+    for entry in selected:
         latent = int(entry["latent"])
+        row = rows.get(latent, {})
         annotation = notes.get((latent, entry["role"]), {})
-        figures = figures_of(table, latent)
-        kind = table.at[latent, "kind"] if latent in table.index and "kind" in table else None
+        figures = latent_columns.figures_of(row)
         recurs = (recurring or {}).get((pair.name, latent), {})
         told = {name: recurs[name] for name in ("found", "lead") if name in recurs}
-        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": kind}) | told)
+        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": row.get("kind")}) | told)
         detail = {
             "description": annotation.get("description"),
             "votes": annotation.get("votes") or {},
@@ -101,18 +65,10 @@ def pack(
             "logits": entry.get("logits") or {},
             "histogram": entry.get("histogram"),
             "figures": figures,
-            **document_groups(top.get(latent), examples.get(latent), n_shown=n_examples),
+            **document_groups(top.get(latent), examples.get(latent, ()), n_shown=n_examples),
         }
         chunks[str(latent)] = compress(detail)
     return index, chunks
-
-
-def figures_of(table: pd.DataFrame, latent: int) -> dict[str, float | int | None]:
-    """The shown figures of one latent and their intervals; none for a latent outside the table."""
-    names = [f"{column.name}{end}" for column in COLUMNS for end in ("", "_low", "_high")]
-    if latent not in table.index:
-        return {}
-    return {name: significant(table.at[latent, name]) for name in names if name in table}
 
 
 def index_row(
@@ -133,7 +89,7 @@ def index_row(
             "keywords": (annotation.get("keywords") or [])[:10],
             "scores": annotation.get("scores") or {},
             "score": score(annotation.get("scores") or {}),
-            **{column.name: figures.get(column.name) for column in COLUMNS if column.first},
+            **{column.name: figures.get(column.name) for column in latent_columns.COLUMNS if column.first},
         }
     )
 

@@ -12,14 +12,14 @@ from crossdiff.annotation.cues import STOP_WORDS
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.annotation.text_features import WORD
 from crossdiff.report.changed_categories import changed
-from crossdiff.report.documents import by_latent, falling
+from crossdiff.report.documents import by_latent
 from crossdiff.report.example_line import example_line
 from crossdiff.report.formatting import readable, visible
 from crossdiff.report.sources import PairSource, Sources
 from crossdiff.statistics.themes import Theme, ThemeLatent, sure_category, themes
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 N_THEMES = 8
 """Themes that are listed of one model; the rest is one line."""
@@ -78,14 +78,14 @@ class Documents:
     """The highest documents of every latent, split by latent once per crosscoder."""
 
     crosscoders: tuple[PairSource, ...]
-    _split: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+    _split: dict[str, dict[int, list[Any]]] = field(default_factory=dict)
 
     def of(self, latent: ThemeLatent) -> list[Any]:
         """Rows by falling peak code; empty where none were collected."""
         if latent.crosscoder not in self._split:
             one = next(one for one in self.crosscoders if one.name == latent.crosscoder)
             self._split[latent.crosscoder] = by_latent(one.examples if one.top is None else one.top)
-        return falling(self._split[latent.crosscoder].get(latent.latent))
+        return self._split[latent.crosscoder].get(latent.latent, [])
 
 
 def words_of(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crossdiff.report import explorer, sections, style
+from crossdiff.report import explorer, latent_columns, sections, style
 from crossdiff.report.explorer import neighbours
 from crossdiff.report.formatting import finite
 from crossdiff.report.sources import Sources
@@ -47,7 +47,7 @@ def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
         **context,
         title=title,
         index=_raw(as_json(index)),
-        columns=_raw(as_json(explorer.columns(sources.pairs.values()))),
+        columns=_raw(as_json(latent_columns.columns(sources.pairs.values()))),
         chunks={key: _raw(chunk) for key, chunk in chunks.items()},
         n_listed=len(index),
     )

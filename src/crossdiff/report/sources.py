@@ -45,11 +45,10 @@ class PairSource:
 
     def energies(self, model: str) -> dict[int, float]:
         """Latent with documents -> what it writes into `base` or `tuned` (`latent_energy`); else NaN."""
-        norms = self.latents.set_index("latent")[f"norm_{model}"].to_dict()
-        return {
-            int(one["latent"]): latent_energy(one.get("histogram"), norms.get(one["latent"], math.nan))
-            for one in self.selected()
-        }
+        selected = {int(one["latent"]): one.get("histogram") for one in self.selected()}
+        table = self.latents[self.latents["latent"].isin(list(selected))]
+        norms = dict(zip(table["latent"], table[f"norm_{model}"], strict=True))
+        return {n: latent_energy(drawn, norms.get(n, math.nan)) for n, drawn in selected.items()}
 
     def selected(self) -> list[dict[str, Any]]:
         """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""

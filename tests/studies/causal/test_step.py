@@ -23,7 +23,9 @@ from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.settings import Runtime
 from crossdiff.stages import tokens
 from crossdiff.stages.activations import open_activations
-from crossdiff.studies.causal.step import CausalInputs, run, spread
+from crossdiff.studies.causal.patched_documents import spread
+from crossdiff.studies.causal.settings import CausalInputs
+from crossdiff.studies.causal.step import run
 from tests.model_folders import D_MODEL, save_model
 
 LAYER, N_DOCUMENTS, QUIET = 1, 30, Runtime(progress=False)

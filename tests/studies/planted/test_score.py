@@ -9,7 +9,8 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.studies.planted.score import recover, score
-from crossdiff.studies.planted.world import Planted, PlantedSettings
+from crossdiff.studies.planted.settings import PlantedSettings
+from crossdiff.studies.planted.world import Planted
 
 SETTINGS = PlantedSettings(
     d_model=40, n_shared=2, n_rotated=0, n_base_only=0, n_tuned_only=4, n_shrunken=2, n_decoupled=0,

@@ -11,15 +11,16 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.settings import Runtime
 from crossdiff.studies.planted import PlantedTruth
+from crossdiff.studies.planted.settings import PlantedSettings
+from crossdiff.studies.planted.source import PlantedSource
 from crossdiff.studies.planted.step import (
     PlantedInputs,
-    PlantedSource,
     contenders,
     latest_contenders,
     newer_contenders,
     run,
 )
-from crossdiff.studies.planted.world import Planted, PlantedSettings
+from crossdiff.studies.planted.world import Planted
 from crossdiff.training.settings import TrainingSettings
 
 QUIET = Runtime(progress=False)

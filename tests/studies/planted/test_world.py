@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crossdiff.studies.planted.world import BASE, TUNED, Planted, PlantedBatch, PlantedSettings
+from crossdiff.studies.planted.settings import PlantedSettings
+from crossdiff.studies.planted.world import BASE, TUNED, Planted, PlantedBatch
 
 SETTINGS = PlantedSettings(
     d_model=24, n_shared=8, n_rotated=4, n_base_only=4, n_tuned_only=8, n_shrunken=4, n_decoupled=4

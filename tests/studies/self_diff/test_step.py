@@ -14,7 +14,8 @@ from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
 from crossdiff.stages.train import TrainInputs
-from crossdiff.studies.self_diff.step import SelfDiffInputs, SelfPair, per_1000_alive, run
+from crossdiff.studies.self_diff.self_pair import SelfPair
+from crossdiff.studies.self_diff.step import SelfDiffInputs, per_1000_alive, run
 from crossdiff.training.settings import TrainingSettings
 from tests.scaling_artifacts import LAYER, build
 

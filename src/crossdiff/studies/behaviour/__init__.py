@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from crossdiff.io.tables import read_json
-from crossdiff.models.generate import check_can_be_asked
+from crossdiff.models.can_be_asked import check_can_be_asked
 from crossdiff.models.pair import fingerprint
 from crossdiff.report import tables
 from crossdiff.report.formatting import between, readable, told

@@ -11,16 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation import schema
-from crossdiff.annotation.annotators import open_rounds
-from crossdiff.annotation.api.messages import provider_of
 from crossdiff.annotation.api.prices import Prices
-from crossdiff.annotation.api.requests import Request
-from crossdiff.annotation.api.rounds import LEXICAL, MASKED, Question, Rounds
 from crossdiff.annotation.api.secret import KEY_VARIABLE
-from crossdiff.annotation.prompts import clean, document_blocks
 from crossdiff.annotation.results import Answer
 from crossdiff.annotation.settings import (
     AnnotatorSettings,
@@ -35,6 +30,10 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.study import ExtraStep
 from crossdiff.studies.behaviour.prompts import built_in, built_in_prompts
+
+if TYPE_CHECKING:
+    from crossdiff.annotation.api.requests import Request
+    from crossdiff.annotation.api.rounds import Question, Rounds
 
 VERSION = 1
 PROMPT_VERSION = 1
@@ -61,6 +60,8 @@ def judge(
         from crossdiff.annotation.local import TransformersJudge
 
         return TransformersJudge(settings, device=device).judge(said), 0.0
+    from crossdiff.annotation.annotators import open_rounds
+
     rounds = open_rounds(settings, store, progress=progress)
     with closing(rounds.ledger):
         return ask(settings, rounds, said), rounds.meter.spent
@@ -70,6 +71,8 @@ def ask(
     settings: Claude | ClaudeBatch | AnthropicCompatible, rounds: Rounds, said: Sequence[Said]
 ) -> list[Answer[bool]]:
     """One question per answer; a refusal goes to the other models of the fallback, never to keywords."""
+    from crossdiff.annotation.api.rounds import LEXICAL, MASKED
+
     models = tuple(step for step in settings.fallback if step not in (MASKED, LEXICAL))
     questions = [_question(settings, answer) for answer in said]
     rounds.announce([question.build(settings.model, False) for question in questions], what="judgements")
@@ -77,6 +80,11 @@ def ask(
 
 
 def _question(settings: Claude | ClaudeBatch | AnthropicCompatible, said: Said) -> Question[bool]:
+    from crossdiff.annotation.api.messages import provider_of
+    from crossdiff.annotation.api.requests import Request
+    from crossdiff.annotation.api.rounds import Question
+    from crossdiff.annotation.prompts import clean, document_blocks
+
     provider, structured = provider_of(settings)
 
     def build(model: str, masked: bool) -> Request:

@@ -13,8 +13,7 @@ from crossdiff.report.formatting import between, tile, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.studies.causal.evaluation import WHERE
-from crossdiff.studies.causal.step import CausalInputs
+from crossdiff.studies.causal.settings import WHERE, CausalInputs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,17 @@ from torch import Tensor
 if TYPE_CHECKING:
     import pandas as pd
 
-WHERE = ("all tokens", "first answer tokens")
-
 
 @dataclass
 class Documents:
-    """Sums of KL and patch energy per condition and place (`WHERE`), one column per document, and places."""
+    """Sums of KL and patch energy per condition and place, and tokens per place; one column per document."""
 
     kl: list[Tensor] = field(default_factory=list)
     energy: list[Tensor] = field(default_factory=list)
     counts: list[Tensor] = field(default_factory=list)
 
     def add(self, kl: Tensor, energy: Tensor, places: tuple[Tensor, Tensor]) -> None:
-        """KL and energy [condition, token] of one document, and the tokens that each of `WHERE` looks at."""
+        """KL and energy [condition, token] of one document, and the tokens of every place."""
         for sums, values in ((self.kl, kl), (self.energy, energy)):
             sums.append(torch.stack([values[:, chosen].double().sum(dim=1) for chosen in places]))
         self.counts.append(torch.tensor([len(chosen) for chosen in places], dtype=torch.float64))
@@ -37,9 +36,9 @@ def conditions(n_draws: int) -> list[str]:
 
 
 def evaluate(
-    sums: Documents, *, n_draws: int, resamples: int, seed: int
+    sums: Documents, names: Sequence[str], *, n_draws: int, resamples: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of all conditions, and per place how the exclusive set stands against the others.
+    """The table of all conditions, and per place (by `names`) how the exclusive set compares with the others.
 
     `energy` is the squared length of what was added, over all tokens of the place, as a share of that of the
     whole difference `x_tuned - x_base`.
@@ -50,7 +49,7 @@ def evaluate(
     kl, energy = (torch.stack(parts, dim=2) for parts in (sums.kl, sums.energy))
     counts = torch.stack(sums.counts, dim=1)
     rows, places = [], {}
-    for place, where in enumerate(WHERE):
+    for place, where in enumerate(names):
         known = counts[place] > 0
         if not bool(known.any()):
             places[where] = {"n_documents": 0, "beaten": None, "n_draws": n_draws}

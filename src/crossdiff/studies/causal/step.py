@@ -2,79 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import Field
-from torch import Tensor
-
-from crossdiff.core.codes import SparseCode
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dictionary import code_norm
 from crossdiff.core.exclusive_call import exclusive_latents
-from crossdiff.core.streaming import mix
-from crossdiff.data.paired_activations import MaskSettings, PairedActivations
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_table, write_json
-from crossdiff.models.generate import CausalModel, load_causal
-from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.models.pair import resolve
 from crossdiff.report.formatting import finite
-from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
+from crossdiff.settings import Runtime
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.studies.causal.evaluation import Documents, evaluate
-from crossdiff.studies.causal.patching import (
-    MatchedSets,
-    answer_places,
-    difference_directions,
-    divergence,
-    matched_sets,
-    patches,
-    sets_of,
-)
+from crossdiff.studies.causal.settings import WHERE, CausalInputs
 
 VERSION = 3
-TOLERANCE = 0.2
-
-
-class CausalInputs(Settings):
-    """What determines the check, beside the parents (tokens, harvests, train, scale of one pair).
-
-    tuned         the tuned model, whose later blocks read the patched states
-    n_documents   documents, drawn from all over the corpus
-    n_draws       random sets, matched on density and energy
-    first         answer tokens that the second figure looks at
-    """
-
-    layer: int = Field(ge=0)
-    tuned: ModelSettings
-    mask: MaskSettings = MaskSettings()
-    n_documents: int = Field(default=200, ge=2)
-    n_draws: int = Field(default=20, ge=1)
-    first: int = Field(default=10, ge=1)
-    resamples: int = Field(default=2000, ge=100)
-    states_at_a_time: int = Field(default=8, ge=1)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Sets:
-    """What is added to the base states, as masks over latents, and how the draws match.
-
-    members  [set, latent]: exclusive, the draws, `top_energy` and all latents
-    scale    shrinks the exclusive patch to the patch energy that the draws have on average
-    """
-
-    draws: MatchedSets
-    members: Tensor
-    scale: float
 
 
 def run(inputs: CausalInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `causal.csv` (a row per place and condition) and `causal.json` (verdicts, how draws matched)."""
+    import torch
+
+    from crossdiff.models.generate import load_causal
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+    from crossdiff.studies.causal.evaluation import Documents, evaluate
+    from crossdiff.studies.causal.patched_documents import choose_sets, matching, one_document, spread
+
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = open_crosscoder(parents, activations).to(runtime.device).requires_grad_(requires_grad=False)
     table = read_table(parents["scale"] / "latents.parquet", kind="latents")
@@ -94,14 +46,14 @@ def run(inputs: CausalInputs, parents: Mapping[str, Path], draft: Path, runtime:
     )
     sums = Documents()
     for document in track(documents.tolist(), description="causal", enabled=runtime.progress):
-        sums.add(*_one_document(inputs, activations, crosscoder, document, tuned=tuned, sets=sets))
-    rows, places = evaluate(sums, n_draws=inputs.n_draws, resamples=inputs.resamples, seed=inputs.seed)
+        sums.add(*one_document(inputs, activations, crosscoder, document, tuned=tuned, sets=sets))
+    rows, places = evaluate(sums, WHERE, n_draws=inputs.n_draws, resamples=inputs.resamples, seed=inputs.seed)
     rows.to_csv(draft / "causal.csv", index=False)
     record = {
         "version": 2,
         "n_documents": len(documents),
         "n_exclusive": len(chosen),
-        **_matching(sets.draws),
+        **matching(sets.draws),
         "places": places,
     }
     write_json(finite(record), draft / "causal.json")
@@ -112,126 +64,6 @@ def _nothing(draft: Path, n_exclusive: int, sentence: str) -> dict[str, Any]:
     record = {"n_exclusive": n_exclusive, "sentence": sentence}
     write_json({"version": 1, **record, "places": {}}, draft / "causal.json")
     return record
-
-
-def spread(n: int, wanted: int) -> Tensor:
-    """`wanted` of n document numbers, in order, drawn by a hash; all of them where there are fewer.
-
-    Corpora alternate (web, chat, web, chat, ...): even steps could take one source alone.
-    """
-    return mix(torch.arange(n)).argsort()[:wanted].sort().values
-
-
-def document_rows(activations: PairedActivations, document: int) -> Tensor:
-    """All rows of one document, masked ones too."""
-    start, stop = activations.token_set.offsets[document : document + 2].tolist()
-    return torch.arange(start, stop)
-
-
-def patched_code(
-    crosscoder: Crosscoder, activations: PairedActivations, rows: Tensor
-) -> tuple[Tensor, SparseCode]:
-    """Activations of one document, and its code at the tokens that the mask keeps (elsewhere empty)."""
-    x = activations.read(rows).x.to(crosscoder.decoder.device)
-    code = crosscoder.encode_normalised(crosscoder.normaliser.normalise(x))
-    kept = activations.kept[rows].to(code.token.device)[code.token]
-    return x, SparseCode(code.token[kept], code.latent[kept], code.value[kept], code.n_tokens, code.n_latents)
-
-
-def codes_of(
-    crosscoder: Crosscoder, activations: PairedActivations, documents: Tensor
-) -> Iterator[SparseCode]:
-    """The code that can be patched, document by document."""
-    for document in documents.tolist():
-        yield patched_code(crosscoder, activations, document_rows(activations, document))[1]
-
-
-def choose_sets(
-    inputs: CausalInputs,
-    activations: PairedActivations,
-    crosscoder: Crosscoder,
-    *,
-    chosen: Tensor,
-    documents: Tensor,
-) -> Sets | None:
-    """Random sets matched on the density and the energy (sum of v^2) that latents have in these documents.
-
-    Matching code and decoder norm does not match what a patch adds, `f_j (d_j^t/s_t - d_j^b/s_b)`, which is
-    large for exclusive latents by construction. So `top_energy` holds as many other latents with the largest
-    patch energy of their own, and the exclusive patch is also added shrunk to the draws' energy. None where
-    no chosen latent fires.
-    """
-    n_latents, directions = crosscoder.n_latents, difference_directions(crosscoder)
-    norm = code_norm(crosscoder.decoder, crosscoder.settings.code_norm).double().cpu()
-    n, squares = (torch.zeros(n_latents, dtype=torch.float64) for _ in range(2))
-    for code in codes_of(crosscoder, activations, documents):
-        n += torch.bincount(code.latent.cpu(), minlength=n_latents)
-        squares.index_add_(0, code.latent.cpu(), code.value.double().square().cpu())
-    others = n > 0
-    if not bool(others[chosen].any()):
-        return None
-    others[chosen] = False
-    draws = matched_sets(
-        chosen,
-        others.nonzero().flatten(),
-        density=n,
-        energy=squares * norm.square(),
-        n_draws=inputs.n_draws,
-        generator=torch.Generator().manual_seed(inputs.seed),
-        tolerance=TOLERANCE,
-    )
-    patch_energy = squares * directions.double().square().sum(dim=1).cpu()
-    top = torch.where(others, patch_energy, -1).topk(len(chosen)).indices
-    members = sets_of([chosen, *draws.latents, top, torch.arange(n_latents)], n_latents=n_latents)
-    codes = codes_of(crosscoder, activations, documents)
-    return Sets(draws, members, scale=equal_energy(codes, directions, members[: 1 + inputs.n_draws]))
-
-
-def equal_energy(codes: Iterable[SparseCode], directions: Tensor, members: Tensor) -> float:
-    """Factor that brings the patch of the first set to the mean patch energy of all others."""
-    energy = torch.zeros(len(members), dtype=torch.float64)
-    for code in codes:
-        added = patches(code, directions, members.to(code.value.device))
-        energy += added.double().square().sum(dim=(1, 2)).cpu()
-    return float((energy[1:].mean() / energy[0]).sqrt())
-
-
-def _one_document(
-    inputs: CausalInputs,
-    activations: PairedActivations,
-    crosscoder: Crosscoder,
-    document: int,
-    *,
-    tuned: CausalModel,
-    sets: Sets,
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """KL to the tuned model and patch energy [condition, token] (`evaluation.conditions`), and the places."""
-    rows = document_rows(activations, document)
-    x, code = patched_code(crosscoder, activations, rows)
-    added = patches(code, difference_directions(crosscoder), sets.members.to(x.device))
-    base, whole = x[None, :, 0], x[None, :, 1] - x[None, :, 0]
-    added = torch.cat([torch.zeros_like(base), added[:-2], sets.scale * added[:1], added[-2:], whole])
-    states = torch.cat([base + added[:-1], x[None, :, 1]])
-    ids = activations.token_set.ids[rows]
-    target = tuned.logits(ids, states[-1:], layer=inputs.layer)[0]
-    parts = [
-        divergence(target, tuned.logits(ids, part, layer=inputs.layer))
-        for part in states.split(inputs.states_at_a_time)
-    ]
-    kept = activations.kept[rows].nonzero().flatten()
-    answers = answer_places(activations.token_set.kind[rows], first=inputs.first)
-    return torch.cat(parts).cpu(), added.square().sum(dim=-1).cpu(), (kept, answers)
-
-
-def _matching(draws: MatchedSets) -> dict[str, Any]:
-    return {
-        "n_draws": len(draws.latents),
-        "draws_within_tolerance": int(draws.within(TOLERANCE).sum()),
-        "tolerance": TOLERANCE,
-        "latents_alike": float(draws.alike.mean()),
-        "density_ratio": [float(draws.density_ratio.min()), float(draws.density_ratio.max())],
-        "energy_ratio": [float(draws.energy_ratio.min()), float(draws.energy_ratio.max())],
-    }
 
 
 STAGE = Stage(

@@ -14,6 +14,7 @@ from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, Study
+from crossdiff.studies.planted.settings import PlantedSettings
 from crossdiff.studies.planted.step import (
     Contender,
     PlantedInputs,
@@ -21,7 +22,6 @@ from crossdiff.studies.planted.step import (
     latest_contenders,
     newer_contenders,
 )
-from crossdiff.studies.planted.world import PlantedSettings
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.studies.planted.world import KINDS, TUNED, Planted
+from crossdiff.studies.planted.settings import KINDS
+from crossdiff.studies.planted.world import TUNED, Planted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
 
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.diagnostics import shrinkage_and_decoupling
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.exclusive_call import SelectionSettings
-from crossdiff.core.latent_table import latent_scaling
 from crossdiff.core.sparsity import L1, AnySparsity, BatchTopK, JumpReLU, Sparsity, TopK, within
-from crossdiff.data.paired_activations import Split
-from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.studies.planted.score import score
-from crossdiff.studies.planted.world import Planted, PlantedSettings
+from crossdiff.studies.planted.settings import PlantedSettings
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.studies.planted.source import PlantedSource
+    from crossdiff.studies.planted.world import Planted
 
 VERSION = 4
-HELD_OUT_EVERY = 20
 
 
 class Contender(Settings):
@@ -107,11 +99,13 @@ class PlantedInputs(Settings):
 def run(inputs: PlantedInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write a crosscoder, its latent table and its scores per contender, and `planted.csv` with all scores.
 
-    A killed run goes on at the contender in hand.
+    A killed run continues with the contender that it had begun.
     """
     import pandas as pd
 
     from crossdiff.io.tables import read_json, write_json
+    from crossdiff.studies.planted.source import PlantedSource
+    from crossdiff.studies.planted.world import Planted
 
     source: PlantedSource | None = None
     rows = []
@@ -132,7 +126,9 @@ def one(
     inputs: PlantedInputs, contender: Contender, source: PlantedSource, *, folder: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Train, scale and score one crosscoder."""
+    from crossdiff.core.diagnostics import shrinkage_and_decoupling
     from crossdiff.io.tables import write_table
+    from crossdiff.studies.planted.score import score
     from crossdiff.training.run import RunFolder, TrainingRun, fit
 
     training_run = TrainingRun(
@@ -156,6 +152,10 @@ def one(
 
 def scaled(crosscoder: Crosscoder, planted: Planted, inputs: PlantedInputs) -> pd.DataFrame:
     """The latent table on documents that training has not seen."""
+    import torch
+
+    from crossdiff.core.latent_table import latent_scaling
+
     fresh = planted.batches(first=inputs.n_documents, n_documents=inputs.n_scaling_documents)
     batches = ((batch.x, batch.document) for batch in fresh)
     return latent_scaling(crosscoder, batches, dtype=torch.float32, selection=inputs.selection)
@@ -169,62 +169,3 @@ STAGE = Stage(
     writes="crosscoders of several kinds on planted activations, and what they recover",
     resources=needs(gpus=1, cpus=4, memory_gb=16, hours=8),
 )
-
-
-class PlantedSource:
-    """Planted activations, offered to training and scaling like the harvests of a pair.
-
-    Documents are 0 to `n_documents - 1`; every 20th is held out of training.
-    """
-
-    def __init__(self, planted: Planted, *, n_documents: int) -> None:
-        self.planted, self.n_documents = planted, n_documents
-        self.n_models, self.d_model = 2, planted.settings.d_model
-        self.document = torch.arange(n_documents).repeat_interleave(planted.settings.document_length)
-        self.x = torch.empty(len(self.document), 2, self.d_model)
-        place = 0
-        for batch in planted.batches(first=0, n_documents=n_documents):
-            self.x[place : place + len(batch.x)] = batch.x
-            place += len(batch.x)
-
-    @cached_property
-    def held_out(self) -> Tensor:
-        """Rows of held-out documents."""
-        return self.document % HELD_OUT_EVERY == 0
-
-    def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
-        """Float64 mean and variance of the training rows, raw units."""
-        rows = self.x[~self.held_out].double()
-        return rows.mean(dim=0), rows.var(dim=0, correction=0)
-
-    def rows(self, split: Split = "all") -> Int[Tensor, " row"]:
-        """Rows of a split."""
-        kept = {"all": self.document >= 0, "validation": self.held_out, "train": ~self.held_out}[split]
-        return kept.nonzero().flatten()
-
-    def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
-        """Rows in document order."""
-        for rows in self.rows(split).split(batch_size):
-            yield self._batch(rows)
-
-    def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
-        """Document that each row belongs to."""
-        return self.document[rows]
-
-    def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
-        """The given rows in document order."""
-        for part in rows.sort().values.split(batch_size):
-            yield self._batch(part)
-
-    def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
-        """Batch `number` of a stream that reshuffles every epoch."""
-        rows = self.rows("train")
-        per_epoch = len(rows) // batch_size
-        epoch, place = divmod(number, per_epoch)
-        generator = torch.Generator().manual_seed((seed << 20) + epoch)
-        order = torch.randperm(len(rows), generator=generator)
-        return self._batch(rows[order[place * batch_size : (place + 1) * batch_size]])
-
-    def _batch(self, rows: Tensor) -> PairedBatch:
-        template = torch.zeros(len(rows), dtype=torch.bool)
-        return PairedBatch(stored=self.x[rows], row=rows, document=self.document[rows], template=template)

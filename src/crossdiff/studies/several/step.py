@@ -7,22 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
 
 from crossdiff.core.exclusive_call import CALLS, SelectionSettings
-from crossdiff.core.latent_scaling import in_dtype
-from crossdiff.core.latent_table import ERROR, RECONSTRUCTION, Scaled, column
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages.activations import open_activations, open_crosscoder
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
-from crossdiff.training.scaling_pass import pass_over
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from crossdiff.core.latent_table import Scaled
 
 VERSION = 4
 TABLE_VERSION = 1
@@ -38,6 +34,13 @@ class SeveralInputs(Settings):
 
 def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write what train writes, `latents.parquet` (a row per latent and model) and `several.json`."""
+    import torch
+
+    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.core.latent_table import Scaled
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+    from crossdiff.training.scaling_pass import pass_over
+
     training = inputs.train
     open_source = partial(open_activations, parents, training.layer, training.mask, device=runtime.device)
     figures = fit_and_save(training, parents, open_source, draft=draft, runtime=runtime)
@@ -115,6 +118,8 @@ def model_table(scaled: Scaled, names: Sequence[str], settings: SelectionSetting
 
 def _rows(scaled: Scaled, names: Sequence[str], model: int, calls: Pairwise) -> pd.DataFrame:
     import pandas as pd
+
+    from crossdiff.core.latent_table import ERROR, RECONSTRUCTION, column
 
     sums, n_latents = scaled.sums, scaled.sums.n_latents
     documents = sums.documents.counts() if scaled.bounds is not None else None

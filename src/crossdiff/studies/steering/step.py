@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
-from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.decoder_norms import random_like, raw_directions
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_jsonl, read_table, write_json, write_jsonl
-from crossdiff.models.generate import ChatModel, Steering, answers, block_of, load_chat_model
-from crossdiff.models.hooks import Push
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
@@ -26,6 +19,7 @@ from crossdiff.studies.steering.targets import (
     LATENT,
     Target,
     built_in_targets,
+    counted,
     planted_targets,
     sentence_at,
     target_of,
@@ -33,6 +27,11 @@ from crossdiff.studies.steering.targets import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.models.generate import ChatModel
 
 VERSION = 2
 PLACES = ("own", "neutral")
@@ -94,6 +93,9 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     """Write `steering.csv` (rows: latent, direction, dose, place), `answers.jsonl` and `steering.json`."""
     import pandas as pd
 
+    from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.models.generate import load_chat_model
+
     crosscoder = Crosscoder.load(parents["train"] / "crosscoder").requires_grad_(requires_grad=False)
     chosen, counts = choose(inputs, parents, crosscoder)
     rows, lines, sampling = [], [], None
@@ -126,6 +128,8 @@ def choose(
     inputs: SteerInputs, parents: Mapping[str, Path], crosscoder: Crosscoder
 ) -> tuple[list[Steered], dict[str, int]]:
     """Latents to steer along, by category; and how many exclusive, labelled, and matched ones there were."""
+    from crossdiff.core.decoder_norms import raw_directions
+
     number = inputs.n_prompts
     targets = built_in_targets(number) if inputs.toy is None else planted_targets(inputs.toy, number)
     labels = read_labels(parents["annotate"] / "annotations.jsonl", inputs.pair)
@@ -179,6 +183,10 @@ def best_of(candidates: Sequence[Steered], n_latents: int) -> list[Steered]:
 
 def conditions(inputs: SteerInputs, steered: Steered) -> list[Condition]:
     """No push; the latent's direction at every dose and removed; the same for each random direction."""
+    import torch
+
+    from crossdiff.core.decoder_norms import random_like
+
     nothing = torch.zeros_like(steered.vector)
     drawn = random_like(steered.vector, n_draws=inputs.n_random, seed=(inputs.seed, steered.latent))
     conditions = [Condition(LATENT, 0.0, nothing, nothing)]
@@ -192,6 +200,11 @@ def steer(
     inputs: SteerInputs, chat: ChatModel, steered: Steered, *, centre: Float[Tensor, " d_model"]
 ) -> list[dict[str, Any]]:
     """One line per answer; all conditions of a latent run side by side in the same batches."""
+    import torch
+
+    from crossdiff.models.generate import Steering, answers, block_of
+    from crossdiff.models.hooks import Push
+
     asked = [(place, text) for place in PLACES for text in getattr(steered.target, place)]
     cells = [(each, place, text) for each in conditions(inputs, steered) for place, text in asked]
     push = Push(
@@ -214,20 +227,6 @@ def steer(
         }
         for (each, place, text), answer in zip(cells, drawn, strict=True)
     ]  # fmt: skip
-
-
-def counted(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Answers of one latent counted per direction, dose and place, in the order given."""
-    cells: dict[tuple, list[Mapping[str, Any]]] = {}
-    for line in lines:
-        key = (line["latent"], line["direction"], line["dose"], line["place"])
-        cells.setdefault(key, []).append(line)
-    for (latent, direction, dose, place), own in cells.items():
-        yield {
-            "latent": latent, "direction": direction, "dose": dose, "place": place,
-            "shown": sum(line["shown"] for line in own), "n": len(own),
-            "n_empty": sum(not line["answer"] for line in own),
-        }  # fmt: skip
 
 
 STAGE = Stage(

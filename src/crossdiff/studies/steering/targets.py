@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, zip_longest
 from typing import TYPE_CHECKING, Any, Literal
@@ -118,6 +118,20 @@ VERDICTS: tuple[Verdict, ...] = ("rises", "falls", "flat", "silent")
 LATENT = "latent"
 """Direction of the latent itself; every other direction is random and as long."""
 REMOVED = "removed"
+
+
+def counted(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Answers of one latent counted per direction, dose and place, in the order given."""
+    cells: dict[tuple, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        key = (line["latent"], line["direction"], line["dose"], line["place"])
+        cells.setdefault(key, []).append(line)
+    for (latent, direction, dose, place), answers in cells.items():
+        yield {
+            "latent": latent, "direction": direction, "dose": dose, "place": place,
+            "shown": sum(line["shown"] for line in answers), "n": len(answers),
+            "n_empty": sum(not line["answer"] for line in answers),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
