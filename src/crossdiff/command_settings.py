@@ -154,11 +154,21 @@ class LocalDispatch(Settings):
 
     Each process has its share of the CPU's threads and, with several accelerators, one of its own.
     `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
-    where there are several.
+    where there are several. `devices` above 1 shares the pass of a scaling over so many devices.
     """
 
     harvest_workers: int = Field(default=1, ge=1)
     processes: int = Field(default=1, ge=1)
+    devices: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _one_way_of_sharing(self) -> LocalDispatch:
+        if self.processes > 1 and self.devices > 1:
+            raise ValueError(
+                f"dispatch.processes={self.processes} gives every step one accelerator, dispatch.devices="
+                f"{self.devices} gives a scaling several; give one of them"
+            )
+        return self
 
 
 class SlurmDispatch(Resources):
@@ -167,7 +177,8 @@ class SlurmDispatch(Resources):
     `profile` names `slurm/<profile>.yaml` or is the path of such a file. Resources given here hold for
     every stage, those in `stages` for one. `signal_seconds` before the time limit a job saves its work
     and goes back into the queue, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job
-    array over its shards and a job that puts them together. `wait` follows the jobs with a table.
+    array over its shards and a job that puts them together. `devices` shares a scaling over the GPUs of
+    its node (as many as `dispatch.stages.scale.gpus`). `wait` follows the jobs with a table.
     """
 
     profile: str | None = None
@@ -175,6 +186,7 @@ class SlurmDispatch(Resources):
     signal_seconds: int = Field(default=120, ge=10)
     max_timeouts: int = Field(default=1000, ge=0)
     harvest_tasks: int = Field(default=1, ge=1)
+    devices: int = Field(default=1, ge=1)
     wait: bool = False
     poll_seconds: float = Field(default=5.0, gt=0)
 

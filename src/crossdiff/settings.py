@@ -62,4 +62,6 @@ class Runtime(Settings):
     device: str = "cpu"
     n_workers: int = 1
     """Processes that share the shards of a harvest."""
+    n_devices: int = 1
+    """Devices, each with a process, that share the pass of latent scaling."""
     progress: bool = True

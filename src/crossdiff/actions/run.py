@@ -17,6 +17,7 @@ from crossdiff.io.environment import choose_device
 from crossdiff.io.progress import show_notices
 from crossdiff.pipeline.checks import notices, refuse_missing_keys
 from crossdiff.pipeline.cost import CPU_HOURS_ALLOWED, describe, plan_table, remaining_cost
+from crossdiff.pipeline.memory import memory_line, refuse_what_does_not_fit
 from crossdiff.pipeline.plan import plan, results_of_runs
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
@@ -35,6 +36,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
         tell_notices(experiments)
     if first.plan or first.action == "plan":
         print(plan_table(steps, first.store))
+        if (line := memory_line(steps, first.store)) is not None:
+            print(line)
         tell_missing_keys(steps, first.store)
         return 0
     if first.action in ("run", "retry"):
@@ -83,7 +86,9 @@ def _submission(
         for experiment, steps_of_point in zip(experiments, plans, strict=True)
         for results, report in products(experiment, steps_of_point[-1])
     ]
-    runtime = Runtime(store=first.store, device=first.device, progress=first.progress)
+    runtime = Runtime(
+        store=first.store, device=first.device, n_devices=dispatch.devices, progress=first.progress
+    )
     return Submission(steps, publications, runtime, dispatch, tracker(first.logger, group=sweep(experiments)))
 
 
@@ -98,8 +103,15 @@ def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
     device = choose_device(first.device)
     if device == "cpu" and first.device == "auto" and not is_bearable(steps, first):
         return 2
+    refuse_what_does_not_fit(steps, first.store, device=device)
     n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1
-    runtime = Runtime(store=first.store, device=device, n_workers=n_workers, progress=first.progress)
+    runtime = Runtime(
+        store=first.store,
+        device=device,
+        n_workers=n_workers,
+        n_devices=first.dispatch.devices,
+        progress=first.progress,
+    )
     with tracker(first.logger, group=sweep(experiments)) as log:
         experiments, made = _finish(experiments, steps, runtime, log)
         plans = [plan(experiment) for experiment in experiments]
@@ -200,6 +212,7 @@ def train(experiments: Sequence[Experiment]) -> int:
     device = choose_device(first.device)
     if device == "cpu" and first.device == "auto" and not is_bearable(steps, first):
         return 2
+    refuse_what_does_not_fit(steps, first.store, device=device)
     workers = first.dispatch.harvest_workers
     runtime = Runtime(store=first.store, device=device, n_workers=workers, progress=first.progress)
     local.run_steps(steps, runtime, n_processes=_processes(first))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float64, Int, Shaped
@@ -75,6 +75,10 @@ class FitSums:
             self.n_first = None if other.n_first is None else self.n_first + other.n_first
         for name in SUMS:
             getattr(self, name).add_(getattr(other, name).to(self.total.device))
+
+    def to(self, device: torch.device | str) -> FitSums:
+        """The same sums on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in SUMS})
 
     def check_finite(self) -> None:
         """ValueError when any activation or reconstruction of the pass was NaN or infinite.

@@ -88,6 +88,15 @@ class ScalingSums:
         else:
             self.fit.merge(other.fit)
 
+    def to(self, device: torch.device | str) -> ScalingSums:
+        """The same sums on a device."""
+        moved = copy.copy(self)
+        moved.device = device
+        for name in ("energy", "overlap", "n_active", "maximum", "template_energy"):
+            setattr(moved, name, getattr(self, name).to(device))
+        moved.fit = None if self.fit is None else self.fit.to(device)
+        return moved
+
     def half(self, which: Literal[0, 1]) -> ScalingSums:
         """Half of the document groups as sums of their own; counts and maxima stay the whole's."""
         picked = torch.arange(self.n_groups, device=self.energy.device) % 2 == which

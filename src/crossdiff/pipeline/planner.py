@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 from crossdiff.config import Comparison, Experiment
@@ -17,6 +18,7 @@ from crossdiff.pipeline.activation_steps import blend_step, harvest_step
 from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.imported_steps import imported_tokens
+from crossdiff.pipeline.memory import training_gb
 from crossdiff.pipeline.steps import PER_CROSSCODER, Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.pipeline.toy_steps import organism_step, represented_step
@@ -136,14 +138,19 @@ class Planner:
         self, pair: ModelPair, *, products: float, training: bool, n_latents: int | None = None
     ) -> cost.Cost:
         """Training, or a pass over all tokens."""
-        steps = self.experiment.training.total_steps() * self.experiment.training.batch_size
-        return cost.crosscoder_cost(
-            cost.model_shape(pair.base, self.experiment.organism),
-            n_latents=n_latents or self.experiment.dictionary.n_latents,
+        experiment, shape = self.experiment, cost.model_shape(pair.base, self.experiment.organism)
+        steps = experiment.training.total_steps() * experiment.training.batch_size
+        size = cost.crosscoder_cost(
+            shape,
+            n_latents=n_latents or experiment.dictionary.n_latents,
             n_tokens=steps if training else self.n_tokens,
             products=products,
             disk=training,
         )
+        if not training:
+            return size
+        how = (experiment.dictionary, experiment.sparsity, experiment.training)
+        return replace(size, memory_gb=None if shape is None else training_gb(*how, d_model=shape.d_model))
 
     @cached_property
     def chains(self) -> dict[str, Mapping[str, Step]]:

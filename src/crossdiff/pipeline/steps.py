@@ -25,13 +25,15 @@ def role(stage: str, label: str) -> str:
 class Cost:
     """What a step is expected to take; None where it cannot be known before it runs.
 
-    `gpu_hours` are hours of one H200 (docs/performance.md), `cpu_hours` hours of two CPU cores.
+    `gpu_hours` are hours of one H200 (docs/performance.md), `cpu_hours` hours of two CPU cores. `memory_gb`
+    is the most that a device holds at a time (known of trainings alone).
     """
 
     gpu_hours: float | None = 0.0
     cpu_hours: float | None = 0.0
     disk_gb: float | None = 0.0
     api_usd: float | None = 0.0
+    memory_gb: float | None = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -39,6 +41,7 @@ class Cost:
             _sum(self.cpu_hours, other.cpu_hours),
             _sum(self.disk_gb, other.disk_gb),
             _sum(self.api_usd, other.api_usd),
+            _largest([self.memory_gb, other.memory_gb]),
         )
 
 
@@ -176,7 +179,10 @@ class Job:
         total = Cost()
         for step in self.steps:
             total = total + step.cost
-        if len(self.steps) == 1 or self.is_together:
+        if self.is_together:
+            held = [step.cost.memory_gb for step in self.steps]
+            return replace(total, memory_gb=None if None in held else sum(filter(None, held)))
+        if len(self.steps) == 1:
             return total
         gpu = [step.cost.gpu_hours for step in self.steps]
         cpu = [step.cost.cpu_hours for step in self.steps]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,7 +12,6 @@ from pydantic import Field
 
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.data.settings import MaskSettings
-from crossdiff.io.progress import track
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
@@ -19,8 +19,7 @@ from crossdiff.stages.protocol import Stage, needs
 if TYPE_CHECKING:
     from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.core.latent_scaling import ScalingSums
-    from crossdiff.data.paired_batch import PairedBatch
-    from crossdiff.training.source import ActivationSource
+    from crossdiff.data.paired_activations import PairedActivations
 
 VERSION = 4
 TABLE_VERSION = 1
@@ -40,16 +39,30 @@ class ScaleInputs(Settings):
 
 def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `latents.parquet` and `diagnostics.json`."""
+    from crossdiff.training.scaling_pass import scaling_sums
+
+    worker, sums = scaling_sums(
+        partial(open_both, inputs, parents, runtime.device),
+        batch_size=inputs.batch_size,
+        device=runtime.device,
+        n_devices=runtime.n_devices,
+        progress=runtime.progress,
+    )
+    return write_scaled(worker, sums, inputs.selection, draft)
+
+
+def open_both(
+    inputs: ScaleInputs, parents: Mapping[str, Path], device: str
+) -> tuple[Crosscoder, PairedActivations]:
+    """The crosscoder in the number format of the pass, and its activations."""
     import torch
 
     from crossdiff.core.latent_scaling import in_dtype
     from crossdiff.stages.activations import open_activations, open_crosscoder
 
-    activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
-    crosscoder = open_crosscoder(parents, activations).to(runtime.device)
-    worker = in_dtype(crosscoder, getattr(torch, inputs.dtype))
-    sums = accumulate(worker, activations, inputs.batch_size, progress=runtime.progress)
-    return write_scaled(worker, sums, inputs.selection, draft)
+    activations = open_activations(parents, inputs.layer, inputs.mask, device=device)
+    crosscoder = open_crosscoder(parents, activations)
+    return in_dtype(crosscoder, getattr(torch, inputs.dtype)), activations
 
 
 def write_scaled(
@@ -91,27 +104,6 @@ def training_reach(crosscoder: Crosscoder) -> float | None:
     rates = math.fsum(settings.learning_rate_at(step) for step in range(settings.total_steps()))
     start = crosscoder.settings.initial_norm / math.sqrt(crosscoder.n_models)
     return rates * math.sqrt(crosscoder.d_model) / start
-
-
-def accumulate(
-    crosscoder: Crosscoder, activations: ActivationSource, batch_size: int, *, progress: bool = False
-) -> ScalingSums:
-    """One pass over all kept tokens."""
-    from crossdiff.core.latent_scaling import empty_sums
-
-    sums = None
-    dtype, device = crosscoder.decoder.dtype, crosscoder.decoder.device
-    for batch in _batches(activations, batch_size, progress=progress):
-        moved = batch.to(device)
-        sums = sums or empty_sums(crosscoder, documents=moved.document is not None)
-        sums.add(crosscoder, moved.x.to(dtype), document=moved.document, template=moved.template)
-    return sums or empty_sums(crosscoder, documents=True)
-
-
-def _batches(activations: ActivationSource, batch_size: int, *, progress: bool) -> Iterator[PairedBatch]:
-    total = -(-len(activations.rows()) // batch_size)
-    batches = activations.batches(split="all", batch_size=batch_size)
-    return track(batches, total=total, description="scale", unit="batch", enabled=progress)
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:

@@ -9,25 +9,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
+from crossdiff.training.ranks import FAILED, check_gpus, enter, free_port, leave, refuse_killed
 from crossdiff.training.run import fit
 from crossdiff.training.source import ActivationSource
 from crossdiff.training.trainer import RunFolder, TrainingRun, end_by
-
-FAILED = 3
-"""Exit code of a rank whose ValueError the parent raises again."""
 
 
 def fit_on_devices(
@@ -40,7 +35,7 @@ def fit_on_devices(
     result = folder.checkpoint.parent / "result"
     shutil.rmtree(result, ignore_errors=True)
     result.mkdir(parents=True)
-    arguments = (run, open_source, folder, _free_port())
+    arguments = (run, open_source, folder, free_port())
     context = start_processes(_rank, arguments, nprocs=run.training.devices, join=False, start_method="spawn")
     assert context is not None
     with _forwarding(context.processes) as received:
@@ -51,6 +46,7 @@ def fit_on_devices(
             for told in sorted(result.glob("error_*.json")):
                 raise ValueError(read_json(told)) from None
             if not received:
+                refuse_killed(context.processes)
                 raise
     if received and not (result / "figures.json").is_file():  # which is written last
         end_by(received[0])
@@ -59,11 +55,7 @@ def fit_on_devices(
 
 def check_devices(run: TrainingRun) -> None:
     """ValueError when the machine or the batch has less than the number of devices asked for."""
-    if run.device.startswith("cuda") and run.training.devices > torch.cuda.device_count():
-        raise ValueError(
-            f"training.devices={run.training.devices}, this machine has {torch.cuda.device_count()} GPUs; "
-            "choose fewer devices"
-        )
+    check_gpus(run.device, run.training.devices, setting="training.devices")
     parts = run.training.devices * run.training.accumulate
     if run.training.batch_size % parts:
         raise ValueError(
@@ -77,40 +69,21 @@ def _rank(
     rank: int, run: TrainingRun, open_source: Callable[[], ActivationSource], folder: RunFolder, port: int
 ) -> None:
     """One process: trains; rank 0 also measures and leaves the result."""
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(run.training.devices)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(max(1, torch.get_num_threads() // run.training.devices))
+    enter(rank, run.training.devices, port)
     result = folder.checkpoint.parent / "result"
     if "SLURM_JOB_ID" in os.environ:  # there TERM only announces a kill: outside the fit nobody saves
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         crosscoder, figures = fit(replace(run, rank=rank), open_source(), folder)
     except (SystemExit, KeyboardInterrupt):
-        _leave()
+        leave()
     except ValueError as error:
         write_json(str(error), result / f"error_{rank}.json")  # ranks that fail at once share no file
-        raise SystemExit(FAILED) from error
+        leave(FAILED)
     if rank == 0:
         crosscoder.save(result)
         write_json(figures, result / "figures.json")
-    _leave()
-
-
-def _leave() -> NoReturn:
-    """End a rank that is done, or saved, without taking Python down.
-
-    Threads that torch's process group still has abort that now and again ("terminate called without an active
-    exception"); the rank would count as failed, and the others be killed at whatever they still do.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    leave()
 
 
 @contextmanager

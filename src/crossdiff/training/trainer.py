@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import Sparsity
@@ -67,12 +67,6 @@ class TrainingRun:
         """Whether this process measures, reports and writes."""
         return self.rank == 0
 
-    @property
-    def lightning_devices(self) -> list[int] | int:
-        """Lightning's `devices`: how many, or the index of the one GPU."""
-        index = self.device.partition(":")[2]
-        return [int(index)] if index else self.training.devices
-
     def identity(self) -> dict[str, Any]:
         """Settings that a checkpoint must have been written with."""
         return {
@@ -99,9 +93,7 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
     resumed = check_checkpoint(folder.checkpoint, run.identity(), n_devices=settings.devices)
     with quiet_lightning():
         trainer = pl.Trainer(
-            accelerator="gpu" if run.device.startswith("cuda") else "cpu",
-            devices=run.lightning_devices,
-            strategy=_strategy(run),
+            **placed(run.device, settings.devices),
             plugins=[LightningEnvironment(), WholeCheckpoints()],
             max_steps=settings.total_steps(),
             max_epochs=-1,
@@ -138,10 +130,14 @@ def end_by(number: signal.Signals) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _strategy(run: TrainingRun) -> Strategy | str:
-    if run.training.devices == 1:
-        return "auto"
-    return Ranks(process_group_backend="nccl" if run.device.startswith("cuda") else "gloo")
+def placed(device: str, n_devices: int) -> dict[str, Any]:
+    """Lightning's accelerator, devices (how many, or the index of the one GPU) and strategy."""
+    gpu, index = device.startswith("cuda"), device.partition(":")[2]
+    return {
+        "accelerator": "gpu" if gpu else "cpu",
+        "devices": [int(index)] if index else n_devices,
+        "strategy": "auto" if n_devices == 1 else Ranks(process_group_backend="nccl" if gpu else "gloo"),
+    }
 
 
 def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> Metrics:

@@ -43,6 +43,7 @@ def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtim
     from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.core.latent_scaling import in_dtype
     from crossdiff.studies.self_diff.self_pair import open_self_pair
+    from crossdiff.training.scaling_pass import pass_over
 
     training = inputs.training()
     open_source = partial(
@@ -56,8 +57,9 @@ def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtim
     )
     figures = fit_and_save(training, parents, open_source, draft=draft, runtime=runtime)
     crosscoder = in_dtype(Crosscoder.load(draft / "crosscoder").to(runtime.device), torch.float32)
-    sums = scale.accumulate(
-        crosscoder, open_source(), training.training.batch_size, progress=runtime.progress
+    batch_size = training.training.batch_size
+    sums = pass_over(
+        crosscoder, open_source(), batch_size=batch_size, device=runtime.device, progress=runtime.progress
     )
     record = scale.write_scaled(crosscoder, sums, inputs.selection, draft)
     record |= {name: figures[name] for name in ("fve_base", "fve_tuned")}

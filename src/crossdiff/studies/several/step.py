@@ -12,7 +12,6 @@ from pydantic import Field
 from crossdiff.core.exclusive_call import CALLS, SelectionSettings
 from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
-from crossdiff.stages import scale
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.train import TrainInputs, fit_and_save
 
@@ -40,6 +39,7 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
     from crossdiff.core.latent_scaling import in_dtype
     from crossdiff.core.latent_table import Scaled
     from crossdiff.stages.activations import open_activations, open_crosscoder
+    from crossdiff.training.scaling_pass import pass_over
 
     training = inputs.train
     open_source = partial(open_activations, parents, training.layer, training.mask, device=runtime.device)
@@ -47,7 +47,10 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
     activations = open_source()
     crosscoder = open_crosscoder({**parents, "train": draft}, activations).to(runtime.device)
     worker = in_dtype(crosscoder, torch.float32)
-    sums = scale.accumulate(worker, activations, training.training.batch_size, progress=runtime.progress)
+    batch_size = training.training.batch_size
+    sums = pass_over(
+        worker, activations, batch_size=batch_size, device=runtime.device, progress=runtime.progress
+    )
     table = model_table(Scaled.of(worker.decoder, sums), inputs.models, inputs.selection)
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents_by_model")
     fve = dict(zip(inputs.models, sums.fit.explained(), strict=True)) if sums.fit else {}

@@ -1,0 +1,133 @@
+"""One pass of latent scaling over all kept tokens, by Lightning, on one device or several.
+
+With several, one process per device is started here. Each reads neighbouring documents, so that a document's
+tokens meet in one process; the sums, float64, are added over all when the pass ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Int
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from crossdiff.core.collective import own_rank
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.latent_scaling import ScalingSums
+from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.io.progress import track
+from crossdiff.training.module import LatentScalingModule
+from crossdiff.training.ranks import check_gpus, in_ranks
+from crossdiff.training.source import ActivationSource
+from crossdiff.training.trainer import placed, quiet_lightning
+
+Opened = tuple[Crosscoder, ActivationSource]
+"""A crosscoder in the number format of the pass, and the activations it is to be scaled on."""
+
+
+def scaling_sums(
+    open_both: Callable[[], Opened], *, batch_size: int, device: str, n_devices: int, progress: bool = False
+) -> tuple[Crosscoder, ScalingSums]:
+    """The crosscoder on its device, and the sums of a pass over `n_devices` devices of this kind.
+
+    With several devices `open_both` has to be picklable; it is called in every process.
+    """
+    crosscoder, source = open_both()
+    if n_devices == 1:
+        return crosscoder, pass_over(
+            crosscoder, source, batch_size=batch_size, device=device, progress=progress
+        )
+    check_gpus(device, n_devices, setting="dispatch.devices")
+    check_documents(source, n_devices)
+    arguments = (open_both, batch_size, device, n_devices, progress)
+    return crosscoder.cpu(), in_ranks(_rank, arguments, n_ranks=n_devices)
+
+
+def _rank(
+    open_both: Callable[[], Opened], batch_size: int, device: str, n_devices: int, progress: bool
+) -> ScalingSums:
+    crosscoder, source = open_both()
+    return pass_over(
+        crosscoder, source, batch_size=batch_size, device=device, n_devices=n_devices, progress=progress
+    )
+
+
+def pass_over(
+    crosscoder: Crosscoder,
+    source: ActivationSource,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    n_devices: int = 1,
+    progress: bool = False,
+) -> ScalingSums:
+    """The sums over all kept rows; in one of `n_devices` processes it reads its part of them.
+
+    Where there are several the sums come back on the CPU.
+    """
+    module = LatentScalingModule(crosscoder)
+    batches = DataLoader(
+        PassBatches(source, batch_size, n_parts=n_devices, progress=progress), batch_size=None
+    )
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            **placed(device, n_devices),
+            plugins=[LightningEnvironment()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            inference_mode=False,  # what is made in it could not be changed afterwards
+        )
+        trainer.predict(module, batches, return_predictions=False)
+    assert module.sums is not None
+    if n_devices == 1:
+        crosscoder.to(device)  # Lightning takes it off
+        return module.sums
+    return module.sums.to("cpu")
+
+
+class PassBatches(IterableDataset):
+    """Kept rows in corpus order: all, or of `n_parts` processes those that are this one's."""
+
+    def __init__(self, source: ActivationSource, batch_size: int, *, n_parts: int, progress: bool) -> None:
+        super().__init__()
+        self.source, self.batch_size, self.n_parts, self.progress = source, batch_size, n_parts, progress
+
+    def __iter__(self) -> Iterator[PairedBatch]:
+        if self.n_parts == 1:
+            n_rows = len(self.source.rows())
+            batches = self.source.batches(split="all", batch_size=self.batch_size)
+        else:
+            rows = part_of_rows(self.source, own_rank(), self.n_parts)
+            n_rows, batches = len(rows), self.source.batches_of(rows, batch_size=self.batch_size)
+        shown = self.progress and own_rank() == 0
+        total = -(-n_rows // self.batch_size)
+        yield from track(batches, total=total, description="scale", unit="batch", enabled=shown)
+
+
+def part_of_rows(source: ActivationSource, part: int, n_parts: int) -> Int[Tensor, " row"]:
+    """Kept rows of one of `n_parts` runs of whole, neighbouring documents with about equally many rows."""
+    rows = source.rows()
+    document = source.document_of(rows)
+    cuts = [0, *(_start(document, len(rows) * cut // n_parts) for cut in range(1, n_parts)), len(rows)]
+    return rows[cuts[part] : cuts[part + 1]]
+
+
+def _start(document: Int[Tensor, " row"], row: int) -> int:
+    """First row of the document that `row` belongs to."""
+    return int(torch.searchsorted(document, document[row]))
+
+
+def check_documents(source: ActivationSource, n_parts: int) -> None:
+    """ValueError where some process would have no document to read."""
+    if any(not len(part_of_rows(source, part, n_parts)) for part in range(n_parts)):
+        raise ValueError(
+            f"dispatch.devices={n_parts} shares whole documents, and the kept tokens do not lie in enough of "
+            "them; give fewer devices"
+        )
