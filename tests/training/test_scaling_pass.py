@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +44,29 @@ def test_parts_are_runs_of_whole_documents_and_together_all_rows(artifacts: Arti
         assert max(map(len, parts)) <= len(source.rows()) / n_parts + 40
     with pytest.raises(ValueError, match=r"dispatch.devices=61 shares whole documents"):
         check_documents(source, 61)
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_does_what_it_did_before_lightning(
+    artifacts: Artifacts, number: signal.Signals, ending: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent(*_: object, **_named: object) -> list[object]:
+        os.kill(os.getpid(), number)
+        return []
+
+    usual = signal.default_int_handler if number == signal.SIGINT else lambda *_: sys.exit(143)
+    inherited = signal.signal(number, usual)
+    source = opened(artifacts)
+    monkeypatch.setattr(source, "batches", sent)  # right before the first row
+    try:
+        with pytest.raises(ending) as ended:
+            pass_over(artifacts.crosscoder, source, batch_size=500)
+        assert number == signal.SIGINT or ended.value.code == 143  # type: ignore[attr-defined]
+        assert signal.getsignal(number) is usual
+    finally:
+        signal.signal(number, inherited)
 
 
 def sums(artifacts: Artifacts, n_devices: int) -> ScalingSums:

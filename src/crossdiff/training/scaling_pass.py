@@ -6,6 +6,8 @@ tokens meet in one process; the sums, float64, are added over all when the pass 
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import pytorch_lightning as pl
@@ -84,7 +86,12 @@ def pass_over(
             use_distributed_sampler=False,
             inference_mode=False,  # what is made in it could not be changed afterwards
         )
-        trainer.predict(module, batches, return_predictions=False)
+        try:
+            trainer.predict(module, batches, return_predictions=False)
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes exit code 1 of Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
     assert module.sums is not None
     if n_devices == 1:
         crosscoder.to(device)  # Lightning takes it off
@@ -93,13 +100,19 @@ def pass_over(
 
 
 class PassBatches(IterableDataset):
-    """Kept rows in corpus order: all, or of `n_parts` processes those that are this one's."""
+    """Kept rows in corpus order: all, or of `n_parts` processes those that are this one's.
+
+    TERM does from the first row on what it did when this was made: Lightning's handler only notes it.
+    """
 
     def __init__(self, source: ActivationSource, batch_size: int, *, n_parts: int, progress: bool) -> None:
         super().__init__()
         self.source, self.batch_size, self.n_parts, self.progress = source, batch_size, n_parts, progress
+        self.on_term = signal.getsignal(signal.SIGTERM)
 
     def __iter__(self) -> Iterator[PairedBatch]:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.on_term)
         if self.n_parts == 1:
             n_rows = len(self.source.rows())
             batches = self.source.batches(split="all", batch_size=self.batch_size)
