@@ -18,7 +18,8 @@ def test_a_small_run_gives_every_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "n_right", "n_corrected", "least_of_four"), [("seed_0", 18, 16, 12), ("seed_1", 12, 9, 7)]
+    ("name", "n_right", "n_corrected", "least_of_four"),
+    [("seed_0", 18, 16, 12), ("seed_1", 12, 9, 7), ("seed_2", 15, 12, 8)],
 )
 def test_eight_real_crosscoders_per_pair_find_planted_changes_and_nothing_else(
     name: str, n_right: int, n_corrected: int, least_of_four: int
