@@ -163,6 +163,11 @@ def masks_of_segments(folder: Path) -> None:
     lines(folder, [{"input_ids": [9, 10, 11, 12], "attention_mask": [1, 1, 2, 2]} for _ in range(N)])
 
 
+def word_among_ids(folder: Path) -> None:
+    models(folder)
+    lines(folder, [{"input_ids": [9, 10, "x", 12]} for _ in range(N)])
+
+
 def latin_name(folder: Path) -> None:
     of_chats(LOOP + TURN + END)(folder)
     texts = os.fsencode(folder / "text")
@@ -287,6 +292,9 @@ INPUTS = {
     ),
     "an attention_mask of packed segments": Input(
         masks_of_segments, says=("a.jsonl:1 has an attention_mask with 2 at place 2", "corpus.skip_bad=true")
+    ),
+    "a word among token ids": Input(
+        word_among_ids, says=("a.jsonl:1", "input_ids[2] is str among token ids")
     ),
     "a model without blocks": Input(
         configured(num_hidden_layers=0), says=("tuned has no blocks by its config.json",)

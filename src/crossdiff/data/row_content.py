@@ -87,8 +87,12 @@ def content_of(value: Any, *, is_chat: bool) -> str | list[Message] | list[int] 
         return BadRecord(f" is {type(value).__name__}, neither text, messages (role, content) nor ids")
     if not value:
         return BadRecord(" is an empty list, neither text, messages (role, content) nor ids")
-    if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
+    no_ids = [place for place, item in enumerate(value) if type(item) is not int]
+    if not no_ids:
         return value
+    if no_ids[0] > 0:
+        kind = type(value[no_ids[0]]).__name__
+        return BadRecord(f"[{no_ids[0]}] is {kind} among token ids, which are whole numbers")
     messages = []
     for number, item in enumerate(value):
         message = _message(item)
