@@ -297,15 +297,10 @@ def test_the_help_of_an_installed_command_calls_it_by_its_name(
     assert "python run.py" not in shown
 
 
-def test_a_reader_that_ends_first_leaves_no_traceback(tmp_path: Path) -> None:
-    program = [
-        sys.executable,
-        "-u",
-        str(ROOT / "run.py"),
-        "experiment=demo",
-        "action=plan",
-        f"store={tmp_path}",
-    ]
+@pytest.mark.parametrize("unbuffered", [[], ["-u"]])
+def test_a_reader_that_ends_first_leaves_no_traceback(unbuffered: list[str], tmp_path: Path) -> None:
+    given = [str(ROOT / "run.py"), "experiment=demo", "action=plan", f"store={tmp_path}"]
+    program = [sys.executable, *unbuffered, *given]
     with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -151,7 +151,7 @@ MISTAKES = {
     ),
     "a dictionary that fits no memory": (
         ["dictionary.n_latents=4000000000000"],
-        ["out of memory", "dictionary.n_latents"],
+        ["GB of memory", "dictionary.n_latents"],
     ),
     "weights that give NaN": (["tuned=broken"], ["tuned at layer 1 holds NaN", "document 'chat-0'"]),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import sys
 import traceback
 from contextlib import suppress
@@ -49,11 +50,16 @@ def guarded(command) -> int:
     """Call `command` and turn what a user can put right into one message and exit code 2."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()  # here, where a reader that is gone can be told from other broken pipes
+        return code
     except KeyboardInterrupt:
         print("\ninterrupted; nothing finished is lost, the same command goes on from here", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (`| head`) has ended: nobody is there to be told
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            traceback.print_exc()
+            return EXIT_BUG
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_READER_GONE
     except Exception as error:  # noqa: BLE001  the one place that may see every failure
@@ -67,6 +73,16 @@ def guarded(command) -> int:
 
         print(f"error: {message.replace('python run.py', called())}", file=sys.stderr)
         return EXIT_USER
+
+
+def _reader_is_gone() -> bool:
+    """Whether the reader of our output (`| head`) has ended: nobody is there to be told."""
+    try:
+        watch = select.poll()
+        watch.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in watch.poll(0))
+    except (OSError, ValueError):
+        return False
 
 
 def user_message(error: BaseException) -> str | None:

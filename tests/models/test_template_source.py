@@ -21,6 +21,12 @@ TURN = "{{ m['role'] | upper }}: {{ message.role.capitalize() }}: "
         (TURN + "{{ m['content'] | upper }}", True),
         (TURN + '{{ m["content"].lower() }}', True),
         (TURN + "{{ m.content|title }}", True),
+        (TURN + "{{ m['content'].strip().upper() }}", True),
+        (TURN + "{{ (m['content'] | trim) | upper }}", True),
+        (TURN + "{{ m['content'] | replace('a', 'b') | upper }}", True),
+        (TURN + "{{ m.get('content').upper() }}", True),
+        (TURN + "{% filter upper %}{{ m['content'] }}{% endfilter %}", True),
+        (TURN + "{{ doc.title }}{{ m['content'] }}", False),
     ],
 )
 @pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])

@@ -104,6 +104,10 @@ def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
     if device == "cpu" and first.device == "auto" and not is_bearable(steps, first):
         return 2
     refuse_what_does_not_fit(steps, first.store, device=device)
+    if first.dispatch.devices > 1:
+        from crossdiff.training.ranks import check_gpus
+
+        check_gpus(device, first.dispatch.devices, setting="dispatch.devices")
     n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1
     runtime = Runtime(
         store=first.store,

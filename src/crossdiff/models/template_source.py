@@ -8,7 +8,10 @@ from pathlib import Path
 from crossdiff.models.pair import ModelSettings
 
 _FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-_LETTERS = re.compile(r"([\w'\"\[\].]+)\s*(?:\|\s*|\.)(?:upper|lower|title|capitalize|swapcase|casefold)\b")
+_NAMES = "(?:upper|lower|title|capitalize|swapcase|casefold)"
+_LETTERS = re.compile(
+    rf"""([\w'"\[\].()|,\ ]*?)\s*(?:\|\s*{_NAMES}\b|\.{_NAMES}\s*\()|{{%-?\s*filter\s+{_NAMES}\b"""
+)
 """A filter or method that changes letters, and what it is applied to."""
 
 
@@ -20,7 +23,9 @@ def changes_letters(model: ModelSettings) -> bool:
     """
     folders = [Path(path).expanduser() for path in (model.adapter, model.path) if path is not None]
     texts = (_text(folder / name) for folder in folders for name in _FILES)
-    return any("role" not in match.group(1).lower() for text in texts for match in _LETTERS.finditer(text))
+    return any(
+        "role" not in (match.group(1) or "").lower() for text in texts for match in _LETTERS.finditer(text)
+    )
 
 
 def _text(file: Path) -> str:

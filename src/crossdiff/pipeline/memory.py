@@ -23,7 +23,8 @@ def training_gb(
 
     Every process of `training.devices` holds all weights, moments and gradients, and its part of the batch.
     """
-    width, n_tokens = 2 * d_model, training.batch_size // (training.devices * training.accumulate)
+    width = d_model if dictionary.architecture == "diff_sae" else 2 * d_model
+    n_tokens = training.batch_size // (training.devices * training.accumulate)
     weights = 4 * (dictionary.n_latents * (2 * width + 1) + width)
     moments = weights // 2 if training.optimizer == "adam_8bit" else 2 * weights
     sparse = type(sparsity) is BatchTopK and training.step != "dense"
@@ -49,7 +50,10 @@ def memory_line(steps: Sequence[Step], store: Path) -> str | None:
     if job is None:
         return None
     need = _shown(job.cost.memory_gb)
-    return f"memory: {job.name} needs about {need} GB on its device, the most of all trainings"
+    line = f"memory: {job.name} needs about {need} GB on its device, the most of all trainings"
+    if len(job.steps) > 1:
+        line += f"; {len(job.steps)} members that share a reader need it {len(job.steps)} times at once"
+    return line
 
 
 def refuse_what_does_not_fit(steps: Sequence[Step], store: Path, *, device: str) -> None:

@@ -179,10 +179,7 @@ class Job:
         total = Cost()
         for step in self.steps:
             total = total + step.cost
-        if self.is_together:
-            held = [step.cost.memory_gb for step in self.steps]
-            return replace(total, memory_gb=None if None in held else sum(filter(None, held)))
-        if len(self.steps) == 1:
+        if len(self.steps) == 1 or self.is_together:
             return total
         gpu = [step.cost.gpu_hours for step in self.steps]
         cpu = [step.cost.cpu_hours for step in self.steps]

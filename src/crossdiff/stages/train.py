@@ -113,14 +113,16 @@ def run_together(
     activations = open_activations(parents, first.layer, first.mask, device=runtime.device)
     quiet = runtime.model_copy(update={"progress": False})
 
+    in_step = first.training.order_seed is not None or activations.fits_one_window
+
     def training(number: int) -> Callable[[ActivationSource], dict[str, Any]]:
-        shown = quiet if number else runtime  # all are at the same step
+        shown = quiet if number and in_step else runtime
         return lambda source: fit_and_save(
             inputs[number], parents, lambda: source, draft=drafts[number], runtime=shown
         )
 
     trainings = [training(number) for number in range(len(inputs))]
-    if first.training.order_seed is not None or activations.fits_one_window:
+    if in_step:
         return train_together(activations, trainings)
     show_notices("train", [ORDERS_DIFFER])
     return [_refusal_or(partial(train, activations)) for train in trainings]

@@ -37,17 +37,21 @@ class Relay:
     def add(self, fit: Resume) -> None:
         """A fit that begins; one that is asked to stop already ends after its next step."""
         self._fits.append(fit)
-        fit.pending = self.received[-1] if self.received else None
+        fit.pending = self.ending() or (self.received[-1] if self.received else None)
 
     def pass_on(self, number: int, frame: Any) -> None:
-        """A handler of signals."""
+        """A handler of signals; one that only asks for a save does not replace one that ends the fits."""
         self.received.append(signal.Signals(number))
         for fit in self._fits:
-            fit.pending = signal.Signals(number)
+            fit.pending = self.ending() or signal.Signals(number)
+
+    def ending(self) -> signal.Signals | None:
+        """The first signal that ends the fits."""
+        return next(filter(_ends, self.received), None)
 
     def stopping(self) -> bool:
         """Whether a signal came that ends the fits."""
-        return any(map(_ends, self.received))
+        return self.ending() is not None
 
 
 _relay: ContextVar[Relay | None] = ContextVar("relay", default=None)

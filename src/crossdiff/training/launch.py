@@ -19,7 +19,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
-from crossdiff.training.ranks import FAILED, check_gpus, enter, free_port, leave, refuse_killed
+from crossdiff.training.ranks import FAILED, check_gpus, enter, free_port, leave, refuse_killed, was_killed
 from crossdiff.training.run import fit
 from crossdiff.training.source import ActivationSource
 from crossdiff.training.trainer import RunFolder, TrainingRun, end_by
@@ -42,11 +42,12 @@ def fit_on_devices(
         try:
             while not context.join(timeout=1):
                 pass
-        except ProcessExitedException:
+        except ProcessExitedException as error:
             for told in sorted(result.glob("error_*.json")):
                 raise ValueError(read_json(told)) from None
             if not received:
-                refuse_killed(context.processes)
+                if was_killed(error):
+                    refuse_killed(context.processes)
                 raise
     if received and not (result / "figures.json").is_file():  # which is written last
         end_by(received[0])

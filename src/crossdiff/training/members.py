@@ -57,7 +57,7 @@ def train_together(
         for thread in threads:
             thread.join()
     if any(isinstance(each, SystemExit | KeyboardInterrupt) for each in made):
-        end_by(relay.received[0])
+        end_by(relay.ending() or relay.received[0])
     for each in made:
         if isinstance(each, BaseException) and not isinstance(each, ValueError):
             raise each

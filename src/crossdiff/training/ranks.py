@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
+from crossdiff.io.environment import raised_by_us
+
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
 
@@ -26,7 +28,7 @@ FAILED = 3
 def in_ranks(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_ranks: int) -> Any:
     """What `function` (picklable, like its arguments and result) returns in the first of `n_ranks` processes.
 
-    A ValueError of any of them is raised here. No process outlives this call.
+    A ValueError of ours, or lack of memory, in any of them is raised here. No process outlives this call.
     """
     told: SimpleQueue[bytes] = multiprocessing.get_context("spawn").SimpleQueue()
     context = start_processes(
@@ -42,15 +44,21 @@ def in_ranks(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_rank
                 ended = context.join(timeout=0.1)
                 while not told.empty():
                     results.append(pickle.loads(told.get()))  # of our own processes
-        except (ProcessExitedException, ProcessRaisedException):
+        except (ProcessExitedException, ProcessRaisedException) as error:
             while not told.empty():
                 results.append(pickle.loads(told.get()))
             for result in results:
-                if isinstance(result, ValueError):
+                if isinstance(result, ValueError | MemoryError):
                     raise result from None
-            refuse_killed(context.processes)
+            if was_killed(error):
+                refuse_killed(context.processes)
             raise
     return results[0]
+
+
+def was_killed(error: Exception) -> bool:
+    """Whether the first process that failed was killed: torch itself kills those that stay behind it."""
+    return getattr(error, "exit_code", None) == -signal.SIGKILL
 
 
 def refuse_killed(processes: list[Any]) -> None:
@@ -72,10 +80,18 @@ def _rank(
     told: SimpleQueue[bytes],
 ) -> None:
     enter(rank, n_ranks, port)
+    if "SLURM_JOB_ID" in os.environ:  # SLURM may signal every process of a step; the first one acts on it
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
     try:
         result = function(*arguments)
     except ValueError as error:
+        if not raised_by_us(error):
+            raise
         told.put(pickle.dumps(ValueError(str(error))))
+        leave(FAILED)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        told.put(pickle.dumps(MemoryError(str(error))))
         leave(FAILED)
     if rank == 0:
         told.put(pickle.dumps(result))
@@ -119,14 +135,16 @@ def check_gpus(device: str, n_devices: int, *, setting: str) -> None:
 
 @contextmanager
 def _ended_at_last(processes: list[Any]) -> Iterator[None]:
-    """TERM ends the block like an error; whatever ends it ends the processes."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)) if main else None
+    """TERM ends the block like an error, unless it has a handler (submitit's); whatever ends it ends all."""
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:
         for process in processes:
             if process.is_alive():
-                process.terminate()
-        if main:
-            signal.signal(signal.SIGTERM, before)
+                process.kill()  # TERM may be ignored, and a rank has nothing to save
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
