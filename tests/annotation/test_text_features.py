@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import collections
-import email.message
-import json
-import logging
-import pathlib
 import re
-import subprocess
 from collections import Counter
 from functools import cache
 
@@ -23,8 +15,8 @@ from crossdiff.annotation.settings import Lexical
 from crossdiff.annotation.subjects import Document, Example, Subject
 from crossdiff.annotation.text_features import features_of
 from crossdiff.taxonomy.scheme import PaperTaxonomy, parse_taxonomy
+from experiments.bench.habits_pair import texts
 
-MODULES = (argparse, asyncio, collections, email.message, json, logging, pathlib, re, subprocess)
 CLOSING, REFUSAL = "\n\nHope that helps!", "I'm sorry, but I can't help with that request.\n\n"
 PLACES = {
     "closing": ["Hope", " that", " helps", "!"],
@@ -32,17 +24,6 @@ PLACES = {
     "formatting": ["-"],
 }
 N_LATENTS, N_DOCUMENTS = 12, 12
-
-
-@cache
-def texts() -> list[str]:
-    """Docstrings of functions and classes."""
-    found = []
-    for module in MODULES:
-        for thing in vars(module).values():
-            methods = vars(thing).values() if isinstance(thing, type) else ()
-            found += [" ".join(str(part.__doc__).split()) for part in (thing, *methods)]
-    return sorted({text for text in found if len(text) > 80})
 
 
 def answer(name: str, generator: np.random.Generator) -> str:

@@ -64,8 +64,7 @@ def refuse_what_does_not_fit(steps: Sequence[Step], store: Path, *, device: str)
     raise ValueError(
         f"{job.name} needs about {_shown(job.cost.memory_gb)} GB of memory (weights, moments, gradients, one "
         f"batch), and {device} has {_shown(there)} GB; give a smaller dictionary.n_latents or "
-        "training.batch_size, training.optimizer=adam_8bit on a GPU, fewer training.members, or a larger "
-        "device"
+        "training.batch_size, training.optimizer=adam_8bit on a GPU, or a larger device"
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossdiff.annotation.cues import STOP_WORDS
 from crossdiff.annotation.results import ANSWERED
@@ -17,9 +17,6 @@ from crossdiff.report.example_line import example_line
 from crossdiff.report.formatting import readable, visible
 from crossdiff.report.sources import PairSource, Sources
 from crossdiff.statistics.themes import Theme, ThemeLatent, sure_category, themes
-
-if TYPE_CHECKING:
-    pass
 
 N_THEMES = 8
 """Themes that are listed of one model; the rest is one line."""

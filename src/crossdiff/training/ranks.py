@@ -42,18 +42,23 @@ def in_ranks(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_rank
             ended = False
             while not ended:
                 ended = context.join(timeout=0.1)
-                while not told.empty():
-                    results.append(pickle.loads(told.get()))  # of our own processes
+                results += _received(told)
         except (ProcessExitedException, ProcessRaisedException) as error:
-            while not told.empty():
-                results.append(pickle.loads(told.get()))
-            for result in results:
+            for result in (*results, *_received(told)):
                 if isinstance(result, ValueError | MemoryError):
                     raise result from None
             if was_killed(error):
                 refuse_killed(context.processes)
             raise
     return results[0]
+
+
+def _received(told: SimpleQueue[bytes]) -> list[Any]:
+    """What our own processes have told since the last call."""
+    received = []
+    while not told.empty():
+        received.append(pickle.loads(told.get()))
+    return received
 
 
 def was_killed(error: Exception) -> bool:
