@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.dispatch.side_by_side import run_side_by_side
+from crossdiff.dispatch.side_by_side import _interrupt, run_side_by_side
 from crossdiff.models.pair import is_folder
 from crossdiff.pipeline.steps import Job, Step
 from crossdiff.settings import Settings
@@ -98,6 +99,13 @@ def test_a_killed_process_ends_in_a_message_that_names_the_jobs(tmp_path: Path) 
     assert "a process was killed while" in error
     assert "train a" in error
     assert "dispatch.processes=1" in error
+
+
+def test_a_process_that_has_ended_needs_no_interruption() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    process.start()
+    process.join()
+    _interrupt(process)
 
 
 def test_a_bug_keeps_its_own_error(tmp_path: Path) -> None:

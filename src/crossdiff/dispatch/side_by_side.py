@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +26,7 @@ from crossdiff.io.environment import raised_by_us
 from crossdiff.pipeline.steps import Job
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
     from multiprocessing.queues import Queue
 
 Made = TypeVar("Made")
@@ -126,9 +127,16 @@ def _processes(n_processes: int, n_devices: int) -> Iterator[ProcessPoolExecutor
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            os.kill(process.pid or 0, signal.SIGINT)  # not TERM, on which training inside SLURM goes on
+            _interrupt(process)
         raise
     pool.shutdown()
+
+
+def _interrupt(process: BaseProcess) -> None:
+    """INT, not TERM, on which training inside SLURM goes on; the process may have ended by itself."""
+    with suppress(ProcessLookupError):
+        if process.pid is not None:
+            os.kill(process.pid, signal.SIGINT)
 
 
 @contextmanager
