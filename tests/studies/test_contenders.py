@@ -1,0 +1,64 @@
+"""The contenders study: its plan, false calls by hand, and a sentence from the numbers."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crossdiff.io.tables import write_table
+from crossdiff.pipeline.plan import plan
+from crossdiff.studies.contenders import FIGURES, Contenders, answer, false_calls
+from tests.composed import experiment
+
+
+def null(folder: Path, calls: list[str | None], *, n_dead: int = 0) -> Path:
+    folder.mkdir(parents=True)
+    kinds = ["other"] * (len(calls) - n_dead) + ["dead"] * n_dead
+    table = pd.DataFrame({"latent": range(len(calls)), "kind": kinds, "exclusive_to": calls})
+    table["n_active"] = [0 if kind == "dead" else 9 for kind in kinds]
+    write_table(table, folder / "latents.parquet", version=1, kind="latents")
+    return folder
+
+
+def test_both_sides_count_and_the_dead_do_not(tmp_path: Path) -> None:
+    """3 of 8 + 12 alive latents: 150 of 1,000."""
+    folders = [
+        null(tmp_path / "a", ["tuned", "base", *[None] * 8], n_dead=2),
+        null(tmp_path / "b", ["tuned", *[None] * 11]),
+    ]
+    found = false_calls(folders)
+    assert found is not None
+    assert (found["n_calls"], found["n_alive"], found["value"]) == (3, 20, pytest.approx(150))
+    assert (found["low"], found["high"]) == (pytest.approx(52.4, abs=0.1), pytest.approx(360.4, abs=0.1))
+    assert false_calls([]) is None
+
+
+def test_the_sentence_names_all_leaders_and_who_was_fooled() -> None:
+    def row(f1: float, n: int) -> dict:
+        return {**dict.fromkeys(FIGURES, f1), "same": {"n_calls": 0}, "moved": {"n_calls": n}}
+
+    said = answer({"l1": row(0.8, 3), "batch_topk": row(1.0, 0), "delta": row(1.0, 0)})
+    assert "1 % of tokens and more: batch_topk, delta has the highest F1, 1.000." in said
+    assert "where the models are same: none of any kind." in said
+    assert said.endswith("where the models are moved: l1 3.")
+
+
+def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tmp_path: Path) -> None:
+    options = ("study.only=[delta]", "study.seeds=[0]")
+    steps = [step for step in plan(experiment("experiment=contenders", *options)) if step.stage == "planted"]
+    planted = [s.key for s in plan(experiment("experiment=planted", *options)) if s.stage == "planted"]
+    assert len(steps) == 3
+    assert [s.key for s in steps if s.key in planted] == planted
+    counts = [step.inputs.planted.counts() for step in steps]  # type: ignore[attr-defined]
+    assert sorted((c["tuned_only"], c["rotated"]) for c in counts) == [(0, 0), (0, 16), (32, 16)]
+
+    scores = dict.fromkeys((*FIGURES, "train_seconds"), 0.5)
+    extras = {"seed_0": tmp_path / "true"}
+    extras["seed_0"].mkdir()
+    pd.DataFrame([{"contender": "delta", **scores}]).to_csv(extras["seed_0"] / "planted.csv", index=False)
+    for world in ("same", "moved"):
+        null(tmp_path / world / "delta", ["tuned", *[None] * 9])
+        extras[f"{world}_seed_0"] = tmp_path / world
+    found = Contenders(seeds=(0,), only=("delta",)).analyse({}, extras)
+    assert found.numbers["kinds"]["delta"]["moved"]["value"] == pytest.approx(100)
+    assert found.charts[0].table is not None
