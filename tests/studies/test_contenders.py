@@ -33,14 +33,26 @@ def test_both_sides_count_and_the_dead_do_not(tmp_path: Path) -> None:
     assert false_calls([]) is None
 
 
-def test_the_sentence_names_all_leaders_and_who_was_fooled() -> None:
+def test_the_sentence_names_who_leads_who_is_behind_and_who_makes_false_calls() -> None:
     def row(f1: float, n: int) -> dict:
-        return {**dict.fromkeys(FIGURES, f1), "same": {"n_calls": 0}, "moved": {"n_calls": n}}
+        calls = {
+            null: {"n_calls": found, "value": 10.0 * found} for null, found in (("same", 0), ("moved", n))
+        }
+        return {**dict.fromkeys(FIGURES, f1), **calls}
 
-    said = answer({"l1": row(0.8, 3), "batch_topk": row(1.0, 0), "delta": row(1.0, 0)})
-    assert "1 % of tokens and more: batch_topk, delta has the highest F1, 1.000." in said
-    assert "where the models are same: none of any kind." in said
-    assert said.endswith("where the models are moved: l1 3.")
+    differs = {**dict.fromkeys(FIGURES, float("nan")), "same": None, "moved": None}
+    differs |= {"held_tuned_frequent": 0.75, "sign_right": 1.0}
+    said = answer({"l1": row(0.8, 3), "dedicated": row(0.2, 5), "delta": row(1.0, 0), "diff_sae": differs})
+    assert (
+        "1 % of tokens and more: highest F1 1.000 (delta); lower: l1 0.800, dedicated, tied form 0.200."
+        in said
+    )
+    assert "where the models are same: none." in said
+    assert "where the models are moved: dedicated, tied form 50, l1 30." in said
+    assert said.endswith(
+        "diff_sae makes no call: it holds 75% of the tuned-only directions of 1 % of tokens and more, and "
+        "the sign of 100% of what it holds of one model alone is right."
+    )
 
 
 def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tmp_path: Path) -> None:
@@ -61,4 +73,7 @@ def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tm
         extras[f"{world}_seed_0"] = tmp_path / world
     found = Contenders(seeds=(0,), only=("delta",)).analyse({}, extras)
     assert found.numbers["kinds"]["delta"]["moved"]["value"] == pytest.approx(100)
-    assert found.charts[0].table is not None
+    table = found.charts[0].table
+    assert table is not None
+    shown = [cell.text for cell in table.rows[0].cells]
+    assert shown.count("not measured") == 3  # both columns of what is held, and the size of the weights

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Role = Literal["exclusive_tuned", "exclusive_base", "control_shared"]
+Role = Literal["exclusive_tuned", "exclusive_base", "control_shared", "effect_up", "effect_down"]
 ROLES: tuple[Role, ...] = ("exclusive_tuned", "exclusive_base", "control_shared")
+EFFECT_ROLES: tuple[Role, ...] = ("effect_up", "effect_down")
+"""Of the latents of a diff_sae, by the sign of their effect."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,20 @@ class Chosen:
     """Latents with their roles, by role and number; `not_taken` counts exclusive ones beyond the limit."""
 
     latents: list[tuple[int, Role]]
-    not_taken: dict[Side, int]
+    not_taken: dict[str, int]
 
 
 def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int) -> Chosen:
     """All exclusive latents of both sides (at most `max_latents` each) and a random draw of shared controls.
 
     Controls are latents with norms in the shared bin that were called not exclusive, so that both the norms
-    and latent scaling say they belong to both models.
+    and latent scaling say they belong to both models. Of a diff_sae all latents with a sign are taken, up and
+    down (at most `max_latents` each); it has no shared ones.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: list[tuple[int, Role]] = []
-    not_taken: dict[Side, int] = {}
-    sides: tuple[tuple[Side, Role], ...] = (("tuned", "exclusive_tuned"), ("base", "exclusive_base"))
-    for side, role in sides:
-        latents = exclusive_latents(table, side)
+    not_taken: dict[str, int] = {}
+    for side, role, latents in _of_interest(table):
         taken = _draw(latents, max_latents, generator)
         not_taken[side] = len(latents) - len(taken)
         chosen.extend((latent, role) for latent in taken)
@@ -52,13 +53,22 @@ def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, se
     return Chosen(chosen, not_taken)
 
 
+def _of_interest(table: pd.DataFrame) -> list[tuple[str, Role, list[int]]]:
+    """What the counts of latents that are not taken are called, the role, and the latents."""
+    if "sign" in table:
+        of_sign = {sign: [j for j, own in enumerate(table["sign"]) if own == sign] for sign in ("up", "down")}
+        return [("up", "effect_up", of_sign["up"]), ("down", "effect_down", of_sign["down"])]
+    sides: tuple[tuple[Side, Role], ...] = (("tuned", "exclusive_tuned"), ("base", "exclusive_base"))
+    return [(side, role, exclusive_latents(table, side)) for side, role in sides]
+
+
 def codes_of(
     crosscoder: Crosscoder, x: Activations, latents: Int[Tensor, " chosen"]
 ) -> Float[Tensor, "token chosen"]:
     """Inference codes of some latents of raw activations: `v > threshold` kept, the others never computed."""
     device = crosscoder.decoder.device
     latents = latents.to(device)
-    xn = crosscoder.normaliser.normalise(x.to(device, crosscoder.decoder.dtype))
+    xn = crosscoder.normaliser.normalise(crosscoder.inputs(x.to(device, crosscoder.decoder.dtype)))
     with torch.no_grad():
         code = crosscoder.positive_code(xn, latents)
         return torch.where(code * crosscoder.code_norm()[latents] > crosscoder.threshold, code, 0)

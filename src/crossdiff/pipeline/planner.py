@@ -197,14 +197,16 @@ class Planner:
             members=self.names if comparison.n_seeds > 1 else {},
             left_out=comparison.without,
         )
-        parents = {"annotate": self.annotate, "match": self.match(comparison)}
+        by_sign = self.experiment.dictionary.architecture == "diff_sae"  # no exclusive latents to match
+        parents = {"annotate": self.annotate, **({} if by_sign else {"match": self.match(comparison)})}
         stages = ("scale", "documents") if comparison.n_seeds == 1 else PER_CROSSCODER
         for stage in stages:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
         if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
             parents |= self.organism
             toy = {**self.organism, "tokens": self.tokens}
-            parents |= represented_step(self.experiment, comparison, toy, self.harvest)
+            if not by_sign:
+                parents |= represented_step(self.experiment, comparison, toy, self.harvest)
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
 
     def match(self, comparison: Comparison) -> Step:

@@ -180,19 +180,26 @@ def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
     """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
-    from crossdiff.core.documented_latents import ROLES
+    from crossdiff.core.documented_latents import EFFECT_ROLES, ROLES
 
-    counts = {role: sum(found == role for _, found in chosen.latents) for role in ROLES}
-    rejected = diagnostics["rejected"]
-    return {
+    by_sign = "signs" in diagnostics
+    roles = EFFECT_ROLES if by_sign else ROLES
+    counts = {role: sum(found == role for _, found in chosen.latents) for role in roles}
+    record = {
         "version": 1,
         "pair": pair,
         "latents": [{"latent": latent, "role": role} for latent, role in chosen.latents],
         "n_latents": counts,
         "not_taken": chosen.not_taken,
+        "near_duplicates_dropped": n_near_duplicates,
+    }
+    if by_sign:
+        return {**record, "sentence": None if chosen.latents else f"No latent of {pair} has a clear sign."}
+    rejected = diagnostics["rejected"]
+    return {
+        **record,
         "rejected": {name: count for name, count in rejected["tuned"].items() if name != "exclusive"},
         "rejected_base": {name: count for name, count in rejected["base"].items() if name != "exclusive"},
-        "near_duplicates_dropped": n_near_duplicates,
         "sentence": None if counts["exclusive_tuned"] else empty_sentence(pair, rejected["tuned"]),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, ExtraStep
 from crossdiff.statistics.intervals import wilson
 from crossdiff.studies.planted import PlantedTruth
+from crossdiff.studies.planted.step import Contender, difference_contenders
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,8 @@ FIGURES = (
     "norm_f1_rare",
     "scaling_precision_all",
 )
+HELD = ("held_tuned_frequent", "held_tuned_rare")
+"""Share of the tuned-only latents whose direction some latent has, called or not."""
 BANDS = {"frequent": "1 % of tokens and more", "rare": "0.3 to 1 %"}
 TITLES = {
     "dedicated_feature": "dedicated feature (true form)",
@@ -43,7 +46,8 @@ TITLES = {
     "mixed_loss": "BatchTopK, mixed loss",
 }
 """What the table calls a kind whose name in the settings does not say enough."""
-NOT_MEASURED = "not measured"
+NOT_MEASURED, NO_CALL = "not measured", "no call"
+WITHOUT_CALL = ("diff_sae",)
 NOTES = (
     "Not measured here: planted behaviours found, Spearman and calibration of deltas, triggered behaviour. "
     "Planted activations have no documents, so nothing is labelled.",
@@ -54,6 +58,10 @@ class Contenders(PlantedTruth):
     """The planted study's kinds, each also trained in two worlds where every exclusive call is false."""
 
     QUESTION: ClassVar[str] = "Which kind of crosscoder finds most, and which makes the fewest false calls?"
+    MAKERS: ClassVar[Mapping[str, Callable[..., tuple[Contender, ...]]]] = {
+        **PlantedTruth.MAKERS,
+        "_difference": difference_contenders,
+    }
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
         """The steps of `experiment=planted`, which are shared with it, and those of the nulls."""
@@ -74,15 +82,19 @@ class Contenders(PlantedTruth):
         numbers: dict[str, dict[str, Any]] = {}
         for kind in dict.fromkeys(rows["contender"].tolist()):
             own = where(rows, contender=kind)
-            numbers[kind] = {name: _mean(own, name) for name in (*FIGURES, "train_seconds")}
+            numbers[kind] = {
+                name: _mean(own, name) for name in (*FIGURES, *HELD, "sign_right", "train_seconds")
+            }
             numbers[kind]["weights_mb"] = weights_mb([folder / kind for folder in true])
             for null in NULLS:
                 folders = [f / kind for name, f in extras.items() if name.startswith(f"{null}_")]
-                numbers[kind][null] = false_calls([f for f in folders if f.is_dir()])
+                calls = kind not in WITHOUT_CALL
+                numbers[kind][null] = false_calls([f for f in folders if f.is_dir()]) if calls else None
         caption = (
             f"Means over {len(self.seeds)} seed{'s' * (len(self.seeds) != 1)}. False: exclusive calls to "
             "either model per 1,000 alive latents, with Wilson's 95 % interval, which takes latents as "
-            "independent. Seconds: of training on this machine, with what else ran on it."
+            "independent. Held: tuned-only latents whose direction some latent has, called or not. "
+            "Seconds: of training on this machine, with what else ran on it."
         )
         chart = Chart("contenders", "All kinds", caption, table=_table(numbers))
         return Findings(
@@ -101,7 +113,9 @@ def _mean(rows: pd.DataFrame, column: str) -> float:
 
 def weights_mb(folders: Sequence[Path]) -> float:
     """Size of one trained crosscoder on disk, in MB (float32); NaN where no folder holds one."""
-    sizes = [path.stat().st_size for folder in folders for path in (folder / "crosscoder").glob("*.safetensors")]
+    sizes = [
+        path.stat().st_size for folder in folders for path in (folder / "crosscoder").glob("*.safetensors")
+    ]
     return max(sizes) / 1e6 if sizes else float("nan")
 
 
@@ -125,14 +139,26 @@ def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
     for null in NULLS:
         known = {kind: row[null] for kind, row in numbers.items() if row[null]}
         worst_first = sorted(known.items(), key=lambda item: -item[1]["value"])
-        called = [f"{titled(kind)} {told(row['value'], '.0f')}" for kind, row in worst_first if row["n_calls"]]
+        called = [
+            f"{titled(kind)} {told(row['value'], '.0f')}" for kind, row in worst_first if row["n_calls"]
+        ]
         said.append(f"False calls per 1,000 where the models are {null}: {', '.join(called) or 'none'}.")
+    for kind in WITHOUT_CALL:
+        if kind in numbers:
+            row = numbers[kind]
+            held, right = (told(row.get(name), ".0%") for name in (HELD[0], "sign_right"))
+            said.append(
+                f"{titled(kind)} makes no call: it holds {held} of the tuned-only directions of "
+                f"{BANDS['frequent']}, and the sign of {right} of what it holds of one model alone is right."
+            )
     return " ".join(said)
 
 
 def _ranked(numbers: Mapping[str, Mapping[str, Any]], band: str) -> str:
     known = {kind: row[f"scaling_f1_{band}"] for kind, row in numbers.items()}
-    order = sorted(((round(f1, 3), kind) for kind, f1 in known.items() if f1 == f1), key=lambda item: -item[0])
+    order = sorted(
+        ((round(f1, 3), kind) for kind, f1 in known.items() if f1 == f1), key=lambda item: -item[0]
+    )
     if not order:
         return ""
     best = order[0][0]
@@ -150,12 +176,13 @@ def titled(kind: str) -> str:
 def _table(numbers: Mapping[str, Mapping[str, Any]]) -> Table:
     titles = ["Kind", "F1, 1 %", "F1, 0.3 to 1 %", "By norm, 1 %", "By norm, 0.3 to 1 %", "Precision"]
     titles += [f"False per 1,000, {null}" for null in NULLS]
-    titles += ["Training seconds", "Weights, MB"]
+    titles += ["Held, 1 %", "Held, 0.3 to 1 %", "Training seconds", "Weights, MB"]
     body = [
         [
             titled(kind),
-            *(_known(row[name]) for name in FIGURES),
-            *(_per_1000(row[null]) for null in NULLS),
+            *(NO_CALL if kind in WITHOUT_CALL else _known(row[name]) for name in FIGURES),
+            *(NO_CALL if kind in WITHOUT_CALL else _per_1000(row[null]) for null in NULLS),
+            *(_known(row[name]) for name in HELD),
             _known(row["train_seconds"]),
             _known(row["weights_mb"]),
         ]
