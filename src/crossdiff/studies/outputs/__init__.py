@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -17,8 +17,10 @@ from crossdiff.report.study_page import Findings
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
 from crossdiff.studies.outputs.settings import RAISED, OutputsInputs
-from crossdiff.studies.outputs.topic_changes import TopicChanges, compared
 from crossdiff.taxonomy.scheme import load_taxonomy
+
+if TYPE_CHECKING:
+    from crossdiff.studies.outputs.topic_changes import TopicChanges
 
 TOKENS_PER_DOCUMENT = 512
 LABELS = "labels"
@@ -109,6 +111,8 @@ class Outputs(Study):
         records: Mapping[str, Mapping[str, Any]],
         labels: Mapping[str, Mapping[int, str]],
     ) -> TopicChanges | None:
+        from crossdiff.studies.outputs.topic_changes import compared
+
         pairs = list(records)
         if len(pairs) != 2:
             return None
