@@ -183,7 +183,8 @@ class Planner:
         parents = {
             f"{stage}_{name}": self.chains[name][stage] for name in names for stage in ("documents", "scale")
         }
-        price = cost.annotation_cost(self.experiment.annotator, n_pairs=len(names))
+        n_drifted = self.experiment.documents.n_drifted
+        price = cost.annotation_cost(self.experiment.annotator, n_pairs=len(names), n_drifted=n_drifted)
         return Step("annotate", "_and_".join(self.experiment.members), inputs, parents, price)
 
     @cached_property
