@@ -146,14 +146,16 @@ class Experiment(Settings):
             asked = "a study"
         elif self.comparison is not None and self.comparison.seed_null:
             asked = "comparison.seed_null"
+        elif self.documents.n_drifted:
+            asked = "documents.n_drifted"
         elif self.action in ("ask", "validate") or (
             self.action == "export" and self.export.what != "checkpoint"
         ):
             asked = f"action={self.action}"
         if asked is not None:
             raise ValueError(
-                f"{asked} reads exclusive latents, and dictionary.architecture=diff_sae makes no exclusive "
-                "call (one direction per latent); give action=run with model_pair=... or comparison=... for "
+                f"{asked} needs one direction per model, and dictionary.architecture=diff_sae makes no call "
+                "(one direction per latent); give action=run with model_pair=... or comparison=... for "
                 "its own report by sign of effect, or another architecture"
             )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossdiff.core.codes import Activations
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.drift import drifted
 from crossdiff.core.exclusive_call import Side, exclusive_latents
 from crossdiff.core.streaming import mix
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Role = Literal["exclusive_tuned", "exclusive_base", "control_shared", "effect_up", "effect_down"]
+Role = Literal[
+    "exclusive_tuned", "exclusive_base", "control_shared", "drifted", "effect_up", "effect_down"
+]  # fmt: skip
 ROLES: tuple[Role, ...] = ("exclusive_tuned", "exclusive_base", "control_shared")
+"""Of every run but that of a diff_sae; `drifted` latents are there where they are asked for."""
 EFFECT_ROLES: tuple[Role, ...] = ("effect_up", "effect_down")
 """Of the latents of a diff_sae, by the sign of their effect."""
 
@@ -33,12 +37,15 @@ class Chosen:
     not_taken: dict[str, int]
 
 
-def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int) -> Chosen:
-    """All exclusive latents of both sides (at most `max_latents` each) and a random draw of shared controls.
+def choose_latents(
+    table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int, n_drifted: int = 0
+) -> Chosen:
+    """All exclusive latents of both sides (at most `max_latents` each), shared controls, drifted latents.
 
-    Controls are latents with norms in the shared bin that were called not exclusive, so that both the norms
-    and latent scaling say they belong to both models. Of a diff_sae all latents with a sign are taken, up and
-    down (at most `max_latents` each); it has no shared ones.
+    Controls are a random draw of latents with norms in the shared bin that were called not exclusive, so that
+    both the norms and latent scaling say they belong to both models. Of the `n_drifted` most drifted latents
+    those that are controls already stay controls. Of a diff_sae only the latents with a sign are taken, up and
+    down (at most `max_latents` each).
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: list[tuple[int, Role]] = []
@@ -50,6 +57,10 @@ def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, se
     shared = (table["kind"] == "shared") & (table["call"] == "not_exclusive")
     controls = [j for j, is_shared in enumerate(shared) if is_shared]
     chosen.extend((latent, "control_shared") for latent in _draw(controls, n_controls, generator))
+    if "sign" in table:
+        return Chosen(chosen, not_taken)
+    taken = {latent for latent, _ in chosen}
+    chosen.extend((n, "drifted") for n in drifted(table).latents[:n_drifted] if n not in taken)
     return Chosen(chosen, not_taken)
 
 

@@ -1,4 +1,4 @@
-"""Two pairs of difference dictionaries (diff_sae): one delta table of latents that go up, one of those down."""
+"""Two pairs of difference dictionaries (diff_sae): a delta table for latents that go up, one for down."""
 
 from __future__ import annotations
 

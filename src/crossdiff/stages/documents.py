@@ -60,9 +60,8 @@ def run(
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
     table = read_table(parents["scale"] / "latents.parquet", kind="latents")
-    chosen = choose_latents(
-        table, n_controls=settings.n_controls, max_latents=settings.max_latents, seed=inputs.seed
-    )
+    counts = settings.model_dump(include={"n_controls", "max_latents", "n_drifted"})
+    chosen = choose_latents(table, **counts, seed=inputs.seed)
     histogram = CodeHistogram.empty(len(chosen.latents))
     reservoirs = fill_reservoirs(
         crosscoder, activations, chosen, histogram, inputs=inputs, progress=runtime.progress
@@ -183,8 +182,9 @@ def selection_record(
     from crossdiff.core.documented_latents import EFFECT_ROLES, ROLES
 
     by_sign = "signs" in diagnostics
-    roles = EFFECT_ROLES if by_sign else ROLES
-    counts = {role: sum(found == role for _, found in chosen.latents) for role in roles}
+    roles = [role for _, role in chosen.latents]
+    always = EFFECT_ROLES if by_sign else ROLES
+    counts = {role: roles.count(role) for role in dict.fromkeys((*always, *roles))}
     record = {
         "version": 1,
         "pair": pair,
