@@ -44,8 +44,8 @@ def choose_latents(
 
     Controls are a random draw of latents with norms in the shared bin that were called not exclusive, so that
     both the norms and latent scaling say they belong to both models. Of the `n_drifted` most drifted latents
-    those that are controls already stay controls. Of a diff_sae only the latents with a sign are taken, up and
-    down (at most `max_latents` each).
+    those that are controls already stay controls. Of a diff_sae only latents with a sign are taken, up
+    and down (at most `max_latents` each).
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: list[tuple[int, Role]] = []
