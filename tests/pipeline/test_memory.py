@@ -65,7 +65,7 @@ def test_a_block_of_latents_needs_its_share_and_the_plan_says_which_fit(tmp_path
     large = _needing(steps, memory_gb=26.9, shards_gb=offered)
     line = memory.memory_line(large, tmp_path)
     assert line is not None
-    assert "training.shards=R deals the latents to R devices (13.7 GB on each of 2, 7.1 GB on each of 4" in line
+    assert "deals the latents to R devices (13.7 GB on each of 2, 7.1 GB on each of 4, 3.8" in line
 
 
 def test_a_refused_run_is_told_how_many_shards_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
