@@ -13,7 +13,7 @@ from crossdiff.io.tables import alive, known, read_deltas, values, where
 from crossdiff.report import style, tables
 from crossdiff.report.delta_rows import DeltaRow, delta_rows, ordered
 from crossdiff.report.example_line import around
-from crossdiff.report.formatting import number, readable, share, tile, told
+from crossdiff.report.formatting import between, number, readable, share, tile, told
 from crossdiff.report.sources import PairSource, Sources
 from crossdiff.report.study_page import Chart, Findings, render
 from crossdiff.report.tables import Cell, Table
@@ -54,10 +54,24 @@ def findings(sources: Sources, down: Path | None) -> Findings:
         charts += [_shifts(pair), *_labels(pair), _latents(pair)]
     return Findings(
         " ".join(_sentence(pair) for pair in sources.pairs.values()),
-        notes=(NOTE,),
+        notes=(NOTE, *_compared(sources)),
         tiles=tuple(each for pair in sources.pairs.values() for each in _tiles(pair)),
         charts=tuple(charts),
     )
+
+
+def _compared(sources: Sources) -> list[str]:
+    """Per sign what changes between the two pairs and, of a toy, how it goes with what was planted."""
+    lines = []
+    by_sign = sources.comparison.facts.get("by_sign", {}) if sources.comparison is not None else {}
+    for sign, found in by_sign.items():
+        line = f"Latents that go {sign}: {found['verdict']}."
+        rank = found.get("spearman") or {}
+        if rank.get("rho") is not None:
+            interval = between(rank.get("ci_low"), rank.get("ci_high"), "+.2f")
+            line += f" Rank correlation with the planted changes: {told(rank['rho'], '+.2f')} ({interval})."
+        lines.append(line)
+    return lines
 
 
 def _counts(pair: PairSource) -> dict[str, int]:
