@@ -1,4 +1,4 @@
-"""Memory of a training on its device, before it runs: what a plan shows, and a run that would not fit."""
+"""Memory that a training needs on its device: a plan shows it, a run that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crossdiff.pipeline.steps import Job, Step, group
 from crossdiff.training.settings import TrainingSettings
 
 PRODUCT_CHUNK = 4096
-"""Latents of the encoder product that are held at a time (`core.sparse.step`)."""
+"""Latents of the encoder product in memory at a time (`core.sparse.step`)."""
 DENSE_MATRICES = 4
 """[token, latent] matrices that autograd keeps in a dense step: codes, scaled codes, mask, gradient."""
 
@@ -37,7 +37,7 @@ def training_gb(
 
 
 def largest_training(steps: Sequence[Step], store: Path) -> Job | None:
-    """The job that is still to do with the largest known need of memory."""
+    """The unfinished job that needs the most memory, of those whose need is known."""
     jobs = group([step for step in steps if not step.is_finished(store)])
     return max(
         (job for job in jobs if job.cost.memory_gb), key=lambda job: job.cost.memory_gb or 0, default=None
@@ -45,7 +45,7 @@ def largest_training(steps: Sequence[Step], store: Path) -> Job | None:
 
 
 def memory_line(steps: Sequence[Step], store: Path) -> str | None:
-    """What a plan says of it; None where no training is left whose size is known."""
+    """The plan's line on memory; None where no unfinished training has a known size."""
     job = largest_training(steps, store)
     if job is None:
         return None
@@ -57,19 +57,19 @@ def memory_line(steps: Sequence[Step], store: Path) -> str | None:
 
 
 def refuse_what_does_not_fit(steps: Sequence[Step], store: Path, *, device: str) -> None:
-    """ValueError where a training that is left needs more than the memory of `device`."""
-    job, there = largest_training(steps, store), device_gb(device)
-    if job is None or there is None or (job.cost.memory_gb or 0) <= there:
+    """ValueError where an unfinished training needs more than the memory of `device`."""
+    job, available = largest_training(steps, store), device_gb(device)
+    if job is None or available is None or (job.cost.memory_gb or 0) <= available:
         return
     raise ValueError(
         f"{job.name} needs about {_shown(job.cost.memory_gb)} GB of memory (weights, moments, gradients, one "
-        f"batch), and {device} has {_shown(there)} GB; give a smaller dictionary.n_latents or "
+        f"batch), and {device} has {_shown(available)} GB; give a smaller dictionary.n_latents or "
         "training.batch_size, training.optimizer=adam_8bit on a GPU, or a larger device"
     )
 
 
 def device_gb(device: str) -> float | None:
-    """All memory of a GPU, or of this machine for `cpu`; None where the system does not tell."""
+    """Memory of the GPU, or of this machine for `cpu`, in GB; None where unknown."""
     if device.startswith("cuda"):
         import torch
 
