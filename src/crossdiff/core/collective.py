@@ -1,6 +1,6 @@
-"""Sums and maxima over all ranks of a distributed run; over this process alone without one.
+"""Sums and maxima over all ranks of a distributed run; without one, over this process.
 
-Every rank holds an equal, contiguous part of the global batch, in rank order, so that the flat index of the
+Every rank has an equal, contiguous part of the global batch, in rank order, so that the flat index of the
 global batch orders ranks first, then tokens, then latents.
 """
 
@@ -22,7 +22,7 @@ def own_rank() -> int:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """This rank's rows of a tensor that every rank holds whole."""
+    """This rank's rows of a tensor that all ranks have whole."""
     return tensor.chunk(n_ranks())[own_rank()]
 
 
