@@ -67,7 +67,7 @@ class Scaled:
         return delta_norm(self.norms[base], self.norms[tuned])
 
     def evidence(self, own: int, other: int) -> SideEvidence:
-        """Evidence for the call of one side: the probe is model `own`'s direction, `nu` is of model `other`."""
+        """Evidence for one side's call: the probe is model `own`'s direction, `nu` is of model `other`."""
         unknown = torch.full_like(self.nu[0, own, other], torch.nan)
         documents = None if self.bounds is None else self.sums.documents.counts().to(unknown.device)
         fields = {}

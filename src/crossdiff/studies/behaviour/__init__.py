@@ -1,4 +1,4 @@
-"""Do latent changes go with behaviour? Rates of what both tuned models say, beside the category changes."""
+"""Study: do category changes of latents go with behaviour? Rates in both tuned models' answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Behaviour(Study):
         return {f"seed_{seed}": {"seed": seed} for seed in self.seeds}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """Per seed the answers of the reference's and of the treatment's tuned model."""
+        """The answers of the reference's and the treatment's tuned model, per seed."""
         comparison = three_models(experiment, "behaviour")
         models = dict(zip(SIDES, (comparison.reference.tuned, comparison.treatment.tuned), strict=True))
         steps = {}
@@ -80,25 +80,25 @@ class Behaviour(Study):
         return steps
 
     def _judged(self, answers: ExtraStep, experiment: Asked) -> ExtraStep:
-        """The step whose rates are read: the answers' own, judged by rules, or those of the annotator."""
+        """The step with the rates: `answers`, judged by rules, or the annotator's judgements."""
         if self.judge == "rules":
             return answers
         if self.prompts == "planted":
             raise ValueError(
                 "study.judge=annotator with study.prompts=planted: a planted phrase is a set of words, which "
-                "rules see exactly; give study.judge=rules, or study.prompts=built_in"
+                "rules recognise exactly; give study.judge=rules, or study.prompts=built_in"
             )
         return judged(answers, experiment.annotator, n_prompts=self.n_prompts, n_new_tokens=self.n_new_tokens)
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Rank correlations over (seed, category) points, and the rates with intervals."""
         records = {name: read_json(folder / "rates.json") for name, folder in extras.items()}
-        said = {name: record["sets"] for name, record in records.items()}
-        points = [point for run in runs.values() for point in _points(run, said)]
+        sets = {name: record["sets"] for name, record in records.items()}
+        points = [point for run in runs.values() for point in _points(run, sets)]
         against = {"measured rates": correlation(points, "rate")}
         if any(point["planted"] == point["planted"] for point in points):
             against = {"number of behaviours": correlation(points, "planted"), **against}
-        pooled = pooled_rates(said)
+        pooled = pooled_rates(sets)
         notes = [rates_note(pooled), *hallucination_notes(pooled), *judge_notes(records.values())]
         return Findings(
             _answer(against, pooled),
@@ -108,12 +108,12 @@ class Behaviour(Study):
         )
 
 
-def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Per set of a run: log change of latents, of measured rates (1/2 added), of planted behaviours."""
+def _points(run: RunProducts, sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Log changes of latents, measured rates (1/2 added) and planted behaviours, per set of a run."""
     counts = CategoryCounts.of([run])
     logs = dict(zip(counts.names, counts.log_changes()[0].tolist(), strict=True))
     planted = {row["name"]: row for row in (run.comparison or {}).get("planted") or ()}
-    reference, treatment = ({row["name"]: row for row in said[f"{run.name}_{side}"]} for side in SIDES)
+    reference, treatment = ({row["name"]: row for row in sets[f"{run.name}_{side}"]} for side in SIDES)
     points = []
     for name, before in reference.items():
         after, category = treatment[name], before["category"]
@@ -130,7 +130,7 @@ def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 
 def _log_rate(row: Mapping[str, Any]) -> float:
-    """Of a set's answers; NaN where none was judged."""
+    """Log rate of a set's answers; NaN where none was judged."""
     return float(np.log((row["shown"] + 0.5) / (row["n"] + 1))) if row["n"] else float("nan")
 
 
