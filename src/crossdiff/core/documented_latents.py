@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossdiff.core.codes import Activations
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.drift import drifted
 from crossdiff.core.exclusive_call import Side, exclusive_latents
 from crossdiff.core.streaming import mix
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Role = Literal["exclusive_tuned", "exclusive_base", "control_shared"]
+Role = Literal["exclusive_tuned", "exclusive_base", "control_shared", "drifted"]
 ROLES: tuple[Role, ...] = ("exclusive_tuned", "exclusive_base", "control_shared")
+"""Of every run; `drifted` latents are there where they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Chosen:
     not_taken: dict[Side, int]
 
 
-def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int) -> Chosen:
-    """Exclusive latents of both sides (at most `max_latents` each) and random shared controls.
+def choose_latents(
+    table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int, n_drifted: int = 0
+) -> Chosen:
+    """Exclusive latents of both sides (at most `max_latents` each), random shared controls, drifted latents.
 
     Controls have norms in the shared bin and the call not_exclusive, so both the norms and latent scaling
-    attribute them to both models.
+    attribute them to both models. A control among the `n_drifted` most drifted latents stays a control.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: list[tuple[int, Role]] = []
@@ -49,6 +53,8 @@ def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, se
     shared = (table["kind"] == "shared") & (table["call"] == "not_exclusive")
     controls = [j for j, is_shared in enumerate(shared) if is_shared]
     chosen.extend((latent, "control_shared") for latent in _draw(controls, n_controls, generator))
+    taken = {latent for latent, _ in chosen}
+    chosen.extend((n, "drifted") for n in drifted(table).latents[:n_drifted] if n not in taken)
     return Chosen(chosen, not_taken)
 
 

@@ -115,6 +115,10 @@ class DocumentsSettings(Settings):
     n_background: int = Field(default=300, ge=0)
     max_latents: int = Field(default=1000, ge=1)
     """Most exclusive latents per model; more are sampled, and the rest counted in selection.json."""
+    n_drifted: int = Field(default=0, ge=0)
+    """Shared latents with the largest drift that also get documents and labels."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"n_drifted"})
 
     def size(self, subset: Subset) -> int:
         """Examples wanted per latent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text, sort value, link, and the value in a CSV (by default `sort`)."""
+    """A cell's text, sort value, link, and the value in a CSV (by default `sort`).
+
+    `pieces` (`example_line`): shown by the page in place of the text, active tokens marked.
+    """
 
     text: str
     sort: float | str | None = None
     href: str | None = None
     value: float | tuple[float, float] | None = None
+    pieces: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,8 @@ def run(
     activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
     crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
     table = read_table(parents["scale"] / "latents.parquet", kind="latents")
-    chosen = choose_latents(
-        table, n_controls=settings.n_controls, max_latents=settings.max_latents, seed=inputs.seed
-    )
+    counts = settings.model_dump(include={"n_controls", "max_latents", "n_drifted"})
+    chosen = choose_latents(table, **counts, seed=inputs.seed)
     histogram = CodeHistogram.empty(len(chosen.latents))
     reservoirs = fill_reservoirs(
         crosscoder, activations, chosen, histogram, inputs=inputs, progress=runtime.progress
@@ -182,7 +181,8 @@ def selection_record(
     """Content of `selection.json`; `sentence` says why no latent is exclusive, or is None."""
     from crossdiff.core.documented_latents import ROLES
 
-    counts = {name: sum(role == name for _, role in chosen.latents) for name in ROLES}
+    roles = [role for _, role in chosen.latents]
+    counts = {role: roles.count(role) for role in dict.fromkeys((*ROLES, *roles))}
     rejected = diagnostics["rejected"]
     return {
         "version": 1,
