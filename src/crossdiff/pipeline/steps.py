@@ -26,7 +26,8 @@ class Cost:
     """Estimated cost of a step; None where unknown before it runs.
 
     `gpu_hours` are hours of one H200 (docs/performance.md), `cpu_hours` of two CPU cores. `memory_gb` is the
-    most on one device at a time (known for training only).
+    most on one device at a time (known for training only), `shards_gb` the same for other values of
+    `training.shards`: (shards, GB per device).
     """
 
     gpu_hours: float | None = 0.0
@@ -34,6 +35,7 @@ class Cost:
     disk_gb: float | None = 0.0
     api_usd: float | None = 0.0
     memory_gb: float | None = 0.0
+    shards_gb: tuple[tuple[int, float], ...] = ()
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -42,6 +44,7 @@ class Cost:
             _sum(self.disk_gb, other.disk_gb),
             _sum(self.api_usd, other.api_usd),
             _largest([self.memory_gb, other.memory_gb]),
+            max(self.shards_gb, other.shards_gb),
         )
 
 
