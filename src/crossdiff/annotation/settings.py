@@ -60,11 +60,13 @@ class MessagesSettings(Settings):
     a refusal goes down `fallback`: a model id, `masked` (only the words near the activity), or `lexical`.
     `variants` label everything once more for the multiverse table, with one vote each: another model's id,
     or `masked` for the same model and the masked prompt.
+    `framing` asks about the swapped controls in two other ways (annotation/framing.py).
     `max_usd` stops before it would be passed; `attempt` is raised to send failed requests again (answered
     ones come from the ledger).
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"framing"})
 
     model: str
     effort: Effort | None = "low"
@@ -74,6 +76,7 @@ class MessagesSettings(Settings):
     scores: tuple[Score, ...] = ("detection", "fuzz", "intruder")
     fallback: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    framing: bool = False
     max_usd: float = Field(default=5.0, ge=0)
     prices: Path | None = None
     attempt: int = 0
@@ -147,6 +150,7 @@ class Transformers(Settings):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"framing"})
 
     path: str
     revision: str | None = None
@@ -154,6 +158,8 @@ class Transformers(Settings):
     n_examples: int = Field(default=6, ge=1)
     max_label_tokens: int = Field(default=12, ge=1)
     max_prompt_tokens: int = Field(default=3000, ge=64)
+    framing: bool = False
+    """Ask about the swapped controls in two other ways (annotation/framing.py)."""
 
     def identity(self) -> dict[str, Any]:
         """The weights decide: `weights` is the fingerprint of the folder's files, or the hub id's name."""

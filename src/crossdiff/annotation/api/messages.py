@@ -32,6 +32,7 @@ class MessagesAnnotator:
     rounds: Rounds
     seed: int
     masked: bool = False
+    framing: prompts.Framing | None = None
 
     def annotate(self, subjects: Sequence[Subject]) -> list[Annotation]:
         """Votes first, then scores of the described, then the lexical fallback for the refused.
@@ -75,7 +76,7 @@ class MessagesAnnotator:
                 "describe",
                 subject,
                 model=model,
-                system=prompts.describe_system(self.scheme),
+                system=prompts.describe_system(self.scheme, framing=self.framing),
                 user=prompts.describe_user(shuffled, masked=masked or self.masked),
                 schema=schema.describe_schema(names),
                 vote=vote,
