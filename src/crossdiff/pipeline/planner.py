@@ -216,8 +216,7 @@ class Planner:
         if planted_between(comparison):
             parents |= self.organism
             toy = {**self.organism, "tokens": self.tokens}
-            if not by_sign:
-                parents |= represented_step(self.experiment, comparison, toy, self.harvest)
+            parents |= represented_step(self.experiment, comparison, toy, self.harvest)
         return Step("compare", f"{reference}_vs_{treatment}", inputs, parents)
 
     def match(self, comparison: Comparison) -> Step:

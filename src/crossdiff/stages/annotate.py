@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 5
 N_SWAPPED = 10
-EXCLUSIVE = ("exclusive_tuned", "exclusive_base", "effect_up", "effect_down")
-"""Roles of the latents that a run is about: exclusive ones, or those of a diff_sae by sign."""
+EXCLUSIVE = ("exclusive_tuned", "exclusive_base", "effect_up", "effect_down")  # the latter two of a diff_sae
 OTHER_LIMIT = 0.10
 """Share of `other` above which a warning says that the taxonomy does not fit."""
 
