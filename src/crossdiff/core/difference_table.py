@@ -92,7 +92,7 @@ def _finite(values: Tensor) -> Any:
 
 def diagnose_difference(table: pd.DataFrame, sums: EffectSums) -> dict[str, Any]:
     """The figures of merit of a difference dictionary as JSON-able values; null where unknown."""
-    n_alive = int((table["kind"] != "dead").sum())
+    n_alive = sum(kind != "dead" for kind in table["kind"])
     fit = sums.fit
     explained = [] if fit is None else [*fit.explained(), *fit.explained_without_first()]
     whole, without_first = explained or (math.nan, math.nan)
