@@ -174,7 +174,7 @@ def _sentence(pair: str, record: Mapping[str, Any]) -> str:
             f"{pair}: both models predict the same at all {record['n_positions']:,} positions, so nothing "
             "is raised."
         )
-    raised = ", ".join(repr(token.strip()) for token in record["most_raised"])
+    raised = ", ".join(repr(token.strip() or token) for token in record["most_raised"])
     kl = f"{told(record['kl'], '.3f')} nats per token"
     return (
         f"{pair}: the next token's KL(tuned || base) is {kl} ({told(record['kl_low'], '.3f')} to "
