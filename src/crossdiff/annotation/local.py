@@ -1,4 +1,4 @@
-"""The annotator that reads with a local model: calibrated log-likelihood for the category, greedy label."""
+"""The annotator with a local model: calibrated log-likelihood for the category, greedy label."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from crossdiff.annotation.subjects import CategoryLike, Said, Subject
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 CONTENT_FREE = "N/A"
-"""What stands for the examples in the prompt that shows the model's own leaning."""
+"""Replaces the examples in the prompt that measures the model's leaning without any."""
 MIN_EXAMPLE_TOKENS = 32
-"""Tokens of examples without which nothing is asked of a model with few positions."""
+"""Least tokens of examples that a model's positions must leave."""
 _ASK_CATEGORY = (
     "The documents below show, between « and », where a hidden unit of a language model is active. "
     "Name the one category that fits what the marked places have in common.\n\n{examples}\n\nCategory:"
@@ -39,7 +39,7 @@ _ASK_SHOWN = (
 
 
 class LocalReader:
-    """A local model that is read, not heard: log-likelihoods of given answers after a prompt."""
+    """Log-likelihoods that a local model gives to fixed answers after a prompt."""
 
     answers: list[list[int]]
 
@@ -51,7 +51,7 @@ class LocalReader:
         self.name = f"transformers {settings.path.rstrip('/').split('/')[-1]}"
 
     def _prompt(self, template: str, examples: str) -> Int[Tensor, "1 token"]:
-        """Prompt ids; examples are cut from the left so that the question always stays."""
+        """Prompt ids; examples are cut from the left so that the question stays whole."""
         head, tail = template.split("{examples}")
         if self.tokenizer.chat_template:
             asked = head + "\x00" + tail.rsplit("\n\n", 1)[0]
@@ -66,7 +66,7 @@ class LocalReader:
         return torch.tensor([ids], device=self.device)
 
     def _room(self, n_question: int) -> int:
-        """Tokens for examples: what settings and positions leave beside question and answer."""
+        """Tokens left for examples by settings and positions, beside question and answer."""
         room = max(self.settings.max_prompt_tokens - n_question, 1)
         if self.n_positions is None:
             return room
@@ -138,7 +138,7 @@ class TransformersAnnotator(LocalReader):
         )
 
     def _label(self, examples: str) -> str | None:
-        """Greedy text, first line; None where the model says nothing printable."""
+        """The first line of greedy text; None where it has nothing printable."""
         prompt = self._prompt(_ASK_LABEL, examples)
         written = self.model.generate(
             prompt,
@@ -152,7 +152,7 @@ class TransformersAnnotator(LocalReader):
 
 
 class TransformersJudge(LocalReader):
-    """Yes or No after a question and its answer, less the model's own leaning without either."""
+    """Yes or No after a question and its answer, less the model's leaning without either."""
 
     def __init__(self, settings: Transformers, *, device: str) -> None:
         super().__init__(settings, device=device)
@@ -161,7 +161,7 @@ class TransformersJudge(LocalReader):
 
     def judge(self, said: Sequence[Said]) -> list[Answer[bool]]:
         """One verdict per answer, in order."""
-        return [Answer("ok", self.name, self._shown(each)) for each in said]
+        return [Answer("ok", self.name, self._shown(answer)) for answer in said]
 
     def _shown(self, said: Said) -> bool:
         template = _ASK_SHOWN.replace("{behaviour}", said.behaviour)
@@ -187,6 +187,6 @@ def _load(settings: Transformers, device: torch.device) -> tuple[Any, Any]:
 
 
 def _confidence(scores: np.ndarray) -> Literal[1, 2, 3, 4, 5]:
-    """1 to 5 by how far the best category leads the second, in quarters of a nat per token."""
+    """1 to 5: the lead of the best category over the second, in quarters of a nat per token."""
     second, first = np.sort(scores)[-2:]
     return cast(Literal[1, 2, 3, 4, 5], int(np.clip(1 + (first - second) // 0.25, 1, 5)))

@@ -1,4 +1,4 @@
-"""Prompts, versioned in code. Documents are data: cleaned, delimited, indexed, and never instructions."""
+"""Versioned prompts; documents enter them cleaned, delimited and indexed, as data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossdiff.data.tokens import TokenKind
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 VERSION = 1
-"""Part of every prompt, so that a changed wording makes new ledger keys."""
+"""Part of every prompt; raise it with the wording, so that the ledger's keys change."""
 
 MARK_OPEN, MARK_CLOSE = "«", "»"
 MAX_CHARACTERS = 2000
@@ -61,7 +61,7 @@ def describe_user(examples: Sequence[Example], *, masked: bool = False) -> str:
 
 
 def detection_prompt(label: str, description: str) -> str:
-    """Which documents activate a unit with this description?"""
+    """System prompt: which documents activate a unit with this description?"""
     return (
         f"A hidden unit of a language model was described (prompt version {VERSION}) as: "
         f"{clean(label)}. {clean(description)}\n{_DATA_RULE}\n"
@@ -71,7 +71,7 @@ def detection_prompt(label: str, description: str) -> str:
 
 
 def fuzz_prompt(label: str, description: str) -> str:
-    """In which documents are the right tokens marked?"""
+    """System prompt: in which documents do the marks fit this description?"""
     return (
         f"A hidden unit of a language model was described (prompt version {VERSION}) as: "
         f"{clean(label)}. {clean(description)}\n{_DATA_RULE}\n"
@@ -88,12 +88,12 @@ INTRUDER = (
 
 
 def document_blocks(texts: Sequence[str]) -> str:
-    """Indexed document blocks of texts that were cleaned before."""
+    """Indexed document blocks of clean texts."""
     return "\n".join(f'<document index="{index}">\n{text}\n</document>' for index, text in enumerate(texts))
 
 
 def marked_text(example: Example, *, masked: bool = False, active: np.ndarray | None = None) -> str:
-    """The window with runs of active tokens marked; template tokens by name; clipped around the peak.
+    """The window with runs of active tokens marked and template tokens named, clipped around the peak.
 
     `masked` replaces every token far from the activity by `…`; `active` overrides which tokens are marked.
     """
@@ -135,7 +135,7 @@ def _clip(text: str, place: int) -> str:
 
 
 def _closed(text: str) -> str:
-    """The cut text with a mark opened or closed again that the cut tore apart."""
+    """The text with the marks restored that a cut has separated."""
     first_open, first_close = text.find(MARK_OPEN), text.find(MARK_CLOSE)
     if first_close >= 0 and not 0 <= first_open < first_close:
         text = MARK_OPEN + text
@@ -156,7 +156,7 @@ def clean(text: str) -> str:
 
 
 def _untagged(text: str) -> str:
-    """Text without our block tags, also those that appear when others are taken out."""
+    """Text without our block tags, also those that appear when others are removed."""
     while True:
         stripped = _OWN_TAGS.sub("", text)
         if stripped == text:

@@ -1,4 +1,4 @@
-"""What the page's sections hold: overview and provenance here, pairs and comparison beside."""
+"""The content of the page's sections; pair_section and comparison_section have those of their name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crossdiff.statistics.verdict import n_claimed
 
 
 def page_context(sources: Sources) -> dict[str, Any]:
-    """Everything the templates need except the packed latents; `figures` maps a name to a plotly figure."""
+    """The templates' context without the packed latents; `figures`: name -> plotly figure."""
     drawn: dict[str, Any] = {}
     comparison = None if sources.comparison is None else comparison_section(sources.comparison, drawn)
     pairs = [pair_section(pair, sources.provenance, drawn) for pair in sources.pairs.values()]
@@ -58,7 +58,7 @@ def page_context(sources: Sources) -> dict[str, Any]:
 
 
 def overview_tiles(sources: Sources) -> list[dict[str, str]]:
-    """The few figures above the fold."""
+    """The highlighted figures of the first screen."""
     tiles = []
     for pair in sources.pairs.values():
         facts = pair_summary(pair)
@@ -66,8 +66,10 @@ def overview_tiles(sources: Sources) -> list[dict[str, str]]:
         note = f"of {len(pair.latents):,} latents; {labelled}"
         tiles.append(tile(f"{pair.name}: tuned-exclusive", number(facts["n_exclusive"]), note))
     if sources.comparison is not None:
-        n_found, n_rows = n_claimed(sources.comparison.deltas, "category")
-        tiles.append(tile("Categories changed", f"{n_found} of {n_rows}", "beyond chance, after correction"))
+        n_changed, n_rows = n_claimed(sources.comparison.deltas, "category")
+        tiles.append(
+            tile("Categories changed", f"{n_changed} of {n_rows}", "beyond chance, after correction")
+        )
         tiles += _recovery_tile(sources.comparison.facts.get("spearman"))
     return tiles
 
@@ -91,7 +93,7 @@ def _recovery_tile(spearman: Any) -> list[dict[str, str]]:
 
 
 def annotation_table(sources: Sources) -> tables.Table | None:
-    """How the answers came out, per pair and role; None before annotation."""
+    """Counts of answers by pair, role and state; None before annotation."""
     counts: dict[tuple[str, str, str], int] = {}
     for pair in sources.pairs.values():
         for row in pair.annotations:
