@@ -1,4 +1,4 @@
-"""Documents that fire the exclusive latents, some shared latents as controls, and random background."""
+"""Stage documents: documents that fire exclusive latents and controls, and random background."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TABLE_VERSION = 1
 
 
 class DocumentsInputs(Settings):
-    """What determines the examples, beside the parents. `batch_size` changes rounding only."""
+    """What determines the examples, besides the parents; `batch_size` (tokens) changes rounding only."""
 
     pair: str
     layer: int = Field(ge=0)
@@ -46,8 +46,8 @@ def run(
 ) -> dict[str, Any]:
     """Write the tables of examples, top documents and background, and `selection.json`.
 
-    `examples.parquet` is what annotators see; `top_documents.parquet` the highest peaks of the whole corpus,
-    by falling code; `selection.json` has roles, histograms and logits.
+    Annotators see `examples.parquet`; `top_documents.parquet` has the corpus' highest peaks by falling code,
+    `selection.json` roles, histograms and logits.
     """
     import torch
 
@@ -82,7 +82,7 @@ def run(
 
 
 def _write_background(activations: PairedActivations, settings: DocumentsSettings, draft: Path) -> None:
-    """Random documents, which annotators compare a latent's documents with."""
+    """Write random documents, with which annotators compare a latent's documents."""
     from crossdiff.data.example_table import Displayed, background_table
 
     shown = Displayed(activations.token_set)
@@ -100,7 +100,7 @@ def fill_reservoirs(
     inputs: DocumentsInputs,
     progress: bool = False,
 ) -> dict[Subset, ExampleReservoirs]:
-    """One pass over the corpus in which only the chosen latents are encoded, and counted in `histogram`.
+    """One pass over the corpus that encodes the chosen latents and counts their codes in `histogram`.
 
     Tokens without text or documents (imported activations) leave the reservoirs empty.
     """
@@ -127,9 +127,9 @@ def fill_reservoirs(
                 yield code, batch.document, batch.row
 
     for peaks in document_peaks(codes()):
-        score, own = scoring[peaks.document], hashes[peaks.document]
-        reservoirs["explain"].add(peaks, mine=~score, hashes=own)
-        reservoirs["score"].add(peaks, mine=score, hashes=own)
+        score, hashed = scoring[peaks.document], hashes[peaks.document]
+        reservoirs["explain"].add(peaks, mine=~score, hashes=hashed)
+        reservoirs["score"].add(peaks, mine=score, hashes=hashed)
     return reservoirs
 
 
@@ -163,7 +163,7 @@ def read_top(
     *,
     inputs: DocumentsInputs,
 ) -> pd.DataFrame:
-    """The corpus' highest documents of every chosen latent; `subset` says what a document may serve for."""
+    """The corpus' highest documents of every chosen latent; `subset` is explain or score."""
     from crossdiff.data.example_table import Displayed, example_rows, example_table
     from crossdiff.data.examples import top_examples
 
@@ -178,7 +178,7 @@ def read_top(
 def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
-    """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
+    """Content of `selection.json`; `sentence` says why no latent is exclusive, or is None."""
     from crossdiff.core.documented_latents import ROLES
 
     roles = [role for _, role in chosen.latents]

@@ -1,4 +1,4 @@
-"""Which exclusive latents of one pair have a twin in the other pair's crosscoder, and which are new."""
+"""Stage match: which exclusive latents have a twin in the other pair's crosscoder, and which are new."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ VERDICTS: tuple[Verdict, ...] = ("twin", "split", "direction_only", "code_only",
 
 
 class MatchInputs(Settings):
-    """Two pairs by name, and what counts as similar; parents are `<role>_<pair>` of `ROLES`, and tokens.
+    """Two pairs by name, and the rule for twins; parents are `<role>_<pair>` of `ROLES`, and tokens.
 
     min_cosine
         Of the tuned models' decoder directions (the other model of a tuned-exclusive latent has none).
     min_correlation
-        Pearson's, of the codes on the same tokens, zeros included.
+        Pearson's, of codes on the same tokens, zeros included.
     n_tokens
-        At most so many tokens are encoded, in whole documents drawn from all over the corpus.
+        Most tokens that are encoded, in whole documents from all over the corpus.
     """
 
     pairs: tuple[str, str]
@@ -50,7 +50,7 @@ class MatchInputs(Settings):
     min_correlation: float = Field(default=0.5, gt=0, lt=1)
     n_tokens: int = Field(default=200_000, ge=1)
     max_latents: int = Field(default=2000, ge=1)
-    """Exclusive latents that are looked for, per pair; those beyond are counted as left out."""
+    """Most exclusive latents per pair; the others are counted as left out."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class _Pair:
         from crossdiff.core.codes import SparseCode
 
         x = self.activations.read(rows).x.to(self.crosscoder.decoder.device)
-        found = self.crosscoder.encode_normalised(self.crosscoder.normaliser.normalise(x))
-        token, latent, value = found.token.cpu(), found.latent.cpu(), found.value.cpu()
-        return SparseCode(token, latent, value, found.n_tokens, found.n_latents)
+        code = self.crosscoder.encode_normalised(self.crosscoder.normaliser.normalise(x))
+        token, latent, value = code.token.cpu(), code.latent.cpu(), code.value.cpu()
+        return SparseCode(token, latent, value, code.n_tokens, code.n_latents)
 
 
 def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
@@ -86,10 +86,10 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     rule = f"cosine >= {inputs.min_cosine:g} and correlation of codes >= {inputs.min_correlation:g}"
     tables, record = [], {"version": 2, "n_tokens": len(rows), "rule": rule, "pairs": {}}
     for index, name in enumerate(inputs.pairs):
-        own, other = pairs[index], pairs[1 - index]
-        table = match_table(own, other, sums[index], inputs)
+        pair, other = pairs[index], pairs[1 - index]
+        table = match_table(pair, other, sums[index], inputs)
         tables.append(table.assign(pair=name, other_pair=inputs.pairs[1 - index]))
-        record["pairs"][name] = _counts(table, own)
+        record["pairs"][name] = _counts(table, pair)
     record["matched"] = matched(*tables)
     write_table(pd.concat(tables), draft / "matches.parquet", version=TABLE_VERSION, kind="matches")
     write_json(record, draft / "matches.json")
@@ -101,20 +101,20 @@ def _open(name: str, inputs: MatchInputs, parents: Mapping[str, Path], runtime: 
 
     from crossdiff.stages.activations import open_activations, open_crosscoder
 
-    own = {"tokens": parents["tokens"], **{role: parents[f"{role}_{name}"] for role in ROLES}}
-    activations = open_activations(own, inputs.layer, inputs.mask, device=runtime.device)
-    crosscoder = open_crosscoder(own, activations).to(runtime.device).requires_grad_(requires_grad=False)
-    table = read_table(own["scale"] / "latents.parquet", kind="latents")
+    folders = {"tokens": parents["tokens"], **{role: parents[f"{role}_{name}"] for role in ROLES}}
+    activations = open_activations(folders, inputs.layer, inputs.mask, device=runtime.device)
+    crosscoder = open_crosscoder(folders, activations).to(runtime.device).requires_grad_(requires_grad=False)
+    table = read_table(folders["scale"] / "latents.parquet", kind="latents")
     exclusive = torch.tensor(exclusive_latents(table, "tuned"), dtype=torch.int64)
     kept = exclusive[: inputs.max_latents]
     return _Pair(activations, crosscoder, table, kept, len(exclusive) - len(kept))
 
 
 def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens: int) -> torch.Tensor:
-    """Rows that both pairs keep, at most `n_tokens`, of whole documents (of one, if even that is longer).
+    """At most `n_tokens` rows that both pairs keep, in whole documents (at least one document).
 
-    Documents are taken in the order of a hash, because corpora alternate (web, chat, web, chat, ...) and
-    every n-th document can be of one source only.
+    Documents are drawn in the order of a hash, because corpora alternate (web, chat, web, chat, ...) and
+    every n-th document can be of one source.
     """
     import torch
 
@@ -145,7 +145,7 @@ def correlations(first: _Pair, second: _Pair, rows: torch.Tensor) -> tuple[CodeC
     return sums
 
 
-def match_table(own: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchInputs) -> pd.DataFrame:
+def match_table(pair: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchInputs) -> pd.DataFrame:
     """One row per exclusive latent: the nearest latents of the other pair, its twin, and the verdict.
 
     twin: one latent passes both minima; split: the nearest by direction and the nearest by code each pass
@@ -156,7 +156,7 @@ def match_table(own: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchIn
 
     from crossdiff.core.matching import nearest_code, nearest_direction, twins_of
 
-    directions = (own.crosscoder.decoder[own.exclusive, -1].cpu(), other.crosscoder.decoder[:, -1].cpu())
+    directions = (pair.crosscoder.decoder[pair.exclusive, -1].cpu(), other.crosscoder.decoder[:, -1].cpu())
     correlation = sums.value()
     by_direction = nearest_direction(*directions, alive=other.alive)
     by_code = nearest_code(correlation)
@@ -170,7 +170,7 @@ def match_table(own: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchIn
     exclusive = torch.tensor((other.table["exclusive_to"] == "tuned").to_numpy())
     return pd.DataFrame(
         {
-            "latent": own.exclusive.numpy(),
+            "latent": pair.exclusive.numpy(),
             "verdict": verdicts(by_direction, by_code, twins, inputs),
             "twin_latent": twins.latent.numpy(),
             "twin_cosine": twins.cosine.detach().double().numpy(),
@@ -203,12 +203,12 @@ def verdicts(by_direction: Nearest, by_code: Nearest, twins: Twins, inputs: Matc
 
 
 def _is(exclusive: torch.Tensor, latents: torch.Tensor) -> list[bool]:
-    """Whether each latent of the other pair is exclusive there; False for -1, where there is none."""
+    """Whether each latent of the other pair is exclusive there; False for -1 (no latent)."""
     return (exclusive[latents.clamp(min=0)] & (latents >= 0)).tolist()
 
 
 def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
-    """What the comparison's page lists: twins once each, and the latents of either pair without one."""
+    """The report's lists: every pair of twins once, and the latents of either pair without a twin."""
     from crossdiff.io.tables import rows_of, where
 
     twins: dict[tuple[int, int], dict[str, Any]] = {}
@@ -223,14 +223,14 @@ def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
     return {"pairs": list(twins.values()), "new": lone[0], "gone": lone[1]}
 
 
-def _counts(table: pd.DataFrame, own: _Pair) -> dict[str, Any]:
+def _counts(table: pd.DataFrame, pair: _Pair) -> dict[str, Any]:
     from crossdiff.io.tables import rows_of, where
 
     counts = Counter(table["verdict"])
     twins = rows_of(where(table, verdict="twin"))
     return {
         "n_exclusive": len(table),
-        "n_left_out": own.n_left_out,
+        "n_left_out": pair.n_left_out,
         **{name: counts[name] for name in VERDICTS},
         "same_latent": sum(row.direction_latent == row.code_latent == row.twin_latent for row in twins),
         "twin_is_exclusive": sum(bool(row.twin_exclusive) for row in twins),
