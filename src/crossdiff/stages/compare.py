@@ -61,10 +61,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
     if by_sign(rows):
-        sides = ((inputs.reference, inputs.sides[0]), (inputs.treatment, inputs.sides[1]))
-        deltas_of = partial(_deltas, inputs, taxonomy=taxonomy)
-        how = {"draws": inputs.draws, "seed": inputs.seed}
-        return compare_signs(rows, sides, parents, draft, deltas=deltas_of, **how)
+        return compare_signs(rows, inputs, parents, draft, deltas=partial(_deltas, inputs, taxonomy=taxonomy))
     reference, treatment = (
         pair_answers(rows, pair, inputs.members_of(pair), parents)
         for pair in (inputs.reference, inputs.treatment)

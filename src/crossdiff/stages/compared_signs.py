@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.stages.compared_pairs import PairAnswers, pair_answers
@@ -14,8 +14,20 @@ if TYPE_CHECKING:
 
 TABLES = {"effect_up": "deltas.csv", "effect_down": "deltas_down.csv"}
 """Role of the latents that are compared -> file of their delta table."""
-Sides = tuple[tuple[str, Sequence[str]], tuple[str, Sequence[str]]]
-"""Reference and treatment: the pair, and the names of its dictionaries."""
+OF_UP = ("n_labelled", "unanswered", "verdict", "recovered", "planted", "spearman", "groups")
+"""Figures of the latents that go up, which stand at the top level too."""
+
+
+class AskedPairs(Protocol):
+    """What is read of the step's inputs."""
+
+    reference: str
+    treatment: str
+    seed: int
+    draws: int
+
+    @property
+    def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]: ...  # noqa: D102
 
 
 def by_sign(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -25,61 +37,61 @@ def by_sign(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def compare_signs(
     rows: Sequence[Mapping[str, Any]],
-    sides: Sides,
+    inputs: AskedPairs,
     parents: Mapping[str, Path],
     draft: Path,
     *,
     deltas: Callable[[PairAnswers, PairAnswers], pd.DataFrame],
-    draws: int,
-    seed: int,
 ) -> dict[str, Any]:
     """Write both delta tables and comparison.json (whose figures are of the latents that go up).
 
     Nothing is matched across pairs and no limit of latent scaling is varied: both are of exclusive latents.
     """
-    from crossdiff.statistics.recovery import recovery
-    from crossdiff.statistics.verdict import verdict
-
-    none: dict[str, Path] = {}
-    record: dict[str, Any] = {
-        "version": 1,
-        "reference": sides[0][0],
-        "treatment": sides[1][0],
-        "draws": draws,
-        "compared": "latents of the difference by the sign of their effect",
-        "by_sign": {},
-        "notes": [],
-    }
-    planted = _planted(parents.get("organism"))
+    pairs, none = (inputs.reference, inputs.treatment), {}
+    found, notes = {}, []
     for role, file in TABLES.items():
-        both = [pair_answers(rows, pair, names, none, role=role) for pair, names in sides]
-        table = deltas(both[0], both[1])
-        table["p_seed_null"] = float("nan")
+        sign = role.removeprefix("effect_")
+        named = zip(pairs, inputs.sides, strict=True)
+        both = [pair_answers(rows, pair, names, none, role=role) for pair, names in named]
+        table = deltas(both[0], both[1]).assign(p_seed_null=float("nan"))
         table.to_csv(draft / file, index=False)
-        found: dict[str, Any] = {
-            "table": file,
-            "n_labelled": {answers.pair: answers.side.total for answers in both},
-            "unanswered": {answers.pair: answers.unanswered for answers in both},
-            "verdict": verdict(table),
-        }
-        if planted is not None:
-            found |= recovery(planted, both[0].side, both[1].side, draws=draws, seed=seed)
-        record["by_sign"][role.removeprefix("effect_")] = found
-        record["notes"] += [
-            f"{answers.pair} has no labelled latent that goes {role.removeprefix('effect_')}: no share and "
-            "no change can be computed"
+        found[sign] = _figures(both, table, inputs, parents.get("organism")) | {"table": file}
+        notes += [
+            f"{answers.pair} has no labelled latent that goes {sign}: no share and no change can be computed"
             for answers in both
             if answers.side.total == 0
         ]
-    up = record["by_sign"]["up"]
-    names = ("n_labelled", "unanswered", "verdict", "recovered", "planted", "spearman", "groups")
-    write_json({**record, **{name: up.get(name) for name in names}}, draft / "comparison.json")
-    return {
-        "verdict": up["verdict"],
-        "n_labelled_reference": up["n_labelled"][sides[0][0]],
-        "n_labelled_treatment": up["n_labelled"][sides[1][0]],
-        "spearman": (up.get("spearman") or {}).get("rho"),
+    up = found["up"]
+    compared = "latents of the difference by the sign of their effect"
+    record = {"version": 1, "reference": pairs[0], "treatment": pairs[1], "draws": inputs.draws}
+    record |= {
+        "compared": compared,
+        "by_sign": found,
+        "notes": notes,
+        **{name: up.get(name) for name in OF_UP},
     }
+    write_json(record, draft / "comparison.json")
+    labelled = {f"n_labelled_{s}": up["n_labelled"][getattr(inputs, s)] for s in ("reference", "treatment")}
+    rank = (up.get("spearman") or {}).get("rho")
+    return {"verdict": up["verdict"], **labelled, "spearman": rank}
+
+
+def _figures(
+    both: Sequence[PairAnswers], table: pd.DataFrame, inputs: AskedPairs, organism: Path | None
+) -> dict[str, Any]:
+    """Counts, verdict and, of a toy, the recovery of what was planted, for one sign."""
+    from crossdiff.statistics.recovery import recovery
+    from crossdiff.statistics.verdict import verdict
+
+    found = {
+        "n_labelled": {answers.pair: answers.side.total for answers in both},
+        "unanswered": {answers.pair: answers.unanswered for answers in both},
+        "verdict": verdict(table),
+    }
+    planted = _planted(organism)
+    if planted is None:
+        return found
+    return found | recovery(planted, both[0].side, both[1].side, draws=inputs.draws, seed=inputs.seed)
 
 
 def _planted(organism: Path | None) -> list[dict[str, Any]] | None:
