@@ -84,7 +84,6 @@ class OpenModel:
             n_blocks_full=text.num_hidden_layers,
             d_model=text.hidden_size,
             vocab_size=self.loaded.get_input_embeddings().weight.shape[0],
-            commit=None,
             rotary=rotary_rule(text),
         )
 
