@@ -14,6 +14,7 @@ from crossdiff.annotation.api.prices import Meter, Prices
 from crossdiff.annotation.api.requests import sha256
 from crossdiff.annotation.api.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
 from crossdiff.annotation.lexical import LexicalAnnotator
+from crossdiff.annotation.prompts import FRAMINGS, Framing
 from crossdiff.annotation.settings import (
     Annotator,
     AnnotatorSettings,
@@ -129,6 +130,22 @@ class AnnotationRun:
             made[f"{model}, masked" if masked else model] = self._asking(once, scheme, alone, masked=masked)
         return made
 
+    def framings(self, scheme: Sequence[CategoryLike]) -> dict[Framing, Annotator]:
+        """The annotator asked in other words, once and without fallback; none unless `framing` is set."""
+        if isinstance(self.settings, Transformers):
+            if not self.settings.framing:
+                return {}
+            from crossdiff.annotation.local import TransformersAnnotator
+
+            local = TransformersAnnotator(self.settings, scheme, device=self.device)
+            return {framing: local.framed(framing) for framing in FRAMINGS}
+        if self.conversation is None or not self.conversation[0].framing:
+            return {}
+        recorded, rounds = self.conversation
+        once = recorded.model_copy(update={"n_votes": 1, "scores": (), "fallback": ()})
+        asking = self._asking(once, scheme, replace(rounds, fallback=()))
+        return {framing: replace(asking, framing=framing) for framing in FRAMINGS}
+
     def spent(self) -> float:
         """US dollars of this run's requests, earlier attempts included."""
         return 0.0 if self.conversation is None else self.conversation[1].meter.spent
@@ -155,6 +172,7 @@ class AnnotationRun:
     def _record(self, settings: MessagesSettings) -> dict[str, Any]:
         """The record for a replay: settings without this machine's limits, seed, hash of the documents."""
         left_out = set(type(settings).NOT_IDENTITY) - {"base_url"}
+        left_out |= set() if settings.framing else {"framing"}  # so that earlier records keep their id
         return {
             "kind": type(settings).__name__,
             "settings": settings.model_dump(mode="json", exclude=left_out),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.annotation.api.messages import chosen_examples
-from crossdiff.annotation.prompts import clean, describe_user, document_blocks
+from crossdiff.annotation.prompts import Framing, clean, describe_user, document_blocks
 from crossdiff.annotation.results import Annotation, Answer
 from crossdiff.annotation.schema import MAX_LABEL, one_line
 from crossdiff.annotation.settings import Transformers
@@ -26,6 +27,18 @@ _ASK_CATEGORY = (
     "The documents below show, between « and », where a hidden unit of a language model is active. "
     "Name the one category that fits what the marked places have in common.\n\n{examples}\n\nCategory:"
 )
+_ASK_FRAMED: dict[Framing, str] = {
+    "presupposing": (
+        "The documents below show, between « and », where a hidden unit of a language model is active. "
+        "The unit responds to one concept. Name the category to which it belongs.\n\n{examples}"
+        "\n\nCategory:"
+    ),
+    "neutral": (
+        "The documents below show, between « and », where a hidden unit of a language model is active. "
+        "The marked places may have something in common, or nothing. Name the category that fits, or say "
+        "Other or Uninterpretable, which are full answers.\n\n{examples}\n\nCategory:"
+    ),
+}
 _ASK_LABEL = (
     "The documents below show, between « and », where a hidden unit of a language model is active. "
     "Say in at most eight words what the marked places have in common.\n\n{examples}\n\nAnswer:"
@@ -105,12 +118,22 @@ class LocalReader:
 class TransformersAnnotator(LocalReader):
     """Scores every category name after the examples; nothing leaves the machine."""
 
+    writes_labels = True
+
     def __init__(self, settings: Transformers, scheme: Sequence[CategoryLike], *, device: str) -> None:
         super().__init__(settings, device=device)
         self.names = (*(category.name for category in scheme), OTHER, UNINTERPRETABLE)
         titles = [category.title for category in scheme]
         self.answers = [self._ids(f" {title}") for title in (*titles, "Other", "Uninterpretable")]
-        self.leaning = self._scores(self._prompt(_ASK_CATEGORY, CONTENT_FREE))
+        self.ask = _ASK_CATEGORY
+        self.leaning = self._scores(self._prompt(self.ask, CONTENT_FREE))
+
+    def framed(self, framing: Framing) -> TransformersAnnotator:
+        """The same model asked in other words; no label is written, for only its category counts."""
+        other = copy(self)
+        other.ask, other.writes_labels = _ASK_FRAMED[framing], False
+        other.leaning = self._scores(self._prompt(other.ask, CONTENT_FREE))
+        return other
 
     def annotate(self, subjects: Sequence[Subject]) -> Iterator[Annotation]:
         """One annotation per subject, in order; a subject without examples is uninterpretable."""
@@ -123,14 +146,14 @@ class TransformersAnnotator(LocalReader):
             return Annotation(subject.key, "uninterpretable", self.name, category=UNINTERPRETABLE)
         chosen = [subject.explain[i] for i in chosen_examples(subject.explain, self.settings.n_examples)]
         examples = describe_user(chosen)
-        scores = (self._scores(self._prompt(_ASK_CATEGORY, examples)) - self.leaning).cpu().numpy()
+        scores = (self._scores(self._prompt(self.ask, examples)) - self.leaning).cpu().numpy()
         best = int(scores.argmax())
         category = self.names[best]
         return Annotation(
             key=subject.key,
             state="uninterpretable" if category == UNINTERPRETABLE else "ok",
             annotator=self.name,
-            label=self._label(examples),
+            label=self._label(examples) if self.writes_labels else None,
             description=None,
             category=category,
             votes={category: 1.0},

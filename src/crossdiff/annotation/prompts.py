@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -38,18 +39,46 @@ Find what the marked places, in their context, have in common. Answer with one J
 the examples have nothing in common
 - "evidence": the indices of the examples that support the label
 - "confidence": an integer from 1 (a guess) to 5 (certain)"""
+Framing = Literal["presupposing", "neutral"]
+FRAMINGS: dict[Framing, str] = {
+    "presupposing": f"""\
+You explain what a single hidden unit of a language model responds to (prompt version {VERSION}).
+You get documents in <example> blocks. Tokens on which it is active stand between {MARK_OPEN} {MARK_CLOSE}.
+{_DATA_RULE}
+The unit responds to one concept. Find this concept. Answer with one JSON object:
+- "label": at most 8 words
+- "description": one or two sentences
+- "category": the name of the category to which the concept belongs
+- "evidence": the indices of the examples that support the label
+- "confidence": an integer from 1 (a guess) to 5 (certain)""",
+    "neutral": f"""\
+You look whether documents have something in common (prompt version {VERSION}).
+You get documents in <example> blocks. Tokens on which a hidden unit of a language model is active stand \
+between {MARK_OPEN} {MARK_CLOSE}.
+{_DATA_RULE}
+The marked places may have something in common, or nothing: "none of these" is a full answer. Answer with \
+one JSON object:
+- "label": at most 8 words
+- "description": one or two sentences
+- "category": the name of the category that fits; "{OTHER}" if they have something in common that no \
+category names; "{UNINTERPRETABLE}" if they have nothing in common
+- "evidence": the indices of the examples that support the label
+- "confidence": an integer from 1 (a guess) to 5 (certain)""",
+}
+"""Two other ways to ask for the same answer, for the control of annotation/framing.py."""
 REPAIR = (
     "That answer could not be read: {problem}. Answer again with one complete JSON object of the form asked "
     "for, and nothing else."
 )
 
 
-def describe_system(scheme: Sequence[CategoryLike]) -> str:
+def describe_system(scheme: Sequence[CategoryLike], *, framing: Framing | None = None) -> str:
     """The describing prompt with the categories; without a scheme the answer's category stays open."""
+    asked = DESCRIBE if framing is None else FRAMINGS[framing]
     if not scheme:
-        return DESCRIBE + f'\nNo categories are given yet: answer "{OTHER}" or "{UNINTERPRETABLE}".'
+        return asked + f'\nNo categories are given yet: answer "{OTHER}" or "{UNINTERPRETABLE}".'
     lines = [f"- {category.name}: {category.title}. {category.definition}" for category in scheme]
-    return DESCRIBE + "\n<categories>\n" + "\n".join(lines) + "\n</categories>"
+    return asked + "\n<categories>\n" + "\n".join(lines) + "\n</categories>"
 
 
 def describe_user(examples: Sequence[Example], *, masked: bool = False) -> str:

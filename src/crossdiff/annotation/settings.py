@@ -59,11 +59,13 @@ class MessagesSettings(Settings):
     `n_votes` independent calls per latent with shuffled examples; `scores` are computed on held-out examples.
     A refused request is sent to the next of `fallback`: a model id, `masked` (the prompt with only the words
     near the activity), or `lexical`. `variants` (model ids, or `masked`) label everything once more with one
-    vote, for the multiverse table. A request that could pass `max_usd` is not sent. Raise `attempt` to send
+    vote, for the multiverse table. `framing` asks about the swapped controls in two other ways
+    (annotation/framing.py). A request that could pass `max_usd` is not sent. Raise `attempt` to send
     failed requests again; answered ones come from the ledger.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"framing"})
 
     model: str
     effort: Effort | None = "low"
@@ -73,6 +75,7 @@ class MessagesSettings(Settings):
     scores: tuple[Score, ...] = ("detection", "fuzz", "intruder")
     fallback: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    framing: bool = False
     max_usd: float = Field(default=5.0, ge=0)
     prices: Path | None = None
     attempt: int = 0
@@ -146,6 +149,7 @@ class Transformers(Settings):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"framing"})
 
     path: str
     revision: str | None = None
@@ -153,6 +157,8 @@ class Transformers(Settings):
     n_examples: int = Field(default=6, ge=1)
     max_label_tokens: int = Field(default=12, ge=1)
     max_prompt_tokens: int = Field(default=3000, ge=64)
+    framing: bool = False
+    """Ask about the swapped controls in two other ways (annotation/framing.py)."""
 
     def identity(self) -> dict[str, Any]:
         """With `weights`: the fingerprint of the folder's files, or the hub id."""

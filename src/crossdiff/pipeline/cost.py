@@ -17,6 +17,7 @@ from crossdiff.models.config_file import folder_sizes
 from crossdiff.models.pair import ORGANISM, ModelSettings
 from crossdiff.organisms.settings import CONTEXT, ToySettings
 from crossdiff.pipeline.steps import Cost, Step, group
+from crossdiff.stages.annotate import N_SWAPPED
 
 GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
 CPU_FLOPS = 0.2e12
@@ -24,6 +25,8 @@ CPU_HOURS_ALLOWED = 3.0
 """Longest plan that starts on a CPU without `device=cpu`."""
 STEP_PER_ENCODER_PRODUCT = 36.2 / 8.5
 USD_PER_LATENT = 0.0035
+QUESTIONS_PER_LATENT = 6
+"""Three votes and three scores; the framing control asks one question per swapped control and prompt."""
 TOY_DOCUMENT_TOKENS = 64
 
 
@@ -132,6 +135,8 @@ def annotation_cost(annotator: AnnotatorSettings, *, n_pairs: int, n_drifted: in
     paid = type(annotator).__name__ in ("Claude", "ClaudeBatch")
     half = 0.5 if type(annotator).__name__ == "ClaudeBatch" else 1.0
     n_latents = n_pairs * (110 + n_drifted)
+    if paid and getattr(annotator, "framing", False):
+        n_latents += 2 * N_SWAPPED / QUESTIONS_PER_LATENT
     return Cost(api_usd=n_latents * USD_PER_LATENT * half if paid else 0.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from crossdiff.annotation.framing import framing_sentence
 from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section
@@ -44,6 +45,7 @@ def page_context(sources: Sources) -> dict[str, Any]:
         "explorer_note": sentences.explorer_note(sources),
         "set_aside": _set_aside(sources),
         "annotation": annotation_table(sources),
+        "framing": framing_sentence(sources.annotate.get("framing") or {}),
         "human_check": human_check.block(sources.human_check),
         "steps": _steps(sources),
         "software": _software(sources),

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossdiff.annotation.framing import Asserted, framing_control
 from crossdiff.annotation.results import ANSWERED, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.io.progress import track
@@ -66,9 +67,12 @@ def _annotate(
     write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
     write_jsonl(variant_rows(annotation_run, taxonomy, blind), draft / "variants.jsonl", ascii_only=True)
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
-    summary = summarise(rows, taxonomy)
+    framing = _framing(asked, taxonomy, blind)
+    summary = summarise(rows, taxonomy) | ({"framing": framing} if framing else {})
     write_json(summary, draft / "annotate.json")
+    told = {f"framing_{name}": f"{one['asserted']} of {one['answered']}" for name, one in framing.items()}
     return {
+        **told,
         "n_subjects": len(rows),
         "n_answered": summary["n_answered"],
         "share_other": summary["share_other"],
@@ -180,6 +184,16 @@ def variant_rows(
             known = {"pair": candidate.pair, "latent": candidate.latent, "role": candidate.role}
             rows.append(answer.variant_row(variant=name, **known))
     return sorted(rows, key=lambda row: (row["variant"], *_place(row)))
+
+
+def _framing(
+    asked: AnnotationRun, taxonomy: Taxonomy, blind: Sequence[tuple[Subject, Candidate]]
+) -> dict[str, Asserted]:
+    """The framing control on the swapped controls, where the annotator's settings ask for it."""
+    from crossdiff.annotation.subjects import SWAPPED
+
+    swapped = [subject for subject, candidate in blind if candidate.role == SWAPPED]
+    return framing_control(asked, taxonomy.categories, swapped)
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:

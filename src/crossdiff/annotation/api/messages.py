@@ -32,6 +32,7 @@ class MessagesAnnotator:
     rounds: Rounds
     seed: int
     masked: bool = False
+    framing: prompts.Framing | None = None
 
     def annotate(self, subjects: Sequence[Subject]) -> list[Annotation]:
         """Votes, then scores of described latents, then the lexical fallback for refused ones.
@@ -81,7 +82,7 @@ class MessagesAnnotator:
                 "describe",
                 subject,
                 model=model,
-                system=prompts.describe_system(self.scheme),
+                system=prompts.describe_system(self.scheme, framing=self.framing),
                 user=prompts.describe_user(shuffled, masked=masked or self.masked),
                 schema=schema.describe_schema(names),
                 vote=vote,
