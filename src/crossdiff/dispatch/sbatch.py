@@ -19,13 +19,13 @@ from crossdiff.pipeline.steps import Job
 from crossdiff.stages.protocol import Resources, Stage
 
 SOURCES = shlex.quote(str(Path(__file__).resolve().parents[2]))
-"""Where this package is imported from, so that the node runs the same code."""
+"""Import path of this package, so that the node runs the same code."""
 
 PYTHON = shlex.join(["sh", "-c", "trap '' TERM USR2; exec \"$@\"", "sh", sys.executable])
 """This Python, with the signals of preemption and time limits ignored until submitit's handlers are there.
 
-By default they end a process, and one that dies while it imports counts as failed: SLURM would cancel what
-waits for it. A job that is evicted before it has begun has nothing to save and is queued again.
+By default they end a process, and one that dies while it imports counts as failed: SLURM would cancel the
+jobs that wait for it. A job evicted before it starts has nothing to save and is queued again.
 """
 
 
@@ -47,7 +47,7 @@ def stage_resources(stages: Iterable[Stage], dispatch: SlurmDispatch, *, device:
 def parameters(
     name: str, resources: Resources, after: Sequence[str], dispatch: SlurmDispatch
 ) -> dict[str, Any]:
-    """sbatch options in submitit's words; the job starts once the jobs in `after` have ended well."""
+    """sbatch options in submitit's words; the job starts once the jobs in `after` have succeeded."""
     cpus = resources.cpus or 1
     extra: dict[str, Any] = {"requeue": True}
     if after:
@@ -74,7 +74,7 @@ def parameters(
 
 
 def refusal(error: str, job: Job, resources: Resources) -> str:
-    """What sbatch said, what was asked, and how to ask for something else."""
+    """The message of a refusal: sbatch's words, the requested resources, other settings."""
     told = [line.strip() for line in re.findall(r"sbatch: (?:error: )?(.*)", error)] or error.splitlines()[:1]
     asked = {
         name: value
@@ -95,13 +95,13 @@ FOLDERS = (PACKAGE.parents[1] / "slurm", PACKAGE / "slurm")
 
 
 class Profile(Resources):
-    """What is particular to a cluster (`slurm/<cluster>.yaml`): for all stages, and for single ones."""
+    """Settings of a cluster (`slurm/<cluster>.yaml`): for all stages, and for single ones."""
 
     stages: StageResources = Field(default_factory=dict)
 
 
 def resolve(stage: Stage, dispatch: SlurmDispatch, profile: Profile) -> Resources:
-    """Resources of one stage: command line per stage, command line, profile per stage, profile, its own."""
+    """Resources of one stage, by priority: command line (stage, all), profile (stage, all), its own."""
     open_values = Resources()
     sources = (
         dispatch.stages.get(stage.name, open_values),
@@ -133,7 +133,7 @@ def load_profile(name: str | None) -> Profile:
 
 
 def find_profile(name: str) -> Path:
-    """Path of a profile; ValueError lists those there are."""
+    """Path of a profile; the ValueError lists the existing ones."""
     given = Path(name).expanduser()
     candidates = [given] if given.suffix in (".yaml", ".yml") else []
     candidates += [folder / f"{name}.yaml" for folder in FOLDERS]
@@ -142,7 +142,7 @@ def find_profile(name: str) -> Path:
             return path
     known = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
     raise ValueError(
-        f"dispatch.profile={name} is no cluster profile; there are {', '.join(known) or 'none'}, "
+        f"dispatch.profile={name} is not a cluster profile; give one of {', '.join(known) or 'none'}, "
         "or give the path of a .yaml file (slurm/example.yaml explains the keys)"
     )
 
