@@ -137,7 +137,7 @@ def test_a_dictionary_of_differences_is_trained_found_again_and_exported(tmp_pat
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
     refused = crossdiff("action=export", "export.what=checkpoint", f"export.folder={tmp_path}/export", *given)
     assert refused.returncode == 2
-    assert "architecture=diff_sae has no counterpart there" in refused.stderr
+    assert "architecture=diff_sae has no counterpart in dictionary_learning" in refused.stderr
     plain = (*PAIR, *SHORT, f"store={tmp_path}/store")
     assert crossdiff("action=train", *plain).returncode == 0
     exported = crossdiff(

@@ -72,7 +72,7 @@ def test_an_adapter_needs_its_model(tmp_path: Path) -> None:
         planned(model, adapter)
     with pytest.raises(ValueError, match=r"merge it into its model \(org/its_base"):
         planned(adapter, model)
-    with pytest.raises(ValueError, match="holds none of adapter_model.safetensors"):
+    with pytest.raises(ValueError, match="has none of adapter_model.safetensors"):
         planned(model, model, f"model_pair.tuned_adapter={adapter}")
     (adapter / "adapter_model.bin").touch()
     assert planned(model, model, f"model_pair.tuned_adapter={adapter}")
