@@ -154,7 +154,8 @@ class LocalDispatch(Settings):
 
     Each process has its share of the CPU's threads and, with several accelerators, one of its own.
     `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
-    where there are several. `devices` above 1 shares the pass of a scaling over so many devices.
+    where there are several. `devices` above 1 shares the passes of scaling, documents and
+    matching over so many devices.
     """
 
     harvest_workers: int = Field(default=1, ge=1)
@@ -177,8 +178,9 @@ class SlurmDispatch(Resources):
     `profile` names `slurm/<profile>.yaml` or is the path of such a file. Resources given here hold for
     every stage, those in `stages` for one. `signal_seconds` before the time limit a job saves its work
     and goes back into the queue, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job
-    array over its shards and a job that puts them together. `devices` shares a scaling over the GPUs of
-    its node (as many as `dispatch.stages.scale.gpus`). `wait` follows the jobs with a table.
+    array over its shards and a job that puts them together. `devices` shares a scaling over as many GPUs:
+    those of one node (`dispatch.stages.scale.gpus`), or of several (`dispatch.stages.scale.nodes`, and of a
+    training `dispatch.stages.train.nodes`); documents and matching over those that their jobs have. `wait` follows the jobs with a table.
     """
 
     profile: str | None = None

@@ -63,5 +63,5 @@ class Runtime(Settings):
     n_workers: int = 1
     """Processes that share the shards of a harvest."""
     n_devices: int = 1
-    """Devices, each with a process, that share the pass of latent scaling."""
+    """Devices, each with a process, that share the pass of latent scaling, of documents and of matching."""
     progress: bool = True

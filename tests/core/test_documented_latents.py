@@ -64,3 +64,21 @@ def test_what_lies_outside_is_counted_in_the_end_bins() -> None:
     histogram = CodeHistogram.empty(1)
     histogram.add(torch.tensor([[1e-9], [1e9]]))
     assert int(histogram.counts[0, 0]) == int(histogram.counts[0, -1]) == 1
+
+
+def test_reservoirs_of_parts_merge_to_that_of_the_whole_in_any_order() -> None:
+    """Priorities of few values, so that the earlier document has to win many ties."""
+    generator = torch.Generator().manual_seed(0)
+    peak = torch.randint(0, 4, (40, 6), generator=generator).float()
+    peaks = Peaks(torch.arange(40), peak, torch.arange(40)[:, None].expand(40, 6))
+
+    def filled(documents: range) -> Reservoir:
+        found, which = Reservoir(6, size=5), torch.zeros(40, dtype=torch.bool)
+        which[documents.start : documents.stop] = True
+        found.add(peaks.of(which), peak[which].double())
+        return found
+
+    whole, last, first, middle = map(filled, (range(40), range(31, 40), range(12), range(12, 31)))
+    last.merge(first)
+    last.merge(middle)
+    assert [last.entries(j) for j in range(6)] == [whole.entries(j) for j in range(6)]

@@ -79,6 +79,10 @@ class Peaks:
     peak: Float[Tensor, "document latent"]
     row: Int[Tensor, "document latent"]
 
+    def of(self, which: Bool[Tensor, " document"]) -> Peaks:
+        """Some of the documents."""
+        return Peaks(self.document[which], self.peak[which], self.row[which])
+
 
 def document_peaks(
     batches: Iterable[tuple[Float[Tensor, "token latent"], Int[Tensor, " token"], Int[Tensor, " token"]]],
@@ -87,11 +91,14 @@ def document_peaks(
 
     A document that goes on in the next batch is held back until it ends, so batch borders do not matter.
     """
+    return whole_documents(_of_batch(*batch) for batch in batches if len(batch[1]))
+
+
+def whole_documents(pieces: Iterable[Peaks]) -> Iterator[Peaks]:
+    """The same from peaks of pieces of the corpus in its order, each with a document or more."""
     held: Peaks | None = None
-    for code, document, row in batches:
-        if len(document) == 0:
-            continue
-        found = _joined(held, _of_batch(code, document, row))
+    for piece in pieces:
+        found = _joined(held, piece)
         yield Peaks(found.document[:-1], found.peak[:-1], found.row[:-1])
         held = Peaks(found.document[-1:], found.peak[-1:], found.row[-1:])
     if held is not None:
@@ -153,6 +160,18 @@ class Reservoir:
         for name, new in (("document", document), ("peak", peaks.peak.double()), ("row", peaks.row)):
             setattr(self, name, torch.cat([getattr(self, name), new]).gather(0, order))
 
+    def merge(self, other: Reservoir) -> None:
+        """Take over what another has taken of other documents of the same corpus, in any order."""
+        columns = {
+            name: torch.cat([getattr(self, name), getattr(other, name)])
+            for name in ("priority", "document", "peak", "row")
+        }
+        by_document = columns["document"].argsort(dim=0, stable=True)
+        priority = columns["priority"].gather(0, by_document)
+        order = by_document.gather(0, priority.argsort(dim=0, descending=True, stable=True))[: self.size]
+        for name, column in columns.items():
+            setattr(self, name, column.gather(0, order))
+
     def entries(self, latent: int) -> list[Entry]:
         """Taken documents of one latent, by falling priority."""
         taken = self.priority[:, latent] > -torch.inf
@@ -183,7 +202,7 @@ class ExampleReservoirs:
 
     def add(self, peaks: Peaks, *, mine: Bool[Tensor, " document"], hashes: Int[Tensor, " document"]) -> None:
         """Offer the documents of this subset; `hashes` (of the document ids) make the uniform sample."""
-        chosen = Peaks(peaks.document[mine], peaks.peak[mine], peaks.row[mine])
+        chosen = peaks.of(mine)
         if len(chosen.document) == 0:
             return
         self.top.add(chosen, chosen.peak.double())

@@ -29,6 +29,10 @@ waits for it. A job that is evicted before it has begun has nothing to save and 
 """
 
 
+TASKS_WAIT = 600
+"""Seconds that the tasks of a job's nodes go on without one that has ended."""
+
+
 def stage_resources(stages: Iterable[Stage], dispatch: SlurmDispatch, *, device: str) -> dict[str, Resources]:
     """Resources of each stage; `device=cpu` asks for no GPU unless the command line names some."""
     profile = load_profile(dispatch.profile)
@@ -48,7 +52,9 @@ def parameters(
     name: str, resources: Resources, after: Sequence[str], dispatch: SlurmDispatch
 ) -> dict[str, Any]:
     """sbatch options in submitit's words; the job starts once the jobs in `after` have ended well."""
-    cpus = resources.cpus or 1
+    cpus, nodes = resources.cpus or 1, resources.nodes or 1
+    # a task that cannot start ends alone, so that the first one can say so; without a lost one none goes on
+    together = ["--kill-on-bad-exit=0", f"--wait={TASKS_WAIT}"] if nodes > 1 else []
     extra: dict[str, Any] = {"requeue": True}
     if after:
         extra |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
@@ -57,6 +63,8 @@ def parameters(
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
+        "nodes": nodes if nodes > 1 else None,
+        "ntasks_per_node": 1 if nodes > 1 else None,
         "gpus_per_node": resources.gpus or None,
         "mem": f"{math.ceil(resources.memory_gb * 1024)}MB" if resources.memory_gb else None,
         "array_parallelism": resources.array_parallelism,
@@ -68,7 +76,7 @@ def parameters(
         "setup": [f"export PYTHONPATH={SOURCES}${{PYTHONPATH:+:$PYTHONPATH}}", *(resources.setup or ())],
         "signal_delay_s": dispatch.signal_seconds,
         "stderr_to_stdout": True,
-        "srun_args": [f"--cpus-per-task={cpus}"],
+        "srun_args": [f"--cpus-per-task={cpus}", *together],
         "additional_parameters": extra,
     }
 
@@ -79,7 +87,8 @@ def refusal(error: str, job: Job, resources: Resources) -> str:
     asked = {
         name: value
         for name, value in resources
-        if name in ("partition", "account", "qos", "constraint", "gpus", "cpus", "memory_gb", "hours")
+        if name
+        in ("partition", "account", "qos", "constraint", "nodes", "gpus", "cpus", "memory_gb", "hours")
         and value is not None
     }
     words = ", ".join(f"{name}={value}" for name, value in asked.items())

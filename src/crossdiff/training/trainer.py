@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -27,6 +30,7 @@ from crossdiff.training.callbacks import Progress, Resume, Validation
 from crossdiff.training.evaluation import HeldOut, HeldOutSample, evaluate
 from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
+from crossdiff.training.nodes import nodes_here
 from crossdiff.training.optimise import model_names
 from crossdiff.training.resume import WholeCheckpoints, check_checkpoint
 from crossdiff.training.settings import TrainingSettings
@@ -94,7 +98,7 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
     with quiet_lightning():
         trainer = pl.Trainer(
             **placed(run.device, settings.devices),
-            plugins=[LightningEnvironment(), WholeCheckpoints()],
+            plugins=[environment(), WholeCheckpoints()],
             max_steps=settings.total_steps(),
             max_epochs=-1,
             logger=list(run.loggers) if run.leads and run.loggers else False,
@@ -130,14 +134,27 @@ def end_by(number: signal.Signals) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+RANKS_WAIT = timedelta(days=2)
+"""How long ranks wait for one another, in place of Lightning's 30 minutes: a slow disk, or a validation on
+one of them, may take longer, and a rank that has died is noticed by the task that started it."""
+
+
 def placed(device: str, n_devices: int) -> dict[str, Any]:
-    """Lightning's accelerator, devices (how many, or the index of the one GPU) and strategy."""
+    """Lightning's accelerator, devices per node (or the index of the one GPU), nodes and strategy."""
     gpu, index = device.startswith("cuda"), device.partition(":")[2]
+    nodes = nodes_here()
+    ranks = Ranks(process_group_backend="nccl" if gpu else "gloo", timeout=RANKS_WAIT)
     return {
         "accelerator": "gpu" if gpu else "cpu",
-        "devices": [int(index)] if index else n_devices,
-        "strategy": "auto" if n_devices == 1 else Ranks(process_group_backend="nccl" if gpu else "gloo"),
+        "devices": [int(index)] if index else nodes.ranks_here(n_devices) if n_devices > 1 else 1,
+        "num_nodes": nodes.n_nodes if n_devices > 1 else 1,
+        "strategy": "auto" if n_devices == 1 else ranks,
     }
+
+
+def environment() -> ClusterEnvironment:
+    """Where Lightning's ranks find one another: on one node, or on several of a SLURM job."""
+    return LightningEnvironment() if nodes_here().n_nodes == 1 else SLURMEnvironment(auto_requeue=False)
 
 
 def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> Metrics:
