@@ -180,7 +180,8 @@ class SlurmDispatch(Resources):
     and goes back into the queue, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job
     array over its shards and a job that puts them together. `devices` shares a scaling over as many GPUs:
     those of one node (`dispatch.stages.scale.gpus`), or of several (`dispatch.stages.scale.nodes`, and of a
-    training `dispatch.stages.train.nodes`); documents and matching over those that their jobs have. `wait` follows the jobs with a table.
+    training `dispatch.stages.train.nodes`); documents and matching over those that their jobs
+    have. `wait` follows the jobs with a table.
     """
 
     profile: str | None = None

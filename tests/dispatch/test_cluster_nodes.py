@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from cluster_jobs import log_of, settle
-from test_cluster_training import STARTED, asked, bytes_of, train_step, wait_for_row
 
 from crossdiff.dispatch.slurm import Submission, submit
 from crossdiff.pipeline.steps import Step
 from crossdiff.stages.protocol import Resources
 from crossdiff.stages.scale import ScaleInputs
 from tests import scaling_artifacts
+from tests.dispatch.test_cluster_training import STARTED, asked, bytes_of, train_step, wait_for_row
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -44,13 +44,13 @@ def table(store: Path, scale: Step) -> bytes:
 
 def test_two_nodes_also_requeued_end_with_the_bytes_of_one(tmp_path: Path, cluster_only: None) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    n_steps = 6000
+    n_steps = 1100
     steps, same = plan(one, n_steps=n_steps), plan(two, n_steps=n_steps)
     assert [step.key for step in steps] == [step.key for step in same]
     train, scale = same[-2:]
     submitted = submit(on_nodes(two, same, 2))
     job = {job.stage: number for job, number in submitted.new}["train"]
-    wait_for_row(two, train, 500)
+    wait_for_row(two, train, 300)
     subprocess.run(["scontrol", "requeue", job], check=True)
     assert set(settle(on_nodes(two, same, 2)).values()) == {"finished"}
     assert log_of(two, train).count(STARTED) == 2
