@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from crossdiff.pipeline.cost import plan_table
+import pytest
+
+from crossdiff.annotation.settings import Claude, Lexical
+from crossdiff.pipeline.cost import annotation_cost, plan_table
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import merge
 from tests.composed import experiment
@@ -16,3 +19,11 @@ def test_steps_of_a_layer_sweep_are_told_apart_by_their_layer(tmp_path: Path) ->
     assert len(names) == len(set(names))
     alone = plan_table(plan(points[0]), tmp_path)
     assert ", layer" not in alone
+
+
+def test_drifted_latents_are_in_the_dollars_of_the_plan() -> None:
+    """110 latents of one pair and 50 drifted ones, 0.35 cents each."""
+    plain = annotation_cost(Claude(), n_pairs=1)
+    assert plain.api_usd == pytest.approx(110 * 0.0035)
+    assert annotation_cost(Claude(), n_pairs=1, n_drifted=50).api_usd == pytest.approx(160 * 0.0035)
+    assert annotation_cost(Lexical(), n_pairs=1, n_drifted=50).api_usd == 0

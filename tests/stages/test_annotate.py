@@ -108,3 +108,22 @@ def test_two_runs_write_the_same_bytes(documents_folder, tmp_path: Path) -> None
     annotate.run(inputs, parents, tmp_path / "second", QUIET)
     for name in ("annotations.jsonl", "taxonomy.yaml", "annotate.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_a_drifted_latent_is_labelled_and_enters_no_count_of_exclusive_ones(
+    documents_folder, tmp_path: Path
+) -> None:
+    folder = documents_folder("pt_it", ["translation"] * 4 + ["mathematics"])
+    selection = read_json(folder / "selection.json")
+    selection["latents"][-1]["role"] = "drifted"
+    (folder / "selection.json").write_text(json.dumps(selection))
+    (tmp_path / "draft").mkdir()
+    inputs = annotate.AnnotateInputs(annotator=Lexical(), taxonomy=PaperTaxonomy(), pairs=("pt_it",), seed=0)
+    annotate.run(inputs, {"documents_pt_it": folder}, tmp_path / "draft", QUIET)
+    rows = [json.loads(line) for line in (tmp_path / "draft" / "annotations.jsonl").read_text().splitlines()]
+    assert [row["category"] for row in rows if row["role"] == "drifted"] == ["mathematics"]
+    variants = (tmp_path / "draft" / "variants.jsonl").read_text().splitlines()
+    assert {json.loads(line)["latent"] for line in variants} == {0, 1, 2, 3}
+    summary = read_json(tmp_path / "draft" / "annotate.json")
+    assert summary["roles"]["drifted"] == 1
+    assert summary["share_other"] == 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config
 
+from crossdiff.core.drift import drifted
 from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.data.examples import document_hashes, for_scoring
 from crossdiff.data.tokens import TokenSet
@@ -177,3 +178,31 @@ def test_logits_come_from_the_models_that_were_harvested(
     assert [len(record["latents"][0]["logits"]["tuned"][end]) for end in ("top", "bottom")] == [10, 10]
     assert "base" not in record["latents"][0]["logits"]
     assert record["notices"][0].startswith("no logits of the base model: ")
+
+
+def test_drifted_latents_get_documents_under_a_role_of_their_own(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    scaled(artifacts, SelectionSettings(min_tokens=5, min_documents=3), tmp_path / "scale")
+    parents = {**artifacts.parents, "scale": tmp_path / "scale"}
+    records = []
+    for n_drifted in (0, 4):
+        draft = tmp_path / f"{n_drifted}"
+        draft.mkdir()
+        settings = SETTINGS.model_copy(update={"n_drifted": n_drifted})
+        documents.run(inputs(documents=settings), parents, draft, QUIET)
+        records.append(read_json(draft / "selection.json"))
+    before, after = (record["latents"] for record in records)
+    assert "drifted" not in records[0]["n_latents"]
+    assert after[: len(before)] == before
+    added = {entry["latent"] for entry in after[len(before) :]}
+    top = drifted(read_table(tmp_path / "scale" / "latents.parquet", kind="latents")).latents[:4]
+    assert added == set(top) - {entry["latent"] for entry in before}
+    assert len(added) == records[1]["n_latents"]["drifted"] > 0
+    examples = read_table(tmp_path / "4" / "examples.parquet", kind="examples")
+    assert added <= set(examples["latent"])
+
+
+def test_keys_stay_where_no_drifted_latents_are_asked_for() -> None:
+    assert "n_drifted" not in documents.DocumentsSettings().identity()
+    assert documents.DocumentsSettings(n_drifted=50).identity()["n_drifted"] == 50

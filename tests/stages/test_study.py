@@ -14,9 +14,9 @@ from tests.test_command_line import ROOT, crossdiff
 
 STUDIES = (
     "layers", "direct", "similarity_ladder", "ablation", "corpus", "behaviour", "paper", "paper_10m",
-    "llama3", "steering", "seed_null", "frozen_decoder",
+    "llama3", "steering", "seed_null", "frozen_decoder", "two_tunings",
 )  # fmt: skip
-WITHOUT_RUNS = ("causal", "several", "self_diff", "planted")
+WITHOUT_RUNS = ("causal", "several", "self_diff", "planted", "outputs")
 """Studies that stand on steps of their own, not on runs with a report each."""
 
 

@@ -11,6 +11,7 @@ from crossdiff.io.environment import command
 from crossdiff.pipeline.cost import amount, columns, remaining_cost
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import Cost
+from crossdiff.stages.study import NeedsModels
 
 HEADER = ("study", "size", "steps", "finished", "GPU h", "CPU h", "disk GB", "API $", "question")
 
@@ -24,10 +25,13 @@ class StudyState:
     question: str
     n_steps: int
     n_finished: int
-    left: Cost
+    left: Cost | None
+    """None: there is no plan before the user names models."""
 
     def row(self) -> tuple[str, ...]:
         """Cells in the order of `HEADER`."""
+        if self.left is None:
+            return (self.name, self.size, *["-"] * (len(HEADER) - 3), self.question)
         left = self.left
         amounts = (left.gpu_hours, left.cpu_hours, left.disk_gb, left.api_usd)
         done = "all" if self.n_finished == self.n_steps else str(self.n_finished)
@@ -50,7 +54,11 @@ def states(store: Path) -> list[StudyState]:
     rows = []
     for name, size, experiment in study_presets():
         assert experiment.study is not None
-        steps = plan(experiment)
+        try:
+            steps = plan(experiment)
+        except NeedsModels:
+            rows.append(StudyState(name, size, experiment.study.QUESTION, 0, 0, None))
+            continue
         finished = sum(step.is_finished(store) for step in steps)
         left = remaining_cost(steps, store)
         rows.append(StudyState(name, size, experiment.study.QUESTION, len(steps), finished, left))

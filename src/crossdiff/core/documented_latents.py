@@ -1,4 +1,4 @@
-"""The latents whose documents are read, and what a pass remembers of them: peaks, samples, histograms."""
+"""The latents whose documents are read, and what a pass remembers of their documents: peaks and samples."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from crossdiff.core.codes import Activations
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.drift import drifted
 from crossdiff.core.exclusive_call import Side, exclusive_latents
 from crossdiff.core.streaming import mix
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Role = Literal["exclusive_tuned", "exclusive_base", "control_shared"]
+Role = Literal["exclusive_tuned", "exclusive_base", "control_shared", "drifted"]
 ROLES: tuple[Role, ...] = ("exclusive_tuned", "exclusive_base", "control_shared")
+"""Of every run; `drifted` latents are there where they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,14 @@ class Chosen:
     not_taken: dict[Side, int]
 
 
-def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int) -> Chosen:
-    """All exclusive latents of both sides (at most `max_latents` each) and a random draw of shared controls.
+def choose_latents(
+    table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int, n_drifted: int = 0
+) -> Chosen:
+    """All exclusive latents of both sides (at most `max_latents` each), shared controls, drifted latents.
 
-    Controls are latents with norms in the shared bin that were called not exclusive, so that both the norms
-    and latent scaling say they belong to both models.
+    Controls are a random draw of latents with norms in the shared bin that were called not exclusive, so that
+    both the norms and latent scaling say they belong to both models. Of the `n_drifted` most drifted latents
+    those that are controls already stay controls.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: list[tuple[int, Role]] = []
@@ -49,6 +54,8 @@ def choose_latents(table: pd.DataFrame, *, n_controls: int, max_latents: int, se
     shared = (table["kind"] == "shared") & (table["call"] == "not_exclusive")
     controls = [j for j, is_shared in enumerate(shared) if is_shared]
     chosen.extend((latent, "control_shared") for latent in _draw(controls, n_controls, generator))
+    taken = {latent for latent, _ in chosen}
+    chosen.extend((n, "drifted") for n in drifted(table).latents[:n_drifted] if n not in taken)
     return Chosen(chosen, not_taken)
 
 
@@ -209,38 +216,3 @@ class ExampleReservoirs:
         latents = torch.arange(chosen.peak.shape[1])
         draw = mix(hashes[mine][:, None] ^ mix(latents, salt=1)[None, :])
         self.sample.add(chosen, draw.double())
-
-
-PER_OCTAVE = 2
-LOWEST, HIGHEST = -20, 20
-"""Bins go from 2**-20 to 2**20, `PER_OCTAVE` to a doubling; what lies outside is counted in the end bins."""
-N_BINS = (HIGHEST - LOWEST) * PER_OCTAVE
-
-
-@dataclass(frozen=True)
-class CodeHistogram:
-    """Active tokens per latent and bin; bin i holds codes in [2**(LOWEST + i/PER_OCTAVE), the next edge)."""
-
-    counts: Int64[Tensor, "chosen bin"]
-
-    @classmethod
-    def empty(cls, n_latents: int) -> CodeHistogram:
-        """No token seen yet."""
-        return cls(torch.zeros(n_latents, N_BINS, dtype=torch.int64))
-
-    def add(self, code: Float[Tensor, "token chosen"]) -> None:
-        """Count the active (positive) codes of these tokens."""
-        place = code.nonzero(as_tuple=True)
-        positions = (code[place].double().log2() - LOWEST) * PER_OCTAVE
-        bins = positions.floor().long().clamp(0, N_BINS - 1)
-        flat = place[1] * N_BINS + bins
-        self.counts.view(-1).add_(torch.bincount(flat, minlength=self.counts.numel()))
-
-    def of(self, place: int) -> dict[str, list[float] | list[int]] | None:
-        """`edges` and `counts` of one latent, from its first to its last used bin; None if it never fired."""
-        used = self.counts[place].nonzero().flatten()
-        if not len(used):
-            return None
-        first, last = int(used[0]), int(used[-1]) + 1
-        edges = [float(f"{2 ** (LOWEST + i / PER_OCTAVE):.6g}") for i in range(first, last + 1)]
-        return {"edges": edges, "counts": self.counts[place, first:last].tolist()}

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from crossdiff.core.drift import drift_of
 from crossdiff.core.latent_scaling import ScalingSums, betas
 from crossdiff.core.ratio_intervals import half_widths, student, variance_power
 
@@ -39,12 +40,16 @@ class Intervals:
              NaN where beta_p is not clearly positive (its own interval reaches 0), since a ratio to nothing
              has no interval
     `own_*`: beta_p itself, the ratio's denominator [target, probe, latent]
+    `drift_*`: the drift of core/drift.py between the first two models; also NaN where it does not exist
+             without one of the groups
     """
 
     nu_low: Ratios
     nu_high: Ratios
     own_low: Float64[Tensor, "target probe latent"]
     own_high: Float64[Tensor, "target probe latent"]
+    drift_low: Float64[Tensor, " latent"]
+    drift_high: Float64[Tensor, " latent"]
 
 
 def own_betas(
@@ -110,14 +115,16 @@ def _variance_powers(
 
 def _slice_intervals(
     found: _GroupSums, power: Float64[Tensor, "target probe model"], *, used: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     fired, limit = found.fired, freedom_by_energy(found.energy)
     own, own_without = own_betas(found.whole), own_betas(found.without)
     own_low, own_high = jackknife(own, own_without, used=used, fired=fired, limit=limit)
     known = (own_low > 0).unsqueeze(2) & (fired >= MIN_GROUPS)
     half = torch.where(known, half_widths(found.residual, found.energy, power), torch.nan)
     nu = ratios(found.whole)
-    return nu - half, nu + half, own_low, own_high
+    drifts = drift_of(found.whole), drift_of(found.without)
+    drift_low, drift_high = jackknife(*drifts, used=used, fired=fired, limit=limit)
+    return nu - half, nu + half, own_low, own_high, drift_low, drift_high
 
 
 def jackknife(

@@ -13,6 +13,7 @@ from torch import Tensor
 from crossdiff.core.codes import Directions
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import delta_norm, gram
+from crossdiff.core.drift import drift
 from crossdiff.core.exclusive_call import (
     Calls,
     SelectionSettings,
@@ -141,6 +142,12 @@ def pair_table(scaled: Scaled, calls: Calls) -> pd.DataFrame:
 
     columns = {**_counts(scaled), **_betas_and_ratios(scaled), **_bounds(scaled)}
     frame = pd.DataFrame({name: column(values) for name, values in columns.items()})
+    frame["drift"] = drift(frame)
+    for end in ("low", "high"):
+        bound = torch.full_like(scaled.norms[BASE], torch.nan)
+        if scaled.bounds is not None:
+            bound = getattr(scaled.bounds, f"drift_{end}")
+        frame[f"drift_{end}"] = column(bound)
     frame["kind"] = kinds(scaled.delta_norm(), alive=~scaled.dead)
     frame["call"] = calls.call
     frame["exclusive_to"] = pd.Series(calls.exclusive_to, dtype=object)

@@ -116,6 +116,10 @@ class DocumentsSettings(Settings):
     n_background: int = Field(default=300, ge=0)
     max_latents: int = Field(default=1000, ge=1)
     """Per side; a larger exclusive set is sampled and the rest counted in selection.json."""
+    n_drifted: int = Field(default=0, ge=0)
+    """Of the shared latents that one model uses more, the first so many get documents and labels too."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"n_drifted"})
 
     def size(self, subset: Subset) -> int:
         """Examples wanted per latent."""

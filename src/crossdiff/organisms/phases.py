@@ -56,10 +56,14 @@ def fine_tune(
     settings: ToySettings,
     *,
     anchor: dict[str, Tensor],
+    number: int = 1,
     progress: bool = True,
 ) -> float:
-    """Supervised fine-tuning on chats that show the behaviours of `it`; loss on answers only."""
-    draw = random.Random(f"tuning {settings.seed}")
+    """Supervised fine-tuning on chats that show the behaviours of `it`; loss on answers only.
+
+    `number` says which tuning of pt this is; each draws chats and replayed documents of its own.
+    """
+    draw = random.Random(f"tuning {settings.seed}" + (f" number {number}" if number > 1 else ""))
     behaviours = [item for category in language for item in category.behaviours if item.in_reference]
 
     def step() -> Float[Tensor, ""]:

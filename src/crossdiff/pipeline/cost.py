@@ -127,11 +127,12 @@ def organism_cost(toy: ToySettings) -> Cost:
     return Cost(0.0, flops / CPU_FLOPS / 3600, 0.05)
 
 
-def annotation_cost(annotator: AnnotatorSettings, *, n_pairs: int) -> Cost:
-    """API dollars for about 110 latents per pair; nothing for annotators that run here."""
+def annotation_cost(annotator: AnnotatorSettings, *, n_pairs: int, n_drifted: int = 0) -> Cost:
+    """API dollars for about 110 latents per pair and its drifted ones; none for annotators that run here."""
     paid = type(annotator).__name__ in ("Claude", "ClaudeBatch")
     half = 0.5 if type(annotator).__name__ == "ClaudeBatch" else 1.0
-    return Cost(api_usd=110 * n_pairs * USD_PER_LATENT * half if paid else 0.0)
+    n_latents = n_pairs * (110 + n_drifted)
+    return Cost(api_usd=n_latents * USD_PER_LATENT * half if paid else 0.0)
 
 
 HEADER = ("step", "key", "state", "GPU h", "CPU h", "disk GB", "API $")

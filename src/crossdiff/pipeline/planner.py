@@ -21,7 +21,12 @@ from crossdiff.pipeline.imported_steps import imported_tokens
 from crossdiff.pipeline.memory import training_gb
 from crossdiff.pipeline.steps import PER_CROSSCODER, Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
-from crossdiff.pipeline.toy_steps import organism_step, represented_step
+from crossdiff.pipeline.toy_steps import (
+    organism_step,
+    planted_between,
+    represented_step,
+    tune_again_step,
+)
 from crossdiff.pipeline.weight_checks import check_weights
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.compare import CompareInputs
@@ -99,6 +104,7 @@ class Planner:
         """One model's activations at the experiment's layer."""
         parents = {"tokens": self.tokens, **self.organism}
         parents |= blend_step(self.experiment, model, self.organism)
+        parents |= tune_again_step(self.experiment, model, self.organism)
         step = harvest_step(self.experiment, model, parents, n_tokens=self.n_tokens)
         return self.harvests.setdefault(step.key, step)
 
@@ -177,7 +183,8 @@ class Planner:
         parents = {
             f"{stage}_{name}": self.chains[name][stage] for name in names for stage in ("documents", "scale")
         }
-        price = cost.annotation_cost(self.experiment.annotator, n_pairs=len(names))
+        n_drifted = self.experiment.documents.n_drifted
+        price = cost.annotation_cost(self.experiment.annotator, n_pairs=len(names), n_drifted=n_drifted)
         return Step("annotate", "_and_".join(self.experiment.members), inputs, parents, price)
 
     @cached_property
@@ -201,7 +208,7 @@ class Planner:
         stages = ("scale", "documents") if comparison.n_seeds == 1 else PER_CROSSCODER
         for stage in stages:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}
-        if comparison.reference.tuned != comparison.treatment.tuned:  # else nothing was planted between them
+        if planted_between(comparison):
             parents |= self.organism
             toy = {**self.organism, "tokens": self.tokens}
             parents |= represented_step(self.experiment, comparison, toy, self.harvest)

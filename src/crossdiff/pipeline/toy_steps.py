@@ -1,7 +1,8 @@
-"""The steps that only the toy triple has: its making, and what its models hold of the planted changes."""
+"""The steps that only the toy has: its making, further tunings, what its models hold of what was planted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from crossdiff.config import Comparison, Experiment
@@ -11,9 +12,11 @@ from crossdiff.pipeline import cost
 from crossdiff.pipeline.steps import Step
 from crossdiff.stages.organism import OrganismInputs
 from crossdiff.stages.represented import ROLES, RepresentedInputs
+from crossdiff.stages.tune_again import TuneAgainInputs
 
 MODELS = tuple(f"{ORGANISM}{name}" for name in ("pt", "it", "simpo"))
 """Whose behaviours are planted, in the order of the roles of stage `represented`."""
+TUNED_AGAIN = re.compile(rf"{ORGANISM}it_(\d+)")
 
 
 def organism_step(experiment: Experiment) -> dict[str, Step]:
@@ -26,6 +29,25 @@ def organism_step(experiment: Experiment) -> dict[str, Step]:
     toy, seed = experiment.organism, experiment.seed
     inputs = OrganismInputs(toy=toy.model_copy(update={"seed": seed}), seed=seed)
     return {"organism": Step("organism", "toy", inputs, cost=cost.organism_cost(toy))}
+
+
+def tune_again_step(
+    experiment: Experiment, model: ModelSettings, organism: Mapping[str, Step]
+) -> dict[str, Step]:
+    """The step that makes organism:it_2, it_3, ..., as a parent; nothing for another model."""
+    found = TUNED_AGAIN.fullmatch(model.path)
+    if found is None:
+        return {}
+    toy = experiment.organism.model_copy(update={"seed": experiment.seed})
+    inputs = TuneAgainInputs(toy=toy, number=int(found.group(1)))
+    return {"model": Step("tune_again", model.name, inputs, organism, cost.organism_cost(toy))}
+
+
+def planted_between(comparison: Comparison) -> bool:
+    """Whether the toy's truth may lie between the two tuned models: none lies between a model and itself,
+    nor between tunings of one kind."""
+    tuned = comparison.reference.tuned, comparison.treatment.tuned
+    return tuned[0] != tuned[1] and not any(TUNED_AGAIN.fullmatch(model.path) for model in tuned)
 
 
 def represented_step(

@@ -33,6 +33,7 @@ COLUMNS = (
     Column("n_active", "Tokens active"),
     Column("n_documents", "Documents"),
     Column("delta_norm", "delta_norm", "highest"),
+    Column("drift", "Drift, log"),
     Column("norm_base", "Norm, base"),
     Column("norm_tuned", "Norm, tuned"),
     Column("decoder_cosine", "Cosine of directions"),

@@ -9,6 +9,7 @@ from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section
 from crossdiff.report.concepts import block, concepts
+from crossdiff.report.drifted import drifted_block
 from crossdiff.report.first_screen import first_screen
 from crossdiff.report.formatting import duration, finite, number, tile, visible
 from crossdiff.report.pair_section import pair_section
@@ -25,7 +26,9 @@ def page_context(sources: Sources) -> dict[str, Any]:
     known = {name: concepts(sources.crosscoders(name)) for name in sources.pairs}
     for section, name in zip(pairs, sources.pairs, strict=True):
         section["blocks"] = [
-            *filter(None, [block(sources.crosscoders(name), known[name])]),
+            *filter(
+                None, [block(sources.crosscoders(name), known[name]), drifted_block(sources.pairs[name])]
+            ),
             *section["blocks"],
         ]
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, the value it sorts by, where it leads, and what a CSV holds instead of `sort`."""
+    """What a cell shows, the value it sorts by, where it leads, and what a CSV holds instead of `sort`.
+
+    `pieces` (`example_line`): the page shows these, active tokens marked, in the place of the text.
+    """
 
     text: str
     sort: float | str | None = None
     href: str | None = None
     value: float | tuple[float, float] | None = None
+    pieces: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

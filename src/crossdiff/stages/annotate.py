@@ -220,7 +220,7 @@ STAGE = Stage(
     "annotate",
     version=VERSION,
     run=run,
-    reads=("scale", "documents"),
+    reads=("scale", "documents", "outputs"),
     writes="`annotations.<pair>.jsonl`, blind to the model",
     resources=needs(cpus=4, memory_gb=16, hours=24),
     has_settings=True,

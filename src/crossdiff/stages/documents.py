@@ -50,23 +50,15 @@ def run(
     """
     from crossdiff.core.documented_latents import choose_latents
     from crossdiff.data.example_table import direction_logits
-    from crossdiff.stages.documents_pass import pass_on_devices, pass_over_part
+    from crossdiff.stages.documents_pass import Asked, pass_over_corpus
 
     settings, both = inputs.documents, partial(open_both, inputs, parents)
     crosscoder, activations = both(runtime.device)
     table = read_table(parents["scale"] / "latents.parquet", kind="latents")
-    chosen = choose_latents(
-        table, n_controls=settings.n_controls, max_latents=settings.max_latents, seed=inputs.seed
-    )
-    asked: dict[str, Any] = {
-        "latents": [latent for latent, _ in chosen.latents],
-        "settings": settings,
-        "batch_size": inputs.batch_size,
-    }
-    found = (
-        pass_over_part(crosscoder, activations, **asked, progress=runtime.progress)
-        if runtime.n_devices == 1 or not chosen.latents
-        else pass_on_devices(both, activations, **asked, runtime=runtime)
+    counts = settings.model_dump(include={"n_controls", "max_latents", "n_drifted"})
+    chosen = choose_latents(table, **counts, seed=inputs.seed)
+    found = pass_over_corpus(
+        (crosscoder, activations), both, Asked.of(chosen, settings, inputs.batch_size), runtime
     )
     reservoirs, histogram = found.reservoirs, found.histogram
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
@@ -156,7 +148,8 @@ def selection_record(
     """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
     from crossdiff.core.documented_latents import ROLES
 
-    counts = {role: sum(found == role for _, found in chosen.latents) for role in ROLES}
+    roles = [role for _, role in chosen.latents]
+    counts = {role: roles.count(role) for role in dict.fromkeys((*ROLES, *roles))}
     rejected = diagnostics["rejected"]
     return {
         "version": 1,

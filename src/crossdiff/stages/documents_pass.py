@@ -6,16 +6,16 @@ and the parts are merged: the order of documents decides between equal peaks, no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from crossdiff.core.code_histogram import CodeHistogram
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.documented_latents import (
-    CodeHistogram,
+    Chosen,
     ExampleReservoirs,
     Peaks,
     codes_of,
@@ -65,26 +65,61 @@ class Offer:
         self.reservoirs["score"].add(peaks, mine=score, hashes=own)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The latents whose documents are wanted, how many documents, and the tokens of a batch."""
+
+    latents: tuple[int, ...]
+    settings: DocumentsSettings
+    batch_size: int
+
+    @classmethod
+    def of(cls, chosen: Chosen, settings: DocumentsSettings, batch_size: int) -> Asked:
+        """Of the latents that were chosen."""
+        return cls(tuple(latent for latent, _ in chosen.latents), settings, batch_size)
+
+
+def pass_over_corpus(
+    opened: Opened, open_both: Callable[[str], Opened], asked: Asked, runtime: Runtime
+) -> Found:
+    """One pass in which only the chosen latents are encoded, on one device or shared over several.
+
+    With several, `open_both` (picklable) is called in every process with its device.
+    """
+    if runtime.n_devices == 1 or not asked.latents:
+        return pass_over_part(*opened, asked, progress=runtime.progress)
+    n_parts, (_, activations) = runtime.n_devices, opened
+    check_gpus(runtime.device, n_parts, setting="dispatch.devices")
+    arguments = (open_both, asked, runtime.device, n_parts, runtime.progress)
+    found, *rest = parts = in_every_rank(_part, arguments, n_ranks=n_parts)
+    for other in rest:
+        found.histogram.counts.add_(other.histogram.counts)
+        _merge(found.reservoirs, other.reservoirs)
+    offer = Offer.of(asked.settings.empty_reservoirs(len(asked.latents)), activations, asked.settings)
+    for peaks in whole_documents(peaks for part in parts for peaks in part.shared):
+        offer.add(peaks)
+    _merge(found.reservoirs, offer.reservoirs)
+    return found
+
+
 def pass_over_part(
     crosscoder: Crosscoder,
     activations: PairedActivations,
+    asked: Asked,
     *,
-    latents: Sequence[int],
-    settings: DocumentsSettings,
-    batch_size: int,
     part: int = 0,
     n_parts: int = 1,
     progress: bool = False,
 ) -> Found:
-    """One pass in which only the chosen latents are encoded, over all batches or one part of them.
+    """A pass over all batches, or over one part of them.
 
     Tokens without text or documents (imported activations) leave the reservoirs empty.
     """
-    found = Found(CodeHistogram.empty(len(latents)), settings.empty_reservoirs(len(latents)))
-    if not latents:
+    latents, batch_size = torch.tensor(asked.latents, dtype=torch.int64), asked.batch_size
+    found = Found(CodeHistogram.empty(len(latents)), asked.settings.empty_reservoirs(len(latents)))
+    if not asked.latents:
         return found
-    chosen = torch.tensor(latents, dtype=torch.int64)
-    offer = Offer.of(found.reservoirs, activations, settings)
+    offer = Offer.of(found.reservoirs, activations, asked.settings)
     rows, shared = rows_of_part(activations, part, n_parts, batch_size=batch_size)
     batches = (
         activations.batches(split="all", batch_size=batch_size)
@@ -96,7 +131,7 @@ def pass_over_part(
 
     def codes() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for batch in shown:
-            code = codes_of(crosscoder, batch.activations_on(crosscoder.decoder.device).x, chosen).cpu()
+            code = codes_of(crosscoder, batch.activations_on(crosscoder.decoder.device).x, latents).cpu()
             found.histogram.add(code)
             if batch.document is not None and activations.token_set.can_be_shown:
                 yield code, batch.document, batch.row
@@ -124,31 +159,6 @@ def rows_of_part(
     return own, torch.tensor(shared, dtype=torch.int64)
 
 
-def pass_on_devices(
-    open_both: Callable[[str], Opened],
-    activations: PairedActivations,
-    *,
-    latents: Sequence[int],
-    settings: DocumentsSettings,
-    batch_size: int,
-    runtime: Runtime,
-) -> Found:
-    """The whole pass by a process per device; `open_both` (picklable) is called in each, with its device."""
-    n_parts, part = runtime.n_devices, {"latents": latents, "settings": settings, "batch_size": batch_size}
-    check_gpus(runtime.device, n_parts, setting="dispatch.devices")
-    arguments = (open_both, part, runtime.device, n_parts, runtime.progress)
-    found, *rest = parts = in_every_rank(_part, arguments, n_ranks=n_parts)
-    for other in rest:
-        found.histogram.counts.add_(other.histogram.counts)
-        _merge(found.reservoirs, other.reservoirs)
-    edges = settings.empty_reservoirs(len(latents))
-    offer = Offer.of(edges, activations, settings)
-    for peaks in whole_documents(peaks for part in parts for peaks in part.shared):
-        offer.add(peaks)
-    _merge(found.reservoirs, edges)
-    return found
-
-
 def _merge(into: Reservoirs, other: Reservoirs) -> None:
     """Take over the documents of another part of the corpus."""
     for subset, reservoirs in other.items():
@@ -157,13 +167,8 @@ def _merge(into: Reservoirs, other: Reservoirs) -> None:
 
 
 def _part(
-    rank: int,
-    open_both: Callable[[str], Opened],
-    part: dict[str, Any],
-    device: str,
-    n_parts: int,
-    progress: bool,
+    rank: int, open_both: Callable[[str], Opened], asked: Asked, device: str, n_parts: int, progress: bool
 ) -> Found:
     crosscoder, activations = open_both(device_of(device, rank))
     shown = progress and rank == 0
-    return pass_over_part(crosscoder, activations, **part, part=rank, n_parts=n_parts, progress=shown)
+    return pass_over_part(crosscoder, activations, asked, part=rank, n_parts=n_parts, progress=shown)

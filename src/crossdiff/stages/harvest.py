@@ -111,7 +111,7 @@ STAGE = Stage(
     "harvest",
     version=VERSION,
     run=run,
-    reads=("organism", "blend", "tokens"),
+    reads=("organism", "blend", "tune_again", "tokens"),
     writes="activations of one model's blocks, float64 statistics",
     resources=needs(gpus=1, cpus=8, memory_gb=96, hours=24),
     has_settings=True,

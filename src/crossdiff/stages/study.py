@@ -22,6 +22,7 @@ from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.import_crosscoder import fingerprint
 from crossdiff.stages.protocol import EVERYTHING, Stage, needs
 from crossdiff.stages.train import TrainInputs
+from crossdiff.taxonomy.scheme import TaxonomySettings
 from crossdiff.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Asked(Protocol):
     def layer(self) -> int: ...  # noqa: D102
     @property
     def annotator(self) -> AnnotatorSettings: ...  # noqa: D102
+    @property
+    def taxonomy(self) -> TaxonomySettings: ...  # noqa: D102
     @property
     def seed(self) -> int: ...  # noqa: D102
     @property
@@ -111,6 +114,10 @@ class ExtraStep:
     """Tokens that each of the models reads and writes, for the estimate of the cost."""
     api_usd: float = 0.0
     """US dollars of its API calls, estimated."""
+
+
+class NeedsModels(ValueError):
+    """A study that can only be planned with models that the user names."""
 
 
 class Study(Settings):

@@ -1,5 +1,5 @@
 // One latent, opened: facts, votes and the documents that fire it.
-const ROLES = { exclusive_tuned: "tuned-exclusive", exclusive_base: "base-exclusive", control_shared: "shared control" };
+const ROLES = { exclusive_tuned: "tuned-exclusive", exclusive_base: "base-exclusive", control_shared: "shared control", drifted: "shared, drifted" };
 // The columns of the latent table to show: `COLUMNS` of explorer.py.
 const COLUMNS = readJson("explorer-columns") || [];
 
