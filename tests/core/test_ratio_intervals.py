@@ -54,7 +54,9 @@ def test_a_group_with_all_but_a_billionth_of_the_energy_keeps_what_exact_fractio
             float(1 - 2 * weight / total + (weight / total) ** 2 * sum(variances) / variance)
             for weight, variance in zip(weights, variances, strict=True)
         ]
-        kept = kept_share(torch.tensor([[float(weight)] for weight in weights], dtype=torch.float64), p)
+        kept = kept_share(
+            torch.tensor([[float(weight)] for weight in weights], dtype=torch.float64), float(p)
+        )
         assert kept[:, 0].tolist() == pytest.approx(exact, rel=1e-12)
     assert exact[place] < 1e-18
 

@@ -47,5 +47,5 @@ def refuse_unfit(job: Job, runtime: Runtime, resources: Resources) -> None:
     if 0 < n_gpus < each:
         raise ValueError(
             f"{setting}={n_ranks} needs {each} GPU(s) on each of {n_nodes} node(s), and {job.name} asks for "
-            f" {n_gpus}; give {of_stage}.gpus={each}, or a smaller {setting}"
+            f"{n_gpus}; give {of_stage}.gpus={each}, or a smaller {setting}"
         )
