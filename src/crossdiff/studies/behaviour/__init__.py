@@ -12,7 +12,7 @@ from pydantic import Field
 
 from crossdiff.io.tables import read_json
 from crossdiff.models.can_be_asked import check_can_be_asked
-from crossdiff.models.pair import fingerprint
+from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.report import tables
 from crossdiff.report.formatting import between, readable, told
 from crossdiff.report.runs import RunProducts
@@ -29,6 +29,7 @@ from crossdiff.studies.behaviour.answers import (
     totals,
 )
 from crossdiff.studies.behaviour.judge import judge_notes, judged
+from crossdiff.studies.behaviour.logs import logged
 from crossdiff.studies.changes import CategoryCounts
 from crossdiff.studies.shared import three_models
 
@@ -36,15 +37,25 @@ PROMPT_TOKENS = 30
 
 
 class Behaviour(Study):
-    """Answers of both tuned models to `n_prompts` prompts of every set, for every seed."""
+    """Answers of both tuned models to `n_prompts` prompts of every set, for every seed; rates out of logs.
+
+    Logs of other tools (`logs`: files or folders) are read when the plan is made; their counts are a step of
+    each model, so paths are no part of a key.
+    """
 
     QUESTION: ClassVar[str] = "Do the changes of latents go with changes of behaviour?"
 
     seeds: tuple[int, ...] = Field(min_length=1)
-    prompts: Literal["planted", "built_in"]
+    prompts: Literal["planted", "built_in", "none"]
     judge: Literal["rules", "annotator"] = "rules"
     n_prompts: int = Field(ge=1)
     n_new_tokens: int = Field(ge=1)
+    logs: tuple[str, ...] = ()
+    """Logs of inspect_ai and lm-evaluation-harness about both tuned models; `<side>=<path>` tells whose."""
+    categories: dict[str, str] | None = None
+    """Task of a log, or `<task>/<score>`, and its category; `not <category>`: wrong answers show it."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"logs", "categories"})
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """One comparison per seed."""
@@ -52,11 +63,17 @@ class Behaviour(Study):
         return {f"seed_{seed}": {"seed": seed} for seed in self.seeds}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """Per seed the answers of the reference's and of the treatment's tuned model."""
+        """Per seed the answers of the reference's and of the treatment's tuned model; the rates of logs."""
+        if self.prompts == "none" and not self.logs:
+            raise ValueError(
+                "study.prompts=none asks the models nothing; give study.logs=[...] or prompts=built_in"
+            )
         comparison = three_models(experiment, "behaviour")
-        models = dict(zip(SIDES, (comparison.reference.tuned, comparison.treatment.tuned), strict=True))
-        steps = {}
-        for seed in self.seeds:
+        models: dict[str, ModelSettings] = dict(
+            zip(SIDES, (comparison.reference.tuned, comparison.treatment.tuned), strict=True)
+        )
+        steps = logged(self.logs, models, self.categories or {})
+        for seed in self.seeds if self.prompts != "none" else ():
             toy = experiment.organism.model_copy(update={"seed": seed})
             for side, model in models.items():
                 check_can_be_asked(model)
@@ -95,11 +112,13 @@ class Behaviour(Study):
         records = {name: read_json(folder / "rates.json") for name, folder in extras.items()}
         said = {name: record["sets"] for name, record in records.items()}
         points = [point for run in runs.values() for point in _points(run, said)]
+        outside = [records[f"logs_{side}"] for side in SIDES if f"logs_{side}" in records]
         against = {"measured rates": correlation(points, "rate")}
         if any(point["planted"] == point["planted"] for point in points):
             against = {"number of behaviours": correlation(points, "planted"), **against}
         pooled = pooled_rates(said)
         notes = [rates_note(pooled), *hallucination_notes(pooled), *judge_notes(records.values())]
+        notes += [note for record in outside[:1] for note in record["notes"]]
         return Findings(
             _answer(against, pooled),
             notes=tuple(notes),
@@ -113,7 +132,10 @@ def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -
     counts = CategoryCounts.of([run])
     logs = dict(zip(counts.names, counts.log_changes()[0].tolist(), strict=True))
     planted = {row["name"]: row for row in (run.comparison or {}).get("planted") or ()}
-    reference, treatment = ({row["name"]: row for row in said[f"{run.name}_{side}"]} for side in SIDES)
+    reference, treatment = (
+        {row["name"]: row for name in (f"{run.name}_{side}", f"logs_{side}") for row in said.get(name, ())}
+        for side in SIDES
+    )
     points = []
     for name, before in reference.items():
         after, category = treatment[name], before["category"]
