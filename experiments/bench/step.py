@@ -2,6 +2,7 @@
 
 python -m crossdiff.bench step d_model=512 n_latents=16384 k=64 batch=2048
 python -m crossdiff.bench step members=4 d_model=512 n_latents=2048 k=16 batch=1024
+python -m crossdiff.bench step shards=2 d_model=512 n_latents=65536 k=64 batch=1024
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from experiments.bench.contenders import Encode, Workload, dense_step, encoder_p
 from experiments.bench.members import MembersWork, compare
 from experiments.bench.memory import peak_mb
 from experiments.bench.roofline import Roofline, account
+from experiments.bench.shards import compare_shards
 
 ENCODE: dict[str, Encode] = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -35,6 +37,8 @@ class StepBench(Settings):
     memory: also measure peak resident sets, each in a fresh process; on a GPU peak allocations, in this one.
     members: above 1, the answer is instead what so many crosscoders trained together for `steps` steps cost
     and read, against as many alone.
+    shards: above 1, the answer is instead what each of so many processes that share the latents holds and
+    sends in `steps` steps (`training.shards`), against one process.
     device: on cuda the answer also holds the step's roofline (`bench roofline`, with an H200's rates).
     """
 
@@ -50,6 +54,7 @@ class StepBench(Settings):
     dense: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
     members: int = Field(default=1, ge=1)
+    shards: int = Field(default=1, ge=1)
     steps: int = Field(default=20, ge=2)
 
     @model_validator(mode="after")
@@ -74,6 +79,11 @@ def main(overrides: list[str]) -> dict:
         names = ("d_model", "n_latents", "k", "batch", "members", "steps")
         sizes = MembersWork(**{name: getattr(bench, name) for name in names})
         return {"sizes": bench.model_dump(), "machine": machine(), **compare(sizes, rounds=bench.rounds)}
+    if bench.shards > 1:
+        names = ("d_model", "n_latents", "k", "batch", "n_models", "threads")
+        sizes = {name: getattr(bench, name) for name in names}
+        found = compare_shards(sizes, shards=bench.shards, steps=bench.steps)
+        return {"sizes": bench.model_dump(), "machine": machine(), **found}
     work = bench.workload()
     contenders = _contenders(bench, work)
     samples = _interleave(contenders, rounds=bench.rounds)

@@ -35,6 +35,7 @@ from crossdiff.stages.documents import DocumentsSettings
 from crossdiff.stages.study import Study
 from crossdiff.taxonomy.scheme import TaxonomySettings
 from crossdiff.training.settings import TrainingSettings
+from crossdiff.training.shard_checks import check_shards
 
 Action = Literal[
     "run", "train", "plan", "status", "cancel", "retry",
@@ -135,6 +136,7 @@ class Experiment(Settings):
         kind = self.dictionary.architecture
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents, architecture=kind)
         self.training.check_models(n_models=1 if kind == "diff_sae" else 2)
+        check_shards(self.dictionary, self.sparsity, self.training)
         if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
             raise ValueError(
                 "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK, LargestK, TopK
 from crossdiff.pipeline import memory
 from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.steps import Step
 from crossdiff.training.settings import TrainingSettings
 from tests.composed import experiment
 
@@ -42,6 +44,51 @@ def test_a_plan_tells_the_largest_training_and_how_many_members_need_it(tmp_path
     assert line is not None
     assert line.startswith(f"memory: {job.name} needs about ")
     assert line.endswith("; 4 members that share a reader need it 4 times at once")
+
+
+def _needing(steps: list[Step], **memory: Any) -> list[Step]:
+    """The trainings of a plan, of other sizes."""
+    return [replace(s, cost=replace(s.cost, **memory)) for s in steps if s.stage == "train"]
+
+
+def test_a_block_of_latents_needs_its_share_and_the_plan_says_which_fit(tmp_path: Path) -> None:
+    batch = 4 * 4096 * (4 * 2 * 3584 + 4096) / 1e9  # activations and one chunk of the product: on every rank
+    assert paper_gb(shards=2) - batch == pytest.approx((paper_gb() - batch) / 2, rel=1e-4)
+    training = TrainingSettings(n_steps=10, batch_size=4096)
+    offered = memory.sharded_gb(PAPER, BatchTopK(k=100), training, d_model=3584)
+    assert offered == tuple((shards, paper_gb(shards=shards)) for shards in (2, 4, 8, 16))
+    assert memory.sharded_gb(PAPER, TopK(k=100), training, d_model=3584) == ()
+    odd = DictionarySettings(n_latents=114_686)
+    assert [n for n, _ in memory.sharded_gb(odd, BatchTopK(k=100), training, d_model=3584)] == [2]
+
+    steps = plan(experiment("experiment=demo", "comparison.n_seeds=1", f"store={tmp_path}"))
+    large = _needing(steps, memory_gb=26.9, shards_gb=offered)
+    line = memory.memory_line(large, tmp_path)
+    assert line is not None
+    assert "deals the latents to R devices (13.7 GB on each of 2, 7.1 GB on each of 4, 3.8" in line
+
+
+def test_a_refused_run_is_told_how_many_shards_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "device_gb", lambda device: 10.0)
+    steps = plan(experiment("experiment=demo", "comparison.n_seeds=1", f"store={tmp_path}"))
+    offered = ((2, 13.8), (4, 7.2))
+    large = _needing(steps, memory_gb=26.9, shards_gb=offered)
+    with pytest.raises(
+        ValueError, match=r"give training.shards=4 on 4 such GPUs \(7.2 GB on each\), a smaller"
+    ):
+        memory.refuse_what_does_not_fit(large, tmp_path, device="cuda")
+    with pytest.raises(ValueError, match=r"and cpu has 10.0 GB; give a smaller"):
+        memory.refuse_what_does_not_fit(large, tmp_path, device="cpu")
+    dealt = plan(
+        experiment("experiment=demo", "comparison.n_seeds=1", "training.shards=2", f"store={tmp_path}")
+    )
+    dealt = _needing(dealt, memory_gb=6.0)
+    memory.refuse_what_does_not_fit(dealt, tmp_path, device="cuda")
+    with pytest.raises(ValueError, match="12.0 GB of memory"):  # both processes on one machine
+        memory.refuse_what_does_not_fit(dealt, tmp_path, device="cpu")
+    line = memory.memory_line(dealt, tmp_path)
+    assert line is not None
+    assert "6.0 GB on each of its 2 devices" in line
 
 
 def test_a_dictionary_of_differences_has_one_model_axis() -> None:

@@ -16,7 +16,8 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.launch import check_devices, fit_on_devices
-from crossdiff.training.optimise import Stepper, clip_
+from crossdiff.training.optimise import Stepper
+from crossdiff.training.optimizer import clip_
 from crossdiff.training.run import initial_crosscoder
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.trainer import RunFolder, TrainingRun

@@ -177,11 +177,12 @@ def _processes(experiment: Experiment) -> int:
     processes = dispatch.processes if isinstance(dispatch, LocalDispatch) else 1
     if processes == 1:
         return 1
-    if experiment.training.devices > 1:
-        raise ValueError(
-            f"dispatch.processes={processes} gives every step one accelerator, training.devices="
-            f"{experiment.training.devices} asks for several; give one of them"
-        )
+    for name in ("devices", "shards"):
+        if (asked := getattr(experiment.training, name)) > 1:
+            raise ValueError(
+                f"dispatch.processes={processes} gives every step one accelerator, training.{name}={asked} "
+                "asks for several; give one of them"
+            )
     if ":" in experiment.device:
         raise ValueError(
             f"dispatch.processes={processes} gives every step an accelerator of its own, and device="

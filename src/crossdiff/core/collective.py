@@ -1,24 +1,51 @@
-"""Sums and maxima over all ranks of a distributed run; over this process alone without one.
+"""Sums and maxima over the ranks of a distributed run; over this process alone without one.
 
-Every rank holds an equal, contiguous part of the global batch, in rank order, so that the flat index of the
+Ranks are a table of data x shards: those of one row work on the same tokens and hold other latents, those of
+one column hold the same latents and work on other tokens. Unless said otherwise sums are over `data`. There
+every rank holds an equal, contiguous part of the global batch, in rank order, so that the flat index of the
 global batch orders ranks first, then tokens, then latents.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
-def n_ranks() -> int:
+Among = Literal["data", "shards", "all"]
+"""Whom a sum is over: the ranks that hold the same latents, those that share the tokens, or both."""
+
+_tables: list[DeviceMesh] = []
+"""This process's data x shards, if it has any; without one all ranks are `data`."""
+
+
+def arrange(n_shards: int, *, device: str = "cpu") -> None:
+    """Make the ranks of this run a table of data x `n_shards`; all ranks call it."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    shape = (n_ranks("all") // n_shards, n_shards)
+    _tables[:] = [init_device_mesh(device, shape, mesh_dim_names=("data", "shards"))]
+
+
+def n_ranks(among: Among = "data") -> int:
     """Processes that train together; 1 outside a distributed run."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    if not distributed.is_available() or not distributed.is_initialized():
+        return 1
+    if among == "all" or (among == "data" and not _tables):
+        return distributed.get_world_size()
+    return _tables[0][among].size() if _tables else 1
 
 
-def own_rank() -> int:
+def own_rank(among: Among = "data") -> int:
     """Number of this process, from 0."""
-    return distributed.get_rank() if n_ranks() > 1 else 0
+    if n_ranks(among) == 1:
+        return 0
+    return distributed.get_rank(_group(among))
 
 
 def own_part(tensor: Tensor) -> Tensor:
@@ -26,12 +53,12 @@ def own_part(tensor: Tensor) -> Tensor:
     return tensor.chunk(n_ranks())[own_rank()]
 
 
-def sum_over_ranks(tensor: Tensor) -> Tensor:
+def sum_over_ranks(tensor: Tensor, among: Among = "data") -> Tensor:
     """The sum of every rank's tensor, on all ranks."""
-    if n_ranks() == 1:
+    if n_ranks(among) == 1:
         return tensor
     total = tensor.clone()
-    distributed.all_reduce(total)
+    distributed.all_reduce(total, group=_group(among))
     return total
 
 
@@ -40,25 +67,45 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     return sum_over_ranks(tensor) / n_ranks()
 
 
-def largest_over_ranks(tensor: Tensor) -> Tensor:
+def largest_over_ranks(tensor: Tensor, among: Among = "data") -> Tensor:
     """The elementwise maximum over ranks, on all ranks."""
-    if n_ranks() == 1:
+    if n_ranks(among) == 1:
         return tensor
     largest = tensor.clone()
-    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=_group(among))
     return largest
 
 
-def gather_over_ranks(tensor: Tensor) -> list[Tensor]:
+def gather_over_ranks(tensor: Tensor, among: Among = "data") -> list[Tensor]:
     """Every rank's tensor, all of one shape, in rank order."""
-    if n_ranks() == 1:
+    if n_ranks(among) == 1:
         return [tensor]
-    parts = [torch.empty_like(tensor) for _ in range(n_ranks())]
-    distributed.all_gather(parts, tensor.contiguous())
+    parts = [torch.empty_like(tensor) for _ in range(n_ranks(among))]
+    distributed.all_gather(parts, tensor.contiguous(), group=_group(among))
     return parts
+
+
+def wait_for_all_ranks() -> None:
+    """Until every rank has come here."""
+    if n_ranks("all") > 1:
+        distributed.barrier()
+
+
+def told_by_all_ranks(own: Any) -> list[Any]:
+    """What every rank says (it is pickled), in rank order."""
+    if n_ranks("all") == 1:
+        return [own]
+    told: list[Any] = [None] * n_ranks("all")
+    distributed.all_gather_object(told, own)
+    return told
 
 
 def residual_variance(residual: Float[Tensor, "token width"]) -> Float[Tensor, ""]:
     """Mean over the global batch's tokens of the squared distance to their mean."""
     centred = residual - mean_over_ranks(residual.mean(dim=0))
     return mean_over_ranks(centred.square().sum(dim=1).mean())
+
+
+def _group(among: Among) -> distributed.ProcessGroup | None:
+    """None is everybody."""
+    return _tables[0].get_group(among) if _tables and among != "all" else None

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from crossdiff.core import checkpoint
+from crossdiff.core import checkpoint, shard_files
 from crossdiff.core.codes import Activations, Bias, Code, PerLatent, SparseCode
 from crossdiff.core.dictionary import (
     DictionarySettings,
@@ -177,7 +177,11 @@ class Crosscoder(nn.Module):
             )
         else:
             flat = code @ self.decoder.flatten(1)
-        return (flat + self.decoder_bias.flatten()).unflatten(1, (self.n_models, self.d_model))
+        return (self.summed(flat) + self.decoder_bias.flatten()).unflatten(1, (self.n_models, self.d_model))
+
+    def summed(self, reconstruction: Tensor) -> Tensor:
+        """The sum over everybody who holds some of the latents: nobody else does (`core.shard`)."""
+        return reconstruction
 
     def decode(self, code: Code | SparseCode) -> Activations:
         """Reconstruction `x_hat` in raw activation units (for diff_sae that of the difference)."""
@@ -194,6 +198,8 @@ class Crosscoder(nn.Module):
     @classmethod
     def load(cls, path: str | Path, *, revision: str | None = None) -> Crosscoder:
         """Read a crosscoder from a folder or a Hugging Face hub id; a damaged file raises ValueError."""
+        if shard_files.is_there(path):
+            return cls.from_content(shard_files.read(path))
         return cls.from_content(checkpoint.read(path, revision=revision))
 
     @classmethod

@@ -16,6 +16,7 @@ from torch import Tensor
 from crossdiff.core.codes import Activations, ActiveValues, Code
 from crossdiff.core.collective import gather_over_ranks, own_rank
 from crossdiff.core.crosscoder import LATENT_CHUNK, Crosscoder
+from crossdiff.core.shard import largest_of_shards
 
 POOL = 2
 """A batch may hold this many times its share of the codes above the common threshold."""
@@ -81,7 +82,8 @@ def largest_scaled(
 ) -> ActiveValues:
     """The `count` largest positive scaled codes of `latents` in a batch (raw units), in no order.
 
-    Latents come in chunks and only the best so far are remembered: no [token, latent] matrix is held.
+    Latents come in chunks and only the best so far are remembered: no [token, latent] matrix is held. Of a
+    block of latents (`core.shard`) the answer is that over all blocks, on all their ranks.
     """
     xn, norm = crosscoder.normaliser.normalise(crosscoder.inputs(x)), crosscoder.code_norm()
     best, bound = xn.new_zeros(0), 0.0
@@ -93,7 +95,7 @@ def largest_scaled(
         if best.numel() > count:
             best = best.topk(count, sorted=False).values
             bound = float(best.min())
-    return best
+    return largest_of_shards(crosscoder, best, count=count, limit=min(count, len(x) * (last - first)))
 
 
 def _smallest_of_largest(values: ActiveValues, count: int) -> float:

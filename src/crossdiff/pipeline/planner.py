@@ -18,7 +18,7 @@ from crossdiff.pipeline.activation_steps import blend_step, harvest_step
 from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.imported_steps import imported_tokens
-from crossdiff.pipeline.memory import training_gb
+from crossdiff.pipeline.memory import sharded_gb, training_gb
 from crossdiff.pipeline.steps import PER_CROSSCODER, Step
 from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.pipeline.toy_steps import (
@@ -156,7 +156,10 @@ class Planner:
         if not training:
             return size
         how = (experiment.dictionary, experiment.sparsity, experiment.training)
-        return replace(size, memory_gb=None if shape is None else training_gb(*how, d_model=shape.d_model))
+        if shape is None:
+            return replace(size, memory_gb=None)
+        need, shards_gb = training_gb(*how, d_model=shape.d_model), sharded_gb(*how, d_model=shape.d_model)
+        return replace(size, memory_gb=need, shards_gb=shards_gb)
 
     @cached_property
     def chains(self) -> dict[str, Mapping[str, Step]]:

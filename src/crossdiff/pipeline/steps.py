@@ -26,7 +26,8 @@ class Cost:
     """What a step is expected to take; None where it cannot be known before it runs.
 
     `gpu_hours` are hours of one H200 (docs/performance.md), `cpu_hours` hours of two CPU cores. `memory_gb`
-    is the most that a device holds at a time (known of trainings alone).
+    is the most that a device holds at a time (known of trainings alone), `shards_gb` the same for numbers of
+    `training.shards` that could be given instead: (number, GB on each device).
     """
 
     gpu_hours: float | None = 0.0
@@ -34,6 +35,7 @@ class Cost:
     disk_gb: float | None = 0.0
     api_usd: float | None = 0.0
     memory_gb: float | None = 0.0
+    shards_gb: tuple[tuple[int, float], ...] = ()
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -42,6 +44,7 @@ class Cost:
             _sum(self.disk_gb, other.disk_gb),
             _sum(self.api_usd, other.api_usd),
             _largest([self.memory_gb, other.memory_gb]),
+            max(self.shards_gb, other.shards_gb),
         )
 
 

@@ -151,7 +151,10 @@ def _shared(inputs: TrainInputs | ImportInputs) -> Any:
 
 def _ranks(inputs: TrainInputs | ImportInputs, runtime: Runtime) -> tuple[str, int]:
     """What sets the number of processes of a training, and that number."""
-    return "training.devices", 1 if isinstance(inputs, ImportInputs) else inputs.training.devices
+    if isinstance(inputs, ImportInputs):
+        return "training.devices", 1
+    shared = "training.devices" if inputs.training.shards == 1 else "training.devices x training.shards"
+    return shared, inputs.training.n_ranks()
 
 
 def _save(crosscoder: Crosscoder, figures: dict[str, Any], draft: Path) -> None:

@@ -171,10 +171,10 @@ class Resume(pl.Callback):
     def _agreed(self, due: bool, device: torch.device) -> tuple[signal.Signals | None, bool]:
         """A signal of any rank, one that ends the fit before others, and whether any finds a save due."""
         number, self.pending = self.pending, None
-        if n_ranks() == 1:
+        if n_ranks("all") == 1:
             return number, due
         own = 0 if number is None else number + _ENDING * _ends(number)
-        agreed, any_due = largest_over_ranks(torch.tensor([own, int(due)], device=device)).tolist()
+        agreed, any_due = largest_over_ranks(torch.tensor([own, int(due)], device=device), "all").tolist()
         return signal.Signals(agreed % _ENDING) if agreed else None, bool(any_due)
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import decoder_norms
 from crossdiff.core.exclusive_call import KINDS, kinds
 from crossdiff.core.explained_variance import FitSums
+from crossdiff.core.shard import mean_over_shards, n_latents_of_all, sum_over_shards
 from crossdiff.core.threshold import smallest_kept
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.training.optimise import model_names
@@ -45,7 +46,10 @@ class HeldOut:
 def evaluate(
     crosscoder: Crosscoder, batches: Iterable[PairedBatch], *, threshold: float, k: int | None
 ) -> HeldOut:
-    """One pass over batches in corpus order; without a threshold (NaN) its figures are NaN."""
+    """One pass over batches in corpus order; without a threshold (NaN) its figures are NaN.
+
+    Of a block of latents (`core.shard`) the figures are those of all blocks; all their ranks make the pass.
+    """
     nothing = crosscoder.decoder_bias.detach()[None]
     by_threshold, by_batch = FitSums.zeros(nothing), FitSums.zeros(nothing)
     fired = torch.zeros(crosscoder.n_latents, dtype=torch.bool, device=crosscoder.encoder.device)
@@ -58,13 +62,14 @@ def evaluate(
             smallest = smallest_kept(crosscoder, batch.x, k=k)
             just_below = 0.0 if math.isnan(smallest) else (1 - 1e-6) * smallest  # NaN: no positive code
             _score(crosscoder, batch, just_below, by_batch)
+    share_fired = mean_over_shards(crosscoder, [float(fired.double().mean())])[0]
     return HeldOut(
         fve=by_threshold.explained(),
         fve_without_first=by_threshold.explained_without_first(),
         l0=by_threshold.l0(),
         fve_batch=by_batch.explained(),
         l0_batch=by_batch.l0(),
-        never_fired=1 - float(fired.double().mean()) if known else math.nan,
+        never_fired=1 - share_fired if known else math.nan,
         n_tokens=n_tokens,
     )
 
@@ -85,7 +90,7 @@ def held_out_figures(crosscoder: Crosscoder, found: HeldOut, *, k: int | None) -
         "never_fired_held_out": found.never_fired,
         "n_held_out_tokens": found.n_tokens,
         "k": k,
-        "n_latents": crosscoder.n_latents,
+        "n_latents": n_latents_of_all(crosscoder),
         "threshold": float(crosscoder.threshold),
     }
     return without_nan(figures)
@@ -102,7 +107,8 @@ def without_nan(figures: Mapping[str, Any]) -> dict[str, Any]:
 def _score(crosscoder: Crosscoder, batch: PairedBatch, threshold: float, sums: FitSums) -> SparseCode:
     xn = crosscoder.normaliser.normalise(crosscoder.inputs(batch.x))
     code = crosscoder.encode_sparse(batch.x, threshold=threshold)
-    sums.add(xn, crosscoder.decode_normalised(code), n_active=len(code), document=batch.document)
+    n_active = sum_over_shards(crosscoder, [len(code)])[0]
+    sums.add(xn, crosscoder.decode_normalised(code), n_active=n_active, document=batch.document)
     return code
 
 
@@ -112,14 +118,17 @@ def kind_shares(crosscoder: Crosscoder) -> dict[str, float]:
         return {}
     alive = torch.ones(crosscoder.n_latents, dtype=torch.bool)
     found = kinds(decoder_norms(crosscoder).delta_norm, alive=alive)
-    return {f"share_{kind}": found.count(kind) / len(found) for kind in KINDS if kind != "dead"}
+    named = [kind for kind in KINDS if kind != "dead"]
+    shares = mean_over_shards(crosscoder, [found.count(kind) / len(found) for kind in named])
+    return {f"share_{kind}": share for kind, share in zip(named, shares, strict=True)}
 
 
 def delta_norm_histogram(crosscoder: Crosscoder, *, n_bins: int = 20) -> list[int] | None:
     """Counts of `delta_norm` over equal bins from 0 to 1, all latents of a pair; None without a pair."""
     if crosscoder.n_models != 2:
         return None
-    return decoder_norms(crosscoder).delta_norm.cpu().histc(n_bins, 0, 1).long().tolist()
+    counts = decoder_norms(crosscoder).delta_norm.cpu().histc(n_bins, 0, 1).long().tolist()
+    return sum_over_shards(crosscoder, counts)
 
 
 _SAMPLE = 0x5A3B1E

@@ -1,7 +1,8 @@
 """Training on several devices: one process per device, started here (and on the other nodes of a SLURM job).
 
 Every rank reads the addressed batch and works on its own contiguous part; the batch top-k, the dead latents
-and the gradients are those of the global batch, so that the weights stay equal on all ranks.
+and the gradients are those of the global batch, so that the weights stay equal on all ranks. With
+`training.shards` a rank holds one block of the latents (`core.shard`) and works on the whole batch.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import Any
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.shard import CrosscoderShard
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
 from crossdiff.training.devices import check_gpus
 from crossdiff.training.ranks import FAILED, begin_ranks, finish_ranks, leave
 from crossdiff.training.run import fit
+from crossdiff.training.shard_checks import check_shards
+from crossdiff.training.shard_resume import save_block
 from crossdiff.training.source import ActivationSource
 from crossdiff.training.trainer import RunFolder, TrainingRun, end_by
 
@@ -32,12 +36,12 @@ def fit_on_devices(
 ) -> tuple[Crosscoder, dict[str, Any]]:
     """`fit` in one process per device; with one device in this process. Needs picklable arguments."""
     check_devices(run)
-    if run.training.devices == 1:
+    if run.training.n_ranks() == 1:
         return fit(run, open_source(), folder)
     result = folder.checkpoint.parent / "result"
     shutil.rmtree(result, ignore_errors=True)
     result.mkdir(parents=True)
-    started = begin_ranks(_rank, (run, open_source, folder), n_ranks=run.training.devices)
+    started = begin_ranks(_rank, (run, open_source, folder), n_ranks=run.training.n_ranks())
     with forwarding(started.processes) as received:
         try:
             finish_ranks(started)
@@ -62,8 +66,10 @@ def refuse_told(result: Path) -> None:
 
 
 def check_devices(run: TrainingRun) -> None:
-    """ValueError when the machine or the batch has less than the number of devices asked for."""
-    check_gpus(run.device, run.training.devices, setting="training.devices")
+    """ValueError when machine, batch or dictionary have less than the number of devices asked for."""
+    check_shards(run.dictionary, run.sparsity, run.training)
+    setting = "training.devices" if run.training.shards == 1 else "training.devices x training.shards"
+    check_gpus(run.device, run.training.n_ranks(), setting=setting)
     parts = run.training.devices * run.training.accumulate
     if run.training.batch_size % parts:
         raise ValueError(
@@ -87,8 +93,11 @@ def _rank(
     except ValueError as error:
         write_json(str(error), result / f"error_{rank}.json")  # ranks that fail at once share no file
         leave(FAILED)
-    if rank == 0:
+    if isinstance(crosscoder, CrosscoderShard) and figures:
+        save_block(crosscoder, result)
+    elif rank == 0:
         crosscoder.save(result)
+    if rank == 0:
         write_json(figures, result / "figures.json")
     leave()
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from crossdiff.core.exclusive_call import KINDS
+from crossdiff.core.shard import mean_over_shards
 from crossdiff.training.evaluation import HeldOut, kind_shares
 from crossdiff.training.module import CrosscoderModule
 
@@ -23,7 +24,8 @@ class Metrics(pl.Callback):
 
     A row with held-out figures is `due` until `complete` has validated; `validate` gets a function that says
     whether to break off, and then returns None. A checkpoint contains the row that is due. A resumed run
-    drops the rows after the step it continues from, and those that a crash left unreadable.
+    drops the rows after the step it continues from, and those that a crash left unreadable. Where figures
+    are sums over ranks that share a dictionary all of them have these rows, and one `writes`.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class Metrics(pl.Callback):
         validate: Callable[[Callable[[], bool]], HeldOut | None],
         names: list[str],
         delta: bool = False,
+        writes: bool = True,
     ) -> None:
-        self.path, self.validate, self.names = path, validate, names
+        self.path, self.validate, self.names, self.writes = path, validate, names, writes
         self.due: dict[str, Any] | None = None
         self.columns = [
             "step", "tokens", "loss", "reconstruction", "auxiliary", "sparsity", "revival",
@@ -76,6 +79,7 @@ class Metrics(pl.Callback):
             "tokens_per_s": rate,
         }
         norms = pl_module.crosscoder.decoder.detach().norm(dim=2).mean(dim=0).tolist()
+        norms = mean_over_shards(pl_module.crosscoder, norms)
         row |= {f"decoder_norm_{name}": norm for name, norm in zip(self.names, norms, strict=True)}
         self.since = (now, step)
         if validates:
@@ -99,6 +103,8 @@ class Metrics(pl.Callback):
         self.since = (time.perf_counter(), row["step"])
 
     def _report(self, trainer: pl.Trainer, row: dict[str, Any]) -> None:
+        if not self.writes:
+            return
         shown = {name: _shown(value) for name, value in row.items()}
         with self.path.open("a", newline="", encoding="utf-8") as handle:
             csv.DictWriter(handle, self.columns).writerow(shown)
@@ -115,6 +121,8 @@ class Metrics(pl.Callback):
         }
 
     def _keep_up_to(self, step: int) -> None:
+        if not self.writes:
+            return
         rows = [row for row in _readable_rows(self.path) if int(row["step"]) <= step]
         aside = self.path.with_name(f".{self.path.name}.part")
         with aside.open("w", newline="", encoding="utf-8") as handle:

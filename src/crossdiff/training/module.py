@@ -12,15 +12,18 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from crossdiff.core.collective import own_part
+from crossdiff.core.collective import arrange, own_part
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.delta import set_ratio_
 from crossdiff.core.dense import StepResult
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums
+from crossdiff.core.shard import mean_over_shards
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.threshold import RunningThreshold
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.training.optimise import LastStep, Stepper, check_step, clip_
+from crossdiff.training.optimise import LastStep, Stepper, check_step
+from crossdiff.training.optimizer import clip_
+from crossdiff.training.resume import refuse_disagreement
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, AddressedBatches, check_finite
 
@@ -51,6 +54,12 @@ class CrosscoderModule(pl.LightningModule):
         self.start = 0
         self.identity: dict[str, Any] = {}
         self.last: LastStep | None = None
+
+    def setup(self, stage: str) -> None:
+        """Once the ranks know each other: who shares tokens, who latents, and that all mean one run."""
+        refuse_disagreement(self.identity)
+        if self.training_settings.shards > 1:
+            arrange(self.training_settings.shards, device=self.trainer.strategy.root_device.type)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over all parameters; its rate is set at every step."""
@@ -110,12 +119,12 @@ class CrosscoderModule(pl.LightningModule):
     def dead_share(self) -> float:
         """Share of latents that have not fired for `dead_after_tokens` training tokens."""
         silent = self.tokens_since_fired > self.training_settings.dead_after_tokens
-        return float(silent.double().mean())
+        return mean_over_shards(self.crosscoder, [float(silent.double().mean())])[0]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add to what Lightning saves: the running threshold, and whose state this is."""
         checkpoint["identity"] = self.identity
-        checkpoint["n_devices"] = self.trainer.world_size
+        checkpoint["n_devices"] = self.training_settings.devices
         checkpoint["running_threshold"] = self.running_threshold.state()
         checkpoint["running_delta"] = self.running_delta.state()
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -16,10 +15,13 @@ from crossdiff.core.codes import Activations
 from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ranks, sum_over_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
-from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
+from crossdiff.core.shard import n_latents_of_all
+from crossdiff.core.sparse import BatchTopKStep
 from crossdiff.core.sparse.delta_step import DeltaTopKStep
+from crossdiff.core.sparse.sharded import ShardedBatchTopKStep
 from crossdiff.core.sparse.step import GlobalBatchTopKStep
 from crossdiff.core.sparsity import BatchTopK, LargestK, Penalised, Sparsity, check_fits
+from crossdiff.training.optimizer import build_optimizer
 from crossdiff.training.settings import TrainingSettings
 
 
@@ -42,7 +44,8 @@ class Stepper:
     """Turns settings and a step number into gradients on the crosscoder's parameters."""
 
     def __init__(self, crosscoder: Crosscoder, sparsity: Sparsity, training: TrainingSettings) -> None:
-        check_fits(sparsity, n_latents=crosscoder.n_latents, architecture=crosscoder.settings.architecture)
+        self.n_latents = n_latents_of_all(crosscoder)
+        check_fits(sparsity, n_latents=self.n_latents, architecture=crosscoder.settings.architecture)
         training.check_models(n_models=crosscoder.n_models)
         self.crosscoder, self.sparsity, self.training = crosscoder, sparsity, training
         self.has_k = isinstance(sparsity, LargestK)
@@ -57,7 +60,7 @@ class Stepper:
     def k_at(self, step: int) -> int | None:
         """Latents per token at a step; None for methods without k."""
         if isinstance(self.sparsity, LargestK):
-            return self.sparsity.k_at(step, n_latents=self.crosscoder.n_latents)
+            return self.sparsity.k_at(step, n_latents=self.n_latents)
         return None
 
     def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
@@ -122,64 +125,12 @@ def _sparse_step(sparsity: Sparsity, training: TrainingSettings, kind: str) -> B
         return None
     rows = training.accumulate == 1 and training.devices == 1 and training.optimizer != "adam_8bit"
     step = BatchTopKStep if training.devices == 1 else GlobalBatchTopKStep
+    if training.shards > 1:
+        step = ShardedBatchTopKStep
     return (DeltaTopKStep if delta else step)(
         encode="bfloat16" if training.precision == "bf16" else "float32",
         layout="auto" if rows else "dense",
     )
-
-
-class RowAdam(SparseRowAdam):
-    """`SparseRowAdam` as Lightning calls it: with a closure, which does nothing in manual optimisation."""
-
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient."""
-        if closure is not None:
-            closure()
-        super().step()
-
-
-def build_optimizer(
-    crosscoder: Crosscoder, training: TrainingSettings, *, sparse: bool
-) -> torch.optim.Optimizer:
-    """The optimizer of `training.optimizer`; `sparse` when gradients come from the sparse step.
-
-    adam is torch's fused Adam, or for the sparse step one of equal updates that clips by itself.
-    """
-    parameters, rate, betas = list(crosscoder.parameters()), training.learning_rate, training.betas
-    match training.optimizer:
-        case "adam_8bit":
-            return _eight_bit(parameters, rate, betas)
-        case "lazy_adam" if not sparse:
-            raise ValueError(
-                "training.optimizer=lazy_adam needs the sparse step of batch_topk; choose optimizer=adam"
-            )
-        case "lazy_adam":
-            return RowAdam(parameters, lr=rate, betas=betas, max_norm=training.clip_norm, inactive="skip")
-        case "adam":
-            if sparse:
-                return RowAdam(parameters, lr=rate, betas=betas, max_norm=training.clip_norm)
-            return torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
-
-
-def clip_(optimizer: torch.optim.Optimizer, crosscoder: Crosscoder, *, max_norm: float) -> float:
-    """Norm over all gradients before clipping; they are clipped here, or by `RowAdam` in its coming step."""
-    if isinstance(optimizer, RowAdam):
-        return optimizer.measure()
-    return float(torch.nn.utils.clip_grad_norm_(crosscoder.parameters(), max_norm))
-
-
-def _eight_bit(
-    parameters: list[torch.nn.Parameter], rate: float, betas: tuple[float, float]
-) -> torch.optim.Optimizer:
-    """Moments in blocks of 8 bits (bitsandbytes): 2 bytes per weight instead of 8, on NVIDIA GPUs."""
-    try:
-        from bitsandbytes.optim import Adam8bit  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ValueError(
-            "training.optimizer=adam_8bit needs the package bitsandbytes; "
-            "pip install bitsandbytes, or choose optimizer=adam"
-        ) from None
-    return Adam8bit(parameters, lr=rate, betas=betas)
 
 
 def model_names(crosscoder: Crosscoder) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from crossdiff.core.collective import n_ranks, told_by_all_ranks
+from crossdiff.io.environment import git_commit, software
 from crossdiff.io.tables import errors_name, write_torch
 
 
@@ -55,7 +58,16 @@ def check_checkpoint(path: Path, identity: dict[str, Any], *, n_devices: int = 1
     except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, EOFError, ValueError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(f"{path} is cut, or no checkpoint of this trainer ({reason}); {way_out}") from None
-    differing = differences(recorded, identity)
+    about = {"identity": recorded, "n_devices": devices}
+    check_same_run(path, about, identity, n_devices=n_devices, way_out=way_out)
+    return True
+
+
+def check_same_run(
+    path: Path, about: Mapping[str, Any], identity: dict[str, Any], *, n_devices: int, way_out: str
+) -> None:
+    """ValueError when the checkpoint at `path`, which says so in `about`, is one of another run."""
+    differing, devices = differences(about["identity"], identity), about["n_devices"]
     if differing:
         raise ValueError(
             f"{path} was written with other settings: {'; '.join(differing)}; go back to them, or {way_out}"
@@ -65,7 +77,20 @@ def check_checkpoint(path: Path, identity: dict[str, Any], *, n_devices: int = 1
             f"{path} was written on {devices} device(s), this run has {n_devices}; "
             f"continue on {devices}, or {way_out}"
         )
-    return True
+
+
+def refuse_disagreement(identity: dict[str, Any]) -> None:
+    """ValueError, on all ranks, where one has other settings or other software than the first."""
+    if n_ranks("all") == 1:
+        return
+    told = told_by_all_ranks({"software": software(), "commit": git_commit(), **identity})
+    for rank, theirs in enumerate(told):
+        differing = differences(told[0], theirs)
+        if differing:
+            raise ValueError(
+                f"process {rank} of {len(told)} was started for another run than process 0: "
+                f"{'; '.join(differing)}; give all the same command, with the same software"
+            )
 
 
 def differences(recorded: Any, now: Any, name: str = "") -> list[str]:

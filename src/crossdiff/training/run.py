@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from crossdiff.core.delta import partitions, set_ratio_
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.normaliser import Normaliser, geometric_median
 from crossdiff.core.renormalise import renormalised
+from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.core.sparsity import JumpReLU, LargestK, Sparsity
 from crossdiff.core.threshold import estimate_threshold
 from crossdiff.training.evaluation import evaluate, held_out_batches, held_out_figures, without_nan
@@ -32,20 +34,20 @@ __all__ = ["RunFolder", "TrainingRun", "fit"]
 def fit(run: TrainingRun, source: ActivationSource, folder: RunFolder) -> tuple[Crosscoder, dict[str, Any]]:
     """Train, or continue a run that was stopped, and return the crosscoder with its figures.
 
-    Ranks that do not lead return no figures, and a crosscoder without a threshold.
+    Ranks that do not measure return no figures, and a crosscoder without a threshold.
     """
     settings = run.training
     folder.folder.mkdir(parents=True, exist_ok=True)
     check_enough(source, batch_size=settings.batch_size)
     crosscoder = initial_crosscoder(
-        source, run.dictionary, sparsity=run.sparsity, training=settings, seed=run.seed
+        source, run.dictionary, sparsity=run.sparsity, training=settings, seed=run.seed, shard=run.shard
     )
     module = CrosscoderModule(crosscoder, source, sparsity=run.sparsity, training=settings, seed=run.seed)
     module.identity = run.identity()
     started = time.perf_counter()
     train(run, module, folder)
     seconds = time.perf_counter() - started
-    if not run.leads:
+    if not run.measures:
         return crosscoder.cpu(), {}
     module.to(run.device)
     set_threshold(module)
@@ -112,29 +114,27 @@ def initial_crosscoder(
     sparsity: Sparsity,
     training: TrainingSettings,
     seed: int,
+    shard: Shard | None = None,
 ) -> Crosscoder:
-    """A fresh crosscoder, or that of `training.start`; a pure function of rows, settings and seed."""
+    """A fresh crosscoder, or that of `training.start`; a pure function of rows, settings and seed.
+
+    With a `shard` only the rows of this block of latents, which are those that the whole one would have.
+    """
     differs = dictionary.architecture == "diff_sae"
-    if differs and source.n_models != 2:
-        raise ValueError(
-            f"architecture=diff_sae reads the difference of 2 models, this source has {source.n_models}; "
-            "choose architecture=standard"
-        )
-    if dictionary.architecture == "delta" and source.n_models != 2:
-        raise ValueError(
-            "dictionary.architecture=delta has a loss on the difference of 2 models, this source has "
-            f"{source.n_models}; choose architecture=standard"
-        )
+    _check_pair(dictionary, source)
     order = training.order(seed)
     first = source.training_batch(0, seed=order, batch_size=training.batch_size)
     check_finite(first, source)
-    crosscoder = Crosscoder(dictionary, n_models=1 if differs else source.n_models, d_model=source.d_model)
+    kind = Crosscoder if shard is None else partial(CrosscoderShard, shard=shard)
+    crosscoder = kind(dictionary, n_models=1 if differs else source.n_models, d_model=source.d_model)
     mean, variance = _difference_statistics(source, training, order) if differs else source.statistics()
     target = training.target_rms or math.sqrt(source.d_model)
     normaliser = Normaliser.from_statistics(mean.double(), variance.double(), target_rms=target)
     if training.start is not None:
         shape = {"n_models": crosscoder.n_models, "d_model": crosscoder.d_model}
-        return renormalised(read_start(training.start, dictionary, sparsity, **shape), normaliser, dictionary)
+        start = read_start(training.start, dictionary, sparsity, **shape)
+        whole = renormalised(start, normaliser, dictionary)
+        return whole if shard is None else CrosscoderShard.of(whole, shard)
     crosscoder.normaliser = normaliser
     if isinstance(sparsity, JumpReLU):
         crosscoder.add_gate_(sparsity.initial_gate)
@@ -142,6 +142,16 @@ def initial_crosscoder(
     generator = torch.Generator().manual_seed(seed)
     crosscoder.initialise_(generator, decoder_bias=_decoder_bias(xn, training))
     return crosscoder
+
+
+def _check_pair(dictionary: DictionarySettings, source: ActivationSource) -> None:
+    """ValueError where an architecture is about the difference of two models and there are not two."""
+    asks = {"diff_sae": "reads the difference", "delta": "has a loss on the difference"}
+    if dictionary.architecture in asks and source.n_models != 2:
+        raise ValueError(
+            f"dictionary.architecture={dictionary.architecture} {asks[dictionary.architecture]} of 2 models, "
+            f"this source has {source.n_models}; choose architecture=standard"
+        )
 
 
 def _decoder_bias(xn: Activations, training: TrainingSettings) -> Bias:

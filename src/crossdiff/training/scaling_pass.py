@@ -25,7 +25,8 @@ from crossdiff.training.devices import check_gpus
 from crossdiff.training.module import LatentScalingModule
 from crossdiff.training.ranks import in_ranks
 from crossdiff.training.source import ActivationSource
-from crossdiff.training.trainer import environment, placed, quiet_lightning
+from crossdiff.training.strategy import environment, placed
+from crossdiff.training.trainer import quiet_lightning
 
 Opened = tuple[Crosscoder, ActivationSource]
 """A crosscoder in the number format of the pass, and the activations it is to be scaled on."""

@@ -20,7 +20,7 @@ class TrainingSettings(Settings):
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"checkpoint_every", "checkpoint_minutes", "devices", "members", "start"}
+        {"checkpoint_every", "checkpoint_minutes", "devices", "shards", "members", "start"}
     )
     ADDED: ClassVar[frozenset[str]] = frozenset({"loss_mix", "frozen_decoder", "order_seed"})
 
@@ -72,6 +72,9 @@ class TrainingSettings(Settings):
     """A checkpoint that its step makes due is left out until this time since the last one has passed."""
     devices: int = Field(default=1, ge=1)
     """Processes on this machine that share every batch, one per GPU (or on CPU)."""
+    shards: int = Field(default=1, ge=1)
+    """Blocks of latents, each held and trained by a process of its own on this machine, one per GPU (or on
+    CPU): for a dictionary that one device cannot hold."""
     members: int = Field(default=1, ge=1)
     """How many crosscoders of one pair that differ in their seed alone are trained at a time, on one device
     and from one reader (`training.members`)."""
@@ -96,12 +99,13 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _members_share_one_device(self) -> TrainingSettings:
-        if self.members > 1 and self.devices > 1:
-            raise ValueError(
-                f"training.members={self.members} are trained on one device, training.devices="
-                f"{self.devices} shares each batch over several; give one of them (dispatch.processes=N "
-                "spreads groups of members over several GPUs)"
-            )
+        for name, several in (("devices", "shares each batch"), ("shards", "deals out the latents")):
+            if self.members > 1 and getattr(self, name) > 1:
+                raise ValueError(
+                    f"training.members={self.members} are trained on one device, training.{name}="
+                    f"{getattr(self, name)} {several} over several; give one of them (dispatch.processes=N "
+                    "spreads groups of members over several GPUs)"
+                )
         return self
 
     @model_validator(mode="after")
@@ -112,6 +116,10 @@ class TrainingSettings(Settings):
                 "add training.loss=squared"
             )
         return self
+
+    def n_ranks(self) -> int:
+        """Processes of one training: `devices` parts of the batch times `shards` blocks of latents."""
+        return self.devices * self.shards
 
     def check_models(self, *, n_models: int) -> None:
         """ValueError where `loss_mix` is set and there are not two models whose errors it could mix."""

@@ -12,28 +12,25 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 
 from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.shard import Shard, sum_over_shards
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.training.callbacks import Progress, Resume, Validation
 from crossdiff.training.evaluation import HeldOut, HeldOutSample, evaluate
 from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
-from crossdiff.training.nodes import nodes_here
 from crossdiff.training.optimise import model_names
-from crossdiff.training.resume import WholeCheckpoints, check_checkpoint
+from crossdiff.training.resume import check_checkpoint
 from crossdiff.training.settings import TrainingSettings
+from crossdiff.training.shard_resume import check_sharded, checkpoints_of, say_converted
+from crossdiff.training.strategy import environment, placed
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,15 @@ class RunFolder:
         """State at the last saved optimizer step."""
         return self.folder / ".resume" / "last.ckpt"
 
+    @property
+    def shards(self) -> Path:
+        """The same of a run whose latents are dealt to several ranks."""
+        return self.folder / ".resume" / "shards"
+
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Settings of one run, its device, and which of the `training.devices` ranks this process is."""
+    """Settings of one run, its device, and which of its `training.n_ranks()` ranks this process is."""
 
     dictionary: DictionarySettings
     sparsity: Sparsity
@@ -68,8 +70,20 @@ class TrainingRun:
 
     @property
     def leads(self) -> bool:
-        """Whether this process measures, reports and writes."""
+        """Whether this process reports and writes."""
         return self.rank == 0
+
+    @property
+    def measures(self) -> bool:
+        """Whether this process takes part in validations and final figures: one per block of latents does."""
+        return self.rank < self.training.shards
+
+    @property
+    def shard(self) -> Shard | None:
+        """The block of latents that this process holds; None where it holds all."""
+        if self.training.shards == 1:
+            return None
+        return Shard(self.rank % self.training.shards, self.training.shards, self.dictionary.n_latents)
 
     def identity(self) -> dict[str, Any]:
         """Settings that a checkpoint must have been written with."""
@@ -81,24 +95,19 @@ class TrainingRun:
         }
 
 
-class Ranks(DDPStrategy):
-    """Processes of `DDPStrategy` without its wrapper: core sums the gradients itself."""
-
-    def configure_ddp(self) -> None:
-        """Leave the module as it is; a wrapper would keep a second copy of all gradients."""
-
-
 def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None:
     """Do all optimizer steps that are left, or end the process as a stop signal asks."""
     settings = run.training
-    resume = Resume(folder.checkpoint, every=settings.checkpoint_every, minutes=settings.checkpoint_minutes)
-    metrics = _metrics(run, module, folder) if run.leads else None
-    reporting = [metrics, Progress(n_steps=settings.total_steps(), enabled=run.progress)] if metrics else []
-    resumed = check_checkpoint(folder.checkpoint, run.identity(), n_devices=settings.devices)
+    path = folder.shards if run.shard else folder.checkpoint
+    resume = Resume(path, every=settings.checkpoint_every, minutes=settings.checkpoint_minutes)
+    metrics = _metrics(run, module, folder) if run.measures else None
+    shown = run.progress and run.leads
+    reporting = [metrics, Progress(n_steps=settings.total_steps(), enabled=shown)] if metrics else []
+    resumed = saved_state(run, folder)
     with quiet_lightning():
         trainer = pl.Trainer(
-            **placed(run.device, settings.devices),
-            plugins=[environment(), WholeCheckpoints()],
+            **placed(run.device, settings.n_ranks(), sharded=run.shard is not None),
+            plugins=[environment(), checkpoints_of(module.crosscoder)],
             max_steps=settings.total_steps(),
             max_epochs=-1,
             logger=list(run.loggers) if run.leads and run.loggers else False,
@@ -109,13 +118,30 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
             use_distributed_sampler=False,
         )
         with resume.guarding_signals():
-            trainer.fit(module, ckpt_path=folder.checkpoint if resumed else None, weights_only=True)
+            trainer.fit(module, ckpt_path=resumed, weights_only=True)
     if resume.interrupted is not None:
         if run.leads:
             say_stopped(resume.interrupted, trainer.global_step)
         end_by(resume.interrupted)
     if metrics is not None and metrics.due:  # of a last step that was done before the run was stopped
         metrics.complete(trainer, module.to(run.device))
+
+
+def saved_state(run: TrainingRun, folder: RunFolder) -> Path | None:
+    """What this run goes on from; None at its start. ValueError where it cannot be used."""
+    identity, n_devices = run.identity(), run.training.devices
+    if check_checkpoint(folder.checkpoint, identity, n_devices=n_devices):
+        if run.shard is not None:
+            raise ValueError(
+                f"{folder.checkpoint} holds all latents in one file; go on with training.shards=1, or "
+                f"remove it to train from the start: rm {folder.checkpoint}"
+            )
+        return folder.checkpoint
+    if check_sharded(folder.shards, identity, n_devices=n_devices):
+        if run.leads:
+            say_converted(folder.shards, run.training.shards)
+        return folder.shards
+    return None
 
 
 def say_stopped(number: signal.Signals, step: int) -> None:
@@ -134,29 +160,6 @@ def end_by(number: signal.Signals) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-RANKS_WAIT = timedelta(days=2)
-"""How long ranks wait for one another, in place of Lightning's 30 minutes: a slow disk, or a validation on
-one of them, may take longer, and a rank that has died is noticed by the task that started it."""
-
-
-def placed(device: str, n_devices: int) -> dict[str, Any]:
-    """Lightning's accelerator, devices per node (or the index of the one GPU), nodes and strategy."""
-    gpu, index = device.startswith("cuda"), device.partition(":")[2]
-    nodes = nodes_here()
-    ranks = Ranks(process_group_backend="nccl" if gpu else "gloo", timeout=RANKS_WAIT)
-    return {
-        "accelerator": "gpu" if gpu else "cpu",
-        "devices": [int(index)] if index else nodes.ranks_here(n_devices) if n_devices > 1 else 1,
-        "num_nodes": nodes.n_nodes if n_devices > 1 else 1,
-        "strategy": "auto" if n_devices == 1 else ranks,
-    }
-
-
-def environment() -> ClusterEnvironment:
-    """Where Lightning's ranks find one another: on one node, or on several of a SLURM job."""
-    return LightningEnvironment() if nodes_here().n_nodes == 1 else SLURMEnvironment(auto_requeue=False)
-
-
 def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> Metrics:
     """metrics.csv with validations on a sample of the held-out rows."""
     settings = run.training
@@ -165,6 +168,7 @@ def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> M
     )
 
     def validate(stopping: Callable[[], bool]) -> HeldOut | None:
+        stopping = stopping_together(stopping, module)
         batches = takewhile(lambda _: not stopping(), sample.batches(module.device))
         k = module.stepper.k_at(module.global_step - 1)
         threshold = 0.0 if k is None else module.running_threshold.value()
@@ -172,7 +176,17 @@ def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> M
         return None if stopping() else found
 
     delta = module.crosscoder.delta_ratio is not None
-    return Metrics(folder.metrics, validate=validate, names=model_names(module.crosscoder), delta=delta)
+    names = model_names(module.crosscoder)
+    return Metrics(folder.metrics, validate=validate, names=names, delta=delta, writes=run.leads)
+
+
+def stopping_together(stopping: Callable[[], bool], module: CrosscoderModule) -> Callable[[], bool]:
+    """`stopping` of any rank that shares the dictionary: those that validate together stop together."""
+
+    def together() -> bool:
+        return bool(sum_over_shards(module.crosscoder, [int(stopping())])[0])
+
+    return together
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, cast
 
 import torch
@@ -23,6 +23,7 @@ class SparseRowAdam(torch.optim.Optimizer):
     all rows of gradient 0 alone, absent or not ("lazy Adam", which trains differently).
     `max_norm` clips the norm over all gradients as `torch.nn.utils.clip_grad_norm_` does; call `measure` to
     see that norm before `step` uses it. Afterwards `.grad` may hold the clipped gradient or the original one.
+    `norm` takes it where these parameters are not all that it is over (`core.sparse.sharded`).
     State: `step`, `exp_avg`, `exp_avg_sq` per parameter, as in torch.optim.Adam.
     """
 
@@ -35,17 +36,22 @@ class SparseRowAdam(torch.optim.Optimizer):
         max_norm: float | None = None,
         inactive: Literal["decay", "skip"] = "decay",
         backend: Backend = "auto",
+        norm: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": 1e-8})
         self.max_norm, self.inactive = max_norm, inactive
         self.backend: Backend = backend
         self._norm: float | None = None
+        self._measured = norm or self._own_norm
 
     def measure(self) -> float:
         """Norm over all gradients before clipping; the coming `step` uses it without looking again."""
         with part("gradient norm"):
-            self._norm = gradient_norm(p for group in self.param_groups for p in group["params"])
+            self._norm = self._measured()
         return self._norm
+
+    def _own_norm(self) -> float:
+        return gradient_norm(p for group in self.param_groups for p in group["params"])
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +12,7 @@ from torch import Tensor
 from crossdiff.core.codes import SparseCode
 from crossdiff.core.collective import residual_variance
 from crossdiff.core.sparse.backends import suited
-from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients, Scratch
+from crossdiff.core.sparse.kernels import Backward, ByLatent, Kernels, RowGradients, Rows, Scratch
 
 ALIGNED = 64
 """Matrix products are up to 1.5 times as fast where their width is a multiple of this."""
@@ -30,20 +32,39 @@ def auxiliary_step(
     `rows` carries the weights of the dead latents, gathered into compact matrices; `batch.gradient` is the
     residual `x - x_hat`. A residual that does not vary (a batch of one) gives loss 0 and no gradient.
     """
+    code = largest_dead(batch.x, rows, norm, k=k, kernels=kernels)
+    return revived(batch, rows, code, weight=weight, kernels=kernels)
+
+
+def revived(
+    batch: Backward,
+    rows: RowGradients,
+    code: SparseCode,
+    *,
+    weight: float,
+    kernels: Kernels,
+    summed: Callable[[Rows], Rows] = lambda decoded: decoded,
+) -> tuple[Float[Tensor, ""], RowGradients]:
+    """`auxiliary_step` once the code of the dead latents is known.
+
+    `summed` adds up what this and other ranks, which hold other dead latents, decode; a rank may have none.
+    """
     residual = batch.gradient
     variance = residual_variance(residual)  # of the global batch, over all ranks
-    code = _code(batch.x, rows, norm, k=k, kernels=kernels)
-    groups = ByLatent.of(code, latents=torch.arange(code.n_latents, device=norm.device))
+    groups = ByLatent.of(code, latents=torch.arange(code.n_latents, device=residual.device))
     work = suited(kernels, code)
-    error = work.decode(code, groups, rows.decoder).sub_(residual)
+    decoded = work.decode(code, groups, rows.decoder) if code.n_latents else torch.zeros_like(residual)
+    error = summed(decoded).sub_(residual)
     loss = torch.where(variance > 0, error.square().sum(dim=1).mean() / variance, 0)
     factor = torch.where(variance > 0, 2 * weight / (residual.shape[0] * variance), 0)
+    if not code.n_latents:
+        return loss, rows
     down = Backward(batch.x, error.mul_(factor))
     gradients = work.backward(code, groups, down, rows.decoder, scratch=Scratch())
     return loss, RowGradients(rows.latent, gradients.encoder, gradients.encoder_bias, gradients.decoder)
 
 
-def _code(
+def largest_dead(
     x: Float[Tensor, "token width"],
     rows: RowGradients,
     norm: Float[Tensor, " dead"],

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crossdiff.core.codes import Activations, ActiveValues, SparseCode
@@ -74,7 +74,9 @@ class BatchTopKStep(nn.Module):
         work = suited(self._sparse_kernels(x), code)
         with part("decode"):
             groups = self._groups(crosscoder, code, plan)
-            x_hat = work.decode(code, groups, decoder).add_(crosscoder.decoder_bias.flatten())
+            x_hat = crosscoder.summed(work.decode(code, groups, decoder)).add_(
+                crosscoder.decoder_bias.flatten()
+            )
         residual = torch.sub(x, x_hat, out=x_hat)
         squared = residual.view_as(xn).norm(dim=2).square()
         loss, gradient = reconstruction(residual.view_as(xn), squared, plan)
@@ -107,9 +109,12 @@ class BatchTopKStep(nn.Module):
         if not plan.dead.numel() or not plan.auxiliary:
             return
         with part("auxiliary"):
-            work = self._sparse_kernels(batch.x)
-            terms["auxiliary"], dead = _auxiliary(crosscoder, batch, crosscoder.code_norm(), plan, work)
-            _add_rows(rows, dead)
+            work, norm = self._sparse_kernels(batch.x), crosscoder.code_norm()[plan.dead]
+            terms["auxiliary"], dead = auxiliary_step(
+                batch, dead_rows(crosscoder, plan.dead), norm, k=plan.auxiliary_k, weight=plan.auxiliary,
+                kernels=work,
+            )  # fmt: skip
+            add_rows(rows, dead)
 
     def _select(
         self, crosscoder: Crosscoder, x: Tensor, norm: Tensor, plan: StepPlan
@@ -175,20 +180,13 @@ def reconstruction(
     return norm.mean(), residual * inverse[:, :, None]
 
 
-def _auxiliary(
-    crosscoder: Crosscoder, batch: Backward, norm: Tensor, plan: StepPlan, work: Kernels
-) -> tuple[Tensor, RowGradients]:
-    dead = plan.dead
-    weights = RowGradients(
-        dead,
-        crosscoder.encoder.flatten(1)[dead],
-        crosscoder.encoder_bias[dead],
-        crosscoder.decoder.flatten(1)[dead],
-    )
-    return auxiliary_step(batch, weights, norm[dead], k=plan.auxiliary_k, weight=plan.auxiliary, kernels=work)
+def dead_rows(crosscoder: Crosscoder, dead: Int[Tensor, " dead"]) -> RowGradients:
+    """The weights of these latents as compact matrices."""
+    rows = (crosscoder.encoder.flatten(1), crosscoder.encoder_bias, crosscoder.decoder.flatten(1))
+    return RowGradients(dead, *(weights[dead] for weights in rows))
 
 
-def _add_rows(total: RowGradients, part: RowGradients) -> None:
+def add_rows(total: RowGradients, part: RowGradients) -> None:
     """Add the rows of `part`, all of which `total` has, in place."""
     index = torch.searchsorted(total.latent, part.latent)
     total.encoder.index_add_(0, index, part.encoder)
@@ -221,11 +219,12 @@ class GlobalBatchTopKStep(BatchTopKStep):
             keep, smallest = largest_of_all(scaled, count=plan.k * x.shape[0] * n_ranks(), limit=limit)
             hides = len(code) == limit and k < most and bool((scaled >= smallest).all())
             if not bool(largest_over_ranks(torch.tensor(int(hides), device=x.device))):
-                return _kept(code, scaled, keep)
+                return kept_entries(code, scaled, keep)
             k = min(most, 2 * k)
 
 
-def _kept(code: SparseCode, scaled: ActiveValues, keep: Tensor) -> tuple[SparseCode, float]:
+def kept_entries(code: SparseCode, scaled: ActiveValues, keep: Tensor) -> tuple[SparseCode, float]:
+    """The entries of a mask, and the smallest scaled code among them; NaN where it has none."""
     index = keep.nonzero().squeeze(1)
     kept = replace(code, token=code.token[index], latent=code.latent[index], value=code.value[index])
     return kept, float(scaled[index].min()) if len(index) else math.nan
