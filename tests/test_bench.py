@@ -21,5 +21,5 @@ def test_what_is_not_understood_is_answered_with_the_choices(
 
 
 def test_an_installed_package_says_where_the_benchmarks_are(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="come with a checkout"):
+    with pytest.raises(ValueError, match="has no benchmarks"):
         run(tmp_path)

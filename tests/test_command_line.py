@@ -152,7 +152,7 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
         raise KeyboardInterrupt
 
     assert guarded(interrupted) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
 
 
 def _raised(function) -> BaseException:
@@ -242,7 +242,7 @@ def test_folders_of_ones_own_are_not_read_with_the_papers_corpus(
     command = ("--config-dir", f"{tmp_path}/conf", "comparison=mine", "layer=1", "action=plan")
     assert typed(monkeypatch, *command) == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"error: {tmp_path}/base is a folder of yours and no corpus is given")
+    assert message.startswith(f"error: {tmp_path}/base is a local model and no corpus is given")
     assert "corpus=files 'corpus.paths=[folder]'" in message
     assert typed(monkeypatch, *command, "corpus=fineweb_lmsys_200m", f"store={tmp_path}/store") == 0
 

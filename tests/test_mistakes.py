@@ -75,6 +75,6 @@ def test_what_a_comparison_of_ones_own_leaves_out_is_added(tmp_path, monkeypatch
     for key in ("comparison.n_seeds", "comparison.reference.crosscoder"):
         assert typed(monkeypatch, *asked, f"{key}=2") == 2
         told = capfd.readouterr().err
-        assert f"{key}: the file of the comparison chosen here leaves it out; add it as +{key}=..." in told
+        assert f"{key}: the chosen comparison's file leaves it out; add it as +{key}=..." in told
     assert typed(monkeypatch, *asked, "+comparison.n_seeds=0") == 2
     assert "comparison.n_seeds=0: Input should be greater" in capfd.readouterr().err

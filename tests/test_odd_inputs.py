@@ -245,7 +245,7 @@ INPUTS = {
         of_chats(
             LOOP + "{{ m['content'].split('</think>')[-1] }}<end_of_turn>" + END, answer="<think>a</think>"
         ),
-        lambda run: text_is(0.5)(run) and "not told from" not in run.printed,
+        lambda run: text_is(0.5)(run) and "cannot be distinguished" not in run.printed,
     ),
     "tools and null": Input(tools, text_is(0.5)),
     "a template that fails": Input(
@@ -264,7 +264,7 @@ INPUTS = {
     "names of 250 characters": Input(long_names, lambda run: run.tokens.n_documents == N, tuned="m" * 250),
     "most of a corpus cut away, and fewer tokens than asked for": Input(
         of_chats(LOOP + TURN + END),
-        lambda run: "cut off more tokens" in run.printed and "that were asked for" in run.printed,
+        lambda run: "cut off more tokens" in run.printed and "of corpus.n_tokens=" in run.printed,
         typed=("corpus.context=16", "corpus.n_tokens=100000"),
     ),
     "another BOS": Input(other_bos, lambda run: "base opens a text with '<start_of_turn>'" in run.printed),

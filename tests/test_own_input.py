@@ -153,7 +153,7 @@ MISTAKES = {
         ["dictionary.n_latents=4000000000000"],
         ["GB of memory", "dictionary.n_latents"],
     ),
-    "weights that give NaN": (["tuned=broken"], ["tuned at layer 1 holds NaN", "document 'chat-0'"]),
+    "weights that give NaN": (["tuned=broken"], ["tuned at layer 1 has NaN", "document 'chat-0'"]),
 }
 
 
@@ -270,7 +270,7 @@ STRANGERS: dict[str, tuple[Change, list[str]]] = {
     ),
     "scaling": (
         of_another(lambda c: c.normaliser.scale[1].mul_(1.5)),
-        ["scales the models by", "these activations ask for", "train again on these"],
+        ["scales the models by", "these activations need", "train again on these"],
     ),
     "threshold": (
         of_another(lambda c: c.threshold.fill_(float("nan"))),

@@ -11,6 +11,7 @@ exclude it, and in how many comparisons is any q below 5 %?). `mixed` draws phi 
 `real=true` reads delta tables of toy organisms with several crosscoders per pair instead, `deltas.csv` of
 `python run.py experiment=demo comparison.n_seeds=8`: how often an interval of two disjoint sets of one pair's
 crosscoders excludes no change, and what subsets of R crosscoders per pair find of the planted changes.
+`within_reach` counts planted changes whose represented change is larger than half the interval.
 """
 
 from __future__ import annotations
@@ -183,6 +184,7 @@ def _calls(sides: tuple[RunCounts, RunCounts], table: pd.DataFrame) -> dict[str,
         rows[f"unplanted_{name}"] = float(((call != 0) & (planted == 0)).sum())
     truth = np.log1p(table.represented_change.to_numpy(float))
     known = np.isfinite(truth)
+    rows["within_reach"] = float((truth * np.sign(planted) > (high - low) / 2)[known & family].sum())
     rows["holds_represented"] = float(((low <= truth) & (truth <= high))[known].mean())
     ranks: Any = pd.DataFrame({"planted": planted, "represented": truth, "change": found.log_ratio})[
         family

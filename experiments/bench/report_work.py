@@ -168,7 +168,6 @@ def _sources(pairs: dict[str, PairSource], members: dict[str, tuple[PairSource, 
         pairs=pairs,
         comparison=_comparison(*of_pairs) if len(pairs) == 2 else None,
         annotate={},
-        taxonomy={},
         provenance=[],
         members=members,
     )

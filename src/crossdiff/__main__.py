@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 EXIT_READER_GONE = 141
-"""What a shell reports for a program that SIGPIPE ended."""
+"""Exit code that a shell reports for a program ended by SIGPIPE."""
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 2 for what the user can put right, 1 for a bug of ours."""
+    """Run the command line and exit: 0 done, 2 for a mistake that the user can mend, 1 for a bug of ours."""
     if sys.argv[1:] == ["--version"]:
         print(f"crossdiff {_version()}")
         return
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def arranged(arguments: list[str]) -> list[str]:
-    """Arguments as Hydra wants them: `-m` first, wherever it stood, and `~/` written out in values.
+    """Arguments as Hydra wants them: `-m` first, and `~/` expanded in values.
 
     Hydra's grammar has no `~` in a value, and the shell expands one only at the start of a word.
     """
@@ -47,14 +47,17 @@ def _version() -> str:
 
 
 def guarded(command) -> int:
-    """Call `command` and turn what a user can put right into one message and exit code 2."""
+    """Call `command`; a mistake that the user can mend becomes one message and exit code 2."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         code = command() or 0
-        sys.stdout.flush()  # here, where a reader that is gone can be told from other broken pipes
+        sys.stdout.flush()  # here, so that only a reader that has ended raises BrokenPipeError below
         return code
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing finished is lost, the same command goes on from here", file=sys.stderr)
+        print(
+            "\ninterrupted; finished steps are kept, and the same command continues from here",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         if not _reader_is_gone():
@@ -62,7 +65,7 @@ def guarded(command) -> int:
             return EXIT_BUG
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_READER_GONE
-    except Exception as error:  # noqa: BLE001  the one place that may see every failure
+    except Exception as error:  # noqa: BLE001  the outermost handler
         message = user_message(error)
         if message is None:
             traceback.print_exc()
@@ -76,7 +79,7 @@ def guarded(command) -> int:
 
 
 def _reader_is_gone() -> bool:
-    """Whether the reader of our output (`| head`) has ended: nobody is there to be told."""
+    """Whether the reader of our output (`| head`) has ended."""
     try:
         watch = select.poll()
         watch.register(sys.stdout.fileno(), 0)
@@ -86,7 +89,7 @@ def _reader_is_gone() -> bool:
 
 
 def user_message(error: BaseException) -> str | None:
-    """What to tell the user about `error`; None when it is a bug of ours."""
+    """The message for a mistake that the user can mend; None for a bug of ours."""
     from crossdiff import mistakes
     from crossdiff.io.environment import raised_by_us
 
@@ -96,13 +99,13 @@ def user_message(error: BaseException) -> str | None:
     if _is_full_disk(error):
         return (
             f"no space left on the device ({getattr(error, 'filename', None) or 'store'}); free some and run "
-            "the same command again, which goes on from here, or give another store=..."
+            "the same command again, which continues from here, or give another store=..."
         )
     if _is_full_memory(error):
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return (
             f"out of memory ({reason}); give a smaller dictionary.n_latents or training.batch_size (or, in a "
-            "forward pass, source.batch_tokens), or a larger machine; what is finished is kept"
+            "forward pass, source.batch_tokens), or a larger machine; finished steps are kept"
         )
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return _no_access(error)
@@ -112,7 +115,7 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _no_access(error: OSError) -> str:
-    """What this user may not read, or else cannot write."""
+    """The message for a path that this user cannot read or, else, write."""
     closed = error.filename and _closed(Path(os.fsdecode(error.filename)))
     if closed:
         rights = "u+rx" if closed.is_dir() else "u+r"
@@ -124,7 +127,7 @@ def _no_access(error: OSError) -> str:
 
 
 def _closed(path: Path) -> Path | None:
-    """`path`, or the folder above it where the way ends, if this user may not read it."""
+    """`path` or its nearest existing parent, if this user may not read it."""
     for place in (path, *path.absolute().parents):
         if os.path.exists(place):
             wanted = os.R_OK | os.X_OK if os.path.isdir(place) else os.R_OK
@@ -133,14 +136,14 @@ def _closed(path: Path) -> Path | None:
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    """A full disk or quota; safetensors, SQLite and others report it by its text alone."""
+    """Whether a disk or quota is full; safetensors, SQLite and others say so in their text alone."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(text in str(error) for text in (os.strerror(errno.ENOSPC), "database or disk is full"))
 
 
 def _is_full_memory(error: BaseException) -> bool:
-    """Memory of this machine or of its accelerator; PyTorch's CPU allocator raises a plain RuntimeError."""
+    """Whether this machine or its accelerator lacks memory; PyTorch's CPU allocator raises a RuntimeError."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
@@ -191,7 +194,7 @@ def _run() -> int:
 
 
 def _typed(cfg, composed) -> Experiment:
-    from crossdiff.config import load_typed  # once a command asks for one: --help needs no class of settings
+    from crossdiff.config import load_typed  # imported late: --help needs no settings class
 
     return load_typed(cfg, composed)
 
@@ -213,7 +216,7 @@ def _apart(collected):
 
 
 def _remove_empty(sweep: Path) -> None:
-    """Take away what Hydra made for a sweep of which nothing runs: its record, and folders that are empty."""
+    """Remove what Hydra made for a sweep that is only planned: its record and the empty folders."""
     (sweep / "multirun.yaml").unlink(missing_ok=True)
     inside = [path for path in sweep.iterdir() if path.is_dir()] if sweep.is_dir() else []
     for folder in (*inside, sweep, *list(sweep.parents)[:2]):

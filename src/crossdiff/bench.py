@@ -1,6 +1,6 @@
 """`python -m crossdiff.bench step|harvest|scale|coverage|... key=value`: one benchmark, one JSON object.
 
-They measure a checkout and lie in its `experiments/bench/`; an installed package does not hold them.
+The benchmarks lie in a checkout's `experiments/bench/`; the installed package has none.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def run(checkout: Path = CHECKOUT) -> int:
     offered = benchmarks(checkout)
     if not offered:
         raise ValueError(
-            f"{checkout} holds no experiments/bench: benchmarks come with a checkout of crossdiff, not with "
-            "the installed package; clone the repository and give this command there"
+            f"{checkout} has no experiments/bench: the installed package has no benchmarks; clone crossdiff "
+            "and run this command there"
         )
     if name not in offered:
         raise ValueError(f"{name or 'nothing'} is no benchmark; choose one of {', '.join(offered)}")
@@ -38,7 +38,7 @@ def run(checkout: Path = CHECKOUT) -> int:
         raise ValueError(f"{loose[0]} is no setting; settings are key=value, as in rounds=5")
     sys.path.insert(0, str(checkout))
     paths = [str(checkout), str(checkout / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # some benchmarks measure processes of their own
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # for benchmarks that start processes
     print(json.dumps(import_module(f"experiments.bench.{name}").main(overrides)))
     return 0
 

@@ -1,6 +1,6 @@
-"""Settings of one command that decide no result: what its action writes, where steps run, which logger runs.
+"""Settings that decide no result: what an action writes, where steps run, which logger records them.
 
-One block per action that has some (`action=export export.what=...`), and the groups `dispatch` and `logger`.
+One block per action with settings (`action=export export.what=...`), and the groups `dispatch` and `logger`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FORMATS: dict[str, tuple[ExportFormat, ...]] = {
     "checkpoint": ("dictionary_learning", "crossdiff", "saelens", "neelnanda"),
     "neuronpedia": ("jsonl.gz",),
 }
-"""Formats of everything that can be exported, the default first."""
+"""What can be exported -> its formats, the default first."""
 
 
 class ExportSettings(Settings):
-    """What `action=export` writes, and how.
+    """What `action=export` writes.
 
     format: one of `FORMATS[what]`, the first unless given.
     hub_id: also upload the crosscoder to this (private) Hugging Face repository, for `Crosscoder.load`.
@@ -71,10 +71,10 @@ class ExportSettings(Settings):
 
 
 class AskSettings(Settings):
-    """What `action=ask` asks a finished run about.
+    """Texts that `action=ask` encodes with a finished run, and what it prints.
 
-    text: one text. file: many (.jsonl with text or messages; of a .txt file every line is one).
-    n: latents per text, those with the highest scaled code. pair: one pair; all of the command unless given.
+    text: one text. file: many (.jsonl with text or messages; .txt with one text per line).
+    n: latents per text, by falling scaled code. pair: one pair; None takes all of the command.
     exclusive_to: latents of one model only. out: write JSON lines there instead of printing.
     """
 
@@ -92,8 +92,8 @@ class ValidateSettings(Settings):
     """The human check: `mode=export` writes a blind rating sheet, `mode=import` reads it back.
 
     n: items on the sheet, balanced over categories.
-    unit: what one item shows: one document, or the documents of one latent.
-    file: the filled sheet; a list where several people rated, one file each.
+    unit: an item shows one document, or the documents of one latent.
+    file: the filled sheet, or a list with one sheet per rater.
     """
 
     mode: Literal["export", "import"] = "export"
@@ -103,7 +103,7 @@ class ValidateSettings(Settings):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The filled sheets, one per person."""
+        """The filled sheets, one per rater."""
         match self.file:
             case None:
                 return ()
@@ -114,7 +114,7 @@ class ValidateSettings(Settings):
 
 
 class FreezeSettings(Settings):
-    """`action=taxonomy`: look at a run's taxonomy, induce one, or extend it by what came out as `other`.
+    """`action=taxonomy`: show a run's taxonomy, induce one, or extend it from latents labelled `other`.
 
     file: where an induced or extended taxonomy is written; use it with taxonomy=file taxonomy.path=<file>.
     n_new: the most categories that an extension adds.
@@ -126,7 +126,7 @@ class FreezeSettings(Settings):
 
 
 class CompareRuns(Settings):
-    """Results folders (a glob) that `action=compare` lays side by side on one page.
+    """Results folders (a glob) that `action=compare` shows side by side on one page.
 
     `wandb` also saves a report or a workspace of the same figures in the project of `logger=wandb`; that
     needs an account.
@@ -138,7 +138,7 @@ class CompareRuns(Settings):
 
 
 def _of_stages(given: dict[str, Resources]) -> dict[str, Resources]:
-    """Refuse what is no stage."""
+    """Refuse unknown stages."""
     for name in given:
         if name not in protocol.names():
             raise ValueError(f"{name} is no stage; stages are {', '.join(protocol.names())}")
@@ -150,7 +150,7 @@ StageResources = Annotated[dict[str, Resources], AfterValidator(_of_stages)]
 
 
 class LocalDispatch(Settings):
-    """Steps run here, `processes` of them at a time where they do not stand on each other.
+    """Steps run on this machine, up to `processes` independent ones at a time.
 
     Each process has its share of the CPU's threads and, with several accelerators, one of its own.
     `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
@@ -195,18 +195,18 @@ class SlurmDispatch(Resources):
 
 
 class CsvLogger(Settings):
-    """`steps.csv` and `metrics.<pair>.csv` in the results folder; nothing leaves the machine."""
+    """Writes `steps.csv` and `metrics.<pair>.csv` into the results folder; nothing leaves the machine."""
 
 
 class NoLogger(Settings):
-    """Nothing besides the artifacts."""
+    """Records nothing besides the artifacts."""
 
 
 class WandbLogger(Settings):
     """One Weights & Biases run per finished step.
 
-    The group is `group`, or the title of the comparison or sweep. `mode` None follows `WANDB_MODE` and,
-    without a login, records offline. The API key stays in the environment and is never a setting.
+    `group` defaults to the title of the comparison or sweep. `mode` None follows `WANDB_MODE` and,
+    without a login, records offline. The API key comes from the environment and is no setting.
     """
 
     project: str = "crossdiff"

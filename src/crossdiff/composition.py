@@ -1,6 +1,6 @@
-"""How Hydra composes: what a sweep asks of it, and five shortcuts that leave every composed value as it is.
+"""How Hydra composes single runs and sweeps, with five shortcuts that change no composed value.
 
-Hydra has no public place for the shortcuts, so methods of its own classes are replaced for this process.
+Hydra has no public hook for the shortcuts, so they replace methods of its classes in this process.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ ConfigStore.instance().store(
 def of_size(_node_: Node) -> Any:
     """`${of_size:}` in a study's file: the value of this setting in `sizes` at the size asked for.
 
-    A size that does not name the setting takes the value of `toy`. What the command line gives stands instead
-    of the interpolation, so it wins.
+    A size that does not name the setting takes the value of `toy`. A value from the command line replaces
+    the interpolation.
     """
     path, block = [str(_node_._key())], _node_._get_parent()
     while isinstance(block, DictConfig) and "sizes" not in block:
@@ -63,9 +63,9 @@ OmegaConf.register_new_resolver("command", command, replace=True)
 
 
 def composed(folder: str, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> DictConfig:
-    """What the command line composes from `folder`, with `values` (nested) put in as they are.
+    """The configuration that `overrides` compose from `folder`, with `values` (nested) merged in.
 
-    Hydra has one state per process: one that the caller's program is using is put back.
+    Hydra has one state per process: that of the caller's program is restored.
     """
     former, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
@@ -79,9 +79,9 @@ def composed(folder: str, overrides: Sequence[str], values: Mapping[str, Any] | 
 
 
 def runs_alone(hydra: Any) -> bool:
-    """True inside a job of a launcher that is not Hydra's own in-process one (submitit, joblib).
+    """Whether this is a job of a launcher other than Hydra's in-process one (submitit, joblib).
 
-    Everything else is planned together: a single run, or all grid points of a sweep.
+    A single run, or all grid points of an in-process sweep, are planned together instead.
     """
     sweeping = hydra.mode == RunMode.MULTIRUN
     return sweeping and not hydra.launcher["_target_"].endswith("BasicLauncher")
@@ -97,8 +97,8 @@ def _itself(self: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
 
 
 ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
-# Hydra copies its registry of options whole for every composition and for every line of --help (5 of 6 s).
-# Nothing is lost: the registry is a singleton, and what it gives out are copies.
+# Hydra copies its whole registry of options for every composition and every line of --help (5 of 6 s).
+# One registry is enough: it is a singleton and gives out copies.
 
 _loader_in_python = omegaconf._utils.get_yaml_loader
 
@@ -114,14 +114,14 @@ if yaml.__with_libyaml__:
 
 
 def shorten_commands(conf: Path) -> None:
-    """Compose a single run once, and what the points of a sweep share once for all of them."""
+    """Compose a single run once, and the shared part of a sweep's points once."""
     _compose_single_runs_once(conf)
     _validate_while_composing()
     _share_groups()
 
 
 def _compose_single_runs_once(conf: Path) -> None:
-    """Skip the composition that only asks whether an option file sets `hydra.mode`, where none can."""
+    """Skip the composition that only looks for `hydra.mode` in option files, where none can set it."""
     asked = Hydra.get_mode
 
     def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
@@ -134,7 +134,7 @@ def _compose_single_runs_once(conf: Path) -> None:
 
 
 def _sets_hydra(conf: Path) -> bool:
-    """True when an option file may set the mode, or name a folder of options whose files do."""
+    """Whether an option file may set the mode, or name a further folder of options."""
     words = ("MULTIRUN", "searchpath", "mode: RUN")
     texts = (path.read_text(encoding="utf-8", errors="replace") for path in conf.rglob("*.yaml"))
     return any(word in text for text in texts for word in words)
@@ -159,7 +159,7 @@ def _share_groups() -> None:
     """Read and merge the files of a choice of groups once, not for every point (60 % of a sweep's planning).
 
     Hydra applies `key=value` to the merged files, so points that choose the same groups differ only in that
-    last step. A search path of the user's can add groups that are unknown here: then Hydra's own way is kept.
+    last step. A search path can add groups that are unknown here, so Hydra's method handles it.
     """
     whole = ConfigLoaderImpl.load_sweep_config
     merged: dict[tuple[str, ...], DictConfig] = {}
@@ -171,7 +171,7 @@ def _share_groups() -> None:
             return whole(self, master_config, sweep_overrides)
         overrides = OverridesParser.create().parse_overrides(overrides=sweep_overrides)
         values = [override for override in overrides if _sets_a_value(override, self)]
-        if any(_changes_a_key(override, self) for override in overrides):  # its place among the values counts
+        if any(_changes_a_key(override, self) for override in overrides):  # order matters
             return whole(self, master_config, sweep_overrides)
         groups = tuple(str(override.input_line) for override in overrides if override not in values)
         if groups not in merged:
@@ -186,19 +186,19 @@ def _share_groups() -> None:
 
 
 def _sets_a_value(override: Override, loader: ConfigLoaderImpl) -> bool:
-    """True for a plain `key=value` of the run; groups, `+key`, `~key` and `hydra.key` stay with Hydra."""
+    """Whether this is a plain `key=value`; groups, `+key`, `~key` and `hydra.key` stay with Hydra."""
     plain = override.type == OverrideType.CHANGE and not override.is_hydra_override()
     return plain and not loader.repository.group_exists(override.key_or_group)
 
 
 def _changes_a_key(override: Override, loader: ConfigLoaderImpl) -> bool:
-    """True for `+key`, `++key` and `~key` of the run, which Hydra applies in the order of the command."""
+    """Whether this is `+key`, `++key` or `~key`, which Hydra applies in the order of the command."""
     known = override.is_hydra_override() or loader.repository.group_exists(override.key_or_group)
     return override.type != OverrideType.CHANGE and not known
 
 
 def _write_down(point: DictConfig, overrides: Sequence[Override]) -> None:
-    """The overrides of this point where Hydra notes them."""
+    """Record the overrides of this point where Hydra keeps them."""
     of_the_run = [override for override in overrides if not override.is_hydra_override()]
     point.hydra.overrides.task = [override.input_line for override in of_the_run]
     style = point.hydra.job.config.override_dirname

@@ -1,4 +1,4 @@
-"""The composed configuration becomes an `Experiment`; here every `DictConfig` ends."""
+"""Hydra's composed configuration becomes one typed `Experiment`."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ Action = Literal[
     "ask", "compare", "studies", "validate", "render", "export", "taxonomy",
 ]  # fmt: skip
 DEFAULT_CORPUS = "fineweb_lmsys_200m"
-"""What conf/config.yaml chooses; meant for the published models."""
+"""The corpus of conf/config.yaml, for the published models."""
 LONGEST_NAME = 100
-"""Bytes of a name that becomes part of file names; file systems take 255 with all that is added."""
+"""Most bytes of a run's or pair's name, which becomes part of file names of at most 255 bytes."""
 NEEDS_NO_PAIR = ("compare", "studies")
-"""Actions on what lies in results folders, whatever it was made from."""
+"""Actions that need no model pair: they read results folders, or list the studies."""
 
 
 class Experiment(Settings):
@@ -88,7 +88,7 @@ class Experiment(Settings):
     @field_validator("store", "results_dir", mode="before")
     @classmethod
     def _is_a_folder(cls, value: Any, info: Any) -> Any:
-        """An empty path would be the folder one stands in."""
+        """Refuse an empty path, which would mean the current folder."""
         if value == "":
             raise ValueError(
                 f"{info.field_name}= is empty, which would scatter files over the current folder; name a "
@@ -99,7 +99,7 @@ class Experiment(Settings):
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, device: str) -> str:
-        """Refused while the settings are read: a plan, or a job that waits for a node, would not notice."""
+        """Refuse an unknown device here: neither a plan nor a queued SLURM job opens it."""
         if not re.fullmatch(r"auto|(cpu|cuda)(:\d+)?", device):
             raise ValueError(f"device={device} is unknown; choose auto, cpu, cuda or cuda:<number>")
         return device
@@ -130,8 +130,8 @@ class Experiment(Settings):
             given = "neither" if self.model_pair is None else "both"
             raise ValueError(
                 f"{given} of model_pair and comparison given; choose one: model_pair=pt_simpo layer=20, "
-                "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy (a preset's own "
-                "comparison is taken out with ~comparison)"
+                "comparison=it_vs_simpo layer=20, or experiment=demo to see it all on a toy (~comparison "
+                "removes that of a preset)"
             )
         kind = self.dictionary.architecture
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents, architecture=kind)
@@ -147,7 +147,7 @@ class Experiment(Settings):
 
     @property
     def pairs(self) -> tuple[ModelPair, ...]:
-        """The model pairs in question: one, or the reference and the treatment."""
+        """The one model pair, or the reference and the treatment of a comparison."""
         if self.comparison is not None:
             return (self.comparison.reference, self.comparison.treatment)
         assert self.model_pair is not None
@@ -155,7 +155,7 @@ class Experiment(Settings):
 
     @property
     def members(self) -> dict[str, tuple[ModelPair, ...]]:
-        """Pair -> its members, one per crosscoder; without `comparison.n_seeds` every pair is its own."""
+        """Pair name -> its members, one per crosscoder; with one crosscoder the pair itself."""
         if self.comparison is None:
             return {pair.name: (pair,) for pair in self.pairs}
         return self.comparison.members(self.seed)
@@ -172,7 +172,7 @@ class Experiment(Settings):
 
 
 def load(cfg: DictConfig) -> Experiment:
-    """Build the typed experiment; the only call of `instantiate` and the end of every `DictConfig`."""
+    """Build the typed experiment; no other code calls `instantiate` or sees a `DictConfig`."""
     if cfg.action in NEEDS_NO_PAIR and OmegaConf.is_missing(cfg, "layer"):
         cfg.layer = 0
     with open_dict(cfg):
@@ -186,7 +186,7 @@ def load(cfg: DictConfig) -> Experiment:
 
 
 def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
-    """`load`, and a ValueError when folders of one's own would be read with a corpus that nobody named."""
+    """`load`; ValueError when a local model would read the default corpus, which nobody named."""
     experiment = load(cfg)
     given = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in hydra.overrides.task]
     choices = hydra.runtime.choices
@@ -197,14 +197,14 @@ def load_typed(cfg: DictConfig, hydra: Any) -> Experiment:
     local = next((model.path for model in models if Path(model.path).expanduser().is_dir()), None)
     if local is not None:
         raise ValueError(
-            f"{local} is a folder of yours and no corpus is given, which would stream 200M tokens; give "
-            f"documents (corpus=files 'corpus.paths=[folder]'), or corpus={DEFAULT_CORPUS} if you mean that"
+            f"{local} is a local model and no corpus is given, so the default would stream 200M tokens; give "
+            f"documents (corpus=files 'corpus.paths=[folder]'), or corpus={DEFAULT_CORPUS} to use the default"
         )
     return experiment
 
 
 def study_names() -> list[str]:
-    """Names of the files in `conf/experiment` that ask for a study."""
+    """Names of the presets in `conf/experiment` that run a study."""
     files = sorted((conf_dir() / "experiment").glob("*.yaml"))
     return [path.stem for path in files if "override /study:" in path.read_text(encoding="utf-8")]
 

@@ -1,4 +1,4 @@
-"""What a user can put right in the command, as one message: the value, the rule, the way out."""
+"""One message for a mistake in the command: the value, the rule, the way out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
 MOST_LISTED = 25
-"""Options that a message lists; of more it names the nearest."""
+"""Most options that a message lists; of a longer list it names the nearest."""
 
 
 def explain(error: BaseException) -> str | None:
-    """The message for a configuration error: what was given, the rule, the near options; else None."""
+    """The message for a configuration error (value, rule, nearest options); None for other errors."""
     cause = _root(error)
     match cause:
         case OverrideParseException():
@@ -48,16 +48,16 @@ def explain(error: BaseException) -> str | None:
             return str(cause)
         case ImportError() if str(error).startswith("Error locating target"):
             path = " ".join(str(cause).split())
-            return f"{path}; a class of your own lies beside run.py, or on PYTHONPATH"
+            return f"{path}; put your class beside run.py, or on PYTHONPATH"
         case ValueError() if isinstance(error, InstantiationException):
             return str(cause)
         case ValueError() if "Config group override must be a string or a list" in str(cause):
-            return "a group has no option null; take out what a preset chose with ~<group>, as in ~comparison"
+            return "a group has no option null; remove a preset's choice with ~<group>, as in ~comparison"
     return None
 
 
 def _unreadable(override: str) -> str:
-    """How to quote an argument with characters that Hydra's grammar has no place for."""
+    """The message for an argument that Hydra's grammar cannot read, with the argument quoted."""
     key, is_assignment, value = override.partition("=")
     if not is_assignment or not re.fullmatch(r"[-+~]*[\w.@/]+", key, re.ASCII):
         return f"{override!r} cannot be read; arguments are written as setting=value"
@@ -72,7 +72,7 @@ def _unreadable(override: str) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The exception under Hydra's wrappers."""
+    """The exception inside Hydra's wrappers."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -106,7 +106,7 @@ def _one_problem(problem: Any, group: str) -> str:
 
 
 OF_OWN_COMPARISONS = ("comparison.n_seeds", "comparison.seed_null", "comparison.without")
-"""Settings of every comparison, which a user's own option file need not name."""
+"""Settings of every comparison that an option file may leave out."""
 
 
 def _unknown_key(error: BaseException) -> str:
@@ -121,7 +121,7 @@ def _unknown_key(error: BaseException) -> str:
         return f"{key}: {stage[1]} is no stage; {_choices(stage[1], protocol.names())}"
     of_a_pair = re.match(r"comparison\.(?:reference|treatment)\.(.+)", key)
     if key in OF_OWN_COMPARISONS or (of_a_pair and f"model_pair.{of_a_pair[1]}" in _all_keys()):
-        return f"{key}: the file of the comparison chosen here leaves it out; add it as +{key}=..."
+        return f"{key}: the chosen comparison's file leaves it out; add it as +{key}=..."
     owners = _options_with(key)
     if owners:
         group, _, name = key.partition(".")

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """Keyword-only, frozen settings that refuse unknown keys.
 
-    `NOT_IDENTITY` names the fields that cannot change a result (paths, devices, worker counts);
-    they are left out of `identity()` and so out of every artifact key. `ADDED` names fields that came after
-    artifacts had been made: they are left out while they have their default, so that those keep their keys.
+    `NOT_IDENTITY` names the fields that cannot change a result (paths, devices, worker counts); `identity()`
+    and every artifact key leave them out. `ADDED` names fields that are newer than stored artifacts: keys
+    leave them out while they have their default, so older artifacts keep their keys.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -24,7 +24,7 @@ class Settings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """JSON-able content of these settings, tagged with the class name, without `NOT_IDENTITY`.
 
-        A class from outside the package is tagged with its module too, so that it never passes for ours.
+        A class from outside the package is tagged with its module too, so that it never equals one of ours.
         """
         fields = {
             name: _plain(getattr(self, name))
@@ -61,7 +61,7 @@ class Runtime(Settings):
     store: Path = Path("store")
     device: str = "cpu"
     n_workers: int = 1
-    """Processes that share the shards of a harvest."""
+    """Processes that share a harvest's shards."""
     n_devices: int = 1
     """Devices, each with a process, that share the pass of latent scaling, of documents and of matching."""
     progress: bool = True

@@ -23,7 +23,7 @@ def test_a_text_is_answered_as_from_python(pair) -> None:
     assert [row["latent"] for row in line["latents"]] == top["latent"].tolist()
     assert line["text"].endswith("the cat sat")
     assert line["n_tokens"] == 3
-    text = ask.told(line)
+    text = ask.as_text(line)
     assert text.startswith("mine: 3 tokens, FVE base ")
     assert text.count("  latent ") == 3
     assert top["marked"][0] in text
@@ -42,7 +42,7 @@ def test_files_hold_texts_by_line_and_chats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "asks about a text; give either"),
+        ({}, "needs a text; give either"),
         ({"text": "a", "file": "b.jsonl"}, "give either"),
         ({"file": "missing.jsonl"}, "does not exist"),
     ],

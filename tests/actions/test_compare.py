@@ -32,7 +32,7 @@ def test_two_results_folders_give_one_page_without_naming_a_model(tmp_path: Path
 def test_nothing_to_compare_is_one_message(tmp_path: Path) -> None:
     done = crossdiff("action=compare", f"compare.runs={tmp_path}/*")
     assert done.returncode == 2
-    assert "it takes two to compare" in done.stderr
+    assert "a comparison needs two" in done.stderr
     assert "Traceback" not in done.stderr
 
 

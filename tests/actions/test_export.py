@@ -123,7 +123,7 @@ def test_a_hub_upload_gets_one_crosscoder_in_our_format(
     assert actions.perform(runs[:1]) == 0
     assert sent == [("toy_pt_it_1", "me/it")]
     assert capsys.readouterr().out == "checkpoint: url\n"
-    with pytest.raises(ValueError, match=r"export.hub_id names one repository, this command has 2"):
+    with pytest.raises(ValueError, match=r"export.hub_id names one repository, and this command has 2"):
         actions.perform(runs)
 
 

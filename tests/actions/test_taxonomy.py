@@ -61,7 +61,7 @@ def test_an_extension_keeps_the_old_and_has_a_new_hash(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_shown_or_extended_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="run it first"):
+    with pytest.raises(ValueError, match="give action=run first"):
         taxonomy.perform([experiment(tmp_path, "action=taxonomy", "freeze.mode=extend")])
     with pytest.raises(ValueError, match="made by the run"):
         taxonomy.perform([experiment(tmp_path, "action=taxonomy", "taxonomy=induced")])
@@ -128,4 +128,4 @@ def test_a_taxonomy_changed_after_assignment_is_another_run(
     assert "is not finished" in capfd.readouterr().err
     finished(tmp_path, "taxonomy=file", f"taxonomy.path={path}")
     assert typed(monkeypatch, *own, "validate.mode=import", "validate.file=x.csv") == 2
-    assert "changed after the export; export a new sheet" in capfd.readouterr().err
+    assert "has changed since the export; export a new sheet" in capfd.readouterr().err

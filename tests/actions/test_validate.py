@@ -57,7 +57,7 @@ def test_a_taxonomy_changed_after_the_export_is_noticed(tmp_path: Path) -> None:
     validate.perform([asked])
     path = asked.results / "validation" / "key.json"
     path.write_text(json.dumps(read_json(path) | {"taxonomy": "0" * 16}), encoding="utf-8")
-    with pytest.raises(ValueError, match="changed after the export"):
+    with pytest.raises(ValueError, match="changed since the export"):
         validate.perform([experiment(tmp_path, *IMPORT, "validate.file=x.csv")])
 
 

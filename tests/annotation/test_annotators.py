@@ -63,7 +63,7 @@ def test_a_replay_of_other_documents_is_refused(tmp_path: Path, monkeypatch) -> 
     with MessagesServer() as server:
         annotate("claude", server.address, tmp_path, 3, n_votes=1)
     settings = Replay(ledger=tmp_path / "ledger.sqlite")
-    with pytest.raises(ValueError, match="replay it on the documents that were annotated"):
+    with pytest.raises(ValueError, match="replay it on the annotated documents"):
         campaign(settings, tmp_path, 4).annotator(scheme())
 
 

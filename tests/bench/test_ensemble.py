@@ -18,17 +18,18 @@ def test_a_small_run_gives_every_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "n_right", "n_corrected", "least_of_four"),
-    [("seed_0", 18, 16, 12), ("seed_1", 12, 9, 7), ("seed_2", 15, 12, 8)],
+    ("name", "n_right", "n_corrected", "n_within_reach", "least_of_four"),
+    [("seed_0", 18, 16, 15, 12), ("seed_1", 12, 9, 11, 7), ("seed_2", 15, 12, 16, 8)],
 )
 def test_eight_real_crosscoders_per_pair_find_planted_changes_and_nothing_else(
-    name: str, n_right: int, n_corrected: int, least_of_four: int
+    name: str, n_right: int, n_corrected: int, n_within_reach: int, least_of_four: int
 ) -> None:
     """The figures of docs/ensembles.md, with room for other draws of subsets."""
     found = organism(COUNTS / f"{name}.csv", seed=1, most_subsets=20)
     assert all(0.03 < null["type_one"] < 0.07 for null in found["null"].values())
     whole = found["changes"]["R=8"]
     assert (whole["right_interval"], whole["wrong_interval"], whole["right_q"]) == (n_right, 0, n_corrected)
+    assert whole["within_reach"] == n_within_reach
     assert found["changes"]["R=4"]["right_interval"] > least_of_four
     assert all(row["wrong_interval"] < 0.1 for row in found["changes"].values())
 

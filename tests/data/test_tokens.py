@@ -82,5 +82,5 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
     with pytest.raises(ValueError, match=r"this crossdiff reads 'crossdiff.tokens' version 1"):
         TokenSet.open(tmp_path)
-    with pytest.raises(ValueError, match="holds no token set"):
+    with pytest.raises(ValueError, match="has no token set"):
         TokenSet.open(tmp_path / "nowhere")

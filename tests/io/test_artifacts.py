@@ -180,7 +180,7 @@ def test_without_locks_one_line_says_so_and_work_goes_on(
             assert artifacts.lock(handle, wait=wait)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the store's file system has no file locks (")
-    assert "two commands at the same time are not kept apart" in line
+    assert "two commands at the same time may do the same step" in line
 
 
 def test_another_failure_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def test_cut_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shape"):
         load_dictionary_learning(written(tmp_path, peer_state(**{"encoder.bias": torch.ones(3)}), "ae.pt"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds none of model\.safetensors"):
+    with pytest.raises(ValueError, match=r"has none of model\.safetensors"):
         load_dictionary_learning(tmp_path / "empty")
 
 

@@ -63,7 +63,7 @@ def test_missing_folders_are_refused_and_hub_ids_pass(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model folder .*nowhere does not exist; give a folder saved"):
         fingerprint(model(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds no config.json"):
+    with pytest.raises(ValueError, match=r"has no config.json"):
         fingerprint(model(tmp_path / "empty"))
 
 

@@ -48,5 +48,5 @@ def test_word_pieces_and_byte_pieces_keep_their_spaces() -> None:
 
 def test_a_folder_without_tokenizer_says_what_to_pass(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ValueError, match=r"holds no tokenizer; save the model's tokenizer there"):
+    with pytest.raises(ValueError, match=r"has no tokenizer; save the model's tokenizer there"):
         load_tokenizer(str(tmp_path))

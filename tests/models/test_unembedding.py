@@ -156,5 +156,5 @@ def test_an_untied_model_without_a_head_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_weights_is_one_message(tmp_path: Path) -> None:
     CONFIG_MAPPING["gemma2"](**SIZES).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"holds no weights .*model.safetensors"):
+    with pytest.raises(ValueError, match=r"has no weights .*model.safetensors"):
         read(tmp_path)

@@ -27,3 +27,12 @@ def test_drifted_latents_are_in_the_dollars_of_the_plan() -> None:
     assert plain.api_usd == pytest.approx(110 * 0.0035)
     assert annotation_cost(Claude(), n_pairs=1, n_drifted=50).api_usd == pytest.approx(160 * 0.0035)
     assert annotation_cost(Lexical(), n_pairs=1, n_drifted=50).api_usd == 0
+
+
+def test_the_framing_control_is_in_the_dollars_of_the_plan() -> None:
+    """Two questions for each of ten controls, where six questions are a latent's 0.35 cents."""
+    more = (
+        annotation_cost(Claude(framing=True), n_pairs=1).api_usd
+        - annotation_cost(Claude(), n_pairs=1).api_usd
+    )
+    assert more == pytest.approx(20 / 6 * 0.0035)

@@ -54,10 +54,10 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     for overrides, said in (
         ((*TWO, f"crosscoder={folder}"), "one crosscoder and a comparison has two pairs"),
         (("experiment=demo", treatment, "comparison.n_seeds=2"), "differ in their seed"),
-        (("experiment=self_diff", treatment), "trains crosscoders of its own"),
+        (("experiment=self_diff", treatment), "trains its crosscoders"),
         ((*PAIR, "model_pair.crosscoder_scale=[1,2]"), "name it with crosscoder="),
         ((*PAIR, f"crosscoder={saved(tmp_path / 'wide', d_model=width() + 1)}"), "the pair has 2 of width"),
-        ((*PAIR, f"crosscoder={tmp_path}"), "holds no crosscoder that can be read"),
+        ((*PAIR, f"crosscoder={tmp_path}"), "has no crosscoder that can be read"),
     ):
         with pytest.raises(ValueError, match=said):
             steps(*overrides)

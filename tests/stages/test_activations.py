@@ -60,7 +60,7 @@ def test_other_tokens_layers_or_models_are_refused(
 
 
 def test_another_scaling_is_refused(artifacts: Artifacts, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"scales the models by .* these activations ask for"):
+    with pytest.raises(ValueError, match=r"scales the models by .* these activations need"):
         opened(changed(artifacts, tmp_path, {}, scale=1.5))
 
 

@@ -175,8 +175,8 @@ def test_members_whose_spread_cannot_be_learnt_say_so(tmp_path: Path) -> None:
     deltas, comparison, _ = _members(tmp_path, runs)
     assert set(deltas.spread) == {"not measured"}
     assert comparison["phi"] is None
-    assert any("spread of another seed was not measured" in note for note in comparison["notes"])
-    assert any("counting for nothing: a_seed1" in note for note in comparison["notes"])
+    assert any("spread over seeds was not measured" in note for note in comparison["notes"])
+    assert any("not counted: a_seed1" in note for note in comparison["notes"])
 
 
 def test_members_whose_labels_are_all_other_end_well_formed(tmp_path: Path) -> None:

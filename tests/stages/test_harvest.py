@@ -194,9 +194,9 @@ def test_nan_activations_name_document_and_layer(tmp_path: Path) -> None:
     break_embedding(folder, "7")
     model = settings(folder)
     token_folder = make_tokens(tmp_path, model)
-    with pytest.raises(ValueError, match=r"layer 1 holds NaN .* in document 'd7'"):
+    with pytest.raises(ValueError, match=r"layer 1 has NaN .* in document 'd7'"):
         make_harvest(tmp_path / "h", model, token_folder)
-    with pytest.raises(ValueError, match=r"layer 1 holds NaN .* in document 'd7'"):
+    with pytest.raises(ValueError, match=r"layer 1 has NaN .* in document 'd7'"):
         make_live(tmp_path / "live", model, token_folder)
 
 
@@ -207,7 +207,7 @@ def test_nan_activations_of_a_running_model_name_document_and_layer(tmp_path: Pa
     make_live(tmp_path / "live", model, token_folder)
     break_embedding(folder, "7")
     data = PairedActivations.open(token_folder, [tmp_path / "live"], layer=1)
-    with pytest.raises(ValueError, match=r"layer 1 holds NaN .* in document 'd7'"):
+    with pytest.raises(ValueError, match=r"layer 1 has NaN .* in document 'd7'"):
         data.training_batch(0, seed=0, batch_size=64)
 
 

@@ -192,7 +192,7 @@ def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path) -> None:
 
 def test_chats_without_a_template_are_refused(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "c.jsonl", {"messages": CHAT})
-    with pytest.raises(ValueError, match="no chat template; take the tokenizer of a model that has one"):
+    with pytest.raises(ValueError, match="no chat template; use the tokenizer of a model that has one"):
         build(tmp_path, path, tokenizer=make_tokenizer(template=None))
 
 

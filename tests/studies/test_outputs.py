@@ -45,3 +45,13 @@ def test_one_pair_of_folders_from_the_command_line(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "most often raised" in page
     assert "custom: topics of the raised tokens" in page
+
+
+def test_other_results_beside_are_another_study(tmp_path: Path) -> None:
+    from crossdiff.studies.outputs import Outputs
+
+    found = []
+    for content in ("a", "b", "a"):
+        (tmp_path / "deltas.csv").write_text(content)
+        found.append(Outputs(beside=str(tmp_path)).identity())
+    assert found[0] == found[2] != found[1]

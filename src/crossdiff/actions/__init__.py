@@ -1,4 +1,4 @@
-"""What the command line can do: a module per action; `run` is also plan, train, status, cancel and retry."""
+"""The actions of the command line, one module each; `run` also has plan, train, status, cancel and retry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from crossdiff.config import Experiment
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
-    """Carry out the action that the experiments (grid points of one command) share; returns the exit code."""
+    """Carry out the action of the experiments (grid points of one command); returns the exit code."""
     match experiments[0].action:
         case "run" | "plan" | "train" | "status" | "cancel" | "retry":
             from crossdiff.actions import run as verb

@@ -1,4 +1,4 @@
-"""`action=ask`: which latents fire on texts of the user's, for the pairs of a finished run."""
+"""`action=ask`: which latents of a finished run's pairs fire on the user's texts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
             for text in texts:
                 lines.append(answer(name, pair, text, asked))
                 if asked.out is None:
-                    print(told(lines[-1]), flush=True)
+                    print(as_text(lines[-1]), flush=True)
     if asked.out is not None:
         from crossdiff.io.tables import write_jsonl
 
@@ -45,8 +45,8 @@ def texts_of(asked: AskSettings) -> Iterator[Text]:
 
     if (asked.text is None) == (asked.file is None):
         raise ValueError(
-            "action=ask asks about a text; give either 'ask.text=\"...\"' or ask.file=texts.jsonl (text or "
-            "messages per line; of a .txt file every line is a text)"
+            "action=ask needs a text; give either 'ask.text=\"...\"' or ask.file=texts.jsonl (text or "
+            "messages per line, or a .txt file with one text per line)"
         )
     if asked.text is not None:
         yield asked.text
@@ -56,7 +56,7 @@ def texts_of(asked: AskSettings) -> Iterator[Text]:
         if isinstance(record, BadRecord):
             raise record
         n_texts += 1
-        yield record.content  # type: ignore[misc]  token ids are refused with the other strange texts
+        yield record.content  # type: ignore[misc]  OpenPair.encode refuses token ids
     if not n_texts:
         raise ValueError(
             f"ask.file={asked.file} has no text; name a file with at least one, or give ask.text="
@@ -64,7 +64,7 @@ def texts_of(asked: AskSettings) -> Iterator[Text]:
 
 
 def opened(experiment: Experiment) -> Iterator[tuple[str, OpenPair]]:
-    """The pairs of the experiment, or the one that `ask.pair` names; ValueError for unfinished ones."""
+    """The experiment's pairs, or the one that `ask.pair` names; ValueError where unfinished."""
     from crossdiff.notebook.finished_steps import FinishedSteps
     from crossdiff.notebook.run import Run
 
@@ -82,7 +82,7 @@ def opened(experiment: Experiment) -> Iterator[tuple[str, OpenPair]]:
 
 
 def answer(name: str, pair: OpenPair, text: Text, asked: AskSettings) -> dict[str, Any]:
-    """One JSON-able line: both models' figures and the top latents; a missing figure is null."""
+    """A JSON-able record: both models' figures and the top latents; a missing figure is None."""
     from crossdiff.report.formatting import finite
 
     with warnings.catch_warnings(record=True) as caught:
@@ -104,8 +104,8 @@ def answer(name: str, pair: OpenPair, text: Text, asked: AskSettings) -> dict[st
     )
 
 
-def told(line: dict[str, Any]) -> str:
-    """The same for people: one line of figures, then two per latent."""
+def as_text(line: dict[str, Any]) -> str:
+    """An `answer` for people: one line of figures, then two per latent."""
     from crossdiff.report.formatting import told as number
     from crossdiff.report.formatting import visible
 

@@ -1,4 +1,4 @@
-"""`action=compare`: results of many runs side by side, on one page and as a W&B report or workspace."""
+"""`action=compare`: the results of many runs on one page, and as a W&B report or workspace."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ MERITS = {
 }
 """Stage -> figures in the summaries of its W&B runs."""
 AXES = {"layer": "inputs.layer", "dictionary size": "inputs.dictionary.n_latents", "seed": "inputs.seed"}
-"""Axes of the comparison, and where the configuration of a training run holds them."""
+"""Axis of the comparison -> its key in the configuration of a W&B training run."""
 
 
 def save_board(
     runs: Sequence[Run], logger: WandbLogger, *, kind: Literal["report", "workspace"], title: str
 ) -> str:
-    """Save a report or a workspace about the W&B runs behind these results; returns its address.
+    """Save a report or a workspace about the W&B runs of these results; returns its address.
 
     Runs are found by their ids, which are step keys: they must have been recorded with `logger=wandb`.
     """
@@ -60,25 +60,25 @@ def save_board(
     except ImportError:
         raise ValueError(
             f"compare.wandb={kind} needs the package wandb-workspaces; pip install "
-            "'crossdiff[workspaces]', or leave it out: the page holds the same"
+            "'crossdiff[workspaces]', or leave compare.wandb out: the page has the same figures"
         ) from None
     mode, notice = wandb_mode(logger)
     if mode != "online":
         raise ValueError(
-            f"compare.wandb={kind} needs W&B online, and it is {mode} ({notice or 'as asked for'}); "
-            "log in with wandb login, or leave it out: the page holds the same"
+            f"compare.wandb={kind} needs W&B online, and it is {mode} ({notice or 'logger.mode'}); "
+            "log in with wandb login, or leave compare.wandb out: the page has the same figures"
         )
-    return _saved(_report(runs, logger, title) if kind == "report" else _workspace(runs, logger, title))
+    return _saved(_report(runs, logger, title) if kind == "report" else _workspace(runs, logger, title), kind)
 
 
-def _saved(board: Any) -> str:
+def _saved(board: Any, kind: str) -> str:
     from wandb.errors import Error
 
     try:
         board.save()
     except (Error, OSError, ValueError) as error:
         raise ValueError(
-            f"W&B did not take the board ({error}); the page is written, try compare.wandb again later"
+            f"W&B refused the {kind} ({error}); the page is written, give compare.wandb again later"
         ) from None
     return str(board.url)
 
@@ -94,9 +94,9 @@ def _report(runs: Sequence[Run], logger: WandbLogger, title: str) -> Any:
     expr: Any = import_module("wandb_workspaces.expr")
 
     def grid(stage: str, panels: list[Any]) -> Any:
-        is_own_run = expr.Metric("ID").isin(keys(runs, stage))
+        of_stage = expr.Metric("ID").isin(keys(runs, stage))
         runset = api.Runset(
-            project=logger.project, entity=logger.entity or "", name=stage, filters=expr.And(is_own_run)
+            project=logger.project, entity=logger.entity or "", name=stage, filters=expr.And(of_stage)
         )
         return api.PanelGrid(runsets=[runset], panels=panels)
 

@@ -1,4 +1,4 @@
-"""What the card of an exported crosscoder says of its models, documents, figures and origin."""
+"""Facts for the card of an exported crosscoder: models, documents, figures, origin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIGURES = {"fve_base": "FVE base", "fve_tuned": "FVE tuned", "l0": "L0", "thresh
 
 
 def card_facts(step: Step, store: Path) -> dict[str, str]:
-    """Name -> text for a finished train step; figures that are not known are left out."""
+    """Name -> text for a finished train step, without unknown facts."""
     inputs = [step.parents[role].inputs for role in ("harvest_base", "harvest_tuned") if role in step.parents]
     facts = {"Models, base first": ", ".join(_model(model_inputs.model) for model_inputs in inputs)}  # type: ignore[attr-defined]
     if "tokens" in step.parents:
@@ -44,7 +44,7 @@ def _figures(path: Path) -> str:
 
 
 def _origin(folder: Path) -> str:
-    """Where a crosscoder that was read came from; of one that was trained, with what seed."""
+    """The file of an imported crosscoder, or the seed of a trained one."""
     metadata = read(folder).metadata
     imported = metadata.get("imported")
     if imported:

@@ -27,7 +27,7 @@ from crossdiff.report.export import figures_of, tables_of
 
 
 def perform(experiments: Sequence[Experiment]) -> int:
-    """Export what `export.what` asks for from finished steps; returns the exit code."""
+    """Export `export.what` from finished steps; returns the exit code."""
     match experiments[0].export.what:
         case "checkpoint":
             return export_checkpoints(experiments)
@@ -42,7 +42,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
 
 
 def export_report(experiments: Sequence[Experiment]) -> int:
-    """Write `<export.folder>/<title>_<layer>/<name>.<format>` for every finished part; returns 0."""
+    """Write `<export.folder>/<title>_<layer>/<name>.<format>` for every figure or table; returns 0."""
     settings = experiments[0].export
     for experiment in experiments:
         sources = report_parts(experiment).sources()
@@ -59,11 +59,11 @@ def export_report(experiments: Sequence[Experiment]) -> int:
 
 
 def export_checkpoints(experiments: Sequence[Experiment]) -> int:
-    """Write one folder per trained pair and print its path; unfinished training is a ValueError."""
+    """Write one folder per trained pair and print its path; ValueError where a training is unfinished."""
     settings, named = experiments[0].export, _trained(experiments)
     if settings.hub_id is not None and len(named) > 1:
         raise ValueError(
-            f"export.hub_id names one repository, this command has {len(named)} crosscoders "
+            f"export.hub_id names one repository, and this command has {len(named)} crosscoders "
             f"({', '.join(named)}); give model_pair=... for one of them"
         )
     for name, step in named.items():
@@ -73,7 +73,7 @@ def export_checkpoints(experiments: Sequence[Experiment]) -> int:
 
 
 def _trained(experiments: Sequence[Experiment]) -> dict[str, Step]:
-    """Finished train steps by the name of their folder, `<pair>_<layer>`, with the key where names repeat."""
+    """Folder name -> finished train step; `<pair>_<layer>`, with the key where names repeat."""
     trained: dict[str, Step] = {}
     for experiment in experiments:
         for step in plan(experiment):
@@ -85,14 +85,14 @@ def _trained(experiments: Sequence[Experiment]) -> dict[str, Step]:
                     "give the same command with action=run first"
                 )
             name = f"{step.label}_{experiment.layer}"
-            twin = trained.get(name)
-            if twin is None or twin.key != step.key:
-                trained[name if twin is None else f"{name}_{step.key[:8]}"] = step
+            namesake = trained.get(name)
+            if namesake is None or namesake.key != step.key:
+                trained[name if namesake is None else f"{name}_{step.key[:8]}"] = step
     return trained
 
 
 def _write(step: Step, store: Path, folder: Path, settings: ExportSettings) -> str:
-    """The folder in the chosen format, or the URL where it was uploaded to."""
+    """Write the crosscoder in the chosen format; the folder, or the URL of the upload."""
     crosscoder, form = Crosscoder.load(step.folder(store) / "crosscoder"), settings.chosen_format
     assert form in ("crossdiff", "dictionary_learning", "saelens", "neelnanda")
     layer = getattr(step.inputs, "layer", None)
@@ -122,7 +122,7 @@ def export_annotations(experiments: Sequence[Experiment]) -> int:
 
 
 def ledger_path(annotator: AnnotatorSettings, store: Path) -> Path | None:
-    """The ledger that the annotator reads or writes; None where it sends nothing or has sent nothing yet."""
+    """The annotator's ledger; None where the annotator has none, or has sent nothing yet."""
     if isinstance(annotator, Lexical | Transformers | OwnAnnotator):
         return None
     path = annotator.ledger if isinstance(annotator, Replay) else store / LEDGER
@@ -130,7 +130,7 @@ def ledger_path(annotator: AnnotatorSettings, store: Path) -> Path | None:
 
 
 def _write_csv(source: Path, target: Path) -> None:
-    """One row per latent; lists and mappings as JSON in their cell, and no text that a spreadsheet runs."""
+    """One row per latent; lists and mappings as JSON, texts so that no spreadsheet runs them."""
     import pandas as pd
 
     rows = [{name: _cell(value) for name, value in row.items()} for row in read_jsonl(source)]

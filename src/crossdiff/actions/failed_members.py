@@ -1,4 +1,4 @@
-"""A crosscoder that cannot be made while its pair has others: the comparison goes on without it."""
+"""A comparison continues without a crosscoder that failed, where its pair has others."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from crossdiff.pipeline.steps import PER_CROSSCODER, Step
 
 
 def without_failed(experiments: Sequence[Experiment], failed: Sequence[Step]) -> list[Experiment] | None:
-    """The experiments without the crosscoders of the steps that failed; None where one of them needs one.
+    """The experiments without the crosscoders of the failed steps; None where an experiment needs one.
 
-    Only experiments whose plan has such a step change: `comparison.without` then names its crosscoder.
-    None too where nothing would change, so that the same plan never runs twice.
+    `comparison.without` then names the crosscoder, in the experiments whose plan has the failed step.
+    None where nothing would change, so that the same plan never runs twice.
     """
     changed = list(experiments)
     for step in failed:
@@ -29,7 +29,7 @@ def without_failed(experiments: Sequence[Experiment], failed: Sequence[Step]) ->
 
 
 def _has_others(experiment: Experiment, failed: Step) -> bool:
-    """Whether the step serves one crosscoder of a pair that has others left."""
+    """Whether the step belongs to one crosscoder of a pair that has others."""
     if experiment.study is not None or failed.stage not in PER_CROSSCODER:
         return False
     groups = [[member.name for member in members] for members in experiment.members.values()]
@@ -37,10 +37,10 @@ def _has_others(experiment: Experiment, failed: Step) -> bool:
 
 
 def tell_failed(failed: Step, error: Exception) -> None:
-    """Say on stderr which crosscoder is left out, why, and that the results name it."""
+    """Print on stderr which crosscoder is left out, and why."""
     print(
         f"warning: {failed.name} failed: {error}\n"
-        f"         the comparison goes on without {failed.label}, and its results say so; "
+        f"         the comparison continues without {failed.label}, and its results say so; "
         f"'comparison.without=[{failed.label}]' asks for the same at once",
         file=sys.stderr,
         flush=True,

@@ -29,7 +29,7 @@ licences that ask for a notice or forbid this.
 
 
 def _refuse_overwriting(target: Path, experiment: Experiment, written: dict[Path, str]) -> None:
-    """ValueError where another run of this command has written the same source."""
+    """ValueError where another grid point has written the same source."""
     if target in written:
         raise ValueError(
             f"{written[target]} and {experiment.results} would both be {target}; export them one by one, "
@@ -39,7 +39,7 @@ def _refuse_overwriting(target: Path, experiment: Experiment, written: dict[Path
 
 
 def export_neuronpedia(experiments: Sequence[Experiment]) -> int:
-    """Write one source per pair below `export.folder`, and a card; unfinished pairs are a ValueError."""
+    """Write one source per pair into `export.folder`, and a card; ValueError where a pair is unfinished."""
     folder = experiments[0].export.folder
     names: list[str] = []
     written: dict[Path, str] = {}

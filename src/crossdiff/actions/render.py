@@ -1,4 +1,4 @@
-"""`action=render`: the report again, from finished artifacts alone; nothing is computed, nothing is run."""
+"""`action=render`: the report, written again from finished artifacts; no step runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossdiff.stages.report import ReportInputs
 def perform(experiments: Sequence[Experiment]) -> int:
     """Write the page, summary and products of every grid point into its results folder.
 
-    A run that is not finished gets a page of what is there; the missing steps are printed and on the page.
+    The page of an unfinished run shows its finished steps; the missing ones are printed and on the page.
     """
     for experiment in experiments:
         parts = report_parts(experiment)
@@ -41,7 +41,7 @@ def rendered(experiment: Experiment, parts: ReportParts) -> Path:
 
 
 def _rows(parts: ReportParts, experiment: Experiment, *, seconds: float) -> list[dict[str, object]]:
-    """The steps of summary.json: what was read is `reused`, the report itself is `done`."""
+    """The steps for summary.json: `reused` for finished ones, `done` for the report."""
     rows: list[dict[str, object]] = [
         {"name": step.name, "key": step.key, "state": "reused", "seconds": 0.0}
         for step in parts.steps[:-1]
@@ -52,12 +52,12 @@ def _rows(parts: ReportParts, experiment: Experiment, *, seconds: float) -> list
 
 
 NEEDED = ("train", "scale")
-"""Stages without which a pair has nothing to show."""
+"""Stages that a pair needs to be shown."""
 
 
 @dataclass(frozen=True)
 class ReportParts:
-    """The finished parents of a report by role, its inputs cut to the pairs that can be shown."""
+    """A report's inputs, for the pairs that can be shown, and its finished parents by role."""
 
     inputs: ReportInputs
     parents: dict[str, Path]
@@ -66,7 +66,7 @@ class ReportParts:
     results: Path
 
     def sources(self) -> Sources:
-        """The artifacts, read, and the human check where the results folder holds one."""
+        """The artifacts' content, and the human check where the results folder has one."""
         asked = self.inputs
         report_sources = read_sources(
             self.parents,
@@ -80,7 +80,7 @@ class ReportParts:
 
 
 def report_parts(experiment: Experiment) -> ReportParts:
-    """Everything that is finished; ValueError where not even one pair has its latent table."""
+    """The parts that are finished; ValueError where no pair has a latent table."""
     steps = plan(experiment)
     report = steps[-1]
     assert isinstance(report.inputs, ReportInputs)

@@ -1,4 +1,4 @@
-"""Running a plan: run, plan, train, status, and SLURM's cancel and retry."""
+"""The actions run, plan, train, status, and SLURM's cancel and retry."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def _refuse_unfit_jobs(steps: Sequence[Step], first: Experiment, dispatch: Slurm
 
 
 def tell_notices(experiments: Sequence[Experiment]) -> None:
-    """One line for each thing that planning noticed, once for all grid points; a study tells its own."""
+    """Print the plan's notices, each once for all grid points; a study's page has its own."""
     plain = [experiment for experiment in experiments if experiment.study is None]
     show_notices("plan", dict.fromkeys(notice for experiment in plain for notice in notices(experiment)))
 
 
 def tell_missing_keys(steps: Sequence[Step], store: Path) -> None:
-    """One line under a plan that cannot run to its end as the environment is now."""
+    """Print why the plan cannot run to its end, where an API key is missing."""
     try:
         refuse_missing_keys(steps, store)
     except ValueError as error:
@@ -88,7 +88,7 @@ def _submission(
     steps: Sequence[Step],
     dispatch: SlurmDispatch,
 ) -> Submission:
-    """The merged plan for SLURM: the device is chosen on the node, the report job fills results_dir."""
+    """The merged plan for SLURM; the node chooses the device, the report job fills results_dir."""
     first = experiments[0]
     publications = [
         Publication(report, results, tuple(ordered(report)))
@@ -102,7 +102,7 @@ def _submission(
 
 
 def sweep(experiments: Sequence[Experiment]) -> str:
-    """One name for the grid points of a command: their common title, or the first and how many more."""
+    """Name of a command's grid points: their common title, or the first and the number of others."""
     titles = list(dict.fromkeys(experiment.title for experiment in experiments))
     return titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
 
@@ -140,12 +140,12 @@ def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
 def _finish(
     experiments: Sequence[Experiment], steps: Sequence[Step], runtime: Runtime, log: Tracker
 ) -> tuple[Sequence[Experiment], list[local.Outcome]]:
-    """Run the steps; a crosscoder that fails is left out of the experiments where its pair has others."""
+    """Run the steps; a crosscoder that fails is left out where its pair has others."""
     made: dict[str, local.Outcome] = {}
     failures: list[tuple[Step, ValueError]] = []
 
     def finished(outcome: local.Outcome) -> None:
-        if outcome.step.key not in made:  # after a failure finished steps come again, as reused ones
+        if outcome.step.key not in made:  # after a failure finished steps are reported again, as reused
             made[outcome.step.key] = outcome
             log.step_finished(outcome, runtime.store)
 
@@ -172,7 +172,7 @@ def _finish(
 
 
 def _processes(experiment: Experiment) -> int:
-    """How many steps may run at a time here."""
+    """How many steps may run at a time on this machine."""
     dispatch = experiment.dispatch
     processes = dispatch.processes if isinstance(dispatch, LocalDispatch) else 1
     if processes == 1:
@@ -193,19 +193,19 @@ def _processes(experiment: Experiment) -> int:
 
 
 def products(experiment: Experiment, last: Step) -> list[tuple[Path, Step]]:
-    """Results folders and the steps that fill them: the runs of a study, then the experiment's own."""
+    """Results folders and their report steps: of a study's runs, then of the experiment."""
     return [*results_of_runs(last, experiment.results).items(), (experiment.results, last)]
 
 
 def is_bearable(steps: Sequence[Step], experiment: Experiment) -> bool:
-    """False, with the estimate and the way out on stderr, when the plan is too much for a CPU."""
+    """Whether a CPU can run the plan in `CPU_HOURS_ALLOWED`; else the estimate and ways out on stderr."""
     left = remaining_cost(steps, experiment.store)
     if left.cpu_hours is not None and left.cpu_hours <= CPU_HOURS_ALLOWED:
         return True
     print(plan_table(steps, experiment.store), file=sys.stderr)
     print(
         f"error: no accelerator found, and this plan asks for {describe(left)}.\n"
-        "       go on with: experiment=demo (the same on a toy, minutes), device=cpu (run it here all the "
+        "       give experiment=demo (the same on a toy, minutes), device=cpu (run it here all the "
         "same), dispatch=slurm (on a cluster), or action=plan (look only)",
         file=sys.stderr,
     )

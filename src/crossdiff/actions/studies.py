@@ -1,4 +1,4 @@
-"""action=studies: every study with its question, its sizes, what each costs and how far it is."""
+"""`action=studies`: every study at every size, with its question, cost and progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER = ("study", "size", "steps", "finished", "GPU h", "CPU h", "disk GB", "AP
 
 @dataclass(frozen=True)
 class StudyState:
-    """A study at one size: what is left to do in this store."""
+    """A study at one size, and its unfinished steps in this store."""
 
     name: str
     size: str
@@ -43,7 +43,7 @@ def perform(experiments: Sequence[Experiment]) -> int:
     store = experiments[0].store
     print(columns([HEADER, *(state.row() for state in states(store))]))
     print(
-        "costs: what is left to do in this store (hours of one H200, or of 2 cores; estimated);\n"
+        "costs: estimates for the unfinished steps in this store (hours of one H200, or of 2 cores);\n"
         f"run one with: {command()} experiment=<study> size=<size>, look closer with action=plan"
     )
     return 0

@@ -1,4 +1,4 @@
-"""Show, induce or extend a taxonomy."""
+"""`action=taxonomy`: show, induce or extend a taxonomy."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def perform(experiments: Sequence[Experiment]) -> int:
         case "induce":
             sizes = experiment.taxonomy
             wanted = sizes if isinstance(sizes, InducedTaxonomy) else InducedTaxonomy()
-            _, asked = _open_run(experiment)
-            with closing(asked):
-                return _freeze(induced(asked, wanted), experiment.freeze.file)
+            _, run = _open_run(experiment)
+            with closing(run):
+                return _freeze(induced(run, wanted), experiment.freeze.file)
         case "extend":
             return _extend(experiment)
 
 
 def _show(experiment: Experiment) -> int:
-    """Classes, categories and definitions; how many latents each has where the run is finished."""
+    """Print classes, categories and definitions, with counts of latents where the run is finished."""
     folder = _annotated(experiment)
     taxonomy = _taxonomy(experiment, folder)
     rows = [] if folder is None else read_jsonl(folder / "annotations.jsonl")
@@ -54,7 +54,7 @@ def _show(experiment: Experiment) -> int:
 
 
 def _annotated(experiment: Experiment) -> Path | None:
-    """The finished annotate artifact, if there is one."""
+    """The finished annotate artifact, or None."""
     step = next(step for step in plan(experiment) if step.stage == "annotate")
     return step.folder(experiment.store) if step.is_finished(experiment.store) else None
 
@@ -65,8 +65,8 @@ def _taxonomy(experiment: Experiment, folder: Path | None) -> Taxonomy:
         return load_taxonomy(folder / "taxonomy.yaml")
     if isinstance(experiment.taxonomy, InducedTaxonomy):
         raise ValueError(
-            "taxonomy=induced is made by the run, which is not finished; run it, or freeze.mode=induce to "
-            "make one now"
+            "taxonomy=induced is made by the run, which is not finished; give action=run, or "
+            "freeze.mode=induce to make one now"
         )
     return experiment.taxonomy.load()
 
@@ -82,23 +82,23 @@ def _open_run(experiment: Experiment) -> tuple[list, AnnotationRun]:
 
 
 def _extend(experiment: Experiment) -> int:
-    """New categories from the latents that the finished run answered with `other`."""
+    """Add categories made from the latents that the finished run labelled `other`."""
     folder = _annotated(experiment)
     if folder is None:
         raise ValueError(
-            "freeze.mode=extend reads what a finished run answered with `other`; run it first (action=run)"
+            "freeze.mode=extend reads a finished run's latents labelled `other`; give action=run first"
         )
     taxonomy = load_taxonomy(folder / "taxonomy.yaml")
     rows = read_jsonl(folder / "annotations.jsonl")
     others = {(row["pair"], row["latent"]) for row in rows if row["category"] == OTHER}
-    blind, asked = _open_run(experiment)
+    blind, whole = _open_run(experiment)
     left = [
         subject
         for subject, candidate in blind
         if (candidate.pair, candidate.latent) in others and candidate.role.startswith("exclusive")
     ]
     n_new = experiment.freeze.n_new
-    with closing(replace(asked, subjects=left)) as run:
+    with closing(replace(whole, subjects=left)) as run:
         content = run.induce(sizes=(1, 1, n_new))
     return _freeze(extended(taxonomy, content, n_new=n_new), experiment.freeze.file)
 
@@ -111,6 +111,6 @@ def _freeze(taxonomy: Taxonomy, path: Path) -> int:
     n_categories = len(taxonomy.categories)
     print(
         f"{path}: {len(taxonomy.classes)} classes, {n_categories} categories, hash {taxonomy.hash}\n"
-        f"assign all latents to it with taxonomy=file taxonomy.path={path}"
+        f"use it with taxonomy=file taxonomy.path={path}"
     )
     return 0

@@ -1,4 +1,4 @@
-"""The human check: a blind rating sheet out, agreement in."""
+"""`action=validate`, the human check: write a blind rating sheet, read the ratings, compute agreement."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _export(experiment: Experiment, steps: Sequence[Step], annotate: Step, taxon
     key = {"version": VERSION, "annotate": annotate.key, "taxonomy": taxonomy.hash, "unit": settings.unit}
     write_json({**key, "items": answers}, folder / KEY)
     if len(items) < settings.n:
-        print(f"only {len(items)} {settings.unit}s could be drawn, {settings.n} were asked for")
+        print(f"only {len(items)} {settings.unit}s could be drawn of validate.n={settings.n}")
     print(f"sheet: {folder / 'sheet.html'}\nsheet: {folder / 'sheet.csv'}")
     print(f"{len(items)} items; {folder / KEY} holds the annotator's answers: do not show it to raters")
     return 0
@@ -88,7 +88,7 @@ def _labelled(experiment: Experiment, steps: Sequence[Step], annotate: Step) -> 
 
 
 def _import(experiment: Experiment, annotate: Step, taxonomy: Taxonomy) -> dict[str, Any]:
-    """Read the filled sheets and write agreement.json."""
+    """Compute agreement from the filled sheets and write agreement.json."""
     folder = experiment.results / FOLDER
     if not (folder / KEY).is_file():
         raise ValueError(f"{folder} has no exported sheet; run action=validate validate.mode=export first")
@@ -96,8 +96,8 @@ def _import(experiment: Experiment, annotate: Step, taxonomy: Taxonomy) -> dict[
     if (key["annotate"], key["taxonomy"]) != (annotate.key, taxonomy.hash):
         raise ValueError(
             f"the sheet in {folder} is of annotations {key['annotate']} (taxonomy {key['taxonomy']}), this "
-            f"run has {annotate.key} (taxonomy {taxonomy.hash}): the taxonomy or the annotator was changed "
-            "after the export; export a new sheet"
+            f"run has {annotate.key} (taxonomy {taxonomy.hash}): the taxonomy or the annotator has changed "
+            "since the export; export a new sheet"
         )
     files = experiment.validate_.files
     if not files:
@@ -106,14 +106,14 @@ def _import(experiment: Experiment, annotate: Step, taxonomy: Taxonomy) -> dict[
     raters = {
         _name(path, files): rating_sheet.read_ratings(path, list(key["items"]), names) for path in files
     }
-    said = {item: answer["category"] for item, answer in key["items"].items()}
-    check = human_check(raters, said, taxonomy, seed=experiment.seed)
+    labels = {item: answer["category"] for item, answer in key["items"].items()}
+    check = human_check(raters, labels, taxonomy, seed=experiment.seed)
     check |= {"unit": key["unit"], "annotate": annotate.key}
     write_json(check, folder / AGREEMENT)
     return check
 
 
 def _name(path: Path, files: Sequence[Path]) -> str:
-    """The file's name stands for the person; two equal names get their position added."""
-    twins = [other for other in files if other.stem == path.stem]
-    return path.stem if len(twins) == 1 else f"{path.stem} {twins.index(path) + 1}"
+    """The rater's name: that of the file, with its position where two files have one name."""
+    namesakes = [other for other in files if other.stem == path.stem]
+    return path.stem if len(namesakes) == 1 else f"{path.stem} {namesakes.index(path) + 1}"

@@ -1,1 +1,1 @@
-"""From the documents that fire a latent to a label: annotators, prompts, ledger, scores."""
+"""Labels of latents from the documents that fire them: annotators, prompts, scores."""

@@ -1,4 +1,4 @@
-"""From settings to an annotator: the one place that knows all of them, and the other ways to label."""
+"""From settings to the annotator of a run, and to the other ways to label."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from crossdiff.annotation.api.prices import Meter, Prices
 from crossdiff.annotation.api.requests import sha256
 from crossdiff.annotation.api.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
 from crossdiff.annotation.lexical import LexicalAnnotator
+from crossdiff.annotation.prompts import FRAMINGS, Framing
 from crossdiff.annotation.settings import (
     Annotator,
     AnnotatorSettings,
@@ -37,7 +38,7 @@ _RECORDED: dict[str, type[MessagesSettings]] = {
 
 @dataclass(frozen=True)
 class AnnotationRun:
-    """The latents of one run, the settings of their annotator, and where both work."""
+    """The latents of one run, and the settings and place of their annotator."""
 
     settings: AnnotatorSettings
     subjects: Sequence[Subject]
@@ -49,14 +50,14 @@ class AnnotationRun:
 
     @cached_property
     def _features(self) -> FeatureCache:
-        """What the examples show, read once for all lexical annotators of the run."""
+        """Features of the examples, read once for all lexical annotators of the run."""
         return FeatureCache()
 
     @cached_property
     def conversation(self) -> tuple[MessagesSettings, Rounds] | None:
-        """The run's only conversation with a server, whose budget all its questions share; None without one.
+        """Settings (of a replay: the recorded ones) and rounds of the run; one budget for all its questions.
 
-        The settings are the run's, for a replay those that the ledger recorded.
+        None for annotators without a server.
         """
         match self.settings:
             case Replay(ledger=path, run=run):
@@ -70,7 +71,7 @@ class AnnotationRun:
         return None
 
     def annotator(self, scheme: Sequence[CategoryLike]) -> Annotator:
-        """The annotator that the settings describe, for one scheme."""
+        """The annotator of the settings, for one scheme."""
         match self.settings:
             case Transformers() as settings:
                 from crossdiff.annotation.local import TransformersAnnotator
@@ -87,7 +88,7 @@ class AnnotationRun:
     def induce(self, *, sizes: tuple[int, int, int]) -> dict[str, Any]:
         """A taxonomy's classes from blind descriptions; `sizes` = (shuffles, classes, categories).
 
-        Annotators that ask a server sort its descriptions with their taxonomy model; others cluster keywords.
+        With a server its taxonomy model sorts the descriptions; without one keywords are clustered.
         """
         from crossdiff.annotation import induction
 
@@ -107,8 +108,9 @@ class AnnotationRun:
     def variants(self, scheme: Sequence[CategoryLike]) -> dict[str, Annotator]:
         """Other defensible ways to label, by name, for the multiverse table of the comparison.
 
-        Keyword readings always (they are free): only words near the activity, or only cue words. Other models
-        and the masked prompt where `annotator.variants` asks for them, and then the lexical annotator too.
+        Always two keyword readings, which are free: words near the activity, or cue words, alone. Other
+        models and the masked prompt where `annotator.variants` names them, and then the lexical annotator
+        too.
         """
         readings: dict[str, Annotator] = {
             "lexical, words near the activity": self._lexical(Lexical(floor=0.0), scheme),
@@ -128,8 +130,24 @@ class AnnotationRun:
             made[f"{model}, masked" if masked else model] = self._asking(once, scheme, alone, masked=masked)
         return made
 
+    def framings(self, scheme: Sequence[CategoryLike]) -> dict[Framing, Annotator]:
+        """The annotator asked in other words, once and without fallback; none unless `framing` is set."""
+        if isinstance(self.settings, Transformers):
+            if not self.settings.framing:
+                return {}
+            from crossdiff.annotation.local import TransformersAnnotator
+
+            local = TransformersAnnotator(self.settings, scheme, device=self.device)
+            return {framing: local.framed(framing) for framing in FRAMINGS}
+        if self.conversation is None or not self.conversation[0].framing:
+            return {}
+        recorded, rounds = self.conversation
+        once = recorded.model_copy(update={"n_votes": 1, "scores": (), "fallback": ()})
+        asking = self._asking(once, scheme, replace(rounds, fallback=()))
+        return {framing: replace(asking, framing=framing) for framing in FRAMINGS}
+
     def spent(self) -> float:
-        """US dollars of this run's requests, those of earlier attempts at it included."""
+        """US dollars of this run's requests, earlier attempts included."""
         return 0.0 if self.conversation is None else self.conversation[1].meter.spent
 
     def close(self) -> None:
@@ -152,8 +170,9 @@ class AnnotationRun:
         return MessagesAnnotator(settings, scheme, self.background, rounds, self.seed, masked=masked)
 
     def _record(self, settings: MessagesSettings) -> dict[str, Any]:
-        """What a replay needs: settings without limits of this machine, seed, and the documents' hash."""
+        """The record for a replay: settings without this machine's limits, seed, hash of the documents."""
         left_out = set(type(settings).NOT_IDENTITY) - {"base_url"}
+        left_out |= set() if settings.framing else {"framing"}  # so that earlier records keep their id
         return {
             "kind": type(settings).__name__,
             "settings": settings.model_dump(mode="json", exclude=left_out),
@@ -162,13 +181,13 @@ class AnnotationRun:
         }
 
     def _recorded(self, ledger: Ledger, run: str | None) -> MessagesSettings:
-        """The settings of a recorded run, if it was of these documents and this seed."""
+        """The settings of a recorded run; ValueError where its documents or seed are others."""
         record = ledger.run_settings(run)
         ours, theirs = (self.seed, subjects_hash(self.subjects)), (record["seed"], record["subjects"])
         if ours != theirs:
             raise ValueError(
-                f"the ledger's run is of seed and documents {theirs}, these are {ours}; replay it on the "
-                "documents that were annotated, or annotate these anew"
+                f"the ledger's run has seed and documents {theirs}, this run has {ours}; replay it on the "
+                "annotated documents, or annotate these anew"
             )
         return _RECORDED[record["kind"]].model_validate(record["settings"])
 
@@ -200,7 +219,7 @@ def _rounds(
 
 
 def _meter(settings: Claude | ClaudeBatch | AnthropicCompatible) -> Meter:
-    """Prices of the provider; a compatible server is free unless the user gives its prices."""
+    """The run's meter; a compatible server is free unless the user gives its prices."""
     if isinstance(settings, AnthropicCompatible) and settings.prices is None:
         return Meter(None, settings.max_usd)
     prices = Prices.load(settings.prices)

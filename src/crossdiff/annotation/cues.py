@@ -1,4 +1,4 @@
-"""Which words speak for which category, and how much evidence a document gives for every category."""
+"""Cue words of categories, and the evidence that a document gives for every category."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STOP_WORDS = frozenset(
 class CueIndex:
     """Stem -> (category index, weight): cue words count 1, words of the definition less.
 
-    A word of several categories is shared between them; stop words of definitions are left out.
+    Categories with the same word share it; stop words of definitions are left out.
     """
 
     def __init__(self, scheme: Sequence[CategoryLike], *, definition_weight: float) -> None:
@@ -48,41 +48,41 @@ class CueIndex:
 
     @staticmethod
     def _shared(owners: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
-        """A cue word outranks another category's definition; equals share."""
+        """Categories with the largest weight share the word: a cue outranks a definition."""
         best = max(owners.values())
         kept = [index for index, weight in owners.items() if weight == best]
         return tuple((index, best / len(kept)) for index in kept)
 
     def owner(self, term: str) -> int:
-        """The one category that a cue or signal speaks for; -1 where there is none or several."""
+        """Index of the one category with this cue or signal; -1 for none or several."""
         owners = self._of_cue(term)
         return owners[0][0] if len(owners) == 1 else -1
 
     def habit_owners(self, habits: Iterable[str], phrase: Iterable[str]) -> NDArray[np.int64]:
-        """The category of each habit; where there is none, the one that most of the phrase's cues speak for.
+        """Category of each habit; without one, the category that has most of the phrase's cues.
 
-        A cue of several categories counts in parts; -1 where no category has more than every other.
+        A cue of several categories counts in parts; -1 on a tie.
         """
-        spoken = np.zeros(len(self.names) + 2)
+        shares = np.zeros(len(self.names) + 2)
         for word in phrase:
             for index, share in self._of_cue(word):
-                spoken[index] += share
-        second, first = np.sort(spoken)[-2:]
-        instead = int(spoken.argmax()) if first > second + 1e-9 else -1
+                shares[index] += share
+        second, first = np.sort(shares)[-2:]
+        instead = int(shares.argmax()) if first > second + 1e-9 else -1
         return np.array([owner if owner >= 0 else instead for owner in map(self.owner, habits)])
 
     def _of_cue(self, term: str) -> tuple[tuple[int, float], ...]:
-        """The categories with this cue or signal, with their shares; a definition's words are no cues."""
+        """(category, share) of this cue or signal; a definition's words are no cues."""
         owners = self.entries.get(term if term.startswith("<") else stem(term), ())
         return owners if sum(share for _, share in owners) > 1 - 1e-9 else ()
 
     def evidence(self, terms: Mapping[str, float], rarity: Mapping[str, float]) -> NDArray[np.float64]:
         """Sum per category of weight x rarity over the distinct stems of one document."""
-        found = np.zeros(len(self.names))
+        evidence = np.zeros(len(self.names))
         for term, weight in terms.items():
             for index, share in self.entries.get(term, ()):
-                found[index] += share * weight * rarity.get(term, 1.0)
-        return found
+                evidence[index] += share * weight * rarity.get(term, 1.0)
+        return evidence
 
 
 def signal_term(signal: str) -> str:
@@ -92,16 +92,16 @@ def signal_term(signal: str) -> str:
 
 def stems(words: Mapping[str, float]) -> dict[str, float]:
     """Words -> stems, each with the largest weight of its words."""
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for word, weight in words.items():
         term = stem(word)
-        if weight > found.get(term, -1.0):
-            found[term] = weight
-    return found
+        if weight > weights.get(term, -1.0):
+            weights[term] = weight
+    return weights
 
 
 def inverse_document_frequency(documents: Iterable[Iterable[str]]) -> dict[str, float]:
-    """log((1 + N) / (1 + n_documents with the term)) / log(1 + N); an unseen term would have 1."""
+    """Term -> log((1 + N) / (1 + n_documents with the term)) / log(1 + N); 1 for unseen terms."""
     counts: Counter[str] = Counter()
     n_documents = 0
     for terms in documents:

@@ -1,6 +1,6 @@
-"""A taxonomy induced from the latents themselves: by a model from descriptions, or from shared words.
+"""Inducing a taxonomy from the latents: a model sorts descriptions, or keywords are clustered.
 
-The result is plain data in the form of a taxonomy file; the stage checks and freezes it.
+The result has the form of a taxonomy file; the stage checks and freezes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crossdiff.annotation.api.messages import provider_of
 from crossdiff.annotation.api.requests import Request, sha256
 from crossdiff.annotation.api.rounds import Question, Rounds
 from crossdiff.annotation.results import Annotation
-from crossdiff.annotation.schema import Unreadable, read_message
+from crossdiff.annotation.schema import Unreadable, object_schema, read_message
 from crossdiff.annotation.settings import MessagesSettings
 
 N_CUES = 12
@@ -33,22 +33,15 @@ _TEXTS = {"type": "array", "items": {"type": "string"}}
 _CATEGORY = {"name": {"type": "string"}, "title": {"type": "string"}, "definition": {"type": "string"}}
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    required = list(properties)
-    return {
-        "type": "object", "properties": dict(properties), "required": required, "additionalProperties": False
-    }  # fmt: skip
-
-
-SCHEMA = _object(
+SCHEMA = object_schema(
     {
         "classes": {
             "type": "array",
-            "items": _object(
+            "items": object_schema(
                 {
                     "name": {"type": "string"},
                     "title": {"type": "string"},
-                    "categories": {"type": "array", "items": _object({**_CATEGORY, "cues": _TEXTS})},
+                    "categories": {"type": "array", "items": object_schema({**_CATEGORY, "cues": _TEXTS})},
                 }
             ),
         }
@@ -64,9 +57,9 @@ def induce_with_model(
     sizes: tuple[int, int, int],
     seed: int,
 ) -> dict[str, Any]:
-    """`sizes` = (shuffles, classes, categories): one proposal per shuffled order, then one merged taxonomy.
+    """One proposal per shuffled order, then one merged taxonomy; `sizes` = (shuffles, classes, categories).
 
-    Descriptions are pooled over both pairs and come in random order: nothing tells which model one is of.
+    Descriptions are pooled over both pairs and in random order, so the model cannot see their pair.
     """
     n_shuffles, n_classes, n_categories = sizes
     limits = f"at most {n_classes} classes and at most {n_categories} categories in all"
@@ -80,21 +73,21 @@ def induce_with_model(
         )
         proposals.append(_question(settings, system, lines, vote=number))
     answers = rounds.ask(proposals, description="induce")
-    found = [answer.value for answer in answers if answer.value is not None]
-    if not found:
+    readable = [answer.value for answer in answers if answer.value is not None]
+    if not readable:
         raise ValueError(
             f"no induction gave a readable taxonomy (states: {[answer.state for answer in answers]}); "
             "run again with annotator.attempt=1, or use taxonomy=paper"
         )
-    if len(found) == 1:
-        return found[0]
+    if len(readable) == 1:
+        return readable[0]
     system = (
         f"You merge proposals of a taxonomy into one with {limits}: join categories that mean the same, keep "
         f"what most proposals share. Answer with one JSON object {_FORM}."
     )
-    lines = "\n".join(json.dumps(proposal, sort_keys=True) for proposal in found)
+    lines = "\n".join(json.dumps(proposal, sort_keys=True) for proposal in readable)
     (merged,) = rounds.ask([_question(settings, system, lines, vote=0)], description="merge taxonomies")
-    return merged.value if merged.value is not None else found[0]
+    return merged.value if merged.value is not None else readable[0]
 
 
 def _question(settings: MessagesSettings, system: str, user: str, *, vote: int) -> Question[dict[str, Any]]:
@@ -122,13 +115,12 @@ def _question(settings: MessagesSettings, system: str, user: str, *, vote: int) 
 def induce_from_words(annotations: Sequence[Annotation], *, n_classes: int, n_categories: int) -> dict:
     """Clusters of keywords: average linkage on the cosine distance of keyword sets, cut twice.
 
-    Categories are named after their commonest keywords, classes after those of their categories.
+    Categories and classes are named after their strongest keywords.
     """
     described = [annotation for annotation in annotations if annotation.keywords]
     if len(described) < 2:
         raise ValueError(
-            f"only {len(described)} latents have keywords; a taxonomy cannot be induced from them, "
-            "use taxonomy=paper"
+            f"only {len(described)} latents have keywords, too few to induce a taxonomy; use taxonomy=paper"
         )
     vocabulary = sorted({word for annotation in described for word in annotation.keywords})
     place = {word: index for index, word in enumerate(vocabulary)}
@@ -158,7 +150,7 @@ def induce_from_words(annotations: Sequence[Annotation], *, n_classes: int, n_ca
 def _category(
     strength: np.ndarray, cues: np.ndarray, vocabulary: list[str], taken: Counter[str]
 ) -> dict[str, Any]:
-    """Named after its strongest words; its cues are those that no other category holds more strongly."""
+    """A category named after its strongest words; its cues are stronger in no other category."""
     words = _top_words(strength, vocabulary)
     title = " ".join(words[:3])
     named = {"name": _slug(words[:2], taken), "title": title, "definition": f"Texts about {title}."}
@@ -171,7 +163,7 @@ def _top_words(weight: np.ndarray, vocabulary: list[str]) -> list[str]:
 
 
 def _slug(words: Sequence[str], taken: Counter[str]) -> str:
-    """A unique name out of words; a number is added to one that is taken."""
+    """A unique name from words, with a number where the name is taken."""
     name = "_".join(re.sub(r"\W+", "", word) for word in words) or "cluster"
     taken[name] += 1
     return name if taken[name] == 1 else f"{name}_{taken[name]}"

@@ -1,10 +1,10 @@
 """The annotator that needs no model: activation-weighted class TF-IDF and cue words.
 
-Every document votes once (near-identical ones together), and counts by the square of its peak code. The
-label is the phrase that stands at most peaks, then words near the activity that are rare in background
-documents. The category is that of the habit on which most peaks stand (a refusal, a closing line, a mark that
-opens a line), `other` where the taxonomy has none for it; else the one whose cue words most documents hold,
-by more than two standard errors beyond what background documents hold of it.
+Every document (of near-identical ones the first) votes with the square of its peak code as weight. The label
+is the phrase at most peaks, then words near the activity that are rare in background documents. The category
+is that of the habit at most peaks (a refusal, a closing line, a mark that opens a line; `other` where the
+taxonomy has none for it). Without a habit it is the one with the most cue words, more than two standard
+errors above background documents.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Reading:
 
 
 class LexicalAnnotator:
-    """Built once per job from the scheme and the background documents; `annotate` is then pure."""
+    """Labels latents by keywords; built once per run from the scheme and the background documents."""
 
     def __init__(
         self,
@@ -130,13 +130,13 @@ class LexicalAnnotator:
         )
 
     def _vote(self, terms: dict[str, float]) -> Votes:
-        """A document's evidence as shares over categories; zeros when it holds none."""
-        found = self.cues.evidence(terms, self.stem_rarity) ** 2
-        total = found.sum()
-        return found / total if total > 0 else found
+        """A document's evidence as shares over categories; zeros without evidence."""
+        evidence = self.cues.evidence(terms, self.stem_rarity) ** 2
+        total = evidence.sum()
+        return evidence / total if total > 0 else evidence
 
     def _keywords(self, readings: Sequence[_Reading], phrase: Sequence[str]) -> list[str]:
-        """Words by mean weight x rarity, if enough documents hold them; common ones only at peaks."""
+        """Words in enough documents, by summed weight x rarity; common words only from the peaks' phrase."""
         rarity = self.word_rarity | {
             word: max(self.word_rarity.get(word, 1.0), _AT_PEAK) for word in phrase if word not in STOP_WORDS
         }
@@ -157,7 +157,7 @@ class LexicalAnnotator:
     def _decide(self, votes: Votes, weights: Votes, habits: Places, owners: Places) -> Places:
         """Winning category per stack of votes [stack document category], weights and habits [stack document].
 
-        That of the habit of most peaks, else the one with the largest gain over background; -1: none clear.
+        The category of most peaks' habit, else the one with the largest gain over background; -1: none clear.
         """
         if 0 in votes.shape[1:]:
             return np.full(len(votes), -1)
@@ -195,7 +195,7 @@ _SAME = 0.9  # share of words (Jaccard) from which two documents are near-identi
 
 
 def _distinct(readings: Sequence[_Reading]) -> tuple[list[int], list[_Reading]]:
-    """The readings without near-identical documents, of which the first counts, and their indices."""
+    """Indices and readings without near-identical documents, of which the first counts."""
     kept: list[int] = []
     for index, reading in enumerate(readings):
         words = reading.words.keys()
@@ -210,7 +210,7 @@ def _overlap(words: KeysView[str], others: KeysView[str]) -> float:
 
 
 def _label(phrase: Sequence[str], keywords: Sequence[str], habitual: int) -> str:
-    """The phrase at the peaks (the habit where it is a mark), then keywords that it does not hold."""
+    """The phrase at the peaks (a mark's habit instead), then keywords outside the phrase."""
     first = " ".join(phrase)
     if habitual >= 0 and list(HABITS)[habitual] == "formatting":
         first = "formatting: line mark"
@@ -227,7 +227,7 @@ def _flat_words(document: Document) -> dict[str, float]:
 
 
 def _energies(readings: Sequence[_Reading]) -> NDArray[np.float64]:
-    """The square of each peak code over the largest: documents that fire it hardest say most about it."""
+    """Weight of each document: the square of its peak code over the largest."""
     peaks = np.array([reading.peak for reading in readings])
     largest = float(peaks.max(initial=0.0))
     return (peaks / largest) ** 2 if largest > 0 else np.ones(len(peaks))

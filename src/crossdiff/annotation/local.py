@@ -1,8 +1,9 @@
-"""The annotator that reads with a local model: calibrated log-likelihood for the category, greedy label."""
+"""The annotator with a local model: calibrated log-likelihood for the category, greedy label."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossdiff.annotation.api.messages import chosen_examples
-from crossdiff.annotation.prompts import clean, describe_user, document_blocks
+from crossdiff.annotation.prompts import Framing, clean, describe_user, document_blocks
 from crossdiff.annotation.results import Annotation, Answer
 from crossdiff.annotation.schema import MAX_LABEL, one_line
 from crossdiff.annotation.settings import Transformers
@@ -19,13 +20,25 @@ from crossdiff.annotation.subjects import CategoryLike, Said, Subject
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 CONTENT_FREE = "N/A"
-"""What stands for the examples in the prompt that shows the model's own leaning."""
+"""Replaces the examples in the prompt that measures the model's leaning without any."""
 MIN_EXAMPLE_TOKENS = 32
-"""Tokens of examples without which nothing is asked of a model with few positions."""
+"""Least tokens of examples that a model's positions must leave."""
 _ASK_CATEGORY = (
     "The documents below show, between « and », where a hidden unit of a language model is active. "
     "Name the one category that fits what the marked places have in common.\n\n{examples}\n\nCategory:"
 )
+_ASK_FRAMED: dict[Framing, str] = {
+    "presupposing": (
+        "The documents below show, between « and », where a hidden unit of a language model is active. "
+        "The unit responds to one concept. Name the category to which it belongs.\n\n{examples}"
+        "\n\nCategory:"
+    ),
+    "neutral": (
+        "The documents below show, between « and », where a hidden unit of a language model is active. "
+        "The marked places may have something in common, or nothing. Name the category that fits, or say "
+        "Other or Uninterpretable, which are full answers.\n\n{examples}\n\nCategory:"
+    ),
+}
 _ASK_LABEL = (
     "The documents below show, between « and », where a hidden unit of a language model is active. "
     "Say in at most eight words what the marked places have in common.\n\n{examples}\n\nAnswer:"
@@ -39,7 +52,7 @@ _ASK_SHOWN = (
 
 
 class LocalReader:
-    """A local model that is read, not heard: log-likelihoods of given answers after a prompt."""
+    """Log-likelihoods that a local model gives to fixed answers after a prompt."""
 
     answers: list[list[int]]
 
@@ -51,7 +64,7 @@ class LocalReader:
         self.name = f"transformers {settings.path.rstrip('/').split('/')[-1]}"
 
     def _prompt(self, template: str, examples: str) -> Int[Tensor, "1 token"]:
-        """Prompt ids; examples are cut from the left so that the question always stays."""
+        """Prompt ids; examples are cut from the left so that the question stays whole."""
         head, tail = template.split("{examples}")
         if self.tokenizer.chat_template:
             asked = head + "\x00" + tail.rsplit("\n\n", 1)[0]
@@ -66,7 +79,7 @@ class LocalReader:
         return torch.tensor([ids], device=self.device)
 
     def _room(self, n_question: int) -> int:
-        """Tokens for examples: what settings and positions leave beside question and answer."""
+        """Tokens left for examples by settings and positions, beside question and answer."""
         room = max(self.settings.max_prompt_tokens - n_question, 1)
         if self.n_positions is None:
             return room
@@ -105,12 +118,22 @@ class LocalReader:
 class TransformersAnnotator(LocalReader):
     """Scores every category name after the examples; nothing leaves the machine."""
 
+    writes_labels = True
+
     def __init__(self, settings: Transformers, scheme: Sequence[CategoryLike], *, device: str) -> None:
         super().__init__(settings, device=device)
         self.names = (*(category.name for category in scheme), OTHER, UNINTERPRETABLE)
         titles = [category.title for category in scheme]
         self.answers = [self._ids(f" {title}") for title in (*titles, "Other", "Uninterpretable")]
-        self.leaning = self._scores(self._prompt(_ASK_CATEGORY, CONTENT_FREE))
+        self.ask = _ASK_CATEGORY
+        self.leaning = self._scores(self._prompt(self.ask, CONTENT_FREE))
+
+    def framed(self, framing: Framing) -> TransformersAnnotator:
+        """The same model asked in other words; no label is written, for only its category counts."""
+        other = copy(self)
+        other.ask, other.writes_labels = _ASK_FRAMED[framing], False
+        other.leaning = self._scores(self._prompt(other.ask, CONTENT_FREE))
+        return other
 
     def annotate(self, subjects: Sequence[Subject]) -> Iterator[Annotation]:
         """One annotation per subject, in order; a subject without examples is uninterpretable."""
@@ -123,14 +146,14 @@ class TransformersAnnotator(LocalReader):
             return Annotation(subject.key, "uninterpretable", self.name, category=UNINTERPRETABLE)
         chosen = [subject.explain[i] for i in chosen_examples(subject.explain, self.settings.n_examples)]
         examples = describe_user(chosen)
-        scores = (self._scores(self._prompt(_ASK_CATEGORY, examples)) - self.leaning).cpu().numpy()
+        scores = (self._scores(self._prompt(self.ask, examples)) - self.leaning).cpu().numpy()
         best = int(scores.argmax())
         category = self.names[best]
         return Annotation(
             key=subject.key,
             state="uninterpretable" if category == UNINTERPRETABLE else "ok",
             annotator=self.name,
-            label=self._label(examples),
+            label=self._label(examples) if self.writes_labels else None,
             description=None,
             category=category,
             votes={category: 1.0},
@@ -138,7 +161,7 @@ class TransformersAnnotator(LocalReader):
         )
 
     def _label(self, examples: str) -> str | None:
-        """Greedy text, first line; None where the model says nothing printable."""
+        """The first line of greedy text; None where it has nothing printable."""
         prompt = self._prompt(_ASK_LABEL, examples)
         written = self.model.generate(
             prompt,
@@ -152,7 +175,7 @@ class TransformersAnnotator(LocalReader):
 
 
 class TransformersJudge(LocalReader):
-    """Yes or No after a question and its answer, less the model's own leaning without either."""
+    """Yes or No after a question and its answer, less the model's leaning without either."""
 
     def __init__(self, settings: Transformers, *, device: str) -> None:
         super().__init__(settings, device=device)
@@ -161,7 +184,7 @@ class TransformersJudge(LocalReader):
 
     def judge(self, said: Sequence[Said]) -> list[Answer[bool]]:
         """One verdict per answer, in order."""
-        return [Answer("ok", self.name, self._shown(each)) for each in said]
+        return [Answer("ok", self.name, self._shown(answer)) for answer in said]
 
     def _shown(self, said: Said) -> bool:
         template = _ASK_SHOWN.replace("{behaviour}", said.behaviour)
@@ -187,6 +210,6 @@ def _load(settings: Transformers, device: torch.device) -> tuple[Any, Any]:
 
 
 def _confidence(scores: np.ndarray) -> Literal[1, 2, 3, 4, 5]:
-    """1 to 5 by how far the best category leads the second, in quarters of a nat per token."""
+    """1 to 5: the lead of the best category over the second, in quarters of a nat per token."""
     second, first = np.sort(scores)[-2:]
     return cast(Literal[1, 2, 3, 4, 5], int(np.clip(1 + (first - second) // 0.25, 1, 5)))

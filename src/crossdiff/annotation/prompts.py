@@ -1,10 +1,11 @@
-"""Prompts, versioned in code. Documents are data: cleaned, delimited, indexed, and never instructions."""
+"""Versioned prompts; documents enter them cleaned, delimited and indexed, as data."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from crossdiff.data.tokens import TokenKind
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 VERSION = 1
-"""Part of every prompt, so that a changed wording makes new ledger keys."""
+"""Part of every prompt; raise it with the wording, so that the ledger's keys change."""
 
 MARK_OPEN, MARK_CLOSE = "«", "»"
 MAX_CHARACTERS = 2000
@@ -38,18 +39,46 @@ Find what the marked places, in their context, have in common. Answer with one J
 the examples have nothing in common
 - "evidence": the indices of the examples that support the label
 - "confidence": an integer from 1 (a guess) to 5 (certain)"""
+Framing = Literal["presupposing", "neutral"]
+FRAMINGS: dict[Framing, str] = {
+    "presupposing": f"""\
+You explain what a single hidden unit of a language model responds to (prompt version {VERSION}).
+You get documents in <example> blocks. Tokens on which it is active stand between {MARK_OPEN} {MARK_CLOSE}.
+{_DATA_RULE}
+The unit responds to one concept. Find this concept. Answer with one JSON object:
+- "label": at most 8 words
+- "description": one or two sentences
+- "category": the name of the category to which the concept belongs
+- "evidence": the indices of the examples that support the label
+- "confidence": an integer from 1 (a guess) to 5 (certain)""",
+    "neutral": f"""\
+You look whether documents have something in common (prompt version {VERSION}).
+You get documents in <example> blocks. Tokens on which a hidden unit of a language model is active stand \
+between {MARK_OPEN} {MARK_CLOSE}.
+{_DATA_RULE}
+The marked places may have something in common, or nothing: "none of these" is a full answer. Answer with \
+one JSON object:
+- "label": at most 8 words
+- "description": one or two sentences
+- "category": the name of the category that fits; "{OTHER}" if they have something in common that no \
+category names; "{UNINTERPRETABLE}" if they have nothing in common
+- "evidence": the indices of the examples that support the label
+- "confidence": an integer from 1 (a guess) to 5 (certain)""",
+}
+"""Two other ways to ask for the same answer, for the control of annotation/framing.py."""
 REPAIR = (
     "That answer could not be read: {problem}. Answer again with one complete JSON object of the form asked "
     "for, and nothing else."
 )
 
 
-def describe_system(scheme: Sequence[CategoryLike]) -> str:
+def describe_system(scheme: Sequence[CategoryLike], *, framing: Framing | None = None) -> str:
     """The describing prompt with the categories; without a scheme the answer's category stays open."""
+    asked = DESCRIBE if framing is None else FRAMINGS[framing]
     if not scheme:
-        return DESCRIBE + f'\nNo categories are given yet: answer "{OTHER}" or "{UNINTERPRETABLE}".'
+        return asked + f'\nNo categories are given yet: answer "{OTHER}" or "{UNINTERPRETABLE}".'
     lines = [f"- {category.name}: {category.title}. {category.definition}" for category in scheme]
-    return DESCRIBE + "\n<categories>\n" + "\n".join(lines) + "\n</categories>"
+    return asked + "\n<categories>\n" + "\n".join(lines) + "\n</categories>"
 
 
 def describe_user(examples: Sequence[Example], *, masked: bool = False) -> str:
@@ -61,7 +90,7 @@ def describe_user(examples: Sequence[Example], *, masked: bool = False) -> str:
 
 
 def detection_prompt(label: str, description: str) -> str:
-    """Which documents activate a unit with this description?"""
+    """System prompt: which documents activate a unit with this description?"""
     return (
         f"A hidden unit of a language model was described (prompt version {VERSION}) as: "
         f"{clean(label)}. {clean(description)}\n{_DATA_RULE}\n"
@@ -71,7 +100,7 @@ def detection_prompt(label: str, description: str) -> str:
 
 
 def fuzz_prompt(label: str, description: str) -> str:
-    """In which documents are the right tokens marked?"""
+    """System prompt: in which documents do the marks fit this description?"""
     return (
         f"A hidden unit of a language model was described (prompt version {VERSION}) as: "
         f"{clean(label)}. {clean(description)}\n{_DATA_RULE}\n"
@@ -88,12 +117,12 @@ INTRUDER = (
 
 
 def document_blocks(texts: Sequence[str]) -> str:
-    """Indexed document blocks of texts that were cleaned before."""
+    """Indexed document blocks of clean texts."""
     return "\n".join(f'<document index="{index}">\n{text}\n</document>' for index, text in enumerate(texts))
 
 
 def marked_text(example: Example, *, masked: bool = False, active: np.ndarray | None = None) -> str:
-    """The window with runs of active tokens marked; template tokens by name; clipped around the peak.
+    """The window with runs of active tokens marked and template tokens named, clipped around the peak.
 
     `masked` replaces every token far from the activity by `…`; `active` overrides which tokens are marked.
     """
@@ -135,7 +164,7 @@ def _clip(text: str, place: int) -> str:
 
 
 def _closed(text: str) -> str:
-    """The cut text with a mark opened or closed again that the cut tore apart."""
+    """The text with the marks restored that a cut has separated."""
     first_open, first_close = text.find(MARK_OPEN), text.find(MARK_CLOSE)
     if first_close >= 0 and not 0 <= first_open < first_close:
         text = MARK_OPEN + text
@@ -156,7 +185,7 @@ def clean(text: str) -> str:
 
 
 def _untagged(text: str) -> str:
-    """Text without our block tags, also those that appear when others are taken out."""
+    """Text without our block tags, also those that appear when others are removed."""
     while True:
         stripped = _OWN_TAGS.sub("", text)
         if stripped == text:

@@ -1,4 +1,4 @@
-"""The human check's sheet: blind items out (CSV and one offline HTML page), ratings back in."""
+"""The human check's sheet: writing blind items (CSV and one offline HTML page), reading ratings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ EXAMPLES_PER_LATENT = 6
 BETWEEN = "\n-----\n"
 TEMPLATE = Path(__file__).with_name("rating_sheet.html")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters that make a spreadsheet run a cell; such texts get an apostrophe in front."""
+"""First characters that make a spreadsheet run a cell; `inert` puts an apostrophe before them."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What a person judges, under a name that tells nothing; `category` is the annotator's, for the key."""
+    """What a rater judges, under a blind name; `category` is the annotator's, for the key."""
 
     name: str
     texts: tuple[str, ...]
@@ -51,19 +51,19 @@ class Labelled:
 
 
 def sample(latents: Sequence[Labelled], *, n: int, unit: Unit, seed: int) -> list[Item]:
-    """At most `n` items, as equal in number per category of the annotator as there are, in random order.
+    """At most `n` items in random order, balanced over the annotator's categories.
 
-    Categories are visited in turn and, within one, latents in turn, each with its next document; latents of
-    all pairs are mixed. Only documents among the strongest activations are shown (quantile -1) where any are.
+    Categories take turns, and within one its latents, each with its next document; the latents of all pairs
+    are mixed. Documents are those of the strongest activations (quantile -1) where there are any.
     """
     generator = np.random.default_rng([seed, 10])
     queues: dict[str, list[Item]] = {}
     for latent in (latents[index] for index in generator.permutation(len(latents))):
         queues.setdefault(latent.category, []).extend(_items(latent, unit, seed))
-    for own in queues.values():
-        own.sort(key=lambda item: item.name[:2])
+    for queue in queues.values():
+        queue.sort(key=lambda item: item.name[:2])
     names = [sorted(queues)[index] for index in generator.permutation(len(queues))]
-    rounds = max((len(own) for own in queues.values()), default=0)
+    rounds = max(map(len, queues.values()), default=0)
     turns = [queues[name][turn] for turn in range(rounds) for name in names if turn < len(queues[name])]
     chosen = turns[:n]
     return [_renamed(chosen[index], seed) for index in generator.permutation(len(chosen))]
@@ -80,7 +80,7 @@ def _items(latent: Labelled, unit: Unit, seed: int) -> list[Item]:
 
 
 def _renamed(item: Item, seed: int) -> Item:
-    """Under a name that no spreadsheet reads as a number, as it would 0012345678 and 12e4567890."""
+    """The item under a blind name, which no spreadsheet reads as a number (as 0012345678, 12e4567890)."""
     secret = json.dumps([seed, item.pair, item.latent, item.name, item.texts])
     return Item(f"item-{sha256(secret)[:10]}", item.texts, item.pair, item.latent, item.category)
 
@@ -95,7 +95,7 @@ def write_csv(items: Sequence[Item], path: Path) -> None:
 
 
 def inert(text: str) -> str:
-    """The text of a cell as no spreadsheet runs it."""
+    """The text of a cell, so that no spreadsheet runs it."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -130,17 +130,17 @@ def read_ratings(path: Path, items: Sequence[str], categories: Sequence[str]) ->
     """Item -> category of one filled sheet; None where the cell was left empty."""
     rows = _rows(path)
     allowed = (*categories, OTHER, UNINTERPRETABLE)
-    found: dict[str, str | None] = dict.fromkeys(items)
+    ratings: dict[str, str | None] = dict.fromkeys(items)
     for number, row in enumerate(rows, start=2):
         if _is_empty(row):
             continue  # spreadsheets write rows of empty cells below what was filled
         item, category = (row.get("item") or "").strip(), (row.get("category") or "").strip()
-        if item not in found:
+        if item not in ratings:
             raise ValueError(
                 f"{path}, line {number}: item {item!r} is not in this run's sheet; import the file that was "
                 "exported from the same results folder"
             )
-        if found[item] is not None and category not in ("", found[item]):
+        if ratings[item] is not None and category not in ("", ratings[item]):
             raise ValueError(
                 f"{path}, line {number}: item {item} is rated twice; keep one line per item, and one file "
                 "per person"
@@ -150,14 +150,14 @@ def read_ratings(path: Path, items: Sequence[str], categories: Sequence[str]) ->
             raise ValueError(
                 f"{path}, line {number}: {category!r} is no category; did you mean {', '.join(near)}?"
             )
-        found[item] = category or found[item]
-    if not any(found.values()):
+        ratings[item] = category or ratings[item]
+    if not any(ratings.values()):
         raise ValueError(f"{path} holds no rating; fill in the column `category` and import it again")
-    return found
+    return ratings
 
 
 def _is_empty(row: Mapping[Any, Any]) -> bool:
-    """Nothing but blanks, in the cells beyond the last column too (the reader lists them under None)."""
+    """Whether all cells are blank, those beyond the last column (under None) included."""
     cells = (cell for value in row.values() for cell in (value if isinstance(value, list) else [value]))
     return not any((cell or "").strip() for cell in cells)
 
@@ -176,6 +176,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     missing = [name for name in ("item", "category") if name not in given]
     if missing:
         raise ValueError(
-            f"ratings file {path} has no column {missing[0]!r}; its first line must hold {','.join(COLUMNS)}"
+            f"ratings file {path} has no column {missing[0]!r}; its first line must be {','.join(COLUMNS)}"
         )
     return rows

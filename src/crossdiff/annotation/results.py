@@ -1,4 +1,4 @@
-"""The answer for one latent, with its typed state, out of one vote or several: a failed call is no label."""
+"""The annotation of one latent with its typed state, from one vote or several; a failed call is no label."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ State = Literal[
     "unlabelled",
 ]
 ANSWERED: frozenset[str] = frozenset({"ok", "uninterpretable"})
-"""States whose category counts in the deltas; all others are listed outside the total."""
+"""States whose category counts in the deltas; the others are counted beside the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Label, category and how sure; `category` is None unless the state is answered.
+    """Label, category and confidence; `category` is None unless the state is answered.
 
     `votes` are shares over independent answers and sum to 1, `failed_votes` counts those without an answer
     by state; `evidence` are indices of examples; `scores` are figures on held-out examples, absent where not
@@ -51,7 +51,7 @@ class Annotation:
     scores: dict[str, float | None] = field(default_factory=dict)
 
     def row(self, *, pair: str, latent: int, role: str, parent: str | None) -> dict[str, Any]:
-        """One line of `annotations.jsonl`; the blind key is replaced by what it stood for."""
+        """One line of `annotations.jsonl`, with pair, latent and role in place of the blind key."""
         answer = asdict(self)
         del answer["key"]
         answer["keywords"], answer["evidence"] = list(self.keywords), list(self.evidence)
@@ -65,7 +65,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Answer(Generic[Value]):
-    """A value, or the state that says why there is none; `source` is the model that gave it."""
+    """A value, or the state that says why there is none; `source` is the model asked."""
 
     state: State
     source: str
@@ -82,16 +82,16 @@ def combine(
 ) -> Annotation:
     """The majority's category; ties go to the higher summed confidence, then to the earlier vote.
 
-    Vote shares are over votes that answered; `failed_votes` counts the others by state. Without any answer
-    the commonest failure is the state; where more votes were refused than answered, the latent is refused:
-    toxic documents are refused most, and what one vote in three says of them is no majority.
+    Vote shares are over answered votes; `failed_votes` counts the others by state. Without an answer the
+    state is the commonest failure. Where more votes were refused than answered, the latent is refused,
+    because one vote in three is no majority.
     """
     answered = [(answer.value, answer.source) for answer in votes if answer.value is not None]
     failed = Counter(answer.state for answer in votes if answer.value is None)
-    told: dict[State, int] = {state: failed[state] for state in _WORST_FIRST if failed[state]}
+    failures: dict[State, int] = {state: failed[state] for state in _WORST_FIRST if failed[state]}
     if not answered or failed["refused"] > len(answered):
-        state = "refused" if answered else max(told, key=lambda name: told[name])
-        return Annotation(key, state, votes[0].source, failed_votes=told)
+        state = "refused" if answered else max(failures, key=lambda name: failures[name])
+        return Annotation(key, state, votes[0].source, failed_votes=failures)
     counts = Counter(vote.category for vote, _ in answered)
     trust = Counter[str]()
     for vote, _ in answered:
@@ -107,7 +107,7 @@ def combine(
         description=vote.description,
         category=category,
         votes={name: count / len(answered) for name, count in sorted(counts.items())},
-        failed_votes=told,
+        failed_votes=failures,
         confidence=vote.confidence,
         evidence=tuple(sorted({index for voted, _ in agreeing for index in voted.evidence})),
         scores=dict(scores or {}),

@@ -1,4 +1,4 @@
-"""Reply schemas, and our own check of replies: a server need not enforce numbers or completeness."""
+"""Reply schemas, and the check of replies: servers need not enforce numbers or completeness."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Literal, cast
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 MAX_LABEL, MAX_DESCRIPTION = 120, 600
-"""Characters kept of a label and a description."""
+"""Most characters of a label and a description."""
 
 Problem = Literal["refused", "truncated", "invalid"]
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A reply that is no answer: its state, and what is wrong with it."""
+    """A reply without an answer: its state and the problem."""
 
     state: Problem
     problem: str
@@ -25,7 +25,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Described:
-    """One vote."""
+    """One vote: a model's label, description and category of a latent."""
 
     label: str
     description: str
@@ -35,7 +35,7 @@ class Described:
 
 
 def describe_schema(categories: Sequence[str]) -> dict[str, Any]:
-    """JSON schema of a vote; numbers are enums because bounds are not enforced."""
+    """JSON schema of a vote; numbers are enums because servers do not enforce bounds."""
     properties = {
         "label": {"type": "string"},
         "description": {"type": "string"},
@@ -43,25 +43,26 @@ def describe_schema(categories: Sequence[str]) -> dict[str, Any]:
         "evidence": {"type": "array", "items": {"type": "integer"}},
         "confidence": {"type": "integer", "enum": [1, 2, 3, 4, 5]},
     }
-    return _object(properties)
+    return object_schema(properties)
 
 
 def matches_schema() -> dict[str, Any]:
     """JSON schema of a detection or fuzz answer."""
-    return _object({"matches": {"type": "array", "items": {"type": "integer"}}})
+    return object_schema({"matches": {"type": "array", "items": {"type": "integer"}}})
 
 
 def intruder_schema(n_documents: int) -> dict[str, Any]:
     """JSON schema of an intruder answer."""
-    return _object({"intruder": {"type": "integer", "enum": list(range(n_documents))}})
+    return object_schema({"intruder": {"type": "integer", "enum": list(range(n_documents))}})
 
 
 def shown_schema() -> dict[str, Any]:
     """JSON schema of a judgement."""
-    return _object({"shown": {"type": "boolean"}})
+    return object_schema({"shown": {"type": "boolean"}})
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object that has exactly these properties."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -71,7 +72,7 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_message(message: Mapping[str, Any]) -> dict[str, Any] | Unreadable:
-    """The JSON object in a raw message: stop reason first, then the text block, then the JSON."""
+    """The JSON object in a raw message, or what is wrong with the message."""
     stop_reason = message.get("stop_reason")
     if stop_reason == "refusal":
         return Unreadable("refused", "the model refused")
@@ -85,13 +86,13 @@ def read_message(message: Mapping[str, Any]) -> dict[str, Any] | Unreadable:
         return Unreadable("invalid", "it holds no JSON object")
     try:
         answer = json.loads(text[start : end + 1])
-    except (ValueError, RecursionError) as error:  # also an integer of more digits than Python reads
+    except (ValueError, RecursionError) as error:  # ValueError also for an integer with too many digits
         return Unreadable("invalid", f"its JSON is broken ({str(error)[:80]})")
     return answer if isinstance(answer, dict) else Unreadable("invalid", "its JSON is no object")
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """The text blocks of a raw message joined; whatever else its content holds is passed over."""
+    """The joined text blocks of a raw message, without its other content."""
     content = message.get("content")
     blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
     texts = [block.get("text") for block in blocks if block.get("type") == "text"]
@@ -101,7 +102,7 @@ def text_of(message: Mapping[str, Any]) -> str:
 def read_described(
     message: Mapping[str, Any], *, categories: Sequence[str], n_examples: int
 ) -> Described | Unreadable:
-    """A vote out of a raw message."""
+    """The vote in a raw message."""
     answer = read_message(message)
     if isinstance(answer, Unreadable):
         return answer

@@ -31,8 +31,8 @@ class Task:
     def balanced_accuracy(self, chosen: Sequence[int]) -> float:
         """Mean of the hit rate on true and on false texts; 1/2 is chance."""
         truth = np.array(self.truth)
-        said = np.isin(np.arange(len(truth)), chosen)
-        return float((said[truth].mean() + (~said[~truth]).mean()) / 2)
+        picked = np.isin(np.arange(len(truth)), chosen)
+        return float((picked[truth].mean() + (~picked[~truth]).mean()) / 2)
 
 
 def detection_task(
@@ -41,12 +41,12 @@ def detection_task(
     background: Sequence[Document],
     generator: np.random.Generator,
 ) -> Task | None:
-    """True: held-out windows of the latent. False: as many random and similar windows. None without both."""
+    """Held-out windows of the latent (true), as many random and similar ones (false); None without both."""
     positives = [plain_text(example) for example in subject.score[:N_POSITIVE]]
-    own = {example.document_id for example in (*subject.explain, *subject.score)}
+    shown = {example.document_id for example in (*subject.explain, *subject.score)}
     n_similar = len(positives) // 2
-    similar = _similar(subject, others, own, generator)[:n_similar]
-    free = [document for document in background if document.document_id not in own]
+    similar = _similar(subject, others, shown, generator)[:n_similar]
+    free = [document for document in background if document.document_id not in shown]
     n_random = min(len(positives) - len(similar), len(free))
     random = [free[index] for index in generator.choice(len(free), n_random, replace=False)] if free else []
     negatives = [plain_text(document) for document in (*random, *similar)]
@@ -54,7 +54,7 @@ def detection_task(
 
 
 def fuzz_task(subject: Subject, generator: np.random.Generator) -> Task | None:
-    """Held-out windows with the right tokens marked (true) or as many inactive ones (false)."""
+    """Held-out windows with the active tokens marked (true), or as many inactive ones (false)."""
     usable = [example for example in subject.score if 0 < (example.codes > 0).sum() <= len(example.codes) / 2]
     half = len(usable) // 2
     if half == 0:
@@ -67,9 +67,9 @@ def fuzz_task(subject: Subject, generator: np.random.Generator) -> Task | None:
 def intruder_task(
     subject: Subject, background: Sequence[Document], generator: np.random.Generator
 ) -> Task | None:
-    """Held-out windows of the latent and one background document, which is the true intruder."""
-    own = {example.document_id for example in (*subject.explain, *subject.score)}
-    free = [document for document in background if document.document_id not in own]
+    """Held-out windows of the latent, and one background document as the intruder."""
+    shown = {example.document_id for example in (*subject.explain, *subject.score)}
+    free = [document for document in background if document.document_id not in shown]
     if len(subject.score) < N_INTRUDER or not free:
         return None
     intruder = plain_text(free[int(generator.integers(len(free)))])
@@ -83,7 +83,7 @@ def _shuffled(positives: Sequence[str], negatives: Sequence[str], generator: np.
 
 
 def _elsewhere(example: Example, generator: np.random.Generator) -> np.ndarray:
-    """As many marked tokens as are active, at inactive places."""
+    """Marks for as many inactive tokens as are active."""
     active = example.codes > 0
     chosen = generator.choice(np.flatnonzero(~active), int(active.sum()), replace=False)
     marks = np.zeros(len(active), dtype=bool)
@@ -92,15 +92,15 @@ def _elsewhere(example: Example, generator: np.random.Generator) -> np.ndarray:
 
 
 def _similar(
-    subject: Subject, others: Sequence[Subject], own: set[str], generator: np.random.Generator
+    subject: Subject, others: Sequence[Subject], shown: set[str], generator: np.random.Generator
 ) -> list[Example]:
-    """Held-out windows of other latents, those that share most words with this latent's examples first."""
+    """Held-out windows of other latents, by falling share of words in common with this latent's examples."""
     candidates = [
         example
         for other in others
         if other.key != subject.key
         for example in other.score[:1]
-        if example.document_id not in own
+        if example.document_id not in shown
     ]
     if len(candidates) > N_CANDIDATES:
         chosen = generator.choice(len(candidates), N_CANDIDATES, replace=False)

@@ -1,4 +1,4 @@
-"""Settings of the annotators: one class per option of the group `annotator`, and the base of your own."""
+"""Settings of the annotators: one class per option of the group `annotator`, and the base for others."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class Annotator(Protocol):
     """Turns blind subjects into annotations, one each, in order."""
 
     def annotate(self, subjects: Sequence[Subject]) -> Iterable[Annotation]:
-        """Every subject ends in a typed state."""
+        """One annotation with a typed state per subject."""
         ...
 
 
 class OwnAnnotator(Settings):
-    """Settings of an annotator that is none of ours (docs/add_an_annotator.md); they key its answers."""
+    """Base of your annotator's settings (docs/add_an_annotator.md), which enter the key of its answers."""
 
     @abstractmethod
     def annotator(
         self, scheme: Sequence[CategoryLike], background: Sequence[Document], *, seed: int
     ) -> Annotator:
-        """Built once per run: the frozen taxonomy's categories, random documents to compare with, a seed."""
+        """The annotator of a run, from the taxonomy's categories, random background documents, a seed."""
 
 
 class Lexical(Settings):
-    """Keywords around the activity, and the category whose cue words the documents hold. Needs nothing.
+    """Keywords near the activity, and the category with the most cue words; needs no model and no network.
 
-    `decay` per token of distance; `floor` is the weight of a word far from any activity when documents
-    vote for a category; a document's vote counts by its peak code squared; a keyword or category needs
-    `min_documents` documents; a category needs `min_share` of the votes, beyond what background gives it.
+    A word's weight falls by `decay` per token of distance, for a document's vote down to `floor`. A keyword
+    or category needs `min_documents` documents, a category also `min_share` of the votes and more than
+    background.
     """
 
     decay: float = Field(default=0.8, gt=0, lt=1)
@@ -54,17 +54,18 @@ class Lexical(Settings):
 
 
 class MessagesSettings(Settings):
-    """What every annotator that speaks `/v1/messages` shares.
+    """Settings of every annotator behind a `/v1/messages` server.
 
-    `n_votes` independent calls per latent with shuffled examples; `scores` are taken on held-out examples;
-    a refusal goes down `fallback`: a model id, `masked` (only the words near the activity), or `lexical`.
-    `variants` label everything once more for the multiverse table, with one vote each: another model's id,
-    or `masked` for the same model and the masked prompt.
-    `max_usd` stops before it would be passed; `attempt` is raised to send failed requests again (answered
-    ones come from the ledger).
+    `n_votes` independent calls per latent with shuffled examples; `scores` are computed on held-out examples.
+    A refused request is sent to the next of `fallback`: a model id, `masked` (the prompt with only the words
+    near the activity), or `lexical`. `variants` (model ids, or `masked`) label everything once more with one
+    vote, for the multiverse table. `framing` asks about the swapped controls in two other ways
+    (annotation/framing.py). A request that could pass `max_usd` is not sent. Raise `attempt` to send
+    failed requests again; answered ones come from the ledger.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"framing"})
 
     model: str
     effort: Effort | None = "low"
@@ -74,6 +75,7 @@ class MessagesSettings(Settings):
     scores: tuple[Score, ...] = ("detection", "fuzz", "intruder")
     fallback: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    framing: bool = False
     max_usd: float = Field(default=5.0, ge=0)
     prices: Path | None = None
     attempt: int = 0
@@ -82,11 +84,11 @@ class MessagesSettings(Settings):
 
 
 def _checked_address(url: str) -> str:
-    """An http(s) address without credentials: settings are written to manifests, reports and the ledger."""
+    """An http(s) address without credentials, because settings are written to files."""
     parts = urlsplit(url)
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
-            "base_url holds credentials, or a part after `?` or `#`, and settings are written to files; give "
+            "base_url has credentials, or a part after `?` or `#`, and settings are written to files; give "
             "the address alone, and the key through the environment (ANTHROPIC_API_KEY, or the variable that "
             "annotator.api_key_env names)"
         )
@@ -96,7 +98,7 @@ def _checked_address(url: str) -> str:
 
 
 def _has_port(url: str) -> bool:
-    """Whether the port, if there is one, is a number."""
+    """Whether the address has no port, or one that is a number."""
     try:
         return urlsplit(url).port is None or True
     except ValueError:
@@ -107,7 +109,7 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 
 
 class Claude(MessagesSettings):
-    """The Anthropic API, one request at a time per slot; the key is read from ANTHROPIC_API_KEY only."""
+    """The Anthropic API, `concurrency` requests at a time; the key comes from ANTHROPIC_API_KEY only."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = MessagesSettings.NOT_IDENTITY | {"base_url"}
 
@@ -128,8 +130,8 @@ class ClaudeBatch(Claude):
 class AnthropicCompatible(MessagesSettings):
     """Any server that serves `/v1/messages` (vLLM, SGLang, gateways).
 
-    `structured` sends the reply schema as `output_config`; servers without it get the schema in the prompt
-    only. The key, where the server wants one, is read from the variable that `api_key_env` names.
+    `structured` sends the reply schema as `output_config`; without it the prompt alone asks for the form.
+    The key, where the server wants one, is read from the variable `api_key_env`.
     """
 
     base_url: Address
@@ -142,11 +144,12 @@ class AnthropicCompatible(MessagesSettings):
 class Transformers(Settings):
     """A local instruction model: `path` is a folder or a hub id.
 
-    The category has the largest length-normalised log-likelihood, less that after a content-free prompt.
-    The key holds the content of a folder, not its path: a model that is trained further labels anew.
+    The category is that with the largest log-likelihood per token, less that after a content-free prompt.
+    The key holds the folder's content, not its path, so a model that is trained further labels anew.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"framing"})
 
     path: str
     revision: str | None = None
@@ -154,9 +157,11 @@ class Transformers(Settings):
     n_examples: int = Field(default=6, ge=1)
     max_label_tokens: int = Field(default=12, ge=1)
     max_prompt_tokens: int = Field(default=3000, ge=64)
+    framing: bool = False
+    """Ask about the swapped controls in two other ways (annotation/framing.py)."""
 
     def identity(self) -> dict[str, Any]:
-        """The weights decide: `weights` is the fingerprint of the folder's files, or the hub id's name."""
+        """With `weights`: the fingerprint of the folder's files, or the hub id."""
         from crossdiff.models.pair import ModelSettings, fingerprint
 
         model = ModelSettings(name="annotator", path=self.path, revision=self.revision)
@@ -164,9 +169,9 @@ class Transformers(Settings):
 
 
 class Replay(Settings):
-    """Answers from the ledger only: no network, no key; renders a published run again.
+    """Answers from a ledger, without network and key, to repeat a published run.
 
-    `run` names one run of the ledger; it may be left out where the ledger holds one.
+    `run` is the id of a run in the ledger; None takes the only one.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"ledger"})
@@ -175,7 +180,7 @@ class Replay(Settings):
     run: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The answers decide: the content of the ledger's replies is part of the identity."""
+        """With `content`: the hash of the ledger's replies."""
         from crossdiff.annotation.api.ledger import content_hash
 
         return {**super().identity(), "content": content_hash(self.ledger)}

@@ -1,7 +1,4 @@
-"""What an annotator sees of a latent, blind and shuffled, with controls whose answer is known.
-
-Also what a judge sees of an answer.
-"""
+"""What annotators see of latents (blind, shuffled, with controls), and judges of answers."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class Example(Document):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One latent under a blind key. `score` examples come from documents that `explain` never shows."""
+    """One latent under a blind key; `explain` and `score` have examples of different documents."""
 
     key: str
     explain: tuple[Example, ...]
@@ -44,7 +41,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Said:
-    """One answer, what it answered, and what it is judged for."""
+    """A model's answer to a prompt, and the behaviour that is judged in it."""
 
     behaviour: str
     prompt: str
@@ -52,7 +49,7 @@ class Said:
 
 
 class CategoryLike(Protocol):
-    """What annotators need to know of a taxonomy's category (taxonomy.scheme.Category has it)."""
+    """The part of a category (`taxonomy.scheme.Category`) that annotators use."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -67,11 +64,11 @@ class CategoryLike(Protocol):
 
 
 def examples_by_latent(frame: pd.DataFrame) -> dict[int, dict[str, tuple[Example, ...]]]:
-    """Rows of `examples.parquet` as latent -> subset (`explain`, `score`) -> examples, in rank order."""
+    """Latent -> subset (`explain`, `score`) -> examples in rank order, from rows of `examples.parquet`."""
     import numpy as np
 
     ordered = frame.sort_values(["latent", "subset", "rank"], kind="stable")
-    found: dict[int, dict[str, list[Example]]] = {}
+    by_latent: dict[int, dict[str, list[Example]]] = {}
     columns = ("latent", "subset", "document_id", "tokens", "kinds", "codes", "peak", "quantile")
     for latent, subset, document_id, tokens, kinds, codes, peak, quantile in zip(
         *(ordered[name] for name in columns), strict=True
@@ -84,15 +81,15 @@ def examples_by_latent(frame: pd.DataFrame) -> dict[int, dict[str, tuple[Example
             peak=int(peak),
             quantile=int(quantile),
         )
-        found.setdefault(int(latent), {"explain": [], "score": []})[str(subset)].append(example)
+        by_latent.setdefault(int(latent), {"explain": [], "score": []})[str(subset)].append(example)
     return {
         latent: {subset: tuple(examples) for subset, examples in subsets.items()}
-        for latent, subsets in found.items()
+        for latent, subsets in by_latent.items()
     }
 
 
 def background_documents(frame: pd.DataFrame) -> list[Document]:
-    """Rows of `background.parquet`."""
+    """The documents in rows of `background.parquet`."""
     import numpy as np
 
     return [
@@ -104,12 +101,12 @@ def background_documents(frame: pd.DataFrame) -> list[Document]:
 
 
 SWAPPED = "control_swapped"
-"""Role of a control made of one example each of different latents: nothing holds it together."""
+"""Role of a control whose examples are of different latents, so that they have nothing in common."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A latent with its examples and what the annotator must not learn: pair and role."""
+    """A latent with its examples, and pair and role, which the annotator must not learn."""
 
     pair: str
     latent: int
@@ -121,9 +118,9 @@ class Candidate:
 def blind_job(
     candidates: Sequence[Candidate], *, n_swapped: int, seed: int
 ) -> list[tuple[Subject, Candidate]]:
-    """Candidates and swapped controls in random order, under keys that tell nothing.
+    """Candidates and swapped controls in random order, under blind keys.
 
-    The order depends on `seed` and on the candidates themselves, not on the order they come in.
+    The order depends on `seed` and the candidates, not on the order of `candidates`.
     """
     import numpy as np
 
@@ -138,7 +135,7 @@ def blind_job(
 
 
 def _swapped(ordered: Sequence[Candidate], n_swapped: int, generator: np.random.Generator) -> list[Candidate]:
-    """Controls that take example i from a different latent each; named after the first donor."""
+    """Controls whose examples come from different latents; named after the first."""
     import numpy as np
 
     donors = [candidate for candidate in ordered if candidate.explain]

@@ -1,7 +1,7 @@
-"""What the lexical annotator reads in a document: words, signals, and what stands at the peak.
+"""Features that the lexical annotator reads in a document: words, signals, phrase and habit at the peak.
 
-Sub-words are merged into words; signals are what words cannot show; at the peak stands a phrase, or a habit
-of chat models.
+Sub-words are merged into words. Signals (code, markup, numbers, ...) are what words cannot show. A habit is
+one of chat models, such as refusing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from crossdiff.data.tokens import TokenKind
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _BREAK = " \n "
-"""Stands for a token that is not text (BOS, template), so that words never run across it."""
+"""Replaces a token that is not text (BOS, template), so that no word crosses it."""
 
 
 @cache
 def stem(word: str) -> str:
-    """A word without its commonest English endings, so that `translated` meets the cue `translate`."""
+    """A word without common English endings, so that `translated` matches the cue `translate`."""
     for ending, least in (("'s", 2), ("’s", 2), ("ing", 4), ("ied", 3), ("ies", 3), ("ed", 4), ("es", 4)):
         if word.endswith(ending) and len(word) - len(ending) >= least:
             return _close(word[: -len(ending)] + ("y" if ending in {"ied", "ies"} else ""))
@@ -46,7 +46,7 @@ def _close(root: str) -> str:
 
 
 def text_of(document: Document) -> tuple[str, list[int]]:
-    """The document's text, lower case, non-text tokens as breaks, and where each token ends in it."""
+    """The document's text in lower case with breaks for non-text tokens, and where each token ends."""
     pieces = [
         token.lower() if kind == TokenKind.TEXT else _BREAK
         for token, kind in zip(document.tokens, document.kinds.tolist(), strict=True)
@@ -55,18 +55,18 @@ def text_of(document: Document) -> tuple[str, list[int]]:
 
 
 def word_weights(text: str, ends: list[int], weights: NDArray[np.float32]) -> dict[str, float]:
-    """Each distinct word -> the largest weight of any token it touches."""
+    """Distinct word -> the largest weight of the tokens it overlaps."""
     values = weights.tolist()
     last = len(values) - 1
-    found: dict[str, float] = {}
+    largest: dict[str, float] = {}
     for match in WORD.finditer(text):
         first = bisect_right(ends, match.start())
         final = min(bisect_right(ends, match.end() - 1), last)
         weight = values[first] if first == final else max(values[first : final + 1])
         word = match.group()
-        if weight > found.get(word, -1.0):
-            found[word] = weight
-    return found
+        if weight > largest.get(word, -1.0):
+            largest[word] = weight
+    return largest
 
 
 def nearness(example: Example, *, decay: float) -> NDArray[np.float32]:
@@ -92,26 +92,26 @@ _LETTER = re.compile(r"[^\W\d_]")
 _NUMBER = re.compile(r"[\d+*/%^=]")
 
 CODE_SHARE, NUMBER_SHARE, FOREIGN_SHARE, TEMPLATE_SHARE = 0.06, 0.12, 0.3, 0.5
-"""Share of characters (of letters for script, of the code's sum for template) from which a signal is on."""
+"""Share of characters (script: of letters; template: of the sum of codes) above which a signal is on."""
 MARKUP_LINES = 3
 """Number of list, table or heading marks from which the markup signal is on."""
 
 
 def signals(document: Document, text: str) -> list[str]:
-    """Names of the signals that are on in this window, in the spelling of `taxonomy.scheme.Signal`."""
-    found = []
+    """Names (`taxonomy.scheme.Signal`) of the signals that are on in this window."""
+    names = []
     solid = max(len(text) - text.count(" "), 1)
     if len(_CODE.findall(text)) / solid > CODE_SHARE:
-        found.append("code")
+        names.append("code")
     if len(_MARKUP.findall(text)) >= MARKUP_LINES:
-        found.append("markup")
+        names.append("markup")
     if len(_NUMBER.findall(text)) / solid > NUMBER_SHARE:
-        found.append("numbers")
+        names.append("numbers")
     if not text.isascii() and len(_FOREIGN.findall(text)) > FOREIGN_SHARE * len(_LETTER.findall(text)):
-        found.append("foreign_script")
+        names.append("foreign_script")
     if isinstance(document, Example) and _template_share(document) > TEMPLATE_SHARE:
-        found.append("template")
-    return found
+        names.append("template")
+    return names
 
 
 def _template_share(example: Example) -> float:
@@ -121,11 +121,11 @@ def _template_share(example: Example) -> float:
 
 
 _MOST = 0.5
-"""Share of the documents' weight on which a phrase or a habit has to stand."""
+"""Least share of the documents' weight for a phrase or a habit."""
 MAX_PHRASE = 5
-"""Words of the longest phrase that is looked for at the peaks."""
+"""Most words of a phrase at the peaks."""
 HABITS = {"refusal": "refuse", "closing": "goodbye", "formatting": "<markup>"}
-"""Habits of chat models -> a cue or signal of the category that is about them, where the taxonomy has one."""
+"""Habit of chat models -> a cue or signal of its category."""
 _REFUSAL = re.compile(
     r"(?:\b(?:(?:i ?[’'] ?m|i am|we are|we ?[’'] ?re) )?(?:very |so |really )?"
     r"(?:sorry|afraid)\b[^!?\n]{0,40}?)?"
@@ -134,7 +134,7 @@ _REFUSAL = re.compile(
     r"(?:help|assist|provide|do|comply|answer|fulfil|support|share|give|write|discuss|create)\b"
     r"|(?:i|we) (?:must|have to|need to) (?:\w+ )?(?:decline|refuse)\b))"
 )
-"""Saying that one will not help, with the apology before it; an apology alone is no refusal."""
+"""A statement of not helping, with the apology before it; an apology alone is no refusal."""
 _CLOSING = re.compile(
     r"\b(?:i )?hope (?:that|this|it) helps?|let me know if|feel free to (?:ask|reach)|happy to help"
     r"|have a (?:great|nice|good|lovely) (?:day|one|time|evening|week)|anything else (?:i|you)|good luck\b"
@@ -144,7 +144,7 @@ _LINE_MARK = re.compile(r"\s*(?:[-*•+#>]{1,6}|\d{1,2}[.)]|\|)(?=\s|\*|$)")
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What one window shows, whatever the annotator's settings."""
+    """Features of one window that do not depend on the annotator's settings."""
 
     text: str
     ends: list[int]
@@ -154,7 +154,7 @@ class Features:
 
 
 def features_of(example: Example) -> Features:
-    """Text, signals, and what stands at the peak."""
+    """Text, signals, and phrases and habit at the peak."""
     text, ends = text_of(example)
     start = ends[example.peak - 1] if example.peak else 0
     end = ends[example.peak]
@@ -163,24 +163,24 @@ def features_of(example: Example) -> Features:
 
 
 class FeatureCache:
-    """Features of examples that several annotators read."""
+    """Cache of the examples' features for several annotators."""
 
     def __init__(self) -> None:
-        # By `id`; the example stands beside its features so that no other one gets its id.
+        # By `id`; keeping the example alive keeps its id from being used again.
         self._known: dict[int, tuple[Features, Example]] = {}
 
     def of(self, example: Example) -> Features:
-        """Computed when it is first asked for."""
+        """Features of an example, computed once."""
         if id(example) not in self._known:
             self._known[id(example)] = (features_of(example), example)
         return self._known[id(example)][0]
 
 
 def habit(text: str, start: int, end: int) -> str | None:
-    """The habit on which the peak, `text[start:end]`, stands.
+    """The habit at the peak, `text[start:end]`; None without one.
 
-    `refusal`, `closing` (either up to the end of its sentence), or `formatting` (a mark that opens a line).
-    A latent can announce a habit on the control token or line end right before it, or close it right after.
+    `refusal` or `closing`, up to the end of the sentence, or `formatting` (a mark that opens a line).
+    A peak on blanks (control token, line end) counts for the habit right before or after it.
     """
     first, last = start, end
     if not text[first:last].strip():
@@ -196,13 +196,13 @@ def habit(text: str, start: int, end: int) -> str | None:
 
 
 def _sentence_end(text: str, place: int) -> int:
-    """Where the sentence around `place` ends, its mark included."""
+    """End of the sentence around `place`, with its mark."""
     stop = re.compile(r"[.!?\n]").search(text, place)
     return stop.end() if stop else len(text)
 
 
 def peak_phrases(text: str, start: int, end: int) -> Iterator[tuple[str, ...]]:
-    """Runs of words that hold the word at the peak, `text[start:end]` (a mark: before it), on its line."""
+    """Runs of words of the line with the word at the peak, `text[start:end]` (at a mark: before it)."""
     line_start, line_end = text.rfind("\n", 0, start) + 1, text.find("\n", end)
     line = text[: line_end if line_end >= 0 else len(text)]
     words = list(WORD.finditer(line, line_start))
@@ -217,10 +217,10 @@ def peak_phrases(text: str, start: int, end: int) -> Iterator[tuple[str, ...]]:
 def common_phrase(
     phrases: Sequence[frozenset[tuple[str, ...]]], weights: NDArray[np.float64], min_documents: int
 ) -> tuple[str, ...]:
-    """The longest phrase at the peaks of most documents by weight; () where there is none."""
+    """The longest phrase at most documents' peaks by weight; () without one."""
     share, support = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
-    for held, weight in zip(phrases, weights.tolist(), strict=True):
-        for phrase in held:
+    for present, weight in zip(phrases, weights.tolist(), strict=True):
+        for phrase in present:
             share[phrase] += weight
             support[phrase] += 1
     least = _MOST * float(weights.sum())
@@ -229,7 +229,7 @@ def common_phrase(
 
 
 def main_habit(habits: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Per stack the habit of most documents by weight, as an index into HABITS; -1 where there is none."""
+    """Index into HABITS of most documents' habit by weight, per stack; -1 without one."""
     total = np.maximum(weights.sum(1), 1e-12)
     shares = np.stack([(weights * (habits == index)).sum(1) / total for index in range(len(HABITS))], 1)
     return np.where(shares.max(1) >= _MOST, shares.argmax(1), -1)

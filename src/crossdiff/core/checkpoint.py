@@ -1,7 +1,7 @@
 """The crosscoder file format: a folder with `weights.safetensors` and `config.json`.
 
-`config.json` names format and version, the settings, the provenance, and the sha256 of both the weights
-and its own content, so that a cut or altered file is refused. Locally or on the Hugging Face hub.
+`config.json` has format and version, settings, provenance, and the sha256 of the weights and of itself, so
+that a cut or altered file is refused. The folder is local or on the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a checkpoint holds."""
+    """The content of a checkpoint."""
 
     dictionary: DictionarySettings
     n_models: int
@@ -41,7 +41,7 @@ class Content:
 
 
 def write(folder: Path, content: Content) -> None:
-    """Write the folder; each file aside first, then renamed, the config last."""
+    """Write the folder; every file aside, then renamed, the config last."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{WEIGHTS}.part"
     save_file(dict(content.tensors), aside)
@@ -68,7 +68,7 @@ def write(folder: Path, content: Content) -> None:
 
 
 def read(path: str | Path, *, revision: str | None = None) -> Content:
-    """Read and check a folder or a hub id; ValueError names the file and what is wrong with it."""
+    """Read and check a folder or a hub id; ValueError where a file is missing, cut or altered."""
     folder = Path(path) if Path(path).is_dir() else _download(str(path), revision)
     config = _read_config(folder / CONFIG)
     weights = folder / WEIGHTS
@@ -91,8 +91,7 @@ _WAY_OUT = "restore the file from where it was copied, or train again"
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} holds no crosscoder: {CONFIG} is missing; "
-            "give a folder written by Crosscoder.save"
+            f"{path.parent} has no crosscoder: {CONFIG} is missing; give a folder written by Crosscoder.save"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -117,9 +116,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _check_shapes(path: Path, tensors: Mapping[str, torch.Tensor], shape: tuple[int, int, int]) -> None:
     expected = {"encoder": shape, "decoder": shape, "encoder_bias": shape[:1], "decoder_bias": shape[1:]}
     for name, size in expected.items():
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if found != size:
-            raise ValueError(f"{path}: {name} has shape {found}, the config says {size}; {_WAY_OUT}")
+        stored = tuple(tensors[name].shape) if name in tensors else None
+        if stored != size:
+            raise ValueError(f"{path}: {name} has shape {stored}, the config says {size}; {_WAY_OUT}")
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
@@ -137,7 +136,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
 
 def push(path: str | Path, hub_id: str, *, private: bool = True) -> str:
-    """Upload a saved crosscoder folder, which `Crosscoder.load(hub_id)` then reads; returns its URL."""
+    """Upload a saved crosscoder folder, for `Crosscoder.load(hub_id)`; returns its URL."""
     from huggingface_hub import HfApi
 
     read(path)
@@ -155,7 +154,7 @@ def _content_sha256(config: Mapping[str, Any]) -> str:
 
 
 def unit_directions(weights: Path, latents: Sequence[int], *, model: int) -> Float[Tensor, "latent width"]:
-    """Decoder directions of some latents in one model, of length 1; only their rows are read."""
+    """Unit decoder directions of some latents in one model; only their rows are read."""
     with safe_open(str(weights), framework="pt") as handle:
         decoder = handle.get_slice("decoder")
         rows = torch.stack([decoder[latent : latent + 1, model][0] for latent in latents])

@@ -1,4 +1,4 @@
-"""The words for tensor axes, codes as lists of active entries, and products with directions at those entries.
+"""Names of tensor axes, codes as lists of active entries, and products with directions at these entries.
 
 token     one position of a document, the same in every model of a pair (never a padding position)
 model     one of the models compared; for a pair 0 is `base` and 1 is `tuned`
@@ -42,7 +42,7 @@ class SparseCode:
         return self.value.shape[0]
 
     def dense(self) -> Code:
-        """The same code as a full matrix."""
+        """The code as a full matrix."""
         full = self.value.new_zeros(self.n_tokens, self.n_latents)
         full[self.token, self.latent] = self.value
         return full
@@ -53,7 +53,7 @@ class SparseCode:
         return counts.cumsum(0) - counts
 
     def csr(self) -> Tensor:
-        """The same code as a sparse CSR matrix `[token, latent]`."""
+        """The code as a sparse CSR matrix `[token, latent]`."""
         starts = torch.cat([self.row_starts(), self.token.new_tensor([len(self)])])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse ")
@@ -63,7 +63,7 @@ class SparseCode:
 
 
 def check_latent(latent: Any, n_latents: int, whose: str) -> None:
-    """ValueError for what is no number of a latent of a dictionary with `n_latents`."""
+    """ValueError unless `latent` is an index below `n_latents`."""
     is_number = hasattr(latent, "__index__") and not isinstance(latent, bool)
     if not is_number or not 0 <= latent < n_latents:
         raise ValueError(f"latent {latent!r} is not one of {whose}, whose latents are 0 to {n_latents - 1}")
@@ -75,12 +75,13 @@ def projections(
     """<y_tr, d_j^p> for every active entry (t, j), every row r of its token and every model's direction p.
 
     One sampled product of `y` as [(token row), d_model] with `decoder` as [(latent probe), d_model], both
-    read in place: gathered directions, or anything of shape [latent, token], never exist. The rows of one
-    token follow each other, so that its few directions stay in the cache.
+    read in place, without gathered directions or a [latent, token] matrix. The rows of a token are
+    consecutive, so that its few directions stay in the cache.
     """
     n_tokens, n_rows, n_probes = y.shape[0], y.shape[1], decoder.shape[1]
     # The pattern needs its entries in row order: token t owns n_rows consecutive rows, each of which has all
-    # counts[t] of its active latents. `place` is where entry i of the code, for row r, stands in that order.
+    # counts[t] of its active latents. `place` is the position of entry i of the code, for row r, in that
+    # order.
     counts = torch.bincount(code.token, minlength=n_tokens)
     before = counts.cumsum(0) - counts
     inside = torch.arange(len(code), device=y.device) - before[code.token]

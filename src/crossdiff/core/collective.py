@@ -1,4 +1,4 @@
-"""Sums and maxima over the ranks of a distributed run; over this process alone without one.
+"""Sums and maxima over the ranks of a distributed run; without one, over this process.
 
 Ranks are a table of data x shards: those of one row work on the same tokens and hold other latents, those of
 one column hold the same latents and work on other tokens. Unless said otherwise sums are over `data`. There
@@ -49,7 +49,7 @@ def own_rank(among: Among = "data") -> int:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """This rank's rows of a tensor that every rank holds whole."""
+    """This rank's rows of a tensor that all ranks have whole."""
     return tensor.chunk(n_ranks())[own_rank()]
 
 

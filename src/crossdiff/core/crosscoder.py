@@ -31,15 +31,15 @@ LOOSE = 1 - 1e-5
 class Crosscoder(nn.Module):
     """`code = act(sum_m W_enc^m xn^m + b_enc)`, `x_hat^m = W_dec^m code + b_dec^m` (method.md section 2).
 
-    `encode` and `decode` speak raw activation units; the weights live in the normalised space, so that
-    decoder norms, cosines and betas are those of the normalised space. The input keeps `b_dec`.
+    `encode` and `decode` use raw activation units; the weights are in the normalised space, so
+    decoder norms, cosines and betas are too. `b_dec` is not subtracted from the input.
 
-    encoder, decoder : [latent, model, d_model]; row j holds latent j's directions for all models side by side
+    encoder, decoder : [latent, model, d_model]; row j has latent j's directions for all models
     encoder_bias     : [latent]
     decoder_bias     : [model, d_model]
     log_gate         : [latent] or None; JumpReLU only: a code below `exp(log_gate)` is 0
-    delta_ratio      : scalar of architecture=delta: the first partition's own threshold over `threshold`
-    threshold        : scalar, NaN until training has set it; inference keeps a code where `v > threshold`
+    delta_ratio      : scalar of architecture=delta: the first partition's threshold over `threshold`
+    threshold        : scalar, NaN until training sets it; inference keeps a code where `v > threshold`
     """
 
     threshold: Tensor
@@ -74,7 +74,7 @@ class Crosscoder(nn.Module):
     def initialise_(self, generator: torch.Generator, *, decoder_bias: Bias | None = None) -> None:
         """Random directions; encoder = decoder, concatenated norm `initial_norm`.
 
-        Directions that an architecture ties or fixes to zero are so from the start.
+        Directions that the architecture ties or fixes to zero start so.
         """
         drawn = 1 if self.settings.initial_decoders == "equal" else self.n_models
         directions = torch.randn(self.n_latents, drawn, self.d_model, generator=generator)
@@ -89,7 +89,7 @@ class Crosscoder(nn.Module):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Set weights that the architecture fixes to zero to exactly zero (after an optimizer's step)."""
+        """Reset weights that the architecture fixes to zero, after an optimizer step."""
         if self.settings.architecture == "dedicated_feature":
             project_(self.decoder, self.settings)
             project_encoder_(self.encoder, self.settings)
@@ -99,13 +99,13 @@ class Crosscoder(nn.Module):
         self.log_gate = nn.Parameter(torch.full((self.n_latents,), math.log(initial)))
 
     def inputs(self, x: Tensor) -> Tensor:
-        """What the dictionary reads: `x`, or for diff_sae `x_tuned - x_base` with a model axis of 1."""
+        """Input of the dictionary: `x`, or for diff_sae `x_tuned - x_base` with a model axis of 1."""
         if self.settings.architecture == "diff_sae":
             return x[:, 1:2] - x[:, 0:1]
         return x
 
     def code_norm(self) -> PerLatent:
-        """Factor of the scaled code `v_j = f_j * norm_j`, over the latent's sparsity weight: for ranking."""
+        """`norm_j` of the scaled code `v_j = f_j * norm_j`, divided by the latent's sparsity weight."""
         norm = code_norm(self.decoder, self.settings.code_norm)
         if self.delta_ratio is not None:
             border = n_delta(self.settings)
@@ -113,7 +113,7 @@ class Crosscoder(nn.Module):
         return norm if self.sparsity_weight is None else norm / self.sparsity_weight
 
     def scaled(self, code: Code) -> Code:
-        """Scaled code v, by which latents are ranked and compared with the threshold."""
+        """Scaled code v, which is ranked and compared with the threshold."""
         return code * self.code_norm()
 
     def positive_code(self, xn: Activations, latents: slice | Int[Tensor, " chunk"] = slice(None)) -> Tensor:
@@ -125,14 +125,14 @@ class Crosscoder(nn.Module):
         return torch.where(pre > self.log_gate[latents].exp(), code, 0)
 
     def encode(self, x: Activations, *, threshold: float | None = None) -> Code:
-        """Code of raw activations where `v > threshold`; the own threshold unless one is passed."""
+        """Code of raw activations where `v > threshold` (by default the crosscoder's)."""
         theta = self._threshold(threshold)
         code = self.positive_code(self.normaliser.normalise(self.inputs(x)))
         return torch.where(self.scaled(code) > theta, code, 0)
 
     @torch.no_grad()
     def encode_sparse(self, x: Activations, *, threshold: float | None = None) -> SparseCode:
-        """`encode` as a list of active entries; never holds more than a slice of the code matrix."""
+        """`encode` as a list of active entries, from slices of the code matrix."""
         theta, norm = self._threshold(threshold), self.code_norm()
         xn = self.normaliser.normalise(self.inputs(x))
         tokens, latents, values = [], [], []
@@ -149,10 +149,10 @@ class Crosscoder(nn.Module):
 
     @torch.no_grad()
     def encode_normalised(self, xn: Activations) -> SparseCode:
-        """The active entries of normalised activations, as `encode_sparse`, at less memory traffic.
+        """Active entries of normalised activations, as `encode_sparse`, with less memory traffic.
 
-        The unscaled code is first compared with a slightly lowered bound per latent, so that the full matrix
-        is written and scanned only once; `v > threshold` then decides among the few entries that passed.
+        The unscaled code is compared with a slightly lowered bound per latent, so that the full matrix is
+        written and scanned once; `v > threshold` then decides among the few entries above it.
         """
         norm, threshold = self.code_norm(), self.threshold
         floor = (threshold / norm * LOOSE).clamp(min=0)
@@ -197,14 +197,14 @@ class Crosscoder(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, *, revision: str | None = None) -> Crosscoder:
-        """Read a crosscoder from a folder or a Hugging Face hub id; a damaged file raises ValueError."""
+        """Read a crosscoder from a folder or a Hugging Face hub id; ValueError for a damaged file."""
         if shard_files.is_there(path):
             return cls.from_content(shard_files.read(path))
         return cls.from_content(checkpoint.read(path, revision=revision))
 
     @classmethod
     def from_content(cls, content: checkpoint.Content) -> Crosscoder:
-        """Rebuild from what a checkpoint holds."""
+        """The crosscoder of a checkpoint's content."""
         crosscoder = cls(
             content.dictionary, n_models=content.n_models, d_model=content.d_model, metadata=content.metadata
         )
@@ -232,7 +232,7 @@ class Crosscoder(nn.Module):
         return token[order], torch.cat(latents)[order], torch.cat(values)[order]
 
     def _content(self) -> checkpoint.Content:
-        """What a checkpoint of this crosscoder holds."""
+        """The content of this crosscoder's checkpoint."""
         tensors = {
             name: value.detach().to("cpu", torch.float32).contiguous()
             for name, value in self.state_dict().items()

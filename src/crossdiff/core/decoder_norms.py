@@ -1,4 +1,4 @@
-"""Decoder directions: whose latent it is by their norms (method.md section 3), and vectors in raw units."""
+"""Norms of decoder directions (method.md section 3), and directions in raw units."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def delta_norm(base: PerLatent, tuned: PerLatent) -> PerLatent:
 
 
 def gram(decoder: Directions) -> Float64[Tensor, "probe model latent"]:
-    """<d_j^p, d_j^m>; the diagonal holds D = |d|^2. Summed in float64, in slices of latents."""
+    """<d_j^p, d_j^m> with D = |d|^2 on the diagonal, in float64, in slices of latents."""
     slices = (part.double() for part in decoder.detach().split(LATENT_CHUNK))
     return torch.cat([torch.einsum("lpd,lmd->pml", part, part) for part in slices], dim=2)
 
 
 def raw_directions(crosscoder: Crosscoder) -> Float[Tensor, "latent model d_model"]:
-    """`d_j^m / s_m`: what a code of 1 of latent j adds to the activation of model m, in raw units."""
+    """`d_j^m / s_m`, which a code of 1 of latent j adds to the activation of model m, in raw units."""
     return crosscoder.decoder.detach() / crosscoder.normaliser.scale[:, None]
 
 
 def random_like(
     vector: Float[Tensor, " d_model"], *, n_draws: int, seed: tuple[int, int]
 ) -> Float[Tensor, "draw d_model"]:
-    """Isotropic random vectors of the same norm; a function of the two seeds."""
+    """Isotropic random vectors with the norm of `vector`, a function of the two seeds."""
     generator = torch.Generator().manual_seed((seed[0] << 32) + seed[1])
     drawn = torch.randn(n_draws, len(vector), generator=generator, dtype=torch.float64)
     return (drawn / drawn.norm(dim=1, keepdim=True) * vector.norm().double()).to(vector.dtype)

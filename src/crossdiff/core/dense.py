@@ -1,4 +1,4 @@
-"""The dense training step and its loss terms: autograd over full matrices, the oracle of the sparse step."""
+"""The dense training step and its loss terms, by autograd: the reference for the sparse step."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LossForm = Literal["norm", "squared"]
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one training step optimises.
+    """The objective of one training step.
 
-    k is that of the step (annealed), penalty the weight of an L1 or JumpReLU term at the step.
+    k and penalty (the weight of an L1 or JumpReLU term) are those of the step's schedule.
     mix is the weight of the models' inner product in the squared loss (`reconstruction_loss`).
-    dead lists the latents that AuxK may use, sorted; empty switches it off.
+    dead lists the latents for AuxK, sorted; empty switches AuxK off.
     """
 
     sparsity: Sparsity
@@ -42,10 +42,9 @@ class StepPlan:
 class StepResult:
     """Detached terms of one step, unweighted except `total`.
 
-    fired: latents with a code above 0 on any token. smallest_kept: the smallest positive scaled code kept,
-    NaN where none was. squared_error: per model, summed over tokens, in the normalised space.
-    smallest_delta: of architecture=delta, the smallest kept of the difference's partition (then
-    `smallest_kept` is that of the other), over the threshold's ratio 1.
+    fired: latents with a code above 0 on any token. smallest_kept: the smallest positive kept scaled code,
+    NaN without any. squared_error: per model, summed over tokens, in the normalised space. smallest_delta:
+    for architecture=delta that of the difference's partition, at ratio 1 (`smallest_kept` is the other's).
     """
 
     total: Float[Tensor, ""]
@@ -58,9 +57,9 @@ class StepResult:
 
 
 def gradients(crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
-    """Add the gradients of one step on normalised activations to the parameters' `.grad`.
+    """Add one step's gradients on normalised activations to the parameters' `.grad`.
 
-    For architectures that tie or fix decoder directions the gradient is projected onto what is allowed.
+    They are projected onto the architecture's subspace.
     """
     code, scaled, terms = _forward_code(crosscoder, xn, plan)
     x_hat = crosscoder.decode_normalised(code)
@@ -99,7 +98,7 @@ def _smallest(crosscoder: Crosscoder, scaled: Code, active: Tensor) -> tuple[Ten
 
 
 def project_gradients_(crosscoder: Crosscoder) -> None:
-    """Project the gradients onto the architecture's subspace (nothing to do for `standard`)."""
+    """Project the gradients onto the architecture's subspace (the whole space for `standard`)."""
     if crosscoder.decoder.grad is not None:
         project_(crosscoder.decoder.grad, crosscoder.settings)
     if crosscoder.encoder.grad is not None:
@@ -109,9 +108,9 @@ def project_gradients_(crosscoder: Crosscoder) -> None:
 def _forward_code(
     crosscoder: Crosscoder, xn: Activations, plan: StepPlan
 ) -> tuple[Code, Code, dict[str, Tensor]]:
-    """Code, scaled code and the sparsity terms; selection uses detached norms, penalties let them learn.
+    """Code, scaled code and sparsity terms; gradients reach the norms in penalties, not in selections.
 
-    A latent's sparsity weight divides its scaled code in a ranking and multiplies its term of a penalty.
+    A latent's sparsity weight divides its scaled code in a ranking and multiplies its penalty.
     """
     pre = xn.flatten(1) @ crosscoder.encoder.flatten(1).T + crosscoder.encoder_bias
     rank, norm = crosscoder.code_norm().detach(), code_norm(crosscoder.decoder, crosscoder.settings.code_norm)
@@ -139,7 +138,7 @@ def _forward_code(
 
 
 def _priced(crosscoder: Crosscoder, penalised: Penalised, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
-    """Cost of the code, of designated latents times their price (Anthropic, Feb 2025: 0.1 to 0.2)."""
+    """Cost of the code, with the sparsity weight of designated latents (Anthropic, Feb 2025: 0.1 to 0.2)."""
     weight = crosscoder.sparsity_weight
     if weight is None:
         return penalised.cost(code, norm)
@@ -185,7 +184,7 @@ def auxiliary_loss(
     """AuxK: squared error of the dead latents' decoding to the residual, over the residual's variance.
 
     `residual` must be detached; no decoder bias is added. 0 where the residual does not vary. The variance is
-    that of the global batch, the error that of this rank's tokens.
+    of the global batch, the error of this rank's tokens.
     """
     target = residual.flatten(1)
     error = (target - code @ decoder.flatten(1)).square().sum(dim=1).mean()
@@ -196,7 +195,7 @@ def auxiliary_loss(
 def auxiliary_code(
     positive: Float[Tensor, "token dead"], norm: Float[Tensor, " dead"], *, k: int
 ) -> Float[Tensor, "token dead"]:
-    """The k dead latents per token with the largest scaled code, among latents that are all dead."""
+    """Codes of the k dead latents per token with the largest scaled codes; the others 0."""
     if k >= positive.shape[1]:
         return positive
     top = (positive.detach() * norm.detach()).topk(k, dim=1, sorted=False).indices

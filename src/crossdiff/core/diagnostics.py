@@ -1,4 +1,4 @@
-"""Diagnostics of one crosscoder that a report must show (method.md section 5), with plain sentences."""
+"""Diagnostics of one crosscoder for the report (method.md section 5), with sentences."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 TWIN_COSINE = 0.9
 MIDDLE = (0.3, 0.6)
-"""Where `delta_norm` of a pair that differs too little gathers (method.md section 5)."""
+"""Range of `delta_norm` in which a pair that differs too little lies (method.md section 5)."""
 LEAST_REACH = 5
-"""Sum of the learning rates times sqrt(d_model), over a direction's first norm: Adam moves a weight by about
-its rate at most, and by much less where gradients change sign."""
+"""Least sum of the learning rates times sqrt(d_model), over a direction's first norm: Adam moves a weight by
+at most about its rate, and by much less where gradients change sign."""
 LEAST_SHARED = 0.1
 """Share of alive latents in the shared bin below which a pair is too distant."""
 TEMPLATE_SHARE = 0.5
@@ -47,7 +47,7 @@ def diagnose(
     selection: SelectionSettings,
     reach: float | None = None,
 ) -> dict[str, Any]:
-    """All diagnostics as JSON-able values; null where something cannot be computed."""
+    """All diagnostics as JSON-able values; None where undefined."""
     alive = ~scaled.dead.cpu()
     delta_norm, density = (values(table, name)[alive] for name in ("delta_norm", "density"))
     fit = scaled.sums.fit
@@ -86,10 +86,10 @@ def _per_model(fve: list[float]) -> dict[str, float | None]:
 def signature(delta_norm: Float64[Tensor, " alive"], *, reach: float | None = None) -> dict[str, Any]:
     """How far apart the pair is, from its alive latents, with a sentence where that is a failure.
 
-    Too similar: no alive latent in the outer bins and at least half of them in `MIDDLE`. All latents start
-    there, so that a training too short to leave it says nothing: `reach` is how many times the norm it
-    started with a decoder direction could move if all steps went one way (None: unknown).
-    Too distant: under `LEAST_SHARED` of them in the shared bin.
+    Too similar: no alive latent in the outer bins and at least half of them in `MIDDLE`. All latents start in
+    `MIDDLE`, so the training must be long enough to leave it: `reach` is how far a decoder direction could
+    move, in its first norms, if all steps had one sign (None: unknown). Too distant: under `LEAST_SHARED` of
+    them in the shared bin.
     """
     if len(delta_norm) == 0:
         return {
@@ -132,7 +132,7 @@ def _too_short(reach: float) -> str:
 
 
 def beyond_outer(delta_norm: Float64[Tensor, " alive"]) -> tuple[int, int]:
-    """How many latents lie inside the outer norm bins, base-only and tuned-only."""
+    """Number of latents in the outer norm bins, base-only and tuned-only."""
     return int((delta_norm < _LOW).sum()), int((delta_norm > _HIGH).sum())
 
 
@@ -142,7 +142,7 @@ def middle_share(delta_norm: Float64[Tensor, " alive"]) -> float:
 
 
 def twins(table: pd.DataFrame, decoder: Directions) -> dict[str, Any]:
-    """Base-only/tuned-only pairs whose own directions have a cosine above 0.9: one concept, counted twice."""
+    """Base-only and tuned-only latents with directions of cosine above 0.9: one concept, counted twice."""
     base, tuned = of_kind(table, "base_only"), of_kind(table, "tuned_only")
     pairs: list[dict[str, Any]] = []
     if len(base) and len(tuned):
@@ -158,10 +158,10 @@ def twins(table: pd.DataFrame, decoder: Directions) -> dict[str, Any]:
 
 
 def shrinkage_and_decoupling(table: pd.DataFrame, selection: SelectionSettings) -> dict[str, Any]:
-    """Among latents that norms alone call one model's own: how many the other model holds after all.
+    """Counts of latents that are exclusive by norms but present in the other model.
 
-    Complete shrinkage: high `|nu_error|`, the other model's residual still holds the latent.
-    Latent decoupling: high `|nu_reconstruction|`, other directions of the other model rebuild it.
+    Complete shrinkage: high `|nu_error|`, the other model's error contains the latent.
+    Latent decoupling: high `|nu_reconstruction|`, other directions of the other model reconstruct it.
     """
     counts: dict[str, Any] = {"shrinkage": {}, "decoupling": {}, "by_norm": {}}
     for side, kind, suffix in (("tuned", "tuned_only", ""), ("base", "base_only", "_baseprobe")):
@@ -178,7 +178,7 @@ def shrinkage_and_decoupling(table: pd.DataFrame, selection: SelectionSettings) 
 def template_energy(table: pd.DataFrame, scaled: Scaled) -> dict[str, Any]:
     """Share of each exclusive latent's energy (sum of squared codes) on chat template tokens.
 
-    Empty where nothing says which tokens are the template's.
+    Empty where template tokens are unknown.
     """
     if bool(scaled.sums.template_energy.isnan().any()):
         return {}
@@ -197,23 +197,23 @@ def template_energy(table: pd.DataFrame, scaled: Scaled) -> dict[str, Any]:
 
 
 def split_half(scaled: Scaled, decoder: Directions, selection: SelectionSettings) -> dict[str, Any] | None:
-    """Exclusive sets of two halves of the documents: Jaccard overlap per side; null without documents."""
+    """Jaccard overlap, per side, of the exclusive sets of two halves of the documents; None without any."""
     if scaled.bounds is None:
         return None
     halves = [Scaled.of(decoder, scaled.sums.half(which)) for which in (0, 1)]
     tables = [pair_table(half, half.calls(selection)) for half in halves]
-    found = {}
+    overlaps = {}
     for side in ("tuned", "base"):
         first, second = (set(exclusive_latents(half, side)) for half in tables)
         union = len(first | second)
         jaccard = len(first & second) / union if union else None
-        found[side] = {
+        overlaps[side] = {
             "first": len(first),
             "second": len(second),
             "both": len(first & second),
             "jaccard": jaccard,
         }
-    return found
+    return overlaps
 
 
 def values(table: pd.DataFrame, name: str) -> Float64[Tensor, " latent"]:

@@ -1,6 +1,6 @@
-"""Settings of a dictionary (size, code norm, architecture), and the subspace an architecture allows.
+"""Settings of a dictionary (size, code norm, architecture), and the subspace of an architecture.
 
-Settings are read without torch, which only the tensor functions import.
+Only the tensor functions import torch.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ DEDICATED = ("dedicated_feature", "dedicated")
 
 
 class DictionarySettings(Settings):
-    """What a crosscoder is, apart from how it is trained.
+    """Settings of a crosscoder that do not concern its training.
 
     architecture
         standard: every latent has a free decoder direction per model.
         designated_shared: the first `designated_share` of the latents have one direction for all models
-            and cost `designated_weight` of the sparsity (Anthropic, Feb 2025: 0.1 to 0.2).
-        dedicated_feature: `dedicated_share` of the latents per model read and write that model only, encoder
-            and decoder of the others are fixed to zero; the rest is free per model (the dedicated feature
-            crosscoder of Jiralerspong & Bricken 2026, arXiv 2602.11729: 5 % each).
-        dedicated (or dedicated_tied): a tighter form of our own. Dedicated latents write to one model but
-            read all, and the rest has one direction for all. Worse on planted truth (latent_scaling.md).
-        delta: the first `delta_share` of the latents form a partition of their own with `delta_k_share` of k
+            and have the sparsity weight `designated_weight` (Anthropic, Feb 2025: 0.1 to 0.2).
+        dedicated_feature: `dedicated_share` of the latents per model read and write that model only; encoder
+            and decoder of the others are fixed to zero. Other latents are free per model (the dedicated
+            feature crosscoder of Jiralerspong & Bricken 2026, arXiv 2602.11729: 5 % each).
+        dedicated (or dedicated_tied): our tighter form. Dedicated latents write to one model but
+            read all, and other latents have one direction for all. Worse on planted truth
+            (latent_scaling.md).
+        delta: the first `delta_share` of the latents form a partition with `delta_k_share` of k
             and `delta_weight` times a loss on the difference of the two models (`core.delta`).
-        diff_sae: one dictionary on `x_tuned - x_base`; its only model axis entry is the difference.
+        diff_sae: one dictionary on `x_tuned - x_base`, with a model axis of 1.
     initial_norm
         Euclidean norm of each latent's direction over **all** models together (its concatenated direction)
         at the start: 1.0 for the TopK family, 0.005 for L1. With the encoder equal to the decoder, norm 1
         projects onto the direction; norm 1 per model would reconstruct everything `n_models` times.
     initial_decoders
-        equal: a latent starts with one direction in all models (Minder et al.). independent: with its own
-        random direction in each, as the self-diff null asks (method.md section 6): a model against itself
-        would else keep the equal directions that it starts with, and the null would test nothing.
+        equal: a latent starts with one direction in all models (Minder et al.). independent: with a random
+        direction in each, for the self-diff null (method.md section 6), in which a model against itself would
+        keep equal directions, so that the null would test nothing.
     """
 
     n_latents: int = Field(ge=1)
@@ -64,7 +65,7 @@ class DictionarySettings(Settings):
     @field_validator("architecture", mode="before")
     @classmethod
     def _one_name(cls, given: Any) -> Any:
-        """dedicated_tied says what `dedicated` is; steps keep the key of the older name."""
+        """`dedicated_tied` is `dedicated`, the older name, which keys keep."""
         return "dedicated" if given == "dedicated_tied" else given
 
 
@@ -89,7 +90,7 @@ def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
 def sparsity_weight(settings: DictionarySettings) -> Tensor | None:
     """Sparsity weight of every latent, or None where all are 1.
 
-    A ranking uses `v_j / weight_j`, a penalty `weight_j * cost_j`: a weight below 1 favours a latent in both.
+    A ranking uses `v_j / weight_j`, a penalty `weight_j * cost_j`; a weight below 1 favours the latent.
     """
     if settings.architecture != "designated_shared":
         return None
@@ -101,14 +102,14 @@ def sparsity_weight(settings: DictionarySettings) -> Tensor | None:
 
 
 def n_delta(settings: DictionarySettings) -> int:
-    """How many latents, the first ones, are the difference's own (`core.delta`); 0 in other architectures."""
+    """Number of latents, from the first, in the difference's partition (`core.delta`), else 0."""
     if settings.architecture != "delta":
         return 0
     return min(max(1, round(settings.delta_share * settings.n_latents)), settings.n_latents - 1)
 
 
 def tied_latents(settings: DictionarySettings, *, n_models: int = 2) -> slice:
-    """The latents that have one direction for all models."""
+    """The latents with one direction for all models."""
     match settings.architecture:
         case "designated_shared":
             return slice(0, max(1, round(settings.designated_share * settings.n_latents)))
@@ -134,8 +135,8 @@ def writes_to(settings: DictionarySettings, *, n_models: int) -> Bool[Tensor, "l
 def project_(directions: Tensor, settings: DictionarySettings) -> None:
     """Project decoder directions, or their gradients, in place onto the architecture's linear subspace.
 
-    Tied latents get the mean over models, fixed directions zero. Gradients so projected keep Adam's
-    updates inside the subspace when the start is inside it.
+    Tied latents get the mean over models, fixed directions zero. Projected gradients keep Adam's updates in
+    the subspace when the start is in it.
     """
     n_models = directions.shape[1]
     tied = tied_latents(settings, n_models=n_models)
@@ -146,7 +147,7 @@ def project_(directions: Tensor, settings: DictionarySettings) -> None:
 
 
 def project_encoder_(directions: Tensor, settings: DictionarySettings) -> None:
-    """The same for encoder directions: zero where a dedicated feature does not read, the rest is free."""
+    """Set encoder directions in place to zero where a dedicated feature does not read."""
     if settings.architecture == "dedicated_feature":
         _mask_(directions, settings)
 

@@ -27,7 +27,7 @@ ROLES: tuple[Role, ...] = ("exclusive_tuned", "exclusive_base", "control_shared"
 
 @dataclass(frozen=True)
 class Chosen:
-    """Latents with their roles, by role and number; `not_taken` counts exclusive ones beyond the limit."""
+    """(latent, role) by role and number; `not_taken` counts exclusive latents beyond the limit."""
 
     latents: list[tuple[int, Role]]
     not_taken: dict[Side, int]
@@ -36,11 +36,10 @@ class Chosen:
 def choose_latents(
     table: pd.DataFrame, *, n_controls: int, max_latents: int, seed: int, n_drifted: int = 0
 ) -> Chosen:
-    """All exclusive latents of both sides (at most `max_latents` each), shared controls, drifted latents.
+    """Exclusive latents of both sides (at most `max_latents` each), random shared controls, drifted latents.
 
-    Controls are a random draw of latents with norms in the shared bin that were called not exclusive, so that
-    both the norms and latent scaling say they belong to both models. Of the `n_drifted` most drifted latents
-    those that are controls already stay controls.
+    Controls have norms in the shared bin and the call not_exclusive, so both the norms and latent scaling
+    attribute them to both models. A control among the `n_drifted` most drifted latents stays a control.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: list[tuple[int, Role]] = []
@@ -62,7 +61,7 @@ def choose_latents(
 def codes_of(
     crosscoder: Crosscoder, x: Activations, latents: Int[Tensor, " chosen"]
 ) -> Float[Tensor, "token chosen"]:
-    """Inference codes of some latents of raw activations: `v > threshold` kept, the others never computed."""
+    """Inference codes (`v > threshold`) of some latents of raw activations."""
     device = crosscoder.decoder.device
     latents = latents.to(device)
     xn = crosscoder.normaliser.normalise(x.to(device, crosscoder.decoder.dtype))
@@ -96,7 +95,7 @@ def document_peaks(
 ) -> Iterator[Peaks]:
     """Peaks of each document from batches `(code, document, row)` in corpus order.
 
-    A document that goes on in the next batch is held back until it ends, so batch borders do not matter.
+    A document that continues in the next batch is held back until it ends.
     """
     return whole_documents(_of_batch(*batch) for batch in batches if len(batch[1]))
 
@@ -135,9 +134,9 @@ def _joined(held: Peaks | None, new: Peaks) -> Peaks:
 
 @dataclass
 class Reservoir:
-    """Per latent the `size` documents of highest priority, best first; memory O(latents x size).
+    """The `size` documents of highest priority per latent, best first; memory O(latents x size).
 
-    Equal priorities keep the earlier document, so the content depends on the corpus order alone. Empty places
+    Equal priorities keep the earlier document, so the content depends on the corpus order only. Empty places
     have priority -inf and document -1.
     """
 
@@ -156,7 +155,7 @@ class Reservoir:
         self.row = torch.full(shape, -1)
 
     def add(self, peaks: Peaks, priority: Float64[Tensor, "document latent"]) -> None:
-        """Offer documents; a latent never keeps a document in which it was not active."""
+        """Add documents; a latent keeps only documents in which it was active."""
         active = peaks.peak > 0
         document = peaks.document[:, None].expand_as(peaks.row)
         priority = torch.where(active, priority, -torch.inf)
@@ -180,7 +179,7 @@ class Reservoir:
             setattr(self, name, column.gather(0, order))
 
     def entries(self, latent: int) -> list[Entry]:
-        """Taken documents of one latent, by falling priority."""
+        """Kept documents of one latent, by falling priority."""
         taken = self.priority[:, latent] > -torch.inf
         columns = (self.document, self.row, self.peak)
         return [Entry(*values) for values in zip(*(c[taken, latent].tolist() for c in columns), strict=True)]
@@ -188,7 +187,7 @@ class Reservoir:
 
 @dataclass(frozen=True)
 class Entry:
-    """A document offered for one latent: index, token row of the peak, the peak's code."""
+    """A document of one latent: index, token row of the peak, code at the peak."""
 
     document: int
     row: int
@@ -197,14 +196,14 @@ class Entry:
 
 @dataclass
 class ExampleReservoirs:
-    """Documents of one subset (explain or score): the highest peaks, and a uniform sample of all active."""
+    """Documents of one subset (explain or score): highest peaks, and a uniform sample of active ones."""
 
     top: Reservoir
     sample: Reservoir
 
     @classmethod
     def empty(cls, n_latents: int, *, n_top: int, n_sample: int) -> ExampleReservoirs:
-        """Nothing taken yet."""
+        """Reservoirs without documents."""
         return cls(Reservoir(n_latents, n_top), Reservoir(n_latents, n_sample))
 
     def add(self, peaks: Peaks, *, mine: Bool[Tensor, " document"], hashes: Int[Tensor, " document"]) -> None:

@@ -1,6 +1,6 @@
-"""Which latents belong to one model only: norm kinds, the exclusive call, and what each clause rejected.
+"""Which latents belong to one model only: norm kinds, the exclusive call, and what its clauses stop.
 
-The one home of every limit of that rule. Settings are read without torch, which only the call imports.
+All limits of the rule are here. Only the call imports torch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 EQUAL_NORMS = 0.5
 """`delta_norm` of a latent whose two directions have equal norms."""
 NORM_BINS = {"base_only": (0.0, 0.1), "shared": (0.4, 0.6), "tuned_only": (0.9, 1.0)}
-"""Kind -> range of `delta_norm`, both ends included (method.md section 3); what lies between is `other`."""
+"""Kind -> range of `delta_norm`, ends included (method.md section 3); `other` lies between."""
 NORM_EDGES = (NORM_BINS["base_only"][1], *NORM_BINS["shared"], NORM_BINS["tuned_only"][0])
 KINDS = ("base_only", "tuned_only", "shared", "other", "dead")
 NU_ERROR, NU_RECONSTRUCTION = 0.2, 0.5
-"""Limits of |nu| (method.md section 4), unless the settings name others."""
+"""Default limits of |nu| (method.md section 4)."""
 
 Side = Literal["tuned", "base"]
 CALLS = ("exclusive", "not_exclusive", "undecided")
@@ -40,16 +40,16 @@ class SelectionSettings(Settings):
     method
         minder: `|nu_error| < nu_error`, `|nu_reconstruction| < nu_reconstruction` and the norm clause
             (`delta_norm > 0.5` for tuned, `< 0.5` for base), each side with its own direction as the probe.
-            `nu_activation` adds `|nu_activation| < nu_activation`, which Minder et al. do not ask: a weak
+            `nu_activation` adds `|nu_activation| < nu_activation`, which Minder et al. do not have: a weak
             copy in the other model may be split between reconstruction and error, each below its limit.
         norm: `delta_norm` in the outer bins (`kind` base_only or tuned_only).
         both: minder and norm agree.
     certainty
-        point: the ratio itself is compared with its threshold.
-        interval: its whole 95 % interval is; a latent whose interval straddles a threshold is undecided.
+        point: the ratio is compared with its threshold.
+        interval: its 95 % interval is; a latent whose interval straddles a threshold is undecided.
     min_tokens, min_documents
-        Below these counts of active tokens and documents a latent is undecided, unless its norms have
-        rejected it already. Where documents are unknown, so is their count: every latent then is below.
+        Least counts of active tokens and documents; with fewer a latent is undecided, unless its norms
+        reject it. Where documents are unknown, no latent has enough.
     """
 
     method: Literal["minder", "norm", "both"] = "minder"
@@ -63,17 +63,17 @@ class SelectionSettings(Settings):
     ADDED: ClassVar[frozenset[str]] = frozenset({"nu_activation"})
 
     def targets(self) -> tuple[str, ...]:
-        """Targets of latent scaling whose ratios decide."""
+        """Targets of latent scaling whose ratios the call reads."""
         return ("error", "reconstruction", *(() if self.nu_activation is None else ("activation",)))
 
 
 @dataclass(frozen=True)
 class SideEvidence:
-    """What the call of one side reads; the probe is that side's own direction, `nu` = other beta / own beta.
+    """The figures of one side's call; the probe is that side's direction, `nu` = other beta / own beta.
 
-    `beta_*`, `beta_*_low` are the own model's beta and the lower end of its interval (NaN: no interval);
-    `n_documents` is None when the pass was given no documents: then nothing says that `min_documents` is
-    met, so no latent can be exclusive, and intervals cannot exist.
+    `beta_*`, `beta_*_low` are the side's own beta and the lower end of its interval (NaN: no interval).
+    Without documents `n_documents` is None, `min_documents` cannot be met, so no latent can be exclusive, and
+    there are no intervals.
     """
 
     nu_error: Float64[Tensor, " latent"]
@@ -93,13 +93,13 @@ class SideEvidence:
 
 
 def in_bin(delta_norm: PerLatent, kind: str) -> Bool[Tensor, " latent"]:
-    """Latents whose `delta_norm` lies in the bin of `kind`, its ends included; NaN lies in none."""
+    """Latents with `delta_norm` in the bin of `kind`, ends included; NaN is in no bin."""
     low, high = NORM_BINS[kind]
     return (delta_norm >= low) & (delta_norm <= high)
 
 
 def kinds(delta_norm: PerLatent, *, alive: Bool[Tensor, " latent"]) -> list[str]:
-    """The bin's kind of every latent, `other` outside the bins, `dead` where it never fired."""
+    """Kind of every latent by its bin; `other` outside the bins, `dead` where it never fired."""
     names = ["other"] * len(delta_norm)
     for kind in NORM_BINS:
         for latent in in_bin(delta_norm, kind).nonzero().flatten().tolist():
@@ -113,13 +113,13 @@ def clauses(
     evidence: SideEvidence,
     settings: SelectionSettings,
 ) -> tuple[dict[str, Bool[Tensor, " latent"]], dict[str, Bool[Tensor, " latent"]]]:
-    """Latents that each clause stops on this side: `(undecided, rejected)`, clause -> mask.
+    """`(undecided, rejected)`: clause -> mask of the latents that it stops on this side.
 
-    A clause of the first group leaves the latent undecided, one of the second makes it not exclusive.
+    Clauses of the first group leave a latent undecided, those of the second make it not exclusive.
     """
     undecided = {"min_tokens": evidence.n_active < settings.min_tokens}
     if evidence.n_documents is None:
-        undecided["min_documents"] = evidence.n_active >= 0  # of all latents: the count is unknown
+        undecided["min_documents"] = evidence.n_active >= 0  # all latents: the count is unknown
     else:
         undecided["min_documents"] = evidence.n_documents < settings.min_documents
     rejected: dict[str, Tensor] = {}
@@ -137,7 +137,7 @@ def clauses(
 
 
 def _own_beta_clauses(evidence: SideEvidence, targets: tuple[str, ...]) -> dict[str, Tensor]:
-    """The own model's beta has to be clearly positive: above 0, and so its whole interval."""
+    """Clauses on the side's own beta, which must be above 0 with its whole interval."""
     stopped = {}
     for name in targets:
         beta, low = getattr(evidence, f"beta_{name}"), getattr(evidence, f"beta_{name}_low")
@@ -161,10 +161,10 @@ def _ratio_clause(
 
 @dataclass(frozen=True)
 class Calls:
-    """The call of every latent and what each clause stopped.
+    """The call of every latent, and counts of what each clause stopped.
 
-    `rejected[side]`: clause -> latents it stopped **first** (in the order printed; with `exclusive` they add
-    up to all latents). `failing[side]`: clause -> all latents it holds for, whatever the others say.
+    `rejected[side]`: clause -> latents it stopped **first**, in order (with `exclusive` they add
+    up to all latents). `failing[side]`: clause -> all latents it stops.
     """
 
     call: list[str]
@@ -182,9 +182,8 @@ def call_latents(
 ) -> Calls:
     """Exclusive, not_exclusive or undecided, from both sides' evidence.
 
-    A latent is judged on the side its norms name (above one half: tuned, below: base), so at most one side
-    can claim it. Undecided wins over not_exclusive only where no other clause has already rejected the latent
-    on that side's norms.
+    A latent is judged on the side of its norms (above one half: tuned, below: base), so at most one side
+    can claim it. Undecided wins over not_exclusive unless the side's norm clause rejects the latent.
     """
     import torch
 
@@ -208,7 +207,7 @@ def call_latents(
 
 
 def _in_order(unclear: dict[str, Tensor], against: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The side's norm clause first (it halves the latents), then counts, own betas and ratios."""
+    """The clauses in order: norms (which halve the latents), counts, own betas, ratios."""
     norms = {name: mask for name, mask in against.items() if name in NORM_CLAUSES}
     return {**norms, **unclear, **{name: mask for name, mask in against.items() if name not in norms}}
 

@@ -1,4 +1,4 @@
-"""How well a crosscoder reconstructs: sums for the fraction of variance explained and for L0."""
+"""Sums for the fraction of variance explained (FVE) and for L0."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SUMS = ("residual", "square", "total")
 class FitSums:
     """Float64 sums in the normalised space; FVE is the same in raw units (one scalar per model).
 
-    Row 0 of each sum is over all tokens, row 1 over the first token of every document. Attention sinks lie
-    there: their norm can be a hundred times that of other tokens, so that they alone decide an FVE.
+    Row 0 of a sum is over all tokens, row 1 over the first token of every document, where attention sinks
+    are: their norm can be a hundred times that of other tokens, so that they alone decide an FVE.
     """
 
     residual: Float64[Tensor, "2 model"]
@@ -29,11 +29,11 @@ class FitSums:
     n_first: int | None = 0
     """First tokens of documents; None where the documents are unknown."""
     _last: Int[Tensor, " 1"] | None = field(default=None, repr=False)
-    """Document of the last token taken in: the next batch may continue it."""
+    """Document of the last token, which the next batch may continue."""
 
     @classmethod
     def zeros(cls, like: Activations) -> FitSums:
-        """No token yet, for activations shaped like `like`."""
+        """Sums over no tokens, for activations shaped like `like`."""
         total = torch.zeros(2, *like.shape[1:], dtype=torch.float64, device=like.device)
         return cls(total[..., 0].clone(), total[..., 0].clone(), total)
 
@@ -45,7 +45,7 @@ class FitSums:
         n_active: int = 0,
         document: Int[Tensor, " token"] | None = None,
     ) -> None:
-        """Add tokens and their reconstruction; tokens of one document follow each other."""
+        """Add tokens and their reconstruction; tokens of one document are consecutive."""
         self.n_tokens += x.shape[0]
         self.n_active += n_active
         self._add(0, x, x_hat)
@@ -62,7 +62,7 @@ class FitSums:
         self.total[row] += x.sum(dim=0, dtype=torch.float64)
 
     def _first(self, document: Int[Tensor, " token"]) -> Int[Tensor, " first"]:
-        """Places of the tokens whose predecessor is of another document."""
+        """Places of the first tokens of documents."""
         before = document[:1] - 1 if self._last is None else self._last.to(document.device)
         self._last = document[-1:].clone()
         return (document != torch.cat([before, document[:-1]])).nonzero().squeeze(1).to(self.total.device)
@@ -77,19 +77,19 @@ class FitSums:
             getattr(self, name).add_(getattr(other, name).to(self.total.device))
 
     def to(self, device: torch.device | str) -> FitSums:
-        """The same sums on a device."""
+        """The sums on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in SUMS})
 
     def check_finite(self) -> None:
-        """ValueError when any activation or reconstruction of the pass was NaN or infinite.
+        """ValueError where an activation or reconstruction of the pass was NaN or infinite.
 
-        A sum is finite only if all its terms are, so that one look at the end of a pass sees every token.
+        A sum is finite only if all its terms are, so one check at the end covers every token.
         """
         bad = (~self.total[0].isfinite().all(dim=1)).nonzero().flatten().tolist()
         if bad:
             raise ValueError(
                 f"activations of model(s) {bad} (0 is base) are NaN or infinite somewhere in the "
-                f"{self.n_tokens:,} tokens of this pass; drop the documents that hold such values, or "
+                f"{self.n_tokens:,} tokens of this pass; drop the documents with such values, or "
                 "harvest again with dtype=float32"
             )
         if not bool(self.residual.isfinite().all()):
@@ -104,9 +104,9 @@ class FitSums:
         return _explained(self.n_tokens, self.residual[0], self.square[0], self.total[0])
 
     def explained_without_first(self) -> list[float]:
-        """FVE per model over all tokens but the first of every document; NaN where those are unknown.
+        """FVE per model over all tokens but the first of every document; NaN where documents are unknown.
 
-        The difference of two float64 sums of the same float32 terms, so that sinks cancel to 1e-16 of them.
+        It is a difference of float64 sums of the same float32 terms, so sinks cancel to 1e-16.
         """
         if self.n_first is None:
             return [float("nan")] * self.residual.shape[1]

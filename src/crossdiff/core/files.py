@@ -1,4 +1,4 @@
-"""Two things about files that every room needs: the sha256 of one, and rights that follow the umask."""
+"""The sha256 of a file, and rights of files that follow the umask."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def file_sha256(path: str | Path) -> str:
 
 
 def follow_umask(path: Path) -> None:
-    """Give a file that was written for its owner alone the rights that `open` would have given it.
+    """Give a file with rights for its owner alone those that `open` would give.
 
-    safetensors writes 0600 whatever the umask, so that a group could not read a store that it shares. Files
-    with rights for others stay as they are, and so do those that this user does not own.
+    safetensors always writes 0600, so that a group could not read its shared store. Files
+    with rights for others, and files of other users, stay as they are.
     """
     status = path.stat()
     wanted = (status.st_mode & 0o7777) | (_ANYBODY & ~umask())
@@ -28,7 +28,7 @@ def follow_umask(path: Path) -> None:
 
 
 def umask() -> int:
-    """The umask of this process, read without changing it where Linux tells it (threads share the mask)."""
+    """The umask of this process, on Linux read without changing it, because threads share it."""
     process = Path("/proc/self/status")
     lines = process.read_text().splitlines() if process.is_file() else []
     for line in lines:

@@ -1,14 +1,14 @@
 """95 % intervals over documents, on the scaling sums of document groups.
 
-Tokens of one document are alike, so documents are resampled, in at most 20 hash groups (O(latents) state): a
-value without one group tells how much that group moves it. The ratio itself is used rather than its
-logarithm, because the ratios of exclusive latents lie around 0 and may be negative.
+Tokens of one document are alike, so documents are resampled, in at most 20 hash groups (O(latents) state):
+the value without a group shows the group's influence. The ratio is used rather than its logarithm, because
+ratios of exclusive latents are around 0 and may be negative.
 
 Betas get the delete-a-group jackknife. Where a latent fires in few documents, or in documents of unequal
-length, a few groups carry most of the sums and of the variance. Student's t then takes the smaller of two
-counts of degrees of freedom: one from the groups' own deviations, one from their shares of the latent's
-energy. These intervals are wide rather than narrow: a beta's only has to stay clear of 0. Those of the
-ratios, which are printed and compared with limits, come from `core/ratio_intervals.py`.
+length, a few groups have most of the sums and of the variance. Student's t then uses the smaller of two
+degrees of freedom: from the groups' deviations, and from their shares of the latent's energy. These intervals
+are wide rather than narrow, because a beta's is only compared with 0. Intervals of the ratios, which are
+printed and compared with limits, come from `core/ratio_intervals.py`.
 
 Coverage is measured by `python -m crossdiff.bench coverage` (docs/latent_scaling.md).
 """
@@ -39,9 +39,9 @@ class Intervals:
     `nu_*` : ratio beta_m / beta_p of model m to the probe's own model p [target, probe, model, latent]; also
              NaN where beta_p is not clearly positive (its own interval reaches 0), since a ratio to nothing
              has no interval
-    `own_*`: beta_p itself, the ratio's denominator [target, probe, latent]
-    `drift_*`: the drift of core/drift.py between the first two models; also NaN where it does not exist
-             without one of the groups
+    `own_*`: beta_p, the ratio's denominator [target, probe, latent]
+    `drift_*`: drift (core/drift.py) between the first two models; also NaN where it does not exist without
+             one of the groups
     """
 
     nu_low: Ratios
@@ -98,7 +98,7 @@ class _GroupSums:
 
     @property
     def residual(self) -> Float64[Tensor, "target probe model group latent"]:
-        """How far each group pulls the ratios: `(nu_(-g) - nu) (1 - h_g)`, h_g its share of the energy."""
+        """Influence of each group on the ratios: `(nu_(-g) - nu) (1 - h_g)`, h_g its share of the energy."""
         share = self.energy / self.energy.sum(0)
         return (ratios(self.without) - ratios(self.whole).unsqueeze(-2)) * (1 - share)
 
@@ -106,23 +106,23 @@ class _GroupSums:
 def _variance_powers(
     sums: ScalingSums, products: Float64[Tensor, "probe model latent"]
 ) -> Float64[Tensor, "target probe model"]:
-    """How the groups' variances grow with their energy, per ratio, from latents spread over all."""
+    """Powers p of the groups' variances (`variance_power`) per ratio, from a sample of latents."""
     step = -(-sums.n_latents // LATENT_CHUNK)
-    found = _GroupSums.of(sums, products, slice(None, None, step))
-    usable = (found.fired >= MIN_GROUPS) & (own_betas(found.whole) > 0).unsqueeze(2).unsqueeze(-2)
-    return variance_power(torch.where(usable, found.residual, torch.nan), found.energy)
+    groups = _GroupSums.of(sums, products, slice(None, None, step))
+    usable = (groups.fired >= MIN_GROUPS) & (own_betas(groups.whole) > 0).unsqueeze(2).unsqueeze(-2)
+    return variance_power(torch.where(usable, groups.residual, torch.nan), groups.energy)
 
 
 def _slice_intervals(
-    found: _GroupSums, power: Float64[Tensor, "target probe model"], *, used: int
+    groups: _GroupSums, power: Float64[Tensor, "target probe model"], *, used: int
 ) -> tuple[Tensor, ...]:
-    fired, limit = found.fired, freedom_by_energy(found.energy)
-    own, own_without = own_betas(found.whole), own_betas(found.without)
+    fired, limit = groups.fired, freedom_by_energy(groups.energy)
+    own, own_without = own_betas(groups.whole), own_betas(groups.without)
     own_low, own_high = jackknife(own, own_without, used=used, fired=fired, limit=limit)
     known = (own_low > 0).unsqueeze(2) & (fired >= MIN_GROUPS)
-    half = torch.where(known, half_widths(found.residual, found.energy, power), torch.nan)
-    nu = ratios(found.whole)
-    drifts = drift_of(found.whole), drift_of(found.without)
+    half = torch.where(known, half_widths(groups.residual, groups.energy, power), torch.nan)
+    nu = ratios(groups.whole)
+    drifts = drift_of(groups.whole), drift_of(groups.without)
     drift_low, drift_high = jackknife(*drifts, used=used, fired=fired, limit=limit)
     return nu - half, nu + half, own_low, own_high, drift_low, drift_high
 
@@ -153,8 +153,8 @@ def jackknife(
 def freedom_by_energy(energy: Float64[Tensor, "group latent"]) -> Float64[Tensor, " latent"]:
     """Satterthwaite's degrees of freedom for group variances `C_g^2`: `(sum C_g^2)^2 / sum C_g^4`.
 
-    A group weighs in the ratio by its share of the energy, so its variance goes with the square of that where
-    documents differ as wholes. Groups of equal energy count in full; NaN if the latent was never active.
+    A group's weight in the ratio is its share of the energy, so its variance grows with the square where
+    documents differ as wholes. Equal groups count in full; NaN if the latent was never active.
     """
     square = energy.square()
     return square.sum(dim=0).square() / square.square().sum(dim=0)

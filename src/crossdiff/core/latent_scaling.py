@@ -1,4 +1,4 @@
-"""Latent scaling: how strongly every latent's direction is present in every model, exactly, in one pass."""
+"""Latent scaling: how strongly every latent's direction is present in every model, exact, in one pass."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ScalingSums:
         document: Int[Tensor, " token"] | None = None,
         template: Bool[Tensor, " token"] | None = None,
     ) -> SparseCode:
-        """Encode raw activations, reconstruct, add everything; returns the code for further use."""
+        """Encode and reconstruct raw activations, and add them; returns the code."""
         _check_input(crosscoder, x)
         xn = crosscoder.normaliser.normalise(x)
         code = crosscoder.encode_normalised(xn)
@@ -77,7 +77,7 @@ class ScalingSums:
         return code
 
     def merge(self, other: ScalingSums) -> None:
-        """Add the sums of a pass over other tokens; equal to one pass over both, to rounding."""
+        """Add the sums of a pass over other tokens; equals one pass over both up to rounding."""
         self.n_tokens += other.n_tokens
         for name in ("energy", "overlap", "n_active", "template_energy"):
             getattr(self, name).add_(getattr(other, name))
@@ -89,7 +89,7 @@ class ScalingSums:
             self.fit.merge(other.fit)
 
     def to(self, device: torch.device | str) -> ScalingSums:
-        """The same sums on a device."""
+        """The sums on a device."""
         moved = copy.copy(self)
         moved.device = device
         for name in ("energy", "overlap", "n_active", "maximum", "template_energy"):
@@ -98,7 +98,7 @@ class ScalingSums:
         return moved
 
     def half(self, which: Literal[0, 1]) -> ScalingSums:
-        """Half of the document groups as sums of their own; counts and maxima stay the whole's."""
+        """The sums of half of the document groups; counts and maxima stay those of all."""
         picked = torch.arange(self.n_groups, device=self.energy.device) % 2 == which
         part = copy.copy(self)
         part.n_groups = int(picked.sum())
@@ -108,7 +108,7 @@ class ScalingSums:
     def _add_entries(
         self, code: SparseCode, slot: Tensor, *, document: Tensor | None, template: Tensor | None
     ) -> None:
-        """Counts, energies, maxima."""
+        """Add counts, energies and maxima."""
         value, latent = code.value.double(), code.latent
         square = value.square()
         self.energy.view(-1).index_add_(0, slot, square)
@@ -158,7 +158,7 @@ def betas(
 
 
 def empty_sums(crosscoder: Crosscoder, *, documents: bool) -> ScalingSums:
-    """Sums over no token yet, on the crosscoder's device."""
+    """Sums over no tokens, on the crosscoder's device."""
     return ScalingSums(
         crosscoder.n_latents,
         crosscoder.n_models,
@@ -168,7 +168,7 @@ def empty_sums(crosscoder: Crosscoder, *, documents: bool) -> ScalingSums:
 
 
 def in_dtype(crosscoder: Crosscoder, dtype: torch.dtype) -> Crosscoder:
-    """The crosscoder itself when it already has `dtype`, else a converted copy."""
+    """The crosscoder in `dtype`: itself, or a converted copy."""
     if all(weights.dtype == dtype for weights in crosscoder.state_dict().values()):
         return crosscoder
     return copy.deepcopy(crosscoder).to(dtype)

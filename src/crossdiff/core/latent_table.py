@@ -36,7 +36,7 @@ ERROR, RECONSTRUCTION = TARGETS.index("error"), TARGETS.index("reconstruction")
 
 @dataclass(frozen=True)
 class Scaled:
-    """Everything the table and the call read, per latent; axes as in `ScalingSums`."""
+    """The figures per latent for the table and the call; axes as in `ScalingSums`."""
 
     norms: Float64[Tensor, "model latent"]
     cosine: Float64[Tensor, " latent"]
@@ -47,7 +47,7 @@ class Scaled:
 
     @classmethod
     def of(cls, decoder: Directions, sums: ScalingSums) -> Scaled:
-        """Betas, ratios and, where documents are known, intervals; sums that are not finite are refused."""
+        """Betas, ratios and, with documents, intervals; ValueError for sums that are not finite."""
         if sums.fit is not None:
             sums.fit.check_finite()
         products = gram(decoder)
@@ -60,7 +60,7 @@ class Scaled:
 
     @property
     def dead(self) -> Tensor:
-        """Never active in this pass."""
+        """Whether each latent was never active in this pass."""
         return self.sums.n_active == 0
 
     def delta_norm(self, base: int = BASE, tuned: int = TUNED) -> Float64[Tensor, " latent"]:
@@ -68,7 +68,7 @@ class Scaled:
         return delta_norm(self.norms[base], self.norms[tuned])
 
     def evidence(self, own: int, other: int) -> SideEvidence:
-        """What the call of one side reads: model `own`'s direction is the probe, `other` is asked for it."""
+        """Evidence for one side's call: the probe is model `own`'s direction, `nu` is of model `other`."""
         unknown = torch.full_like(self.nu[0, own, other], torch.nan)
         documents = None if self.bounds is None else self.sums.documents.counts().to(unknown.device)
         fields = {}
@@ -103,7 +103,7 @@ def latent_scaling(
 
     A batch is `x [token model d_model]` in raw activation units or `(x, document [token])` with a number per
     document; without documents the interval columns and `n_documents` are NaN and no latent is called
-    exclusive, for nothing says that `min_documents` is met. Betas live in the crosscoder's normalised space.
+    exclusive, because `min_documents` cannot be met. Betas are in the crosscoder's normalised space.
     `dtype` is that of the encoding and of the sums' inputs; the sums are always float64.
     """
     worker = in_dtype(crosscoder, dtype)
@@ -137,7 +137,7 @@ def latent_table(
 
 
 def pair_table(scaled: Scaled, calls: Calls) -> pd.DataFrame:
-    """The columns that docs/report.md lists, in its order."""
+    """The table with the columns of docs/report.md, in its order."""
     import pandas as pd
 
     columns = {**_counts(scaled), **_betas_and_ratios(scaled), **_bounds(scaled)}
@@ -194,7 +194,7 @@ def _bounds(scaled: Scaled) -> dict[str, Tensor]:
 
 
 def column(values: Tensor) -> np.ndarray:
-    """A column of a table; what is not finite is NaN."""
+    """A column of a table, with NaN for values that are not finite."""
     values = values.cpu()
     if values.is_floating_point():
         values = torch.where(values.isfinite(), values, torch.nan)

@@ -17,9 +17,9 @@ CHUNK = 8192
 
 @dataclass(frozen=True)
 class Nearest:
-    """Per own latent the most similar latent of the other crosscoder, and how similar it is.
+    """The most similar latent of the other crosscoder per own latent, and the similarity.
 
-    Where there is nothing to compare with, the latent is -1 and the similarity NaN.
+    Without a latent to compare with, -1 and NaN.
     """
 
     latent: Int[Tensor, " own"]
@@ -49,7 +49,7 @@ def nearest_direction(
 
 @dataclass(frozen=True)
 class Twins:
-    """Per own latent the one latent of the other crosscoder that passes both rules; -1, NaN without."""
+    """The latent of the other crosscoder that passes both rules per own latent; -1 and NaN without."""
 
     latent: Int[Tensor, " own"]
     cosine: Float[Tensor, " own"]
@@ -67,8 +67,8 @@ def twins_of(
 ) -> Twins:
     """The alive latents of the other crosscoder that are near in direction and in code at once.
 
-    Of several that pass, the one whose code correlates most. Nearest by direction and nearest by code can be
-    two latents, neither of which is near in both: then there is no twin.
+    Of several, the one with the highest correlation of codes. Nearest by direction and nearest by code can be
+    two latents; then there is no twin unless one latent passes both.
     """
     best = torch.full((len(own),), -torch.inf, dtype=correlation.dtype)
     latent = torch.full((len(own),), -1, dtype=torch.int64)
@@ -90,7 +90,7 @@ def twins_of(
 class CodeCorrelation:
     """Running sums for Pearson's correlation of chosen latents with all latents of another crosscoder.
 
-    Codes are those of the same tokens; only active entries are touched; memory O(chosen x other).
+    Codes are of the same tokens; only active entries are read; memory O(chosen x other).
     """
 
     chosen: Int[Tensor, " own"]
@@ -109,7 +109,7 @@ class CodeCorrelation:
         self._place[self.chosen] = torch.arange(len(self.chosen))
 
     def add(self, own: SparseCode, other: SparseCode) -> None:
-        """Codes of both crosscoders on the same tokens."""
+        """Add codes of both crosscoders on the same tokens."""
         if own.n_tokens != other.n_tokens:
             raise ValueError(
                 f"codes of {own.n_tokens} and {other.n_tokens} tokens cannot be correlated; "
@@ -143,7 +143,7 @@ class CodeCorrelation:
 
 
 def nearest_code(correlation: Float64[Tensor, "own other"]) -> Nearest:
-    """The latent of the other crosscoder whose code correlates most with each own one's."""
+    """The latent of the other crosscoder whose code has the highest correlation, per own latent."""
     known = correlation.isfinite()
     value, latent = torch.where(known, correlation, -torch.inf).max(dim=1)
     none = ~known.any(dim=1)
@@ -153,11 +153,11 @@ def nearest_code(correlation: Float64[Tensor, "own other"]) -> Nearest:
 def pairwise_mcc(decoder_a: Float[Tensor, "own width"], decoder_b: Float[Tensor, "other width"]) -> float:
     """PW-MCC: mean |cosine| of two dictionaries' latents under the best one-to-one matching.
 
-    A latent's directions for all models are one row: `decoder.flatten(1)`. 1 when each row of the smaller
-    dictionary has its like, up to sign and length, in the other; latents of the larger one without a partner
-    do not count. A row of zeros has cosine 0 with everything; NaN where a dictionary has no latent. Memory is
-    own x other, time about its cube (Hungarian matching).
-    Source: Song et al. 2025, arXiv 2505.20254, section 3 (the mean correlation coefficient of two decoders).
+    A latent's directions for all models are one row: `decoder.flatten(1)`. 1 when every row of the smaller
+    dictionary is in the other, up to sign and length; unmatched latents of the larger one do not count. A row
+    of zeros has cosine 0; NaN where a dictionary has no latent. Memory is own x other, time about its cube
+    (Hungarian matching). Source: Song et al. 2025, arXiv 2505.20254, section 3 (the mean correlation
+    coefficient of two decoders).
     """
     from scipy.optimize import linear_sum_assignment
 

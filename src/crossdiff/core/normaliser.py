@@ -14,7 +14,7 @@ from crossdiff.core.codes import Activations, Bias, PerModel
 class Normaliser(nn.Module):
     """`xn^m = (x^m - mean^m) * scale^m`, for a given RMS norm of `xn^m` (method.md section 2).
 
-    The identity until statistics are given. Both buffers are float32, their statistics float64.
+    The identity until statistics are given. The buffers are float32, the statistics float64.
     """
 
     mean: Bias
@@ -35,12 +35,12 @@ class Normaliser(nn.Module):
     ) -> Normaliser:
         """`scale = target_rms / sqrt(sum over d_model of the variance)`; float64 statistics only.
 
-        Sums accumulated in a narrower type have been seen to give 0.29 to 0.59 of the true deviation.
+        Sums in a narrower type gave 0.29 to 0.59 of the true deviation.
         """
         total = variance.sum(dim=1)
         if not bool(torch.isfinite(mean).all() and torch.isfinite(total).all()):
             raise ValueError(
-                "the activation statistics hold NaN or infinite values; harvest again with "
+                "the activation statistics have NaN or infinite values; harvest again with "
                 "model dtype float32 or bfloat16, or drop the rows in question"
             )
         if bool((total <= 0).any()):
@@ -55,11 +55,11 @@ class Normaliser(nn.Module):
         return normaliser
 
     def normalise(self, x: Activations) -> Activations:
-        """Raw activation units to the space in which the weights live."""
+        """Raw activation units -> normalised space."""
         return (x - self.mean) * self.scale[:, None]
 
     def denormalise(self, x: Activations) -> Activations:
-        """The inverse of `normalise`."""
+        """Normalised space -> raw activation units."""
         return x / self.scale[:, None] + self.mean
 
 

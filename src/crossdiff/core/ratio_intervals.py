@@ -1,13 +1,12 @@
-"""95 % intervals of ratios whose document groups weigh very unequally.
+"""95 % intervals of ratios whose document groups have very unequal weights.
 
 A ratio is a weighted mean over groups, and a group's weight is its share h_g of the latent's energy. The
 variance of its deviation from the whole grows with its energy C_g as C_g^p: p is 1 where tokens differ on
 their own, 2 where documents differ as wholes. p is estimated from all latents together by pseudo-likelihood
-(Davidian and Carroll 1987, "Variance function estimation", JASA 82). It says what share of a group's
-deviation its residual has kept, which is measured from a whole that holds the group itself, and gives
-Satterthwaite's degrees of freedom (Bell and McCaffrey 2002, "Bias reduction in standard errors for linear
-regression with multi-stage samples"; here for one weighted mean). The plain jackknife corrects as for p = 2
-and is too wide elsewhere.
+(Davidian and Carroll 1987, "Variance function estimation", JASA 82). It gives the share of a group's
+deviation that is left in its residual (the whole includes the group), and Satterthwaite's degrees of freedom
+(Bell and McCaffrey 2002, "Bias reduction in standard errors for linear regression with multi-stage samples";
+here for one weighted mean). The plain jackknife corrects as for p = 2 and is too wide elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor
 
 POWERS = tuple(1 + step / 10 for step in range(11))
 MIN_POOL = 20
-"""Latents from which p is estimated; below it is 2, the widest."""
+"""Least number of latents to estimate p; with fewer p is 2, the widest."""
 MIN_FREEDOM = 2.25
 """Least degrees of freedom. Below, one or two groups decide the estimate's error and its standard error
 alike, so that both are large together: Student's t covered 98 to 99.6 % there (docs/latent_scaling.md)."""
@@ -28,7 +27,7 @@ Deviations = Float64[Tensor, "*shape group latent"]
 
 
 def kept_share(energy: Energy, power: Tensor | float) -> Float64[Tensor, "*shape group latent"]:
-    """Of the variance of a group's deviation, the share left in its residual: `1 - 2 h_g + h_g^2 S / C_g^p`.
+    """Share of a group's variance that is left in its residual: `1 - 2 h_g + h_g^2 S / C_g^p`.
 
     The residual is `e_g - h_g sum e`, with independent `e_g` of variance `C_g^p`, whose sum is S. 1 for
     groups without energy, whose residuals are 0. Taken as `(1 - h_g)^2 + h_g^2 (S - C_g^p) / C_g^p`, whose
@@ -53,7 +52,7 @@ def _of_others(values: Deviations) -> Deviations:
 def variance_power(residual: Deviations, energy: Energy) -> Float64[Tensor, " *shape"]:
     """The p of `POWERS` under which the latents' residuals are most likely, each latent with its own scale.
 
-    A latent with residuals of 0 alone, or with NaN, says nothing; 2 where fewer than `MIN_POOL` are left.
+    Latents with NaN, or only residuals of 0, do not count; 2 where fewer than `MIN_POOL` count.
     """
     live = energy > 0
     n = live.sum(dim=0)
@@ -103,7 +102,7 @@ def student(freedom: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
 
 
 def _variances(energy: Energy, power: Tensor | float) -> Float64[Tensor, "*shape group latent"]:
-    """C^p up to a factor per latent; 0 where there is no energy."""
+    """C^p up to a factor per latent; 0 without energy."""
     return (energy / energy.sum(dim=-2, keepdim=True)) ** power
 
 

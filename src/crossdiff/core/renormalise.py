@@ -1,4 +1,4 @@
-"""A crosscoder's weights written for activations in another normalised space."""
+"""A crosscoder's weights in another normalised space."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from crossdiff.core.normaliser import Normaliser
 def renormalised(
     crosscoder: Crosscoder, normaliser: Normaliser, dictionary: DictionarySettings | None = None
 ) -> Crosscoder:
-    """The same codes and reconstructions of raw activations, with weights in the space of `normaliser`.
+    """The crosscoder with weights in the space of `normaliser`, with equal codes and reconstructions.
 
     With `xn = (x - mean) scale` in the old and `xn' = (x - mean') scale'` in the new space: encoders are
-    multiplied by scale / scale', decoders by scale' / scale, and the biases take up the shift. The threshold
-    is unset, because scaled codes change with the decoders. `dictionary`: the crosscoder's unless given.
+    multiplied by scale / scale', decoders by scale' / scale, and the biases absorb the shift. The threshold
+    is unset, because scaled codes change with the decoders. `dictionary` defaults to the crosscoder's.
     """
     old = crosscoder.normaliser
     scale, scale_new = old.scale.double()[:, None], normaliser.scale.double()[:, None]

@@ -1,7 +1,6 @@
-"""What keeps codes sparse: settings of each method, their schedules, and what each keeps or charges.
+"""Sparsity methods: settings, schedules, and which codes are kept or what they cost.
 
-Two families are open to methods of your own (docs/add_a_sparsity.md): `LargestK` and `Penalised`.
-Settings are read without torch, which only the methods' own tensor functions import.
+Your methods subclass `LargestK` or `Penalised` (docs/add_a_sparsity.md). Only tensor functions import torch.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class LargestK(Settings):
     """k latents per token, annealed linearly from `k_initial` to `k` over the first `anneal_steps` steps.
 
-    The annealed k is rounded to the nearest whole number, where some other trainers cut it off.
+    The annealed k is rounded to the nearest whole number; some other trainers truncate it.
     """
 
     k: int = Field(ge=1)
@@ -37,7 +36,7 @@ class LargestK(Settings):
         return self
 
     def k_at(self, step: int, *, n_latents: int) -> int:
-        """k of optimizer step `step` (from 0), never more than the dictionary has."""
+        """k of optimizer step `step` (from 0), at most `n_latents`."""
         if self.k_initial is None or step >= self.anneal_steps:
             return self.k
         left = 1 - step / self.anneal_steps
@@ -45,12 +44,12 @@ class LargestK(Settings):
 
     @property
     def threshold_start(self) -> int:
-        """First step whose kept codes enter the inference threshold: the end of k annealing."""
+        """First step whose kept codes enter the inference threshold, the end of annealing."""
         return self.anneal_steps if self.k_initial is not None else 0
 
     @abstractmethod
     def kept(self, scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
-        """Which scaled codes of this rank's batch stay, k per token on average; they have no gradient."""
+        """Mask of this rank's scaled codes to keep, k per token on average; codes have no gradient."""
 
 
 class BatchTopK(LargestK):
@@ -82,7 +81,7 @@ class TopK(LargestK):
 class Penalised(Settings):
     """A penalty that grows linearly over the first `warmup_steps` W steps.
 
-    Step s (from 0) has (s + 1) / W of it, one step ahead of trainers that have s / W.
+    Step s (from 0) has (s + 1) / W of it; some other trainers have s / W.
     """
 
     penalty: float = Field(ge=0)
@@ -94,9 +93,9 @@ class Penalised(Settings):
 
     @abstractmethod
     def cost(self, code: Code, norm: PerLatent) -> Float[Tensor, ""]:
-        """What is added to the loss, times the penalty; gradients reach the codes and the norms.
+        """The term that, times the penalty, is added to the loss; gradients reach codes and norms.
 
-        The cost must be a sum over latents: designated latents are costed apart, times their weight.
+        It must be a sum over latents, because designated latents are costed apart, times their weight.
         """
 
 
@@ -127,20 +126,20 @@ class JumpReLU(Penalised):
 
 Sparsity = LargestK | Penalised
 AnySparsity = SerializeAsAny[InstanceOf[LargestK] | InstanceOf[Penalised]]
-"""The type of a settings field: any method, recorded with all of its own settings."""
+"""Type of a settings field for any method, serialised with all its settings."""
 
 
 def within(sparsity: Sparsity, n_steps: int) -> Sparsity:
-    """The sparsity with its schedule cut to half of the run, where the run is too short for all of it."""
+    """The sparsity with a schedule of at most half of the run."""
     name = "anneal_steps" if isinstance(sparsity, LargestK) else "warmup_steps"
     return sparsity.model_copy(update={name: min(getattr(sparsity, name), n_steps // 2)})
 
 
 def check_fits(sparsity: Sparsity, *, n_latents: int, architecture: str = "standard") -> None:
-    """ValueError when more latents per token are asked for than the dictionary has, or k of what has none."""
+    """ValueError where k exceeds the dictionary, or architecture=delta lacks a k of at least 2."""
     if architecture == "delta" and not (isinstance(sparsity, LargestK) and min(sparsity.k, n_latents) > 1):
         raise ValueError(
-            "dictionary.architecture=delta shares out k among two partitions of latents, so that it needs a "
+            "dictionary.architecture=delta divides k between two partitions of latents, so it needs a "
             "sparsity with k of 2 and more, and 2 latents; choose sparsity=batch_topk or sparsity=topk"
         )
     if isinstance(sparsity, LargestK) and sparsity.k > n_latents:
@@ -151,7 +150,7 @@ def check_fits(sparsity: Sparsity, *, n_latents: int, architecture: str = "stand
 
 
 def __getattr__(name: str) -> Any:
-    """The exact selections, which users' methods import from here: `crossdiff.core.threshold`."""
+    """The selections `largest*` of `crossdiff.core.threshold`, which users' methods import from here."""
     if not name.startswith("largest"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from crossdiff.core import threshold

@@ -1,4 +1,4 @@
-"""Small, mergeable state for one pass over a corpus: document hashes, document groups, distinct counts."""
+"""Mergeable state for a pass over a corpus: document hashes, document groups, distinct counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mix(number: Int[Tensor, "*shape"], *, salt: int = 0) -> Int[Tensor, "*shape"
 def document_group(document: Int[Tensor, " token"], *, n_groups: int = N_GROUPS) -> Int[Tensor, " token"]:
     """Group of each document for the delete-a-group jackknife: `mix(document) mod n_groups`.
 
-    A hash rather than the plain remainder, because corpora alternate (web, chat, web, chat, ...).
+    A hash and no plain remainder, because corpora alternate (web, chat, web, chat, ...).
     """
     return mix(document) % n_groups
 
@@ -32,9 +32,9 @@ def document_group(document: Int[Tensor, " token"], *, n_groups: int = N_GROUPS)
 class DocumentCounts:
     """Number of distinct documents in which each latent was active.
 
-    Exact for tokens in any order while at most `PAIRS_IN_MEMORY` (latent, document) pairs were seen. Beyond
-    that the pairs of finished documents are counted and dropped, which stays exact while the tokens of
-    one document follow each other (corpus order), also when neighbouring parts of a corpus are merged.
+    Exact for tokens in any order up to `PAIRS_IN_MEMORY` (latent, document) pairs. Beyond that the pairs of
+    finished documents are counted and dropped, which is exact in corpus order, also after merging
+    neighbouring parts of a corpus.
     """
 
     n_latents: int
@@ -47,7 +47,7 @@ class DocumentCounts:
         self.settled = torch.zeros(self.n_latents, dtype=torch.int64)
 
     def add(self, latent: Int[Tensor, " active"], document: Int[Tensor, " active"]) -> None:
-        """Note that `latent` was active in `document`, entry by entry."""
+        """Record that `latent` was active in `document`, entry by entry."""
         key = (document.long() * self.n_latents + latent).cpu()
         self.last = document.unique().cpu()
         if self.first is None:
@@ -56,7 +56,7 @@ class DocumentCounts:
         self._shrink()
 
     def merge(self, other: DocumentCounts) -> None:
-        """Take over the counts of a pass over other tokens of the same corpus."""
+        """Add the counts of a pass over other tokens of the corpus."""
         self.settled += other.settled
         self.pairs += other.pairs
         self.first = _union(self.first, other.first)

@@ -1,6 +1,6 @@
-"""Which scaled codes count: the largest of a batch in training, those above one threshold at inference.
+"""Selections of scaled codes: the largest of a batch, and the inference threshold.
 
-Exactly `count` codes are kept, and of equal ones those with the lowest index.
+Exactly `count` codes are kept; ties go to the lowest index.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from crossdiff.core.crosscoder import LATENT_CHUNK, Crosscoder
 from crossdiff.core.shard import largest_of_shards
 
 POOL = 2
-"""A batch may hold this many times its share of the codes above the common threshold."""
+"""Most codes of a batch above the common threshold, in multiples of its share."""
 
 
 @dataclass
 class RunningThreshold:
     """Bias-corrected exponential average of the smallest positive kept scaled code of each batch.
 
-    Right from its first value on: `average / (1 - decay^n)`. Batches that kept nothing are passed over.
+    The value is `average / (1 - decay^n)`. Batches without kept codes are skipped.
     """
 
     decay: float = 0.999
@@ -34,7 +34,7 @@ class RunningThreshold:
     n: int = 0
 
     def add(self, smallest_kept: float) -> None:
-        """Take in one batch."""
+        """Add one batch."""
         if smallest_kept == smallest_kept:
             self.average = self.decay * self.average + (1 - self.decay) * smallest_kept
             self.n += 1
@@ -44,11 +44,11 @@ class RunningThreshold:
         return self.average / (1 - self.decay**self.n) if self.n else float("nan")
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs."""
+        """State for a checkpoint."""
         return {"average": self.average, "n": self.n}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The opposite of `state`."""
+        """Restore `state`."""
         self.average, self.n = state["average"], state["n"]
 
 
@@ -58,8 +58,8 @@ def estimate_threshold(
 ) -> float:
     """The k * n-th largest scaled code over all n tokens of the batches (raw units): L0 on them is k.
 
-    Codes of `latents` alone count, all by default. A mean of the batches' own thresholds would miss k where
-    batches differ. With fewer positive codes than k * n it is the smallest positive one; NaN without any.
+    Only codes of `latents` (by default all) count. A mean of thresholds per batch would miss k where
+    batches differ. With fewer than k * n positive codes it is the smallest one; NaN without any.
     Memory: `POOL` * k * n numbers.
     """
     pool, n_tokens = [], 0
@@ -82,8 +82,8 @@ def largest_scaled(
 ) -> ActiveValues:
     """The `count` largest positive scaled codes of `latents` in a batch (raw units), in no order.
 
-    Latents come in chunks and only the best so far are remembered: no [token, latent] matrix is held. Of a
-    block of latents (`core.shard`) the answer is that over all blocks, on all their ranks.
+    Works in chunks of latents, without a [token, latent] matrix. Of a block of latents (`core.shard`) the
+    answer is that over all blocks, on all their ranks.
     """
     xn, norm = crosscoder.normaliser.normalise(crosscoder.inputs(x)), crosscoder.code_norm()
     best, bound = xn.new_zeros(0), 0.0
@@ -105,7 +105,7 @@ def _smallest_of_largest(values: ActiveValues, count: int) -> float:
 
 
 def largest(scaled: Code, *, count: int) -> Bool[Tensor, "token latent"]:
-    """Mask of exactly `count` largest entries of the flattened batch; ties go to the lowest flat index."""
+    """Mask of the `count` largest entries of the flattened batch; ties go to the lowest flat index."""
     flat = scaled.reshape(-1)
     if count >= flat.numel():
         return torch.ones_like(scaled, dtype=torch.bool)
@@ -121,7 +121,7 @@ def largest(scaled: Code, *, count: int) -> Bool[Tensor, "token latent"]:
 
 
 def largest_per_token(scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
-    """Mask of exactly k largest entries of every token; ties go to the lowest latent."""
+    """Mask of the k largest entries of every token; ties go to the lowest latent."""
     if k >= scaled.shape[1]:
         return torch.ones_like(scaled, dtype=torch.bool)
     kth = scaled.topk(k, dim=1).values[:, -1:]
@@ -132,7 +132,7 @@ def largest_per_token(scaled: Code, *, k: int) -> Bool[Tensor, "token latent"]:
 
 
 def largest_of(values: Float[Tensor, " entry"], count: int) -> Bool[Tensor, " entry"]:
-    """Mask of exactly `count` largest of a list; ties go to the lowest index."""
+    """Mask of the `count` largest of a list; ties go to the lowest index."""
     kth = values.topk(count, sorted=False).values.min()
     mask = values > kth
     tied = (values == kth).nonzero().squeeze(1)
@@ -145,7 +145,7 @@ def largest_of_all(
 ) -> tuple[Bool[Tensor, " entry"], Tensor]:
     """Mask of this rank's entries among the `count` largest of all ranks, and the smallest of those.
 
-    Of equal values the lowest rank's, then the first in the list win. `limit` is the same on all ranks and at
+    Ties go to the lowest rank, then to the first in the list. `limit` is equal on all ranks and at
     least every rank's number of entries.
     """
     padded = values.new_full((limit,), -torch.inf)

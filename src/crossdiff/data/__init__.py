@@ -1,1 +1,1 @@
-"""Documents, tokens, activation shards."""
+"""Documents -> tokens -> activations -> batches."""

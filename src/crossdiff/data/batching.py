@@ -1,4 +1,4 @@
-"""Forming batches of documents with little padding: packed rows, or rows of like length."""
+"""Batches of documents with little padding: packed rows, or rows of similar length."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of documents for one forward pass.
-
-    Padding comes last in a row, where a causal model cannot see it from the documents.
-    """
+    """Rows of documents for one forward pass, padded at the end, where causal models do not see padding."""
 
     rows: tuple[tuple[int, ...], ...]
     """Documents of every row, in order."""
@@ -30,7 +27,7 @@ class Batch:
         return len(self.rows) * self.width - self.n_tokens
 
     def halves(self, lengths: Sequence[int]) -> list[Batch]:
-        """The same rows as two batches; one row alone is split by documents, one document not at all."""
+        """The rows as two batches; one row is split between documents, one document is not split."""
         rows = self.rows
         if len(rows) == 1:
             middle = len(rows[0]) // 2
@@ -41,7 +38,7 @@ class Batch:
 
 
 MAX_PADDING = 0.04
-"""Share of a bucketed batch's places that may be padding; a shorter row then begins the next batch."""
+"""Largest share of padding in a bucketed batch; a row that would raise it begins the next batch."""
 
 
 def form_batches(
@@ -52,9 +49,9 @@ def form_batches(
     context: int,
     group: Callable[[int], int] | None = None,
 ) -> list[Batch]:
-    """Batches over documents of these lengths, at most `batch_tokens` places each (one row at least).
+    """Batches over documents of these lengths, at most `batch_tokens` places each (at least one row).
 
-    Documents whose lengths are of different `group`s never share a batch.
+    Documents with lengths of different `group`s never share a batch.
     """
     members: dict[int, list[int]] = {}
     for document, length in enumerate(lengths):
@@ -75,7 +72,7 @@ def _batches(
 ) -> list[Batch]:
     longest_first = sorted(documents, key=lambda d: (-lengths[d], d))
     rows = _packed(longest_first, lengths, context) if batching == "pack" else [(d,) for d in longest_first]
-    max_padding = 1.0 if batching == "pack" else MAX_PADDING  # packed rows are full, but for the last
+    max_padding = 1.0 if batching == "pack" else MAX_PADDING  # all packed rows but the last are full
     batches: list[list[tuple[int, ...]]] = []
     width = n_tokens = 0
     for row in rows:  # longest first: the first row of a batch is its width
@@ -96,7 +93,7 @@ def _batch(rows: tuple[tuple[int, ...], ...], lengths: Sequence[int]) -> Batch:
 
 
 def _packed(longest_first: Sequence[int], lengths: Sequence[int], context: int) -> list[tuple[int, ...]]:
-    """Best fit: each document goes into the fullest row of `context` places that takes it."""
+    """Best fit: every document goes into the fullest row of `context` places with room for it."""
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (places left, row), ascending
     for document in longest_first:
@@ -115,7 +112,7 @@ def _packed(longest_first: Sequence[int], lengths: Sequence[int], context: int) 
 
 @dataclass(frozen=True)
 class BatchArrays:
-    """What a forward pass takes, and which row of the documents' rows every place becomes."""
+    """Input of a forward pass, and the row of the documents that every place becomes."""
 
     tokens: Int[Tensor, "row place"]
     positions: Int[Tensor, "row place"]
@@ -145,6 +142,6 @@ def batch_arrays(
             positions[index, here] = torch.arange(length)
             rows[index, here] = torch.arange(first_row[document], first_row[document] + length)
             place += length
-        # No position of the padding lies beyond the documents': some models read the highest of a pass.
+        # Some models read the highest position of a pass, so padding stays within the longest document.
         positions[index, place:] = torch.arange(batch.width - place) % longest
     return BatchArrays(tokens, positions, rows)

@@ -1,4 +1,4 @@
-"""Building a token set from a corpus, in parts that survive a killed run."""
+"""Building a token set from a corpus in parts, which survive a killed run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from crossdiff.io.tables import read_json, write_json
 from crossdiff.models.chat import TEMPLATE_DATE
 
 PART_TOKENS = 4_000_000
-"""Tokens between two savings of the state: what a killed run loses at most."""
+"""Tokens per part: the most that a killed run loses."""
 
 
 @dataclass
 class _Part:
-    """Documents gathered since the last saving."""
+    """Documents since the last saved part."""
 
     ids: list[np.ndarray] = field(default_factory=list)
     kinds: list[np.ndarray] = field(default_factory=list)
@@ -42,7 +42,7 @@ class _Part:
         self.n_tokens += len(item.ids)
 
     def save(self, folder: Path, state: dict[str, Any]) -> None:
-        """Arrays first, then the state that makes them count."""
+        """Write the arrays, then the state that counts them."""
         number = state["n_parts"]
         np.savez(
             folder / f"part_{number:05d}.npz",
@@ -63,7 +63,7 @@ def build_token_set(
     progress: bool = True,
     identity: str = "",
 ) -> TokenSet:
-    """Read, tokenise and save a corpus; the draft of a killed run with this `identity` is continued."""
+    """Read, tokenise and save a corpus, continuing the draft of a killed run with this `identity`."""
     if (folder / "tokens.json").is_file() and read_json(folder / "tokens.json").get("identity") == identity:
         return TokenSet.open(folder)
     work = folder / "parts"
@@ -141,15 +141,15 @@ def _unused(name: str, seen: Counter[str], taken: set[str]) -> str:
     seen[name] += 1
     if seen[name] == 1:
         return name
-    while (found := f"{name}~{seen[name]}") in taken:
+    while (unused := f"{name}~{seen[name]}") in taken:
         seen[name] += 1
-    return found
+    return unused
 
 
 def _details(
     corpus: MixtureCorpus, tokenizer: Any, state: dict[str, Any], kind: np.ndarray, n_documents: int
 ) -> dict[str, Any]:
-    counts = {source.name: found for source, found in zip(corpus.sources, state["counts"], strict=True)}
+    counts = {source.name: count for source, count in zip(corpus.sources, state["counts"], strict=True)}
     per_kind = np.bincount(kind, minlength=len(TokenKind))
     has_bos = tokenizer.bos_token_id is not None
     return {
@@ -171,25 +171,25 @@ def _notices(counts: dict[str, dict[str, Any]], *, has_bos: bool) -> Iterator[st
             "the tokenizer has no BOS token: the first token of a document takes its place in attention; "
             "mask.skip_first=1 drops it"
         )
-    for name, found in counts.items():
-        if found["bad"]:
-            yield f"{name}: {found['bad']:,} bad documents skipped, the first: {found['examples_bad'][0]}"
-        if found["not_located"]:
+    for name, count in counts.items():
+        if count["bad"]:
+            yield f"{name}: {count['bad']:,} bad documents skipped, the first: {count['examples_bad'][0]}"
+        if count["not_located"]:
             yield (
-                f"{name}: {found['not_located']:,} contents of messages are not told from the template's "
-                "text and are marked as template"
+                f"{name}: {count['not_located']:,} contents of messages cannot be distinguished from the "
+                "template's text and count as template"
             )
-        if found["tokens_cut"] > found["tokens"]:
-            cut, left = found["tokens_cut"], found["tokens"]
+        if count["tokens_cut"] > count["tokens"]:
+            cut, left = count["tokens_cut"], count["tokens"]
             yield f"{name}: the context cut off more tokens ({cut:,}) than it left ({left:,})"
-        elif 10 * found["tokens_cut"] > found["tokens"]:
-            yield f"{name}: the context cut off {found['tokens_cut']:,} tokens and left {found['tokens']:,}"
+        elif 10 * count["tokens_cut"] > count["tokens"]:
+            yield f"{name}: the context cut off {count['tokens_cut']:,} tokens and left {count['tokens']:,}"
 
 
 def _missing(corpus: MixtureCorpus, n_tokens: int) -> Iterator[str]:
-    """What was asked for and is not there, and what lies there and was not read."""
+    """Notices on tokens that the corpus lacks, and on files that are not read."""
     if corpus.n_tokens is not None and n_tokens < corpus.n_tokens:
-        yield f"the corpus ends after {n_tokens:,} tokens of the {corpus.n_tokens:,} that were asked for"
+        yield f"the corpus ends after {n_tokens:,} of corpus.n_tokens={corpus.n_tokens:,} tokens"
     for source in corpus.sources:
         others = left_out(source.paths) if isinstance(source, FilesSource) else []
         if others:
@@ -197,11 +197,11 @@ def _missing(corpus: MixtureCorpus, n_tokens: int) -> Iterator[str]:
 
 
 def _refuse_empty(corpus: MixtureCorpus, state: dict[str, Any]) -> None:
-    if sum(found["tokens"] for found in state["counts"]):
+    if sum(count["tokens"] for count in state["counts"]):
         return
     aside = {
-        source.name: {key: found[key] for key in ("bad", "empty", "duplicates", "not_located")}
-        for source, found in zip(corpus.sources, state["counts"], strict=True)
+        source.name: {key: count[key] for key in ("bad", "empty", "duplicates", "not_located")}
+        for source, count in zip(corpus.sources, state["counts"], strict=True)
     }
     raise ValueError(
         f"corpus {corpus.name} has no usable token (set aside: {json.dumps(aside)}); "

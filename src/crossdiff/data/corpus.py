@@ -1,4 +1,4 @@
-"""Which documents are read: settings of corpora, mixtures and their sources."""
+"""Settings of corpora, mixtures and their sources, and the files that they read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HubSource(Settings):
     split: str = "train"
     revision: str | None = None
     column: str = "text"
-    """Column with text, with chat messages, or with token ids (its values show which)."""
+    """Column with text, chat messages or token ids; its values decide which."""
     id_column: str | None = None
     weight: float = Field(default=1.0, gt=0)
     """Share of the mixture, in tokens, relative to the other sources."""
@@ -47,7 +47,7 @@ class FilesSource(Settings):
     """Key of text, messages or token ids; None takes text, messages, conversation(s) or input_ids."""
     id_column: str | None = "id"
     txt: Literal["file", "paragraph", "line"] = "file"
-    """What one document of a .txt file is; paragraphs are separated by blank lines."""
+    """Unit of a .txt file that is one document; blank lines separate paragraphs."""
     weight: float = Field(default=1.0, gt=0)
 
 
@@ -67,10 +67,10 @@ DEFAULT_CONTEXT = 1024
 
 
 class _WithContext(Settings):
-    """Settings whose `context=None` means that none was given, so that the models may lower the default."""
+    """Settings with a `context`; without one (or None) the models may lower the default."""
 
     context: int = Field(default=DEFAULT_CONTEXT, ge=2)
-    """Longest document in tokens, BOS included; longer ones are cut there and counted."""
+    """Longest document in tokens, BOS included; longer ones are cut and counted."""
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +86,7 @@ class _WithContext(Settings):
 
 
 class MixtureCorpus(_WithContext):
-    """Several sources, drawn so that their token counts keep to the weights at every moment."""
+    """Several sources, drawn so that their token counts follow the weights at all times."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
 
@@ -95,7 +95,7 @@ class MixtureCorpus(_WithContext):
     n_tokens: int | None = Field(default=None, ge=1)
     """Stop after the document that reaches this many tokens; None reads everything."""
     skip_bad: bool = False
-    """Count lines that cannot be read and go on, instead of stopping at the first."""
+    """Count and skip unreadable lines instead of stopping at the first."""
 
 
 class FilesCorpus(_WithContext):
@@ -111,7 +111,7 @@ class FilesCorpus(_WithContext):
     skip_bad: bool = False
 
     def mixture(self) -> MixtureCorpus:
-        """The same corpus as a mixture of one source."""
+        """This corpus as a mixture of one source."""
         source = FilesSource(name=self.name, paths=self.paths, column=self.column, txt=self.txt)
         return MixtureCorpus(
             name=self.name,
@@ -131,9 +131,9 @@ def as_mixture(corpus: CorpusSettings) -> MixtureCorpus:
 
 
 def fingerprint(corpus: CorpusSettings) -> str:
-    """What the corpus holds: sha256 over the content of local files, hub ids with their revision.
+    """The corpus' content: sha256 over local files, hub ids with their revision.
 
-    The toy organism's files are named only: their content is in the organism's own key.
+    The toy organism's files are named only, because the organism's key covers their content.
     """
     parts = []
     for source in as_mixture(corpus).sources:
@@ -161,7 +161,7 @@ def files_hash(paths: Sequence[str]) -> str:
 
 
 def kind_of(path: Path) -> str | None:
-    """Which of `SUFFIXES` a file is, compressed or not and in any case; None for another."""
+    """The file's suffix among `SUFFIXES`, in lower case and without compression; else None."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
@@ -170,7 +170,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file for reading, decompressed on the way."""
+    """A file opened for reading, decompressed."""
     match path.suffix.lower():
         case ".gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]
@@ -183,7 +183,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def expand(paths: Sequence[str]) -> list[Path]:
-    """Files named directly and files of folders (recursively, by name); others are refused."""
+    """The given files and those inside folders (recursively, by name); ValueError for other kinds."""
     chosen: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()
@@ -205,7 +205,7 @@ def expand(paths: Sequence[str]) -> list[Path]:
 
 
 def left_out(paths: Sequence[str]) -> list[str]:
-    """Files of folders that are not read: of another kind, or links that lead nowhere."""
+    """Files inside folders that are not read: of another kind, or broken links."""
     folders = (path for text in paths if (path := Path(text).expanduser()).is_dir())
     return [
         f"{path} (broken link)" if not path.exists() else str(path)

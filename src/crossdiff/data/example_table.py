@@ -1,4 +1,4 @@
-"""What the documents stage shows of a latent: examples with codes, background documents, direction logits."""
+"""Tables of the documents stage: examples with codes, background documents, direction logits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EXAMPLE_TYPES = {
 
 @dataclass(frozen=True)
 class Displayed:
-    """What a reader sees of a token set's windows."""
+    """Display strings and kinds of a token set's windows."""
 
     token_set: TokenSet
 
@@ -94,7 +94,7 @@ def example_rows(
 
 
 def example_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The rows with the types of their columns, also when there are none."""
+    """The rows as a table with `EXAMPLE_TYPES`, even without rows."""
     import pandas as pd
 
     frame = pd.DataFrame(rows, columns=list(EXAMPLE_TYPES))
@@ -137,14 +137,14 @@ def _window_codes(
 COUNT = 10
 MODELS = ("base", "tuned")
 Logits = dict[str, dict[str, list[tuple[str, float]]]]
-"""model -> `top` and `bottom` -> (token, effect)."""
+"""Model -> `top` and `bottom` -> (token, effect on its logit)."""
 
 
 def direction_logits(
     crosscoder: Crosscoder, latents: Sequence[int], parents: Mapping[str, Path], token_set: TokenSet
 ) -> tuple[list[Logits], list[str]]:
-    """The logits of each latent, and a notice per model whose unembedding could not be read."""
-    found: list[Logits] = [{} for _ in latents]
+    """Logits per latent, and a notice per model whose unembedding cannot be read."""
+    logits: list[Logits] = [{} for _ in latents]
     notices = []
     for index, name in enumerate(MODELS):
         try:
@@ -155,12 +155,12 @@ def direction_logits(
             continue
         directions = crosscoder.decoder[torch.tensor(list(latents), dtype=torch.int64), index].detach().cpu()
         for place, (top, bottom) in enumerate(head.ends(directions, count=COUNT)):
-            found[place][name] = {"top": _shown(token_set, top), "bottom": _shown(token_set, bottom)}
-    return found, notices
+            logits[place][name] = {"top": _shown(token_set, top), "bottom": _shown(token_set, bottom)}
+    return logits, notices
 
 
 def harvested_model(harvest: Path, organism: Path | None) -> tuple[ModelSettings, str]:
-    """The model that a harvest read, and its folder or hub id."""
+    """The model of a harvest, and its folder or hub id."""
     if not (harvest / MANIFEST).is_file():
         raise ValueError(f"{harvest} has no {MANIFEST} that names its model")
     model = ModelSettings.model_validate(read_manifest(harvest)["inputs"]["model"])

@@ -29,7 +29,7 @@ def document_hashes(document_ids: Sequence[str], *, salt: str) -> Int[Tensor, " 
 
 
 def for_scoring(hashes: Int[Tensor, " document"], share: float) -> Tensor:
-    """Documents that may only serve as held-out examples."""
+    """Whether each document serves as a held-out example only."""
     return mix(hashes, salt=7).double() / 2**63 < share
 
 
@@ -46,7 +46,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Example:
-    """A chosen window and why it was chosen; `quantile` is -1 for the highest peaks."""
+    """A chosen window and its source; `quantile` is -1 for the highest peaks."""
 
     subset: Subset
     source: Source
@@ -55,7 +55,7 @@ class Example:
 
 
 def window_around(entry: Entry, token_set: TokenSet, length: int) -> Window:
-    """At most `length` tokens with the peak three quarters in, so that what follows it is seen too."""
+    """At most `length` tokens with the peak at three quarters, so that the text after it is seen too."""
     first, end = int(token_set.offsets[entry.document]), int(token_set.offsets[entry.document + 1])
     begin = max(first, min(entry.row - 3 * length // 4, end - length))
     rows = range(begin, min(begin + length, end))
@@ -64,9 +64,9 @@ def window_around(entry: Entry, token_set: TokenSet, length: int) -> Window:
 
 @dataclass
 class Distinct:
-    """Windows accepted so far for one latent; refuses a second window of a document and near-duplicates.
+    """Windows of one latent without near-duplicates, one per document.
 
-    Near-duplicate: the 5-token runs of the two windows overlap by more than 0.7 (Jaccard).
+    Windows are near-duplicates when their runs of `SHINGLE` tokens overlap by more than `SAME` (Jaccard).
     """
 
     token_set: TokenSet
@@ -78,12 +78,12 @@ class Distinct:
         """Whether the window is new; it is remembered if so."""
         if window.document in self.documents:
             return False
-        found = shingles(self.token_set.ids[window.rows.start : window.rows.stop].tolist())
-        if any(overlap(found, other) > SAME for other in self.shingles):
+        runs = shingles(self.token_set.ids[window.rows.start : window.rows.stop].tolist())
+        if any(overlap(runs, other) > SAME for other in self.shingles):
             self.n_refused += 1
             return False
         self.documents.add(window.document)
-        self.shingles.append(found)
+        self.shingles.append(runs)
         return True
 
 
@@ -95,7 +95,7 @@ def shingles(ids: Sequence[int]) -> frozenset[tuple[int, ...]]:
 
 
 def overlap(left: frozenset, right: frozenset) -> float:
-    """Jaccard overlap of two sets, of which one has a member."""
+    """Jaccard overlap of two sets that are not both empty."""
     n_shared = len(left & right)
     return n_shared / (len(left) + len(right) - n_shared)
 
@@ -110,9 +110,9 @@ def pick_examples(
     """Examples of the latent at `place`, and how many near-duplicate windows were refused."""
     distinct, picked = Distinct(token_set), []
     for subset in SUBSETS:
-        size, found = settings.size(subset), reservoirs[subset]
-        tops = [(-1, entry) for entry in found.top.entries(place)]
-        spread = list(_over_quantiles(found.sample.entries(place), settings.n_quantiles))
+        size, reservoir = settings.size(subset), reservoirs[subset]
+        tops = [(-1, entry) for entry in reservoir.top.entries(place)]
+        spread = list(_over_quantiles(reservoir.sample.entries(place), settings.n_quantiles))
         wanted: tuple[tuple[Source, list[tuple[int, Entry]], int], ...] = (
             ("top", tops, size - size // 2),
             ("quantile", spread, size // 2),
@@ -131,11 +131,7 @@ def top_examples(
     token_set: TokenSet,
     settings: DocumentsSettings,
 ) -> list[Example]:
-    """The `N_TOP` documents with the highest peaks, whichever subset they serve, near-duplicates included.
-
-    The annotator's own examples are not these: documents kept for scoring are hidden from explaining, and
-    near-duplicates are dropped.
-    """
+    """The `N_TOP` documents with the highest peaks, of both subsets, near-duplicates included."""
     entries: list[tuple[Entry, Subset]] = [
         (entry, subset) for subset in SUBSETS for entry in reservoirs[subset].top.entries(place)
     ]
@@ -147,7 +143,7 @@ def top_examples(
 
 
 def _over_quantiles(sample: list[Entry], n_quantiles: int) -> Iterator[tuple[int, Entry]]:
-    """A uniform sample of documents, dealt out quantile by quantile of its peaks (0 the lowest)."""
+    """(quantile, entry) of a sample of documents; the quantiles of peaks (0 the lowest) take turns."""
     place = {entry: i for i, entry in enumerate(sample)}
     by_peak = sorted(sample, key=lambda entry: (entry.peak, entry.document))
     bins: list[list[Entry]] = [[] for _ in range(n_quantiles)]

@@ -1,4 +1,4 @@
-"""Drawing documents from several sources so that their token counts keep to the weights."""
+"""Drawing documents from several sources so that their token counts follow the weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEPT_EXAMPLES = 5
 
 @dataclass
 class SourceCounts:
-    """What was taken from a source and what was set aside."""
+    """Counts of what was taken from a source and what was set aside."""
 
     documents: int = 0
     tokens: int = 0
@@ -35,7 +35,7 @@ class SourceCounts:
 
 
 class _Reader:
-    """One source: tokenises a little ahead, and knows the position of the next record to be used."""
+    """One source, tokenised a little ahead, with the position of the next record."""
 
     def __init__(
         self, source: Source, tokenizer: Any, corpus: MixtureCorpus, organism: Path | None, start: int
@@ -68,9 +68,9 @@ class _Reader:
 
 
 class Mixture:
-    """An iterator of (source name, document): always from the source furthest behind its weight.
+    """An iterator of (source name, document), always from the source furthest behind its weight.
 
-    `start` gives each source's position and counts when a killed run goes on.
+    `start`: the state of a killed run (positions and counts per source, digests of documents).
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class Mixture:
         return sum(reader.counts.tokens for reader in self._readers)
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Per source: what was taken and what was set aside."""
+        """Source -> its `SourceCounts`."""
         return {reader.source.name: asdict(reader.counts) for reader in self._readers}
 
     def state(self) -> dict[str, Any]:
-        """Positions and counts, for a run that is killed and goes on (`seen` is kept by the caller)."""
+        """Positions and counts, to continue a killed run (the caller keeps `seen`)."""
         return {
             "positions": [reader.position for reader in self._readers],
             "counts": [asdict(reader.counts) for reader in self._readers],
@@ -135,7 +135,7 @@ class Mixture:
             reader.counts.examples_bad.append(str(bad))
 
     def _is_new(self, reader: _Reader, item: Tokenised) -> bool:
-        if not item.has_text:  # first, since a continued run knows the digests of what was kept alone
+        if not item.has_text:  # before `_seen`: a continued run has digests of kept documents only
             reader.counts.empty += 1
             return False
         digest = item.record.digest()

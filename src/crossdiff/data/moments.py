@@ -1,4 +1,4 @@
-"""Mean and variance of activations in float64, per group of rows, merged exactly."""
+"""Mean and variance of activations in float64, per group of rows, mergeable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N_GROUPS = 2 * N_KINDS
 """Groups are (training | validation) x token kind, so that a mask by kind needs no second pass."""
 
 CHUNK = 1024
-"""Rows that are held in float64 at a time (29 MB at d_model 3584), whatever the size of a shard."""
+"""Rows in memory in float64 at a time (29 MB at d_model 3584)."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Moments:
     """Count, mean and sum of squared deviations per group; `merge` is Chan's formula, exact to rounding."""
 
     NAMES: ClassVar[tuple[str, ...]] = ("moment_count", "moment_mean", "moment_deviation")
-    """Of `tensors`."""
+    """Names in `tensors`."""
 
     count: Float[Tensor, " group"]
     mean: Float[Tensor, "group d_model"]
@@ -33,7 +33,7 @@ class Moments:
 
     @classmethod
     def zeros(cls, d_model: int, *, n_groups: int = N_GROUPS) -> Moments:
-        """Moments of no rows at all."""
+        """Moments of no rows."""
         shape = (n_groups, d_model)
         return cls(
             torch.zeros(n_groups, dtype=torch.float64),
@@ -43,7 +43,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: Float[Tensor, "token d_model"], group: Int[Tensor, " token"]) -> Moments:
-        """Moments of rows `x`, each in its group; two passes per chunk, so nothing cancels."""
+        """Moments of rows `x` by group; two passes per chunk avoid cancellation."""
         total = cls.zeros(x.shape[1])
         for rows, groups in zip(x.split(CHUNK), group.split(CHUNK), strict=True):
             total = total.merge(_chunk_moments(rows.double(), groups))
@@ -59,7 +59,7 @@ class Moments:
         return Moments(count, mean, deviation)
 
     def pooled(self, groups: Bool[Tensor, " group"]) -> Moments:
-        """One group that holds the rows of all chosen `groups`."""
+        """One group with the rows of all chosen `groups`."""
         total = Moments.zeros(self.mean.shape[1], n_groups=1)
         for index in groups.nonzero().flatten().tolist():
             one = slice(index, index + 1)

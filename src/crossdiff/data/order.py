@@ -1,8 +1,8 @@
-"""The order in which training rows are visited: a pure function of the seed and the position.
+"""The order of training rows: a pure function of the seed and the position.
 
-Rows lie in blocks of whole, consecutive documents. An epoch permutes the blocks, takes them in windows
-of several blocks, and shuffles the kept rows of a window. So the disk is read in whole blocks, memory
-holds one window, and any batch can be addressed by its number alone.
+Rows lie in blocks of whole, consecutive documents. An epoch permutes the blocks, takes them in windows of
+several blocks, and shuffles the kept rows of a window. So the disk is read in whole blocks, one window is in
+memory, and a batch is addressed by its number.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 BLOCK_ROWS = 512
-"""Least rows of one sequential read (3.7 MB per model at d_model 3584 in bf16)."""
+"""Least rows of a block, which is one sequential read (3.7 MB per model at d_model 3584 in bf16)."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive part of a window's shuffled rows: places `start` up to `stop` of window `window`."""
+    """Places `start` up to `stop` of the shuffled rows of window `window`."""
 
     epoch: int
     window: int
@@ -31,7 +31,7 @@ class Segment:
 
 
 def document_blocks(offsets: Int[Tensor, " boundary"]) -> Int[Tensor, " block_boundary"]:
-    """Row boundaries of blocks: whole documents, at least `BLOCK_ROWS` rows each (but the last)."""
+    """Row boundaries of blocks of whole documents, at least `BLOCK_ROWS` rows each (but the last)."""
     boundaries = offsets.numpy()
     starts = [int(boundaries[0])]
     while starts[-1] < boundaries[-1]:
@@ -43,8 +43,8 @@ def document_blocks(offsets: Int[Tensor, " boundary"]) -> Int[Tensor, " block_bo
 class EpochOrder:
     """Addresses the endless stream of epochs over the kept rows.
 
-    `kept` marks the rows that training may see, `blocks` holds the row boundaries of the blocks, and
-    `window_blocks` is how many blocks are mixed at a time.
+    `kept` marks the rows that training may see, `blocks` are the row boundaries of the blocks, and
+    `window_blocks` is the number of blocks that are mixed at a time.
     """
 
     def __init__(
@@ -69,17 +69,17 @@ class EpochOrder:
         self._shuffle = lru_cache(maxsize=4)(self._make_shuffle)
 
     def segments(self, start: int, stop: int) -> list[Segment]:
-        """Where positions `start` up to `stop` of the endless stream lie, in order."""
-        found = []
+        """Segments of positions `start` up to `stop` of the stream, in order."""
+        segments = []
         while start < stop:
             epoch, place = divmod(start, self.n_rows)
             ends = self._plan(epoch)[1]
             window = int(np.searchsorted(ends, place, side="right"))
             first = int(ends[window - 1]) if window else 0
             length = min(stop - start, int(ends[window]) - place)
-            found.append(Segment(epoch, window, place - first, place - first + length))
+            segments.append(Segment(epoch, window, place - first, place - first + length))
             start += length
-        return found
+        return segments
 
     def spans(self, epoch: int, window: int) -> list[tuple[int, int]]:
         """Row spans of one window's blocks that keep a row, ascending (the order on disk)."""
@@ -90,11 +90,11 @@ class EpochOrder:
         ]
 
     def shuffle(self, epoch: int, window: int) -> Int[Tensor, " row"]:
-        """Permutation of the window's kept rows, which are counted in ascending order."""
+        """Permutation of the window's kept rows, as indices into these rows in ascending order."""
         return self._shuffle(epoch, window)
 
     def next_window(self, epoch: int, window: int) -> tuple[int, int] | None:
-        """The window after this one, in the next epoch when this is the last."""
+        """The next window, of the next epoch after the last."""
         return (epoch, window + 1) if window + 1 < self.n_windows else (epoch + 1, 0)
 
     def _blocks(self, epoch: int, window: int) -> np.ndarray:

@@ -21,13 +21,13 @@ from crossdiff.data.tokens import TokenKind, TokenSet
 
 Split = Literal["train", "validation", "all"]
 WINDOW_BYTES = 1 << 30
-"""Bytes of stored activations that are mixed at a time, all models together."""
+"""Bytes of stored activations of all models that are mixed at a time."""
 PASS_BYTES = 1 << 28
-"""Bytes of stored activations that a pass in corpus order holds at a time (two such windows)."""
+"""Bytes per window of a pass in corpus order, which has two in memory."""
 
 
 class PairedActivations:
-    """The harvests of two or more models over one token set, as rows [token, model, d_model]."""
+    """The activations of several models on one token set, as rows [token, model, d_model]."""
 
     def __init__(self, token_set: TokenSet, layers: Sequence[LayerRows], mask: MaskSettings) -> None:
         self.token_set = token_set
@@ -49,9 +49,9 @@ class PairedActivations:
         mask: MaskSettings | None = None,
         device: str = "cpu",
     ) -> PairedActivations:
-        """Open finished artifacts; harvests of other tokens or of unequal width are refused.
+        """Open finished artifacts; ValueError for harvests of other tokens or unequal width.
 
-        `device` is where the models of a `live` source run.
+        `device` runs the models of a `live` source.
         """
         token_set = TokenSet.open(tokens)
         layers = [_open_layer(harvest, layer, tokens, device) for harvest in harvests]
@@ -70,7 +70,7 @@ class PairedActivations:
         return self._split_mask(split).nonzero().flatten()
 
     def why_none_is_kept(self) -> str:
-        """For messages: how many tokens there are, and how many each rule of the mask drops by itself."""
+        """Message with the number of tokens that each rule of the mask drops by itself."""
         tokens, mask = self.token_set, self.mask
         kinds = torch.tensor(kept_kinds(mask), dtype=torch.uint8)
         dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
@@ -82,11 +82,11 @@ class PairedActivations:
         return f"the mask keeps none of the {self.n_rows:,} tokens ({counts}); loosen it or give more text"
 
     def n_kept(self, split: Split = "all") -> int:
-        """How many rows `rows(split)` has."""
+        """Number of rows of `rows(split)`."""
         return int(self._split_mask(split).sum())
 
     def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
-        """Mean and variance (population, float64, raw units) of every model over the kept training rows."""
+        """Mean and variance (population, float64, raw units) per model over the kept training rows."""
         moments = [self._training_moments(harvested) for harvested in self.layers]
         mean = torch.cat([moment.mean for moment in moments])
         return mean, torch.cat([moment.variance() for moment in moments])
@@ -97,7 +97,7 @@ class PairedActivations:
         return self._batch(x, rows)
 
     def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
-        """Index of the document that each row belongs to."""
+        """Index of each row's document."""
         return self.token_set.document_of(rows)
 
     def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
@@ -108,7 +108,7 @@ class PairedActivations:
         return self._pass(self._split_mask(split), blocks, batch_size)
 
     def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
-        """The given rows in corpus order; of the rest only what shares a document with them is read."""
+        """The given rows in corpus order; only their documents are read."""
         chosen = torch.zeros(self.n_rows, dtype=torch.bool)
         chosen[rows] = True
         return self._pass(chosen, self.token_set.offsets.unique(), batch_size)
@@ -128,9 +128,9 @@ class PairedActivations:
             reader.close()
 
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
-        """Batch `number` of the endless shuffled stream of training rows; a pure function of its arguments.
+        """Batch `number` of the shuffled stream of training rows, a pure function of its arguments.
 
-        Batches are always full: one that begins near the end of an epoch goes on into the next.
+        Batches are always full: one at the end of an epoch continues into the next.
         """
         reader = self._window_reader(seed)
         start = number * batch_size
@@ -138,7 +138,7 @@ class PairedActivations:
         return self._batch(x, rows)
 
     def place(self, row: int, model: int) -> str:
-        """Shard file of a model's row and the row's number inside it, for messages."""
+        """Shard file and row inside it of a model's row, for messages."""
         return self.layers[model].place(row)
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class PairedActivations:
 
     @property
     def fits_one_window(self) -> bool:
-        """Whether all training rows are in memory at once, so that any number of orders read them once."""
+        """Whether all training rows fit one window, so that several orders can share them."""
         return self._training_order(0).n_windows == 1
 
     def _training_order(self, seed: int) -> EpochOrder:
@@ -169,7 +169,7 @@ class PairedActivations:
         return self._readers[seed]
 
     def _blocks_per_window(self, n_blocks: int, n_rows: int, window_bytes: int) -> int:
-        """How many of `n_blocks` that hold `n_rows` wanted rows make windows of about `window_bytes`."""
+        """Blocks per window of about `window_bytes`, where `n_blocks` have `n_rows` chosen rows."""
         data_bytes = n_rows * self.d_model * sum(rows.dtype.itemsize for rows in self.layers)
         n_windows = -(-data_bytes // window_bytes)
         return -(-n_blocks // n_windows)
@@ -214,7 +214,7 @@ class PairedActivations:
 
 
 def kept_kinds(mask: MaskSettings) -> list[TokenKind]:
-    """The kinds of tokens that a mask keeps; BOS never."""
+    """The kinds of tokens that a mask keeps, never BOS."""
     dropped = {TokenKind.BOS}
     if mask.mask == "no_template":
         dropped.add(TokenKind.TEMPLATE)
@@ -222,7 +222,7 @@ def kept_kinds(mask: MaskSettings) -> list[TokenKind]:
 
 
 def kept_tokens(tokens: TokenSet, mask: MaskSettings) -> Bool[Tensor, " row"]:
-    """What the mask keeps by kind and position; a limit on norms needs the activations."""
+    """Rows that the mask keeps by kind and position; `outlier_norm` needs activations."""
     kept = torch.isin(tokens.kind, torch.tensor(kept_kinds(mask), dtype=torch.uint8))
     if mask.skip_first:
         kept &= tokens.position >= mask.skip_first
@@ -239,12 +239,12 @@ def _open_layer(folder: Path, layer: int, tokens: Path, device: str) -> LayerRow
 def _check_tokens(harvested: LayerRows, token_set: TokenSet, tokens: Path) -> None:
     if harvested.token_hash != token_set.token_hash:
         raise ValueError(
-            f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens} holds "
-            f"{token_set.token_hash[:16]}; every harvest of a pair needs the same token set: harvest this "
+            f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens} has "
+            f"{token_set.token_hash[:16]}; all harvests of a pair need one token set: harvest this "
             "model again on it"
         )
     if harvested.n_rows != token_set.n_tokens:
         raise ValueError(
             f"{harvested.folder} has {harvested.n_rows:,} rows for {token_set.n_tokens:,} tokens; "
-            "it was cut: remove it and run the same command again"
+            "it is incomplete: remove it and run the same command again"
         )

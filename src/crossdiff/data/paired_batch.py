@@ -1,6 +1,6 @@
-"""Batches of paired activations: their memory, and windows of rows that are read ahead of them.
+"""Batches of paired activations, their memory, and windows of rows that are read ahead.
 
-Memory holds the window in use and the next one.
+The window in use and the next one are in memory.
 """
 
 from __future__ import annotations
@@ -28,34 +28,31 @@ class PairedBatch:
     """Activations of the same tokens in every model."""
 
     stored: Shaped[Tensor, "token model d_model"]
-    """Raw activation units in the number format of the harvest (int8 rows decoded to float32).
-
-    This is what travels to a device; arithmetic is done on `x`.
-    """
+    """Raw activation units in the harvest's number format (int8 rows decoded to float32)."""
     row: Int[Tensor, " token"]
     """Index of the token in the token set."""
     document: Int[Tensor, " token"] | None
     """Index of the token's document; None where documents are unknown (imported activations)."""
     template: Bool[Tensor, " token"] | None
-    """Whether the token is a control token of the chat template; None where nothing says so."""
+    """Whether the token is a template token; None where unknown."""
 
     @property
     def x(self) -> Float[Tensor, "token model d_model"]:
-        """Raw activation units, float32; converted at every call where the harvest is narrower."""
+        """Raw activation units, float32; every call converts a narrower harvest."""
         return self.stored.float()
 
     def activations_on(self, device: torch.device | str) -> PairedBatch:
-        """The same batch with its activations on a device; CUDA has read pageable memory when it returns."""
+        """The batch with its activations on a device; CUDA reads pageable memory before it returns."""
         return replace(self, stored=self.stored.to(device, non_blocking=True))
 
     def to(self, device: torch.device | str) -> PairedBatch:
-        """The same batch with everything on a device."""
+        """The batch with everything on a device."""
         parts = (self.stored, self.row, self.document, self.template)
         return PairedBatch(*(None if p is None else p.to(device, non_blocking=True) for p in parts))  # type: ignore[arg-type]
 
 
 class BatchMemory:
-    """Gives out memory for batches and takes it back when the last view of a batch is gone.
+    """Lends memory to batches and takes it back with the last view of a batch.
 
     Fresh memory of this size is cleared by the kernel page by page, which takes longer than filling it.
     """
@@ -65,7 +62,7 @@ class BatchMemory:
         self._free: list[np.ndarray] = []
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """An uninitialised tensor; no other tensor that is still in use shares its memory."""
+        """An uninitialised tensor, which shares no memory with a tensor in use."""
         n_bytes = math.prod(shape) * dtype.itemsize
         memory = self._free.pop() if self._free else np.empty(0, np.uint8)
         if memory.nbytes < n_bytes:
@@ -81,7 +78,7 @@ class BatchMemory:
 
 @dataclass
 class Window:
-    """Stored rows of one window: whole blocks, and which of their rows are kept."""
+    """Stored rows of one window: whole blocks, and the places of their kept rows."""
 
     blocks: list[Tensor]
     """Per model [row, d_model] in storage dtype."""
@@ -92,7 +89,7 @@ class Window:
     """The same rows as token indices."""
 
     def gather(self, places: Int[Tensor, " token"], out: Shaped[Tensor, "token model d_model"]) -> None:
-        """Write activations of some kept rows into `out`, in its number format."""
+        """Write the kept rows at `places` into `out`, in its number format."""
         inside = self.kept[places]
         for model, (block, scale) in enumerate(zip(self.blocks, self.scales, strict=True)):
             if block.dtype == out.dtype:
@@ -104,7 +101,7 @@ class Window:
 
 
 class WindowReader:
-    """Reads addressed stretches of the shuffled stream; the next window is fetched by a thread."""
+    """Reads stretches of the shuffled stream; a thread reads the next window ahead."""
 
     def __init__(self, layers: Sequence[LayerRows], order: EpochOrder) -> None:
         self.layers = layers
@@ -116,8 +113,8 @@ class WindowReader:
         self._spare: list[list[Tensor | None]] = []
 
     def in_another(self, order: EpochOrder) -> WindowReader:
-        """A reader of the same rows in another order, over the same single window, which is read once."""
-        assert self.order.n_windows == order.n_windows == 1, "windows of several orders hold other rows"
+        """A reader of the same single window in another order."""
+        assert self.order.n_windows == order.n_windows == 1, "windows of several orders have other rows"
         other = WindowReader(self.layers, order)
         other._windows = self._windows
         return other
@@ -154,18 +151,18 @@ class WindowReader:
             self._release(self._windows.pop(old))
         if key not in self._windows:
             self._windows[key] = self._pool.submit(self._load, *key)
-        found = self._windows[key].result()
+        current = self._windows[key].result()
         if following is not None and following not in self._windows:
             self._windows[following] = self._pool.submit(self._load, *following)
-        return found
+        return current
 
     def _release(self, old: Future[Window]) -> None:
-        """Keep the buffers of a window that is over; fresh memory would be cleared by the kernel again."""
-        if not old.cancel():  # it has run, or is running: wait for it, its buffers are worth it
+        """Keep the buffers of a used window; the kernel would have to clear fresh memory."""
+        if not old.cancel():  # finished or running: its buffers are worth the wait
             self._spare.append(list(old.result().blocks))
 
     def _key(self, epoch: int, window: int) -> tuple[int, int]:
-        """A data set of one window has the same rows in every epoch and is read once."""
+        """A single window has the same rows in every epoch and is read once."""
         return (0, 0) if self.order.n_windows == 1 else (epoch, window)
 
     def _load(self, epoch: int, window: int) -> Window:
@@ -173,12 +170,12 @@ class WindowReader:
         inside = torch.cat([torch.arange(start, stop) for start, stop in spans])
         kept = self.order.kept[inside].nonzero().flatten()
         spare = self._spare.pop() if self._spare else [None] * len(self.layers)
-        found = [layer.read_spans(spans, buffer) for layer, buffer in zip(self.layers, spare, strict=True)]
-        return Window([x for x, _ in found], [scale for _, scale in found], kept, inside[kept])
+        read = [layer.read_spans(spans, buffer) for layer, buffer in zip(self.layers, spare, strict=True)]
+        return Window([x for x, _ in read], [scale for _, scale in read], kept, inside[kept])
 
 
 def handed_over(dtype: torch.dtype) -> torch.dtype:
-    """Number format of batches from rows kept in `dtype`: their own; int8 rows are decoded."""
+    """Number format of batches from rows stored in `dtype`; int8 rows are decoded."""
     return torch.float32 if dtype == torch.int8 else dtype
 
 
@@ -212,11 +209,11 @@ class LayerRows(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format in which rows are kept."""
+        """Number format of stored rows."""
         ...
 
     def place(self, row: int) -> str:
-        """Where a row comes from, for messages."""
+        """Origin of a row, for messages."""
         ...
 
     def moments(self) -> Moments:
@@ -234,8 +231,8 @@ class LayerRows(Protocol):
     def read_spans(
         self, spans: Sequence[tuple[int, int]], buffer: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows [row, d_model] of spans of whole documents, as kept, and their int8 scales if any.
+        """Rows [row, d_model] of spans of whole documents, as stored, and their int8 scales if any.
 
-        A `buffer` that an earlier call gave out may be used again.
+        A `buffer` from an earlier call may be used again.
         """
         ...

@@ -1,6 +1,6 @@
-"""Reading documents from files and hub datasets: one record per line, row or file.
+"""Reading documents from files and hub datasets: one record per line, row or file, with its place.
 
-Every record has its place, for messages and for resuming; a network that goes away for minutes is waited for.
+A hub dataset survives network outages of some minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crossdiff.models.hub import hub, is_outage
 
 
 def records(source: Source, *, organism: Path | None, start: int = 0) -> Iterator[Record | BadRecord]:
-    """Documents of a source from position `start` on; a bad one is handed over as the error itself."""
+    """Documents of a source from position `start` on, with a `BadRecord` for every bad one."""
     match source:
         case HubSource():
             yield from _hub_records(source, start)
@@ -50,7 +50,9 @@ def _file_records(source: FilesSource) -> Iterator[Record | BadRecord]:
                 case ".parquet":
                     yield from _parquet_records(path, source)
         except (EOFError, OSError, zlib.error) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the content
+            if (
+                isinstance(error, OSError) and error.errno is not None
+            ):  # an error of the disk, not of the content
                 raise
             yield BadRecord(f"{path} is no whole compressed file ({error}); {WAY_OUT}")
 
@@ -90,7 +92,7 @@ def _jsonl_records(path: Path, source: FilesSource) -> Iterator[Record | BadReco
 
 
 def _whole_json(path: Path) -> list[Any] | None:
-    """Rows of a .json file that is one value (an array, or one object over several lines); None for lines."""
+    """Rows of a .json file with one value (an array, or an object over several lines); None for lines."""
     with opened(path) as handle:
         text = handle.read().decode("utf-8-sig", "surrogateescape")
     first = text.lstrip()[:1]
@@ -119,7 +121,9 @@ def _parquet_records(path: Path, source: FilesSource) -> Iterator[Record | BadRe
     try:
         file = pq.ParquetFile(path)
         wanted = {*COLUMNS, *BESIDE, source.column, source.id_column}
-        read = [name for name in file.schema_arrow.names if name in wanted]  # others may not be readable
+        read = [
+            name for name in file.schema_arrow.names if name in wanted
+        ]  # other columns may not be readable
         if not wanted.difference({*BESIDE, source.id_column}).intersection(read):
             read = None
         for batch in file.iter_batches(batch_size=1024, columns=read):
@@ -158,8 +162,8 @@ def hub_rows(
 ) -> Iterator[tuple[int, Any]]:
     """(position, row) from position `start` on.
 
-    Once the dataset was reached, an outage is reported in one line and the stream is opened again where it
-    broke; every row that arrives gives all attempts back. ValueError where it cannot be reached or read.
+    After the first connection, an outage is printed and the stream opened again where it broke, up to
+    `len(WAITS_S)` times in a row. ValueError where the dataset cannot be reached or read.
     """
     way_out = "download it and use corpus=files 'corpus.paths=[folder]' (and check the name and your access)"
     position, n_failed, reached = start, 0, False

@@ -1,4 +1,4 @@
-"""The document in one row (text, chat messages or token ids), or what is wrong with it."""
+"""The document in one row (text, chat messages or token ids), or the row's problem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAY_OUT = "mend it, or count and skip such lines with corpus.skip_bad=true"
 
 
 class BadRecord(ValueError):
-    """A line or row that cannot be used; names its place, the rule and the way out."""
+    """A line or row that cannot be used; its text has place, rule and way out."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,21 @@ class Record:
     """One document before tokenisation: text, chat messages or ready token ids."""
 
     place: str
-    """File and line, or data set and row, for messages."""
+    """File and line, or dataset and row, for messages."""
     id: str
     content: str | list[Message] | list[int]
     tools: list[Any] | None = None
-    """Tools that the template of a chat lists."""
+    """Tools for the chat template."""
 
     def digest(self) -> bytes:
-        """16 bytes that equal those of another record exactly when the contents are equal."""
+        """16 bytes of a hash of the content."""
         content = self.content if self.tools is None else [self.content, self.tools]
         text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def parsed(line: str, place: str) -> Any:
-    """The value of a line of JSON, or what is wrong with it."""
+    """The value of a line of JSON, or a `BadRecord`."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -51,7 +51,7 @@ BESIDE = ("attention_mask", "tools")
 
 
 def from_json(value: Any) -> Any:
-    """The list that a string spells in JSON; any other value as it is."""
+    """The list in a JSON string; other values unchanged."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     spelled = parsed(value, "")
@@ -59,9 +59,9 @@ def from_json(value: Any) -> Any:
 
 
 def attended(ids: list[int], mask: Any) -> list[int] | BadRecord:
-    """The ids that are no padding; a `BadRecord` says what is wrong with the mask, to be put behind the row.
+    """The ids without padding; a `BadRecord`, to follow the row's place, for a mask that is not 0 and 1.
 
-    A mask of other numbers (segments of packed rows, logits' penalties) says something that is not read here.
+    Masks with other numbers (segments of packed rows, penalties) have another meaning.
     """
     if mask is None:
         return ids
@@ -77,7 +77,7 @@ def attended(ids: list[int], mask: Any) -> list[int] | BadRecord:
 
 
 def content_of(value: Any, *, is_chat: bool) -> str | list[Message] | list[int] | BadRecord:
-    """Text, messages or ids; a `BadRecord` says what is wrong, to be put behind the column's name."""
+    """Text, messages or ids; else a `BadRecord`, to follow the column's name."""
     spelled = from_json(value) if is_chat else value
     if isinstance(spelled, list) and spelled and all(isinstance(item, dict) for item in spelled):
         value = spelled
@@ -103,7 +103,7 @@ def content_of(value: Any, *, is_chat: bool) -> str | list[Message] | list[int] 
 
 
 def _message(item: Any) -> Message | str:
-    """One message as the template is given it, with all of its fields that are not null; or what is wrong."""
+    """One message for the template, with all fields that are not null; or its problem."""
     if not isinstance(item, dict):
         return f" is {type(item).__name__}"
     role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
@@ -129,7 +129,7 @@ def record_of(
     """The document of one row; `fallback` is its id where `id_column` gives none."""
     if not isinstance(row, dict):
         return BadRecord(
-            f"{place} holds {type(row).__name__}, a document is an object with text or messages; {WAY_OUT}"
+            f"{place} is {type(row).__name__}, and a document is an object with text or messages; {WAY_OUT}"
         )
     filled = (name for name in COLUMNS if row.get(name) not in (None, "", []))
     present = (name for name in COLUMNS if row.get(name) is not None)
@@ -155,12 +155,12 @@ def record_of(
     tools = tools if isinstance(tools, list) and tools else None
     record = Record(place, fallback if named is None else str(named), content, tools)  # type: ignore[arg-type]
     if not _is_unicode(record):
-        return BadRecord(f"{place} holds half of a surrogate pair, which is no Unicode text; {WAY_OUT}")
+        return BadRecord(f"{place} has half of a surrogate pair, which is no Unicode text; {WAY_OUT}")
     return record
 
 
 def _is_unicode(record: Record) -> bool:
-    """Whether a tokenizer can take the strings: JSON may spell one half of a pair, as in a cut emoji."""
+    """Whether all strings are Unicode; JSON can spell half of a surrogate pair (a cut emoji)."""
     content = record.content
     texts = (
         [content]

@@ -1,4 +1,4 @@
-"""Settings of activations: where they come from, which tokens count, and which documents are shown."""
+"""Settings of activations: their source, the mask, and the documents that are shown."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 Subset = Literal["explain", "score"]
 SUBSETS: tuple[Subset, ...] = ("explain", "score")
 OVERSAMPLE = 4
-"""Reservoirs have room for so many times the documents wanted."""
+"""Room of reservoirs, in multiples of the documents wanted."""
 N_TOP = 10
 """Documents of a latent in `top_documents.parquet`: the highest peaks of the whole corpus."""
 
 
 class CacheSource(Settings):
-    """Activations are harvested once into shards on disk and read from there."""
+    """Activations are harvested once into shards on disk."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
 
     storage: Literal["model", "float32", "bfloat16", "float16", "int8"] = "model"
     """Number format of a stored row; `model` is the model's own dtype, int8 has one scale per row."""
     batching: Literal["pack", "bucket"] = "pack"
-    """Short documents share a row without attention between them, or lie in rows of like length."""
+    """Short documents share a row without attention between them, or lie in rows of similar length."""
     batch_tokens: int = Field(default=8192, ge=1)
-    """Tokens of one forward pass, padding included (one row at least)."""
+    """Most tokens of one forward pass, padding included (at least one row)."""
     shard_tokens: int = Field(default=131_072, ge=1)
-    """Tokens of one corpus shard: the unit of resuming and of parallel work, one file per layer."""
+    """Least tokens of one corpus shard: the unit of resuming and parallel work, one file per layer."""
 
 
 class LiveSource(Settings):
-    """The models run during training and no activation is stored.
+    """The models run during training; no activation is stored.
 
-    Batches are those of the cache (equal to rounding): windows of blocks are computed ahead in a thread
-    and mixed in memory, two windows of 1 GiB at a time.
+    Batches equal those of the cache up to rounding. A thread computes windows of blocks ahead; two windows of
+    1 GiB are in memory.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
@@ -46,13 +46,13 @@ class LiveSource(Settings):
     batching: Literal["pack", "bucket"] = "pack"
     batch_tokens: int = Field(default=8192, ge=1)
     statistics_tokens: int = Field(default=1_000_000, ge=1)
-    """Tokens, spread over the corpus, from which means and variances are taken beforehand."""
+    """Tokens, spread over the corpus, for means and variances before training."""
 
 
 class ImportedSource(Settings):
-    """Activations that another tool has stored: row i is the same token in every array (docs/harvest.md).
+    """Another tool's activations: row i is the same token in every array (docs/harvest.md).
 
-    Paths only; the steps that read them hash the content.
+    Paths are not part of the key; the steps that read the files hash their content.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
@@ -60,23 +60,23 @@ class ImportedSource(Settings):
     )
 
     activations: dict[str, str] = Field(min_length=1)
-    """Model's name in its pair -> .npy, .safetensors, .pt of rows `[token, d_model]`, or shard folder.
+    """Model -> .npy, .safetensors or .pt of rows `[token, d_model]`, or shard folder.
 
-    `<pair>.<name>` where models of two pairs share a name, as in a comparison of two custom pairs.
+    Models go by their name in their pair, or `<pair>.<name>` where two pairs share names.
     """
     ids: str | None = None
-    """Token id of every row; without it and without texts no document can be shown."""
+    """Token id of every row; without ids and texts no document can be shown."""
     texts: str | None = None
-    """Documents (.jsonl, .txt, .parquet) in the order of the rows, which are tokenised to know the ids."""
+    """Documents (.jsonl, .txt, .parquet) in the order of the rows, which are tokenised into ids."""
     offsets: str | None = None
     """Document n is rows `offsets[n]` up to `offsets[n + 1]`; without it no latent has an interval."""
     kinds: str | None = None
-    """What every row is: 0 text, 1 BOS, 2 template, 3 special; without it template marks are unknown."""
+    """Kind of every row: 0 text, 1 BOS, 2 template, 3 special; without it template tokens are unknown."""
     tokenizer: str | None = None
-    """Folder or hub id of the tokenizer of the ids; the pair's own unless given."""
+    """Folder or hub id of the tokenizer of the ids; by default the pair's."""
 
     def path_of(self, model: str) -> str:
-        """Where the activations of a model lie; ValueError for one that is not named."""
+        """Path of a model's activations; ValueError for a model without one."""
         if model not in self.activations:
             raise ValueError(
                 f"source.activations names {', '.join(self.activations)} and not {model}; give a file for "
@@ -89,7 +89,7 @@ AnySource = CacheSource | LiveSource | ImportedSource
 
 
 class MaskSettings(Settings):
-    """Which tokens train and scale look at; BOS never counts, padding is never stored."""
+    """Tokens that training and scaling see; never BOS or padding."""
 
     mask: Literal["default", "no_template"] = "default"
     """`no_template` also drops the control tokens of the chat template."""
@@ -100,11 +100,10 @@ class MaskSettings(Settings):
 
 
 class DocumentsSettings(Settings):
-    """How many examples per latent, how long, how split.
+    """Number, length and choice of a latent's examples.
 
     Half of a subset's examples are the documents with the highest peaks, half are spread over `n_quantiles`
-    quantiles of the documents' peaks. Which subset a document may serve is decided by the hash of its id,
-    before anything is sampled.
+    quantiles of the documents' peaks. A hash of its id decides the subset of a document.
     """
 
     n_examples: int = Field(default=20, ge=2)
@@ -115,9 +114,9 @@ class DocumentsSettings(Settings):
     n_controls: int = Field(default=20, ge=0)
     n_background: int = Field(default=300, ge=0)
     max_latents: int = Field(default=1000, ge=1)
-    """Per side; a larger exclusive set is sampled and the rest counted in selection.json."""
+    """Most exclusive latents per model; more are sampled, and the rest counted in selection.json."""
     n_drifted: int = Field(default=0, ge=0)
-    """Of the shared latents that one model uses more, the first so many get documents and labels too."""
+    """Shared latents with the largest drift that also get documents and labels."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"n_drifted"})
 
@@ -126,11 +125,11 @@ class DocumentsSettings(Settings):
         return self.n_examples if subset == "explain" else self.n_score_examples
 
     def empty_reservoirs(self, n_latents: int) -> dict[Subset, ExampleReservoirs]:
-        """Room for more documents than wanted, because near-duplicates are dropped later."""
+        """Reservoirs with `OVERSAMPLE` times the documents wanted, because near-duplicates are dropped."""
         from crossdiff.core.documented_latents import ExampleReservoirs
 
-        found: dict[Subset, ExampleReservoirs] = {}
+        reservoirs: dict[Subset, ExampleReservoirs] = {}
         for subset in SUBSETS:
             size = OVERSAMPLE * self.size(subset)
-            found[subset] = ExampleReservoirs.empty(n_latents, n_top=max(size, N_TOP), n_sample=size)
-        return found
+            reservoirs[subset] = ExampleReservoirs.empty(n_latents, n_top=max(size, N_TOP), n_sample=size)
+        return reservoirs

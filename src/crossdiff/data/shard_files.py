@@ -1,8 +1,8 @@
-"""Shard files: safetensors with activations of consecutive tokens, written once, with a check sum per row.
+"""Shard files: safetensors with activations of consecutive tokens and a check sum per row.
 
-A harvest has more shards than a process may have files open (1,523 at 200M tokens, `ulimit -n` is often
-1024), and a memory map keeps its file open: whole tensors are read and the file closed, and the maps through
-which single rows are gathered are few at a time.
+A harvest may have more shards (1,523 at 200M tokens) than a process may open files (`ulimit -n` is often
+1024), and a memory map keeps its file open. So whole tensors are read with the file closed after, and few
+maps exist at a time, for single rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMAT = "crossdiff.shard"
 VERSION = 2
 
 MAPS = 64
-"""Memory maps, and so open files, that all shards of a process together keep for gathering rows."""
+"""Most memory maps, and so open files, of a process for gathering rows."""
 _CHUNK = 1 << 24
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -45,7 +45,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> str:
-    """Write tensors aside, fsync, rename; returns the file's sha256 (hashed while it is written).
+    """Write tensors aside, fsync, rename; returns the sha256 of the file.
 
     The same tensors and metadata always give the same bytes.
     """
@@ -68,7 +68,7 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[
 
 @dataclass(frozen=True, eq=False)
 class ShardFile:
-    """One shard whose header was checked against the file's size; it is not kept open."""
+    """One shard, closed, with a header that fits the file's size."""
 
     path: Path
     metadata: dict[str, str]
@@ -77,7 +77,7 @@ class ShardFile:
 
     @classmethod
     def open(cls, path: Path) -> ShardFile:
-        """Read and check the header; a cut or foreign file is refused."""
+        """Read and check the header; ValueError for a truncated or foreign file."""
         header, data_start = _read_header(path)
         metadata = header.pop("__metadata__", {})
         if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
@@ -108,35 +108,35 @@ class ShardFile:
         return _DTYPES[self.entries[name]["dtype"]]
 
     def byte_offset(self, name: str) -> int:
-        """Where the tensor's first byte lies in the file."""
+        """Position of the tensor's first byte in the file."""
         return self.data_start + self.entries[name]["data_offsets"][0]
 
     def tensor(self, name: str) -> Tensor:
-        """A whole tensor, read into memory of its own."""
+        """A whole tensor, read into memory."""
         return self.tensors([name])[name]
 
     def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Whole tensors, read with the file opened once."""
-        found = {name: torch.empty(self.shape(name), dtype=self.dtype(name)) for name in names}
+        """Whole tensors, read in one opening of the file."""
+        tensors = {name: torch.empty(self.shape(name), dtype=self.dtype(name)) for name in names}
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            for name, target in found.items():
+            for name, target in tensors.items():
                 read_into(descriptor, target, self.byte_offset(name), self.path)
         finally:
             os.close(descriptor)
-        return found
+        return tensors
 
     def rows(self, name: str, rows: Int[Tensor, " row"]) -> Shaped[Tensor, "row *rest"]:
-        """A copy of some rows of a tensor; only the pages that hold them are read."""
+        """A copy of some rows of a tensor; only their pages are read."""
         n_rows, *rest = self.shape(name)
         start, stop = (self.data_start + offset for offset in self.entries[name]["data_offsets"])
         stored = _mapped(self)[start:stop].reshape(n_rows, -1)
-        found = torch.from_numpy(stored.take(rows.numpy(), axis=0))
-        return found.view(self.dtype(name)).reshape(len(rows), *rest)
+        picked = torch.from_numpy(stored.take(rows.numpy(), axis=0))
+        return picked.view(self.dtype(name)).reshape(len(rows), *rest)
 
 
 def read_into(descriptor: int, target: Tensor, offset: int, path: Path) -> None:
-    """Fill a contiguous `target` with the bytes from `offset` on; a file that ends early is refused."""
+    """Fill a contiguous `target` with the bytes from `offset` on; ValueError where the file ends early."""
     view = _bytes_of(target)
     while len(view):
         n_read = os.preadv(descriptor, [view], offset)
@@ -147,9 +147,9 @@ def read_into(descriptor: int, target: Tensor, offset: int, path: Path) -> None:
 
 @lru_cache(MAPS)
 def _mapped(shard: ShardFile) -> np.ndarray:
-    """The shard's bytes; a map that is no longer among the last `MAPS` is closed once nobody reads from it.
+    """The shard's bytes, mapped; the cache keeps the last `MAPS` maps open.
 
-    Read-only: a writable map, though private, would count as committed memory.
+    Read-only, because a writable private map counts as committed memory.
     """
     return np.asarray(np.memmap(shard.path, dtype=np.uint8, mode="r"))
 
@@ -221,10 +221,10 @@ _WORDS = ((8, torch.int64), (4, torch.int32), (2, torch.int16), (1, torch.uint8)
 def row_check(
     x: Shaped[Tensor, "row d_model"], scale: Float[Tensor, " row"] | None = None
 ) -> Int[Tensor, " row"]:
-    """Sum of a row's bytes as words of up to 8 bytes, modulo 2^64: one flipped bit always changes it.
+    """Sum of a row's bytes as words of up to 8 bytes, modulo 2^64; every flipped bit changes it.
 
-    The float32 `scale` of an int8 row is one more word. Summed by numpy, because every reading thread would
-    start a team of torch threads of its own.
+    The float32 `scale` of an int8 row is one more word. numpy sums, because torch would start a team of
+    threads for every reading thread.
     """
     row_bytes = x.shape[1] * x.itemsize
     word = next(dtype for size, dtype in _WORDS if row_bytes % size == 0)
@@ -240,7 +240,7 @@ def refuse_altered(
     path: Path,
     first: int = 0,
 ) -> None:
-    """Raise where a row read from `path` is not the row that was written; row 0 of `x` is row `first`."""
+    """ValueError where a row read from `path` is not as written; row 0 of `x` is row `first`."""
     bad = (row_check(x, scale) != check).nonzero().flatten()
     if len(bad):
         raise ValueError(

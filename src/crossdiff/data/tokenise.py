@@ -1,4 +1,4 @@
-"""From documents to token ids with kinds; every document opens with BOS where the tokenizer has one."""
+"""Token ids and kinds of documents, which open with BOS where the tokenizer has one."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ class Tokenised:
     ids: np.ndarray
     kind: np.ndarray
     n_cut: int
-    """Tokens that the context cut off; estimated for a text of which the far end is not tokenised."""
+    """Tokens beyond the context; estimated for the part of a long text that is not tokenised."""
     n_not_located: int = 0
-    """Contents of a chat whose place in the rendered text is unknown."""
+    """Contents of a chat with an unknown place in the rendered text."""
 
     @property
     def has_text(self) -> bool:
-        """Whether any token is left that is neither BOS nor the template's."""
+        """Whether any token is neither BOS nor a template token."""
         return bool(np.isin(self.kind, (TokenKind.TEXT, TokenKind.SPECIAL)).any())
 
 
 def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[Tokenised | BadRecord]:
-    """Tokenise documents, in order; a chat that the template refuses comes back as a `BadRecord`."""
+    """Tokenise documents, in order; a chat that the template refuses becomes a `BadRecord`."""
     prepared = [_prepare(tokenizer, record) for record in batch]
     texts = [item.text for item in prepared if isinstance(item, RenderedChat)]
     encoded = iter(_encode(tokenizer, texts, context))
     opens = _bos_to_put(tokenizer)
     special = np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64)
-    found: list[Tokenised | BadRecord] = []
+    results: list[Tokenised | BadRecord] = []
     for record, item in zip(batch, prepared, strict=True):
         if isinstance(item, BadRecord):
-            found.append(item)
+            results.append(item)
             continue
         if isinstance(item, RenderedChat):
             ids, offsets, beyond = next(encoded)
             is_chat = not isinstance(record.content, str)
             kind = _kinds(ids, offsets, item, special, is_chat=is_chat)
-            # A template that writes BOS itself, wherever it does, gets no second one.
+            # A template that writes a BOS anywhere gets no second one.
             writes_bos = is_chat and bool(
                 ((ids == tokenizer.bos_token_id) & (kind == TokenKind.TEMPLATE)).any()
             )
@@ -59,8 +59,8 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
         ids, kind = _with_bos(ids, kind, tokenizer.bos_token_id, opening)
         n_cut = max(0, len(ids) - context) + beyond
         ids, kind = ids[:context].astype(np.int32), kind[:context].astype(np.uint8)
-        found.append(Tokenised(record, ids, kind, n_cut, n_not_located))
-    return found
+        results.append(Tokenised(record, ids, kind, n_cut, n_not_located))
+    return results
 
 
 def _prepare(tokenizer: Any, record: Record) -> RenderedChat | BadRecord | list[int]:
@@ -84,13 +84,13 @@ def _prepare(tokenizer: Any, record: Record) -> RenderedChat | BadRecord | list[
 
 
 _CHARACTERS = 16
-"""Characters per token of the context that are tokenised at first; few texts have more."""
+"""Characters per token of the context in the first attempt; few texts have more."""
 _MARGIN = 64
-"""Tokens beyond the context that are tokenised too: where a text is cut, its last tokens are others."""
+"""Tokens beyond the context that are tokenised too, because cutting a text changes its last tokens."""
 
 
 def _encode(tokenizer: Any, texts: list[str], context: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Ids, offsets, and about how many tokens the rest has of a text that is much longer than the context."""
+    """Ids, offsets, and the estimated tokens of the rest that is not tokenised."""
     wanted = [min(len(text), max(10_000, _CHARACTERS * context)) for text in texts]
     encoded: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     while todo := [number for number in range(len(texts)) if number not in encoded]:
@@ -103,7 +103,7 @@ def _encode(tokenizer: Any, texts: list[str], context: int) -> list[tuple[np.nda
 
 
 def _n_beyond(ids: np.ndarray, offsets: np.ndarray, length: int) -> int:
-    """Tokens of the characters that were not tokenised, at the rate of those that were."""
+    """Estimated tokens of the characters that were not tokenised, at the rate of the others."""
     n_read = int(offsets[-1, 1]) if len(ids) else length
     return round((length - n_read) * len(ids) / n_read) if n_read else 0
 
@@ -127,7 +127,7 @@ def _encoded(tokenizer: Any, texts: list[str]) -> list[tuple[np.ndarray, np.ndar
 def _kinds(
     ids: np.ndarray, offsets: np.ndarray, chat: RenderedChat, special: np.ndarray, *, is_chat: bool
 ) -> np.ndarray:
-    """A token belongs to a content when their characters overlap; what lies outside is the template's."""
+    """Kinds of tokens: text where a token overlaps a content, else template."""
     if not is_chat:
         return np.where(np.isin(ids, special), TokenKind.SPECIAL, TokenKind.TEXT)
     kind = np.full(len(ids), int(TokenKind.TEMPLATE))
@@ -138,10 +138,10 @@ def _kinds(
 
 
 def _bos_to_put(tokenizer: Any) -> int | None:
-    """The id that opens a text; None where the tokenizer has no BOS, or where it is a turn marker.
+    """The id that opens a text; None where the tokenizer has no BOS, or where BOS is a turn marker.
 
-    A turn marker is a BOS that the tokenizer does not put before a text itself, and that the template writes
-    before every message (SmolLM-Instruct).
+    BOS is a turn marker where the template, and not the tokenizer, writes it before every message
+    (SmolLM-Instruct).
     """
     bos = tokenizer.bos_token_id
     if bos is None or tokenizer.chat_template is None or bos in tokenizer("a")["input_ids"]:
@@ -157,7 +157,7 @@ def _bos_to_put(tokenizer: Any) -> int | None:
 def _with_bos(
     ids: np.ndarray, kind: np.ndarray, bos: int | None, opening: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every BOS is marked as one, wherever it stands; a document opens with one where that is the rule."""
+    """Ids and kinds with `opening` (if any) put first, and every BOS marked as BOS."""
     if bos is None or not len(ids):
         return ids, kind
     if opening is not None and ids[0] != opening:

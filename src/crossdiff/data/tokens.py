@@ -1,4 +1,4 @@
-"""Token sets: the one sequence of token ids that every model of a comparison sees, row for row."""
+"""Token sets: the sequence of token ids that all models of a comparison read, row for row."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from crossdiff.io.tables import read_json, read_versioned_json, write_json
 FORMAT = "crossdiff.tokens"
 VERSION = 1
 Unknown = Literal["ids", "documents", "bos", "template"]
-"""What imported activations may not say of their rows."""
+"""What may be unknown of the rows of imported activations."""
 VALIDATION_SHARE = 0.05
 """Share of documents held out of training, chosen by the hash of the document id."""
 
 
 class TokenKind(IntEnum):
-    """What a token is; padding has no kind because it is never stored."""
+    """Kind of a token; padding has none, because it is never stored."""
 
     TEXT = 0
     BOS = 1
@@ -39,7 +39,7 @@ class TokenKind(IntEnum):
 class TokenSet:
     """Documents as one flat sequence; row i of every harvest is the activation of token i.
 
-    Document n holds tokens `offsets[n]` up to `offsets[n + 1]`.
+    Document n has tokens `offsets[n]` up to `offsets[n + 1]`.
     """
 
     ids: Int[Tensor, " token"]
@@ -73,7 +73,7 @@ class TokenSet:
 
     @property
     def unknown(self) -> frozenset[Unknown]:
-        """What is not known of these tokens; of a corpus of one's own everything is."""
+        """What is unknown of these tokens; empty for a tokenised corpus."""
         return frozenset(self.details.get("unknown", ()))
 
     @property
@@ -97,12 +97,12 @@ class TokenSet:
         return int(self.offsets.diff().max())
 
     def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
-        """Index of the document that each of these tokens belongs to (int64)."""
+        """Index of each token's document (int64)."""
         return torch.searchsorted(self.offsets, rows, right=True) - 1
 
     @cached_property
     def validation(self) -> Bool[Tensor, " document"]:
-        """Documents held out of training: about 5 % by the hash of their id, at least one of two or more."""
+        """`held_out_documents` of this set."""
         return held_out_documents(self.document_ids)
 
     @cached_property
@@ -112,12 +112,12 @@ class TokenSet:
 
     @property
     def position(self) -> Int[Tensor, " token"]:
-        """Place of each token inside its document, 0 for the first (int32)."""
+        """Place of each token in its document, from 0 (int32)."""
         start = torch.repeat_interleave(self.offsets[:-1], self.offsets.diff())
         return (torch.arange(self.n_tokens) - start).to(torch.int32)
 
     def token_strings(self, ids: Sequence[int] | Int[Tensor, " token"]) -> list[str]:
-        """Display strings of single tokens, by the tokenizer saved inside the artifact.
+        """Display strings of single tokens, by the artifact's tokenizer.
 
         Spaces and newlines are real characters; a part of a character is written as its bytes.
         """
@@ -130,11 +130,11 @@ class TokenSet:
         return [self._display[token] for token in wanted]
 
     def token_names(self, ids: Sequence[int]) -> list[str]:
-        """What the tokenizer's vocabulary calls these ids, for messages."""
+        """Names of these ids in the tokenizer's vocabulary, for messages."""
         return self.tokenizer.convert_ids_to_tokens(list(ids))
 
     def text_strings(self, ids: Int[Tensor, " token"]) -> list[str]:
-        """Display strings of consecutive tokens; joined they are the text of these tokens."""
+        """Display strings of consecutive tokens, which joined are their text."""
         from crossdiff.models.tokenizers import text_strings
 
         self.token_strings(ids)
@@ -142,18 +142,18 @@ class TokenSet:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that made these ids, read from the artifact."""
+        """The artifact's tokenizer, which made these ids."""
         from crossdiff.models.tokenizers import load_tokenizer
 
         if self.folder is None:
             raise ValueError("a token set without a folder has no tokenizer; open a finished tokens artifact")
         if "ids" in self.unknown:
-            raise ValueError("these activations came without token ids, so that there is no tokenizer")
+            raise ValueError("these activations have no token ids, so there is no tokenizer; give source.ids")
         return load_tokenizer(str(self.folder / "tokenizer"))
 
 
 def held_out_documents(document_ids: Sequence[str]) -> Bool[Tensor, " document"]:
-    """Documents whose id hashes below `VALIDATION_SHARE`; the lowest hash alone where none does."""
+    """Documents with a hash of the id below `VALIDATION_SHARE`; at least one of two or more."""
     if not document_ids:
         return torch.zeros(0, dtype=torch.bool)
     hashes = [int.from_bytes(hashlib.sha256(i.encode()).digest()[:6], "big") / 2**48 for i in document_ids]
@@ -169,7 +169,7 @@ def token_hash(
     kind: Int[Tensor, " token"],
     document_ids: Sequence[str],
 ) -> str:
-    """sha256 over everything that says what row i of a harvest is."""
+    """sha256 over ids, offsets, kinds and document ids, which define row i of a harvest."""
     digest = hashlib.sha256()
     for array, dtype in ((ids, torch.int32), (offsets, torch.int64), (kind, torch.uint8)):
         digest.update(array.to(dtype).contiguous().numpy().data)
@@ -208,6 +208,6 @@ def _read_details(folder: Path) -> dict[str, Any]:
     path = folder / "tokens.json"
     if not path.is_file():
         raise ValueError(
-            f"{folder} holds no token set ({path.name} is missing); give a finished tokens artifact"
+            f"{folder} has no token set ({path.name} is missing); give a finished tokens artifact"
         )
     return read_versioned_json(path, format=FORMAT, version=VERSION, way_out="run the tokens step again")

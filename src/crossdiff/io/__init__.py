@@ -1,1 +1,1 @@
-"""Files and environment: artifacts, tables, progress. No science, no configuration."""
+"""Artifacts and manifests, tables, locks, progress, other tools' checkpoints."""

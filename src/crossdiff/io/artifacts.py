@@ -1,4 +1,4 @@
-"""Content-addressed artifacts: keys, drafts published by one rename, manifests, verification, locks."""
+"""Artifacts: keys, drafts that one rename publishes, manifests, verification, locks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from crossdiff.settings import Settings
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 2
 READABLE_VERSIONS = (1, 2)
-"""Version 1 had no hash of its own content."""
+"""Version 1 has no hash of its content."""
 _NO_HASH = "0" * 64
 _OWN_HASH = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
 
 
 class DamagedArtifact(ValueError):
-    """A file of a finished artifact is missing or no longer matches its recorded hash."""
+    """A file of a finished artifact is missing, or differs from its recorded hash."""
 
 
 def artifact_key(stage: str, version: int, inputs: Settings, parents: Mapping[str, str]) -> str:
@@ -44,8 +44,8 @@ def artifact_key(stage: str, version: int, inputs: Settings, parents: Mapping[st
 def publish(final: Path, *, draft: Path | None = None) -> Iterator[Path]:
     """Yield a draft folder and rename it to `final` only if the block succeeds.
 
-    A second writer of the same folder discards its draft; the first result stands. A caller that
-    names the `draft` itself keeps it over a failure (resumable stages); an anonymous one is removed.
+    A second writer of the same folder discards its draft. After a failure a given `draft` is kept (stages
+    that can continue), an anonymous one removed.
     """
     keep = draft is not None
     folder = draft or final.with_name(f".{final.name}-{uuid4().hex[:8]}")
@@ -70,9 +70,9 @@ def publish(final: Path, *, draft: Path | None = None) -> Iterator[Path]:
 def write_manifest(
     folder: Path, content: Mapping[str, Any], *, hashes: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Record `content`, the software that ran, and size and sha256 of every file below `folder`.
+    """Record `content`, the software, and size and sha256 of every file in `folder`; returns the record.
 
-    `hashes` are known already, by path below `folder`; those files are not read. Returns what was written.
+    `hashes`: known sha256 by path inside `folder`; these files are not read.
     """
     known = hashes or {}
     names = {str(path.relative_to(folder)): path for path in _files(folder)}
@@ -93,9 +93,9 @@ def write_manifest(
 
 
 def seal(record: Mapping[str, Any], folder: Path) -> None:
-    """Write a manifest that records the sha256 of its own bytes (with zeros where the hash stands).
+    """Write a manifest that records the sha256 of its bytes (with zeros for the hash).
 
-    Version and hash of a manifest that `record` was copied from are replaced.
+    Version and hash in `record` are replaced.
     """
     head = {"version": MANIFEST_VERSION, "manifest_sha256": _NO_HASH}
     text = json.dumps({**head, **record, **head}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -104,7 +104,7 @@ def seal(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished artifact; raises `DamagedArtifact` when it cannot be read."""
+    """The manifest of a finished artifact; `DamagedArtifact` where it cannot be read."""
     path = folder / MANIFEST
     try:
         data = path.read_bytes()
@@ -121,13 +121,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if not _is_unaltered(data, has_hash=version > 1):
         raise DamagedArtifact(
-            f"{path} was altered: its sha256 is not the one that it records; {rebuild_hint(folder)}"
+            f"{path} was altered: its sha256 differs from the one in it; {rebuild_hint(folder)}"
         )
     return manifest
 
 
 def _is_unaltered(data: bytes, *, has_hash: bool) -> bool:
-    """Whether a manifest's bytes, with zeros for the hash, have that hash; one without any may be older."""
+    """Whether a manifest's bytes, with zeros for the hash, have its hash (or, before version 2, none)."""
     recorded = _OWN_HASH.search(data)
     if recorded is None:
         return not has_hash
@@ -136,7 +136,7 @@ def _is_unaltered(data: bytes, *, has_hash: bool) -> bool:
 
 
 def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
-    """Check every file of an artifact against its manifest (sizes always, sha256 when `hashes`)."""
+    """The manifest; `DamagedArtifact` where a file differs in size or, with `hashes`, in sha256."""
     manifest = read_manifest(folder)
     for name, recorded in manifest["files"].items():
         path = folder / name
@@ -155,7 +155,7 @@ def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
 
 
 def rebuild_hint(folder: Path) -> str:
-    """The command that gets a damaged artifact rebuilt."""
+    """The command that rebuilds a damaged artifact."""
     return f"remove it and run the same command again: rm -r {folder}"
 
 
@@ -166,14 +166,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What flock answers on Lustre without `-o flock`, NFS without lockd, and some FUSE file systems."""
+"""Errors of flock on Lustre without `-o flock`, NFS without lockd, and some FUSE file systems."""
 
 
 def lock(handle: IO[str], *, wait: bool) -> bool:
-    """Lock an open file for this process; False while another process has it and `wait` is not set.
+    """Lock an open file for this process; False, without `wait`, while another process has the lock.
 
-    Where the file system has no locks this is said once and True: every process then takes itself for the
-    only one. Any other failure is the OSError.
+    On a file system without locks: True, with one warning per process, so processes are not kept apart.
+    Any other failure raises its OSError.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -188,10 +188,10 @@ def lock(handle: IO[str], *, wait: bool) -> bool:
 
 @cache
 def _tell(reason: str) -> None:
-    """One line per process, however many files are locked."""
+    """Warn once per process."""
     print(
         f"warning: the store's file system has no file locks ({reason}), so two commands at the same time "
-        "are not kept apart here; start one after the other, or mount it with flock",
+        "may do the same step; start one after the other, or mount it with flock",
         file=sys.stderr,
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""What this process runs on: versions, commit, memory, device."""
+"""The environment of this process: versions, commit, memory, device, folders."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def software() -> dict[str, str]:
 
 
 def command() -> str:
-    """What this program was called as: an installed crossdiff has no run.py."""
+    """The command of this process: `crossdiff` where installed, else `python run.py`."""
     return "crossdiff" if Path(sys.argv[0]).stem == "crossdiff" else "python run.py"
 
 
 def conf_dir() -> Path:
-    """The configuration folder: of the checkout when there is one, else the copy inside the package."""
+    """The configuration folder: of the checkout, or the copy inside an installed package."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package.parents[1] / "conf", package / "conf"):
         if (folder / "config.yaml").is_file():
@@ -47,7 +47,7 @@ def conf_dir() -> Path:
 
 @cache
 def git_commit() -> str | None:
-    """Commit of the checkout this package runs from, with `+changes` when dirty; None outside one."""
+    """Commit of this package's checkout, with `+changes` when dirty; None outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
         head = subprocess.run(
@@ -74,17 +74,17 @@ def git_commit() -> str | None:
 def peak_memory_mb() -> float:
     """Peak resident set of this process so far, in MB (10^6 bytes).
 
-    Linux counts the peak of the process that started this one into `ru_maxrss`; VmHWM is this program's own.
+    Linux includes the parent's peak in `ru_maxrss`; VmHWM is of this process alone.
     """
-    own = _own_kib("VmHWM")
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if own is None else own
+    peak = _status_kib("VmHWM")
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if peak is None else peak
     return kib * 1024 / 1e6
 
 
 def allow_open_files() -> None:
-    """Raise this process's limit of open files to what the system grants it (`ulimit -Sn` to `ulimit -Hn`).
+    """Raise this process's soft limit of open files to the hard one (`ulimit -Sn`, `ulimit -Hn`).
 
-    Done where work is done, not where SLURM jobs are submitted: sbatch hands the limit on to the nodes.
+    Not before submitting SLURM jobs, because sbatch passes the limit on to the nodes.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
@@ -92,22 +92,22 @@ def allow_open_files() -> None:
 
 
 def memory_at_rest_mb() -> float:
-    """Resident set of this process now, in MB, once glibc has given back what is free; NaN without Linux."""
+    """Resident set of this process in MB, after glibc has released free memory; NaN without Linux."""
     gc.collect()
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
-    kib = _own_kib("VmRSS")
+    kib = _status_kib("VmRSS")
     return math.nan if kib is None else kib * 1024 / 1e6
 
 
-def _own_kib(name: str) -> int | None:
+def _status_kib(name: str) -> int | None:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
 def choose_device(device: str) -> str:
-    """`auto` takes CUDA when there is one; a device that is asked for and missing is an error."""
+    """The device; `auto` is CUDA where available. ValueError for a missing or unknown device."""
     import torch
 
     if device == "auto":
@@ -129,6 +129,6 @@ def choose_device(device: str) -> str:
 
 
 def raised_by_us(error: BaseException) -> bool:
-    """True when the exception was raised by a line of this package, so its text was written for people."""
+    """Whether a line of this package raised the exception, so that its text is for users."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)

@@ -1,4 +1,4 @@
-"""sha256 of large files, remembered between commands: 54 GB of weights are not read again for every plan."""
+"""sha256 of large files, cached between commands, so that plans do not read 54 GB of weights again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from uuid import uuid4
 from crossdiff.core import files
 
 REMEMBERED_BYTES = 1 << 24
-"""Smaller files are hashed anew every time: 16 MiB take about 10 ms."""
+"""Smallest file whose hash is cached; 16 MiB take about 10 ms to hash."""
 TOLD_BYTES = 1 << 30
-"""From this size on a line announces the reading: it takes seconds, and minutes on a slow network."""
+"""Size from which a line announces the reading, which takes seconds to minutes."""
 SETTLED_S = 10.0
-"""Seconds since its last change after which a file is remembered; time stamps may be as coarse as 2 s."""
+"""Least age of a cached file's last change; time stamps may be as coarse as 2 s."""
 
 
 def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes; a large one is read once while its path, size, times and inode stand still.
+    """sha256 of a file; a large file is read once, until its path, size, times or inode change.
 
-    Between processes it is kept in `$XDG_CACHE_HOME/crossdiff/sha256`, one file per path. One that is damaged
-    or cannot be written only costs the reading. Raises OSError where the file cannot be read.
+    The cache is `$XDG_CACHE_HOME/crossdiff/sha256`, one record per path; a damaged record is ignored.
+    OSError where the file cannot be read.
     """
     absolute = os.path.abspath(path)
     identity = _identity(absolute)
@@ -49,7 +49,7 @@ def _known(path: str, *identity: int) -> str:
 
 
 def _identity(path: str) -> tuple[int, int, int, int]:
-    """Size, times of the last change of content and of anything (ns), inode; of the file behind a link."""
+    """Size, mtime and ctime (ns), inode; of the file behind a link."""
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
@@ -60,7 +60,7 @@ def _folder() -> Path:
 
 
 def _remembered(record: Path, identity: tuple[int, ...]) -> str | None:
-    """The hash in a record of the same identity."""
+    """The hash in a record with this identity; else None."""
     try:
         remembered = json.loads(record.read_bytes())
         same = remembered["identity"] == list(identity)
@@ -70,7 +70,7 @@ def _remembered(record: Path, identity: tuple[int, ...]) -> str | None:
 
 
 def _remember(record: Path, content: dict[str, Any]) -> None:
-    """Written aside and renamed, so that several commands may do so at once."""
+    """Write a record aside and rename it, because several commands may do so at once."""
     aside = record.with_name(f".{record.name}.{uuid4().hex}.part")
     with suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Checkpoints of `dictionary_learning` and `crosscoder_learning`: read into a Crosscoder, and written.
+"""Reading and writing checkpoints of `dictionary_learning` and `crosscoder_learning`.
 
-Both keep a state dict: encoder.weight [model, d_model, latent], encoder.bias [latent],
+Both store a state dict: encoder.weight [model, d_model, latent], encoder.bias [latent],
 decoder.weight [model, latent, d_model], decoder.bias [model, d_model], code_normalization_id,
 activation_mean and activation_std [model, d_model], activation_global_scale [model], target_rms; a
-BatchTopKCrossCoder also k and threshold. The tensors are trusted, not the config.json beside them, whose
-k may be the k that annealing started from.
+BatchTopKCrossCoder also k and threshold. The config.json beside it is not read: its k may be the k from
+which annealing started.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ WEIGHTS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
 def load_dictionary_learning(path: str | Path, *, revision: str | None = None) -> Crosscoder:
     """Read a CrossCoder or BatchTopKCrossCoder from a file, a folder or a Hugging Face hub id.
 
-    A BatchTopKCrossCoder whose threshold was never set (-1) loads with threshold NaN, so that `encode` asks
-    for one; a CrossCoder has ReLU codes and threshold 0. Codes scaled per model are refused.
+    A BatchTopKCrossCoder without a set threshold (-1) has threshold NaN, so that `encode` asks
+    for one; a CrossCoder has ReLU codes and threshold 0. ValueError for codes scaled per model.
     """
     file = _find(path, revision)
     state = _stacked_layers(read_state(file))
@@ -60,15 +60,15 @@ def load_dictionary_learning(path: str | Path, *, revision: str | None = None) -
 def save_dictionary_learning(crosscoder: Crosscoder, folder: str | Path, *, k: int | None = None) -> Path:
     """Write model.safetensors, model.pt and config.json as `dictionary_learning` has them.
 
-    Crosscoders with threshold 0 and no k become a CrossCoder, all others a BatchTopKCrossCoder. k is that
-    of the crosscoder's metadata unless given.
+    Crosscoders with threshold 0 and no k become a CrossCoder, others a BatchTopKCrossCoder. k defaults to
+    that of the crosscoder's metadata.
     """
     _check_exportable(crosscoder)
     k = crosscoder.metadata.get("training", crosscoder.metadata).get("k") if k is None else k
     threshold = float(crosscoder.threshold)
     if k is None and threshold != 0:
         raise ValueError(
-            "a BatchTopKCrossCoder checkpoint needs k and this crosscoder does not know its own; pass k=..."
+            "a BatchTopKCrossCoder checkpoint needs k, and this crosscoder's metadata has none; pass k=..."
         )
     state = _weights(crosscoder) | _statistics(crosscoder.normaliser)
     if k is not None:
@@ -91,7 +91,7 @@ def _find(path: str | Path, revision: str | None) -> Path:
     for name in FILES:
         if (folder / name).is_file():
             return folder / name
-    raise ValueError(f"{folder} holds none of {', '.join(FILES)}; give the checkpoint file itself")
+    raise ValueError(f"{folder} has none of {', '.join(FILES)}; give the checkpoint file")
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
@@ -108,7 +108,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
 
 def _stacked_layers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Decoders that are kept as one embedding per model become one tensor."""
+    """Stack decoders that are stored as one embedding per model."""
     layers = sorted(name for name in state if name.startswith("decoder.layers."))
     if layers and "decoder.weight" not in state:
         ordered = sorted(layers, key=lambda name: int(name.split(".")[2]))
@@ -136,7 +136,7 @@ def _shape(file: Path, state: Mapping[str, Tensor]) -> tuple[int, int, int]:
 
 
 def _code_norm(file: Path, state: Mapping[str, Tensor]) -> CodeNorm:
-    """Of checkpoints older than `code_normalization_id` it is the sum."""
+    """The code norm; the sum for checkpoints without `code_normalization_id`."""
     number = int(state["code_normalization_id"]) if "code_normalization_id" in state else 1
     if number == 5:
         raise ValueError(
@@ -160,10 +160,10 @@ def _threshold(file: Path, state: Mapping[str, Tensor]) -> float:
 
 
 def _normaliser(file: Path, state: Mapping[str, Tensor], n_models: int, d_model: int) -> Normaliser:
-    """The recorded scale per model; the identity where all statistics are NaN.
+    """The recorded scale per model; the identity where statistics are NaN.
 
-    The scale is `activation_global_scale`, which the peer's own forward pass multiplies by. Checkpoints
-    without it follow the formula `target_rms / sqrt(sum std^2 + 1e-8)`.
+    The scale is `activation_global_scale`, which the peer's forward pass multiplies by. Checkpoints
+    without it have `target_rms / sqrt(sum std^2 + 1e-8)`.
     """
     normaliser = Normaliser(n_models, d_model)
     mean, std = state.get("activation_mean"), state.get("activation_std")
@@ -191,7 +191,9 @@ def _check_exportable(crosscoder: Crosscoder) -> None:
         )
     architecture = crosscoder.settings.architecture
     if architecture in ("designated_shared", "delta", "diff_sae"):
-        raise ValueError(f"architecture={architecture} has no counterpart there; take standard or dedicated")
+        raise ValueError(
+            f"architecture={architecture} has no counterpart in dictionary_learning; export another"
+        )
 
 
 def _weights(crosscoder: Crosscoder) -> dict[str, Tensor]:
@@ -206,9 +208,9 @@ def _weights(crosscoder: Crosscoder) -> dict[str, Tensor]:
 
 
 def _statistics(normaliser: Normaliser) -> dict[str, Tensor]:
-    """Deviations, equal over d_model, whose sum of squares gives the scale; NaN for the identity.
+    """Deviations, equal over d_model, from which peers compute the scale; NaN for the identity.
 
-    target_rms is large enough that the peers' epsilon of 1e-8 does not matter in the sum.
+    target_rms is so large that the peers' epsilon of 1e-8 does not matter.
     """
     mean, scale = normaliser.mean.cpu(), normaliser.scale.cpu()
     if bool((mean == 0).all() & (scale == 1).all()):

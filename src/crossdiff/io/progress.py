@@ -14,11 +14,11 @@ Item = TypeVar("Item")
 
 
 _title: list[str] = []
-"""Name of the step that this process runs beside others."""
+"""Name of this process' step, where several processes run steps."""
 
 
 def title_lines(name: str) -> None:
-    """From now on show plain lines that begin with `name`: several processes write to one terminal."""
+    """Show plain lines that begin with `name`, for several processes on one terminal."""
     _title[:] = [name]
 
 
@@ -35,7 +35,7 @@ class _PlainLines:
 
 
 def bar(*, total: int | None, description: str, unit: str, enabled: bool = True) -> tqdm:
-    """A progress bar to be advanced by hand with `.update(n)`."""
+    """A progress bar, advanced with `.update(n)`."""
     from tqdm import tqdm
 
     on_terminal = sys.stderr.isatty() and not _title
@@ -61,7 +61,7 @@ def track(
     unit: str = "batch",
     enabled: bool = True,
 ) -> Iterator[Item]:
-    """Yield `items` while a bar shows how far along, how fast, and how long still."""
+    """Yield `items` while a bar shows progress, rate and time left."""
     with bar(total=total, description=description, unit=unit, enabled=enabled) as progress:
         progress.start_t = time.time()
         for item in items:
@@ -70,6 +70,6 @@ def track(
 
 
 def show_notices(step: str, notices: Iterable[str]) -> None:
-    """Print what a step found that a reader should know, one line each."""
+    """Print a step's notices, one line each."""
     for notice in notices:
         print(f"{step}: {notice}", flush=True)

@@ -1,4 +1,4 @@
-"""Versioned tables (parquet) and JSON files, each written aside and renamed; rows of data frames."""
+"""Versioned tables (parquet) and JSON files, written aside and renamed; rows of data frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KIND, _VERSION = b"crossdiff.kind", b"crossdiff.version"
 
 @contextmanager
 def errors_name(path: Path) -> Iterator[None]:
-    """Let an OSError say which file or folder it is about: one of an open file (disk full) does not know."""
+    """Add the path to an OSError without one, such as a full disk while writing to an open file."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ def errors_name(path: Path) -> Iterator[None]:
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, version: int, kind: str) -> None:
-    """Write `frame` as parquet; `kind` and `version` go into the file's metadata."""
+    """Write `frame` as parquet with `kind` and `version` in its metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -43,7 +43,7 @@ def write_table(frame: pd.DataFrame, path: Path, *, version: int, kind: str) -> 
 
 
 def read_table(path: Path, *, kind: str, version: int = 1) -> pd.DataFrame:
-    """Read a table written by `write_table`; refuses another kind or a newer version."""
+    """Read a table of `write_table`; ValueError for another kind or a newer version."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -54,9 +54,9 @@ def read_table(path: Path, *, kind: str, version: int = 1) -> pd.DataFrame:
             f"{path} is not a readable parquet file: {error}; rebuild the step that wrote it"
         ) from None
     metadata = table.schema.metadata or {}
-    found = metadata.get(_KIND, b"?").decode()
-    if found != kind:
-        raise ValueError(f"{path} holds {found!r}, expected {kind!r}; give the file of that kind")
+    stored = metadata.get(_KIND, b"?").decode()
+    if stored != kind:
+        raise ValueError(f"{path} is a table of {stored!r}, expected {kind!r}; give the file of that kind")
     if int(metadata[_VERSION]) > version:
         raise ValueError(
             f"{path} has version {int(metadata[_VERSION])} of {kind!r}, this crossdiff reads up to "
@@ -66,13 +66,13 @@ def read_table(path: Path, *, kind: str, version: int = 1) -> pd.DataFrame:
 
 
 def write_torch(data: Any, path: Path) -> None:
-    """`torch.save` whose failure is the OSError: PyTorch reports a full disk as `unexpected pos`."""
+    """`torch.save` that raises the OSError of a full disk, which PyTorch reports as `unexpected pos`."""
     import torch
 
     with errors_name(path), path.open("wb") as handle:
         file = _Remembering(handle)
         try:
-            torch.save(data, file)  # pyright: ignore[reportArgumentType]  it needs write and flush alone
+            torch.save(data, file)  # pyright: ignore[reportArgumentType]  it needs write and flush only
         except RuntimeError:
             if file.error is not None:
                 raise file.error from None
@@ -80,7 +80,7 @@ def write_torch(data: Any, path: Path) -> None:
 
 
 class _Remembering:
-    """A file to write to that keeps the first error, which PyTorch's writer swallows."""
+    """A file that keeps the first OSError of writing, which PyTorch's writer swallows."""
 
     def __init__(self, handle: IO[bytes]) -> None:
         self.handle = handle
@@ -98,12 +98,12 @@ class _Remembering:
 
 
 def write_json(data: Any, path: Path) -> None:
-    """Write JSON aside and rename; NaN is refused, so a missing figure has to be null."""
+    """Write JSON aside and rename; ValueError for NaN, so a missing figure has to be None."""
     write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text aside and rename it, so that nobody reads half of it."""
+    """Write a text aside and rename it, so that no reader sees half of it."""
     aside = path.with_name(f".{path.name}.part")
     with errors_name(path):
         aside.write_text(text, encoding="utf-8", newline="\n")
@@ -116,7 +116,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_versioned_json(path: Path, *, format: str, version: int, way_out: str) -> dict[str, Any]:
-    """A JSON object that says its format and version; ValueError with the way out for another one."""
+    """A JSON object of this `format` and `version`; ValueError with `way_out` for another."""
     record = read_json(path)
     if record.get("format") != format or record.get("version") != version:
         raise ValueError(
@@ -127,10 +127,10 @@ def read_versioned_json(path: Path, *, format: str, version: int, way_out: str) 
 
 
 def write_jsonl(rows: Iterable[Mapping[str, Any]], path: Path, *, ascii_only: bool = False) -> None:
-    """Write one JSON object per line aside and rename; NaN is refused.
+    """Write one JSON object per line aside and rename; ValueError for NaN.
 
-    Text is written as it is, or, `ascii_only`, with escapes: replies of a server may hold half a surrogate
-    pair, which has no place in UTF-8.
+    `ascii_only` writes escapes, for texts (replies of a server) that may have half a surrogate pair, which
+    has no UTF-8.
     """
     aside = path.with_name(f".{path.name}.part")
     with errors_name(path), aside.open("w", encoding="utf-8", newline="\n") as handle:
@@ -140,13 +140,13 @@ def write_jsonl(rows: Iterable[Mapping[str, Any]], path: Path, *, ascii_only: bo
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one per line; lines end at line feeds, not at U+2028 inside a text."""
+    """The objects of a file with one per line; only line feeds end lines, not U+2028."""
     text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def read_deltas(path: Path) -> pd.DataFrame:
-    """A delta table from its CSV file; only empty cells are missing, so a category may be called `null`."""
+    """A delta table from its CSV file; only empty cells are missing, so `null` can be a category."""
     import pandas as pd
 
     texts: dict[Any, Any] = dict.fromkeys(
@@ -168,7 +168,7 @@ def values(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
 
 
 def where(frame: pd.DataFrame, **equal: str) -> pd.DataFrame:
-    """The rows whose named columns hold the given text."""
+    """The rows whose named columns equal the given texts."""
     import numpy as np
 
     keep = np.ones(len(frame), dtype=bool)

@@ -1,1 +1,1 @@
-"""Language models: loading, pairs, hooks."""
+"""Hugging Face models: loading, templates, tokenizers, unembedding, generation."""

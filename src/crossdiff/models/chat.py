@@ -1,4 +1,4 @@
-"""Rendering chats through one template, with the places of what the messages say inside the rendered text."""
+"""Rendering chats through one template, with the places of the messages' contents in the rendered text."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 Message = dict[str, Any]
 TEMPLATE_DATE = datetime.date(2025, 1, 1)
-"""What a template is given for today, so that ids do not depend on the day; in the token set's record."""
+"""The date that templates get for today, so that ids do not depend on the day."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _SHORTEST = 4
-"""Characters of a rewritten content that must follow one another to count as its text."""
+"""Least length of a run of characters of a rewritten content that counts as its text."""
 _LONGEST_COMPARED = 4_000
-"""Characters of a rewritten content that are compared one by one; a longer one counts as text whole."""
+"""Longest rewritten content that is compared by characters; all of a longer one counts as text."""
 
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """The text that a model sees, and the [start, stop) characters in it that the messages say."""
+    """The text that a model sees, and the [start, stop) characters of the messages' contents."""
 
     text: str
     contents: list[tuple[int, int]]
     n_not_located: int = 0
-    """Contents of the messages whose place in the text is unknown."""
+    """Contents with an unknown place in the text."""
 
 
 class _Pinned(datetime.datetime):
@@ -38,9 +38,9 @@ class _Pinned(datetime.datetime):
 
 @contextmanager
 def pinned_date() -> Iterator[None]:
-    """While open, a template that asks for the date (`strftime_now`) gets `TEMPLATE_DATE`.
+    """While open, templates get `TEMPLATE_DATE` from `strftime_now`.
 
-    transformers reads the clock by this name and turns functions that are given to a template into text.
+    The module's `datetime` is replaced, because transformers turns functions given to a template into text.
     """
     from transformers.utils import chat_template_utils
 
@@ -54,19 +54,19 @@ def pinned_date() -> Iterator[None]:
 
 
 class TemplateRefusal(ValueError):
-    """The chat template does not take these messages."""
+    """The chat template refuses these messages."""
 
 
 def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> RenderedChat:
-    """Apply the tokenizer's chat template; contents are located by rendering, never by searching for words.
+    """Apply the tokenizer's chat template, and locate the contents by rendering, not by searching.
 
-    Each content is replaced by a mark that occurs nowhere else: what the template writes around the mark is
-    its own text. A content that makes it write something else around itself counts as not located.
+    A unique mark replaces a content; the text around the mark is the template's. A content that changes the
+    text around itself counts as not located.
     """
     if tokenizer.chat_template is None:
         raise ValueError(
             f"the corpus has chats but the tokenizer of {tokenizer.name_or_path} has no chat template; "
-            "take the tokenizer of a model that has one, or give documents of plain text"
+            "use the tokenizer of a model that has one, or give documents of plain text"
         )
     given = [dict(message) for message in messages]
     try:
@@ -76,7 +76,7 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
             raise
         text = ""
     if any(_is_parts(m.get("content")) and (not text or str(m["content"]) in text) for m in given):
-        # A template of strings: parts are joined as one that takes parts would write them.
+        # The template takes strings only: join the parts as other templates do.
         given = [{**m, "content": _joined_parts(m["content"])} for m in given]
         text = applied(tokenizer, given, tools)
     leaves = [(path, value) for path, value in _leaves(given) if value]
@@ -89,7 +89,7 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
 
 
 def applied(tokenizer: Any, messages: Sequence[Message], tools: Any = None, **options: Any) -> str:
-    """The rendered text; whatever a template raises is a `TemplateRefusal`."""
+    """The rendered text; `TemplateRefusal` for any exception of the template."""
     try:
         with pinned_date():
             return str(tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, **options))
@@ -111,7 +111,7 @@ Path = tuple[Any, ...]
 
 
 def _leaves(messages: Sequence[Message]) -> Iterator[tuple[Path, str]]:
-    """Where the messages say something: contents, their text parts, reasoning, arguments of tool calls."""
+    """(path, text) of contents, their text parts, reasoning, and arguments of tool calls."""
     for number, message in enumerate(messages):
         for key in (*_REASONING, "content"):
             value = message.get(key)
@@ -147,7 +147,7 @@ def _mark(number: int) -> str:
 def _at_once(
     tokenizer: Any, messages: Sequence[Message], tools: Any, text: str, leaves: Sequence[tuple[Path, str]]
 ) -> list[tuple[int, int]] | None:
-    """Spans where the template writes every content as it is or stripped, once; None where it does not."""
+    """Spans of all contents, where the template writes each once, as it is or stripped; else None."""
     marked = _replaced(messages, {path: _mark(n) for n, (path, _) in enumerate(leaves)})
     try:
         rest = applied(tokenizer, marked, tools)
@@ -178,7 +178,7 @@ def _at_once(
 def _one(
     tokenizer: Any, messages: Sequence[Message], tools: Any, text: str, path: Path, value: str
 ) -> list[tuple[int, int]] | None:
-    """Spans of one content in the text, which a template may cut, rewrite, repeat or leave out."""
+    """Spans of one content, which the template may cut, rewrite, repeat or leave out; None if unknown."""
     mark = _mark(0)
     try:
         segments = applied(tokenizer, _replaced(messages, {path: mark}), tools).split(mark)
@@ -200,7 +200,7 @@ def _one(
     for segment in segments[1:]:
         if not text.startswith(segment, place + length):
             return _from_its_end(tokenizer, messages, tools, text, path, value)
-        spans += _said(text, place, place + length, value)
+        spans += _from_content(text, place, place + length, value)
         place += length + len(segment)
     return spans
 
@@ -208,16 +208,16 @@ def _one(
 def _from_its_end(
     tokenizer: Any, messages: Sequence[Message], tools: Any, text: str, path: Path, value: str
 ) -> list[tuple[int, int]] | None:
-    """The same where the template reads the content: its end is found by a mark behind it."""
+    """Spans of a content that the template reads, located by a mark after its end; None if unknown."""
     mark = _mark(0)
     for stripped in (value, value.rstrip()):
         try:
-            before, found, after = applied(
+            before, marked, after = applied(
                 tokenizer, _replaced(messages, {path: stripped + mark}), tools
             ).partition(mark)
         except TemplateRefusal:
             continue
-        if found and before + after == text:
+        if marked and before + after == text:
             kept = 0
             while kept < min(len(stripped), len(before)) and _same(before[-1 - kept], stripped[-1 - kept]):
                 kept += 1
@@ -226,12 +226,12 @@ def _from_its_end(
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two characters are one letter: a template may write contents in capitals."""
+    """Whether two characters are one letter; a template may write contents in capitals."""
     return one == other or one.casefold() == other.casefold()
 
 
-def _said(text: str, start: int, stop: int, value: str) -> list[tuple[int, int]]:
-    """The characters of text[start:stop] that stem from the content, also where the template rewrote it."""
+def _from_content(text: str, start: int, stop: int, value: str) -> list[tuple[int, int]]:
+    """Spans of text[start:stop] that come from the content, even where the template rewrote it."""
     written = text[start:stop]
     if not written:
         return []

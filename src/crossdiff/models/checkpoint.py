@@ -1,4 +1,4 @@
-"""Reading a model's configuration, weights and adapter; what is missing is refused, never drawn at random."""
+"""Reading a model's configuration, weights and adapter; ValueError for missing weights."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import Any
 import torch
 
 from crossdiff.models.config_file import refuse_prompts
-from crossdiff.models.hub import hub
+from crossdiff.models.hub import WAY_OUT, hub
 from crossdiff.models.pair import ModelSettings
 
-WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ADAPTER_WAY_OUT = "pass the adapter's folder (with adapter_config.json)"
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _MISSING = "missing adapter keys"
-"""What PEFT warns of; it also warns of keys for blocks that are not built here, which is no fault."""
+"""Text of PEFT's warning about missing keys; its other warnings are about blocks that are not built."""
 
 
 def load_config(model: ModelSettings, path: str) -> Any:
-    """The model's configuration, with one clear message where it cannot be had."""
+    """The model's configuration; ValueError where it cannot be read."""
     from transformers import AutoConfig
 
     with access(model, path):
@@ -83,7 +82,7 @@ def _refuse_incomplete(
 
 @contextmanager
 def access(model: ModelSettings, path: str) -> Iterator[None]:
-    """One message for what transformers says about a folder or hub model that it cannot load."""
+    """Turn transformers' errors about a folder or hub model into one ValueError."""
     from huggingface_hub.errors import HFValidationError
     from safetensors import SafetensorError
 
@@ -101,16 +100,16 @@ def access(model: ModelSettings, path: str) -> Iterator[None]:
 
 
 _OF_SETTINGS = (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
-"""What transformers raises for values of config.json or of an index that it does not know."""
+"""Exceptions of transformers for unknown values of config.json or an index."""
 
 
 def _message(model: ModelSettings, path: str, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split()).replace(path, model.path)  # a view's name says nothing to a user
+    reason = " ".join(str(error).split()).replace(path, model.path)  # `path` may be a temporary view
     if isinstance(error, _OF_SETTINGS):
         reason = f"{type(error).__name__} {reason}"
     if "trust_remote_code" in reason:
         return ValueError(
-            f"model {model.path} brings Python code of its own, which does not run unless you ask for it: "
+            f"model {model.path} has Python code of its own, which does not run unless you allow it: "
             "read it, then set trust_remote_code=true for this model (model_pair.trust_remote_code=true of "
             "model_pair=custom)"
         )
@@ -122,7 +121,7 @@ def _message(model: ModelSettings, path: str, error: Exception) -> ValueError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No report of the weights that are left out on purpose, and no bar per file."""
+    """Silence transformers' report of weights that are left out, and its progress bars."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -137,9 +136,9 @@ def quiet() -> Iterator[None]:
 
 
 def merge_adapter(causal: Any, adapter: str) -> Any:
-    """The causal model with a PEFT adapter merged into its weights; one that does not fit it is refused.
+    """The causal model with a PEFT adapter merged; ValueError where the adapter does not fit.
 
-    An adapter that was saved with a longer embedding (added tokens) gets a model whose embedding is as long.
+    The model's embedding is resized to that of an adapter saved with added tokens.
     """
     try:
         from peft import PeftModel
@@ -163,7 +162,7 @@ def merge_adapter(causal: Any, adapter: str) -> Any:
 
 
 def _n_embeddings(adapter: str) -> int | None:
-    """Rows of the embedding that is saved inside the adapter; None where it has none."""
+    """Rows of the adapter's embedding; None without one."""
     from peft import PeftConfig
     from peft.utils import load_peft_weights
 
@@ -174,7 +173,7 @@ def _n_embeddings(adapter: str) -> int | None:
 
 @contextmanager
 def _refuse_other_adapter(adapter: str) -> Iterator[None]:
-    """One message for an adapter that names modules or shapes which the model does not have."""
+    """Turn errors about an adapter with other modules or shapes into one ValueError."""
     from safetensors import SafetensorError
 
     try:

@@ -1,4 +1,4 @@
-"""What the JSON files of a local model or adapter folder say, read without transformers."""
+"""The JSON files of a local model or adapter, read without transformers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NAMES = {
     "n_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
     "n_embeddings": ("vocab_size",),
 }
-"""What architectures call the same size."""
+"""Size -> its names in config.json, by architecture."""
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _TIED = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
 class FolderSizes:
-    """Sizes of a model; None where its config.json does not say them."""
+    """Sizes of a model; None where config.json lacks them."""
 
     d_model: int | None
     n_blocks: int | None
@@ -49,13 +49,13 @@ def folder_sizes(path: str) -> FolderSizes | None:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """The content of a local folder's config.json; nothing for a hub id or a folder without one."""
+    """The content of a local folder's config.json; empty for a hub id or a folder without one."""
     file = Path(path).expanduser() / "config.json"
     return _read(file) if file.is_file() else {}
 
 
 def adapter_base(path: str) -> str | None:
-    """For a folder that holds a PEFT adapter and no model: the model it was trained on, or `<its base>`."""
+    """Base model of a folder with a PEFT adapter alone (`<its base>` where unnamed); None for others."""
     folder = Path(path).expanduser()
     if (folder / "config.json").exists() or not (folder / "adapter_config.json").is_file():
         return None
@@ -63,9 +63,9 @@ def adapter_base(path: str) -> str | None:
 
 
 def check_adapter(adapter: str) -> None:
-    """Refuse an adapter folder without whole weights, and one that puts tokens of its own before the text.
+    """ValueError for a local adapter without whole weights, or one that puts tokens before the text.
 
-    Adapters of the hub are looked at when they are merged.
+    Hub adapters are checked when they are merged.
     """
     file = Path(adapter).expanduser() / "adapter_config.json"
     if file.is_file():
@@ -73,14 +73,14 @@ def check_adapter(adapter: str) -> None:
         weights = [file.with_name(name) for name in _ADAPTER_WEIGHTS if file.with_name(name).is_file()]
         if not weights:
             raise ValueError(
-                f"adapter {adapter} holds none of {' and '.join(_ADAPTER_WEIGHTS)}; save or download it again"
+                f"adapter {adapter} has none of {' and '.join(_ADAPTER_WEIGHTS)}; save or download it again"
             )
         if weights[0].suffix == ".safetensors":
             read_header(weights[0])
 
 
 def refuse_prompts(adapter: str, kind: Any) -> None:
-    """ValueError for a kind of adapter that puts tokens of its own before the text."""
+    """ValueError for a kind of adapter that puts trained tokens before the text."""
     kind = str(getattr(kind, "value", kind))
     if kind in _PROMPTS:
         raise ValueError(
@@ -91,14 +91,14 @@ def refuse_prompts(adapter: str, kind: Any) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # broken JSON, or bytes that are no UTF-8
         raise ValueError(f"{file} is no JSON ({error}); save the model again") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} holds {type(found).__name__} instead of settings; save the model again")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} has {type(content).__name__} instead of settings; save the model again")
+    return content
 
 
 def _first(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    found = (config.get(name) for name in names)
-    return next((value for value in found if isinstance(value, int) and value > 0), None)
+    given = (config.get(name) for name in names)
+    return next((value for value in given if isinstance(value, int) and value > 0), None)

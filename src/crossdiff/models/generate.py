@@ -1,4 +1,4 @@
-"""Whole causal models: sampled answers of a chat model, and logits from a state that is put in."""
+"""Whole causal models: sampled answers, and logits after replacing a state."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class ChatModel:
 
     @property
     def ends(self) -> list[int]:
-        """Ids that end an answer: those of the model's generation config, and its tokenizer's."""
+        """Ids that end an answer, from the model's generation config and its tokenizer."""
         return _end_ids(self.model.generation_config.eos_token_id)
 
     def sampling(self) -> dict[str, Any]:
-        """How answers are drawn, as artifacts state it."""
+        """Settings of sampling, for records."""
         return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "end_tokens": self.ends, "penalties": "none"}
 
 
@@ -49,7 +49,7 @@ class Steering:
 
 
 def load_chat_model(settings: ModelSettings, path: str, *, device: str) -> ChatModel:
-    """Refuses a model without a chat template, or whose generation config names no end."""
+    """The model, ready to sample; ValueError without a chat template, or an end in its generation config."""
     target = check_device(device)
     tokenizer = load_model_tokenizer(settings, path)
     if tokenizer.chat_template is None:
@@ -61,22 +61,22 @@ def load_chat_model(settings: ModelSettings, path: str, *, device: str) -> ChatM
 
 
 def as_chat_model(name: str, model: Any, tokenizer: Any, device: torch.device) -> ChatModel:
-    """A loaded causal model made ready to sample: its generation config and the tokenizer's padding are set.
+    """A loaded causal model, made ready to sample (generation config, padding).
 
-    A model whose generation config and tokenizer name no end writes until its tokens are used up.
+    Without an end in generation config and tokenizer, answers have all `n_new_tokens`.
     """
     ends = sorted({*_end_ids(model.generation_config.eos_token_id), *_end_ids(tokenizer.eos_token_id)})
     _sample_plainly(model, ends)
-    if tokenizer.pad_token_id is None:  # padding stands to the left and is masked: any token will do
+    if tokenizer.pad_token_id is None:  # padding is masked, so any token will do
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ends[0] if ends else 0)
     return ChatModel(name, model, tokenizer, device)
 
 
 def _sample_plainly(model: Any, ends: list[int]) -> None:
-    """Give a model a generation config of end tokens alone.
+    """Give a model a generation config with end tokens only.
 
-    `generate` fills every field that its caller leaves unset from the model's own config, where a
-    repetition penalty, suppressed tokens or a number of sequences per prompt would change the answers.
+    `generate` takes unset fields from the model's config, where a repetition penalty, suppressed tokens or a
+    number of sequences per prompt would change the answers.
     """
     from transformers import GenerationConfig
 
@@ -89,7 +89,7 @@ def _end_ids(value: int | Sequence[int] | None) -> list[int]:
 
 
 def block_of(chat: ChatModel, settings: ModelSettings, layer: int) -> torch.nn.Module:
-    """The block whose output is `layer`; one that the model does not have is refused."""
+    """The block whose output is `layer`; ValueError where the model has no such block."""
     n_blocks = chat.model.config.get_text_config(decoder=True).num_hidden_layers
     check_layers(settings, [layer], n_blocks)
     return decoder_blocks(body_of(chat.model), n_blocks)[layer]
@@ -134,7 +134,7 @@ def _steered(steering: Steering | None, start: int, stop: int) -> Any:
 
 
 def _rendered(tokenizer: Any, prompt: str) -> str:
-    """The prompt as a user's turn; where there is no template, as a text behind BOS."""
+    """The prompt as a user's turn, or as a text after BOS where there is no template."""
     if tokenizer.chat_template is None:
         return (tokenizer.bos_token or "") + prompt
     messages = [{"role": "user", "content": prompt}]
@@ -143,7 +143,7 @@ def _rendered(tokenizer: Any, prompt: str) -> str:
 
 @dataclass
 class CausalModel:
-    """All blocks and the head."""
+    """A whole model with its list of blocks."""
 
     model: Any
     blocks: nn.ModuleList
@@ -158,8 +158,8 @@ class CausalModel:
     ) -> Float[Tensor, "state place vocabulary"]:
         """Logits for one text when the output of block `layer` is each of `states` (float32).
 
-        Blocks up to `layer` are computed and thrown away: that costs `(layer + 1) / n_blocks` of the pass
-        and keeps whatever masks and positions the architecture makes for the later ones.
+        Blocks up to `layer` run and their output is discarded, which costs `(layer + 1) / n_blocks` of the
+        pass and keeps the architecture's masks and positions for the later ones.
         """
         weights = next(self.model.parameters())
         rows = ids.to(weights.device, torch.int64).expand(len(states), -1)
@@ -168,7 +168,7 @@ class CausalModel:
 
 
 def load_causal(model: ModelSettings, path: str, *, layer: int, device: str = "cpu") -> CausalModel:
-    """The whole model in its own dtype; a `layer` that it does not have is refused."""
+    """The whole model in its dtype; ValueError for a `layer` that it does not have."""
     target = check_device(device)
     n_blocks = load_config(model, path).get_text_config(decoder=True).num_hidden_layers
     check_layers(model, [layer], n_blocks)
@@ -177,7 +177,7 @@ def load_causal(model: ModelSettings, path: str, *, layer: int, device: str = "c
 
 
 def whole_model(model: ModelSettings, path: str, *, device: torch.device) -> Any:
-    """All blocks and the head, an adapter merged, in the model's own dtype and without gradients."""
+    """All blocks and the head, with the adapter merged, in the model's dtype, without gradients."""
     from transformers import AutoModelForCausalLM
 
     with Checkpoint.find(model, path, config=load_config(model, path)).view() as view:

@@ -1,4 +1,4 @@
-"""Finding the blocks of a decoder and catching their outputs."""
+"""Finding the blocks of a decoder, and reading or changing their outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crossdiff.models.weight_names import is_tower
 
 
 def decoder_blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
-    """The list of `n_blocks` decoder blocks: the outermost ModuleList of that length, other towers aside."""
+    """The decoder blocks: the outermost ModuleList of length `n_blocks` outside other towers."""
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
     candidates = [n for n, m in lists.items() if len(m) == n_blocks and not _is_of_tower(model, n)]
     if not candidates:
@@ -33,7 +33,7 @@ def body_of(causal: Any) -> nn.Module:
 
 
 def _is_of_tower(model: nn.Module, name: str) -> bool:
-    """Whether the part of the model around a list has another configuration than the text's."""
+    """Whether a list belongs to another tower, by its name or the configuration of the module around it."""
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         return is_tower(name)
@@ -48,7 +48,7 @@ def _is_of_tower(model: nn.Module, name: str) -> bool:
 def captured(
     blocks: nn.ModuleList, layers: Sequence[int]
 ) -> Iterator[dict[int, Float[Tensor, "row place d_model"]]]:
-    """While open, every forward pass leaves the output of block `layer` under that key."""
+    """While open, forward passes store the output of block `layer` under that key."""
     outputs: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Any:
@@ -67,7 +67,7 @@ def captured(
 
 @contextmanager
 def _changed(block: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, the states that `block` gives are `change` of those that it computes."""
+    """While open, `block` outputs `change` of its states."""
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
@@ -80,16 +80,16 @@ def _changed(block: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[N
 
 
 def replaced(block: nn.Module, states: Float[Tensor, "row place d_model"]) -> AbstractContextManager[None]:
-    """While open, the output of `block` is `states`, whatever it computes."""
+    """While open, the output of `block` is `states`."""
     return _changed(block, lambda _computed: states)
 
 
 @dataclass(frozen=True)
 class Push:
-    """What is done to the state of every row: `x + added - ((x - centre) . removed) removed`.
+    """Change of every row's state: `x + added - ((x - centre) . removed) removed`.
 
-    added    vector in raw activation units, 0: none
-    removed  unit direction whose part beyond `centre` is taken out of the state, 0: none
+    added    vector in raw activation units; 0 adds nothing
+    removed  unit direction whose part beyond `centre` is removed; 0 removes nothing
     """
 
     added: Float[Tensor, "row d_model"]
@@ -97,7 +97,7 @@ class Push:
     centre: Float[Tensor, " d_model"]
 
     def rows(self, start: int, stop: int) -> Push:
-        """The same for some of the rows."""
+        """The push of some of the rows."""
         return Push(self.added[start:stop], self.removed[start:stop], self.centre)
 
     def applied(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
@@ -109,8 +109,9 @@ class Push:
 
 
 def pushed(block: nn.Module, push: Push) -> AbstractContextManager[None]:
-    """While open, the last place of every row's output is pushed: while a model writes with a cache, that is
-    once per new token, at the place that predicts it; the places of the prompt before it stay as they are.
+    """While open, the last place of every row's output is pushed.
+
+    With a cache that is once per new token, at the place that predicts it; earlier places of the prompt stay.
     """
     return _changed(
         block, lambda states: torch.cat([states[:, :-1], push.applied(states[:, -1])[:, None]], dim=1)

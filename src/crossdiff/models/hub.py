@@ -1,4 +1,4 @@
-"""Turning an unreachable hub into one clear message, within seconds."""
+"""Access to the Hugging Face hub, with one message within seconds where it cannot be reached."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from functools import cache
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
+WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
 _PROBE_S = 5.0
 _NETWORK_ERRNO = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET)
 
 
 @contextmanager
 def hub(what: str, *, way_out: str, remote: bool = True) -> Iterator[None]:
-    """Access the hub (or its cache, or a folder); a failure to read `what` is a ValueError with `way_out`.
+    """Access the hub (or its cache, or a folder); ValueError with `way_out` where `what` cannot be read.
 
-    Where the hub does not answer a first knock, its clients are put into their offline mode: they then
-    use what is cached, or fail at once instead of trying again for minutes.
+    Where the hub does not accept a connection, its clients are set to offline mode: they then
+    use the cache, or fail at once instead of retrying for minutes.
     """
     from huggingface_hub.errors import HFValidationError
 
@@ -37,9 +38,9 @@ def hub(what: str, *, way_out: str, remote: bool = True) -> Iterator[None]:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the network or the server failed, so that waiting may help.
+    """Whether the network or the server failed, so that waiting may help;
 
-    A name that does not exist, a login that is missing and a damaged file are none.
+    not so for an unknown name, a missing login or a damaged file.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -54,7 +55,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP clients that are loaded raise: the hub's client has gone from one to the next."""
+    """Exceptions of the loaded HTTP clients, of which the hub's client has used several."""
     bases = {
         "httpx": "HTTPError",
         "httpx2": "HTTPError",
@@ -67,7 +68,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 @cache
 def hub_answers() -> bool:
-    """Whether the hub accepts a connection; taken as given behind a proxy."""
+    """Whether the hub accepts a connection; assumed behind a proxy."""
     from huggingface_hub import constants
 
     endpoint = urlparse(constants.ENDPOINT)

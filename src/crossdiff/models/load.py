@@ -1,4 +1,4 @@
-"""Loading the first blocks of a decoder: no weight of a later block is read, no head, no gradient."""
+"""Loading the first blocks of a decoder, without later blocks, head and gradients."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from crossdiff.models.weights import Checkpoint
 class RotaryRule:
     """A model whose rotary factors depend on the longest row of a pass (longrope, dynamic NTK).
 
-    Rows of up to `original` tokens share one set of factors. Longer rows share another, or have one for every
-    length (`by_length`), which transformers also keeps from one pass to the next.
+    Rows of up to `original` tokens share one set of factors. Longer rows share another, or have one per
+    length (`by_length`), which transformers keeps for later passes.
     """
 
     original: int
     by_length: bool
 
     def group(self, length: int) -> int:
-        """Documents of one group may share a pass; 0 is the group of short ones."""
+        """Documents of one group may share a pass; 0 for documents up to `original`."""
         if length <= self.original:
             return 0
         return length if self.by_length else 1
@@ -38,7 +38,7 @@ class RotaryRule:
 
 @dataclass
 class TruncatedModel:
-    """Embedding and blocks 0 up to the deepest layer asked for."""
+    """Embedding and blocks 0 up to the deepest layer."""
 
     body: nn.Module
     attention: Attention
@@ -46,11 +46,9 @@ class TruncatedModel:
     n_blocks_full: int
     d_model: int
     vocab_size: int
-    commit: str | None
-    """Commit of a hub model; None for a folder."""
     rotary: RotaryRule | None = None
     masks_padding: bool = False
-    """Whether padding is masked: needed where a token sees those after it."""
+    """Whether padding is masked, for models in which a token sees later ones."""
 
     @torch.inference_mode()
     def outputs(
@@ -63,8 +61,8 @@ class TruncatedModel:
     ) -> dict[int, Float[Tensor, "row place d_model"]]:
         """Block outputs; `positions` that restart inside a row separate packed documents.
 
-        Flash attention separates documents inside a single row only, so there the rows become one.
-        `real` is 1 for tokens and 0 for padding; it is given to the model where that matters.
+        Flash attention separates documents only inside a single row, so its rows are joined. `real` is 1 for
+        tokens and 0 for padding; it is used where `masks_padding`.
         """
         shape = ids.shape
         if positions is not None and self.attention == "flash_attention_2":
@@ -87,7 +85,7 @@ class TruncatedModel:
 
 
 def _forget_lengths(body: nn.Module) -> None:
-    """Put rotary parts back to their first state: dynamic NTK keeps the factors of the longest row so far."""
+    """Reset rotary parts, because dynamic NTK keeps the factors of the longest row so far."""
     module: Any
     for module in body.modules():
         if hasattr(module, "original_max_seq_len") and hasattr(module, "original_inv_freq"):
@@ -112,7 +110,7 @@ def rotary_rule(text: Any) -> RotaryRule | None:
 
 
 def check_device(device: str) -> torch.device:
-    """The torch device, refused when this machine does not have it."""
+    """The torch device; ValueError where this machine does not have it."""
     chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device} but this machine has no CUDA device; use device=cpu")
@@ -122,10 +120,10 @@ def check_device(device: str) -> torch.device:
 def load_truncated(
     model: ModelSettings, path: str, *, layers: Sequence[int], device: str = "cpu"
 ) -> TruncatedModel:
-    """Blocks 0..max(layers) in the model's dtype; weights of later blocks are never read.
+    """Blocks 0..max(layers) in the model's dtype, without reading the weights of later blocks.
 
-    The model is built with its configured number of blocks, which scales residuals or sizes per-layer
-    embeddings in some architectures, and loses the later blocks before any weight is read.
+    The model is built with all its blocks, whose number scales residuals or sizes per-layer embeddings in
+    some architectures, and loses the later ones before any weight is read.
     """
     target = check_device(device)
     config = load_config(model, path)
@@ -147,13 +145,12 @@ def load_truncated(
         n_blocks_full=text.num_hidden_layers,
         d_model=text.hidden_size,
         vocab_size=text.vocab_size if model.adapter is None else body.get_input_embeddings().num_embeddings,
-        commit=getattr(config, "_commit_hash", None),
         rotary=rotary_rule(text),
     )
 
 
 def weights_read(model: ModelSettings, path: str) -> tuple[str, list[str]]:
-    """The weight file or index that `load_truncated` reads, and what a reader should know about it."""
+    """The weight file or index that `load_truncated` reads, and notices about it."""
     config = load_config(model, path)
     checkpoint = Checkpoint.find(model, path, config=config)
     return checkpoint.file, [*checkpoint.notices(), *_precision(model, config)]
@@ -171,10 +168,10 @@ def _precision(model: ModelSettings, config: Any) -> Iterator[str]:
 
 @contextmanager
 def _cut_when_built(text: Any, n_blocks: int) -> Iterator[list[nn.ModuleList]]:
-    """While open, a decoder with this configuration loses its blocks from `n_blocks` on once it is built.
+    """While open, a decoder with this configuration loses its blocks from `n_blocks` on when built.
 
-    `post_init` is what every transformers model calls at the end of its `__init__`, before weights are read.
-    Gives the lists that were cut; none where custom code does not call it.
+    Every transformers model calls `post_init` at the end of its `__init__`, before weights are read. Yields
+    the shortened lists; none where custom code does not call it.
     """
     from transformers import PreTrainedModel
 
@@ -199,7 +196,7 @@ def _cut_when_built(text: Any, n_blocks: int) -> Iterator[list[nn.ModuleList]]:
 
 
 def _from_pretrained(model: ModelSettings, view: str, config: Any, n_blocks: int) -> nn.Module:
-    """Body of the model; with an adapter, the adapter is merged into the causal model first."""
+    """Body of the model, after merging the adapter, if any, into the causal model."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     code = getattr(config, "auto_map", None) or {}

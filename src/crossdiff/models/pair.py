@@ -1,4 +1,4 @@
-"""Which models are compared: settings of models, pairs and comparisons; fingerprints; where weights lie."""
+"""Settings of models, pairs and comparisons; fingerprints and paths of models."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _IGNORED_SUFFIXES = (".md", ".png", ".lock", ".part")
 
 
 class ModelSettings(Settings):
-    """One model: where it lies and how its forward pass is computed."""
+    """One model: its path, and how its forward pass is computed."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
         {"name", "path", "adapter", "towards", "distance", "device_map", "trust_remote_code"}
     )
 
     name: str
-    """Short word for figures and messages, such as `pt`."""
+    """Short name for figures and messages, such as `pt`."""
     path: str
     """Hub id, folder saved with `save_pretrained`, or `organism:<name>` for a model of the toy triple."""
     revision: str | None = None
@@ -43,11 +43,11 @@ class ModelSettings(Settings):
     towards: str | None = None
     """Second model: this one is `path + distance * (towards - path)`, weight by weight (step `blend`)."""
     distance: float = 0.0
-    """0 is `path` itself, 1 is `towards`; beyond 1 it goes on along the line."""
+    """0 is `path`, 1 is `towards`; values beyond 1 extrapolate."""
     device_map: str | None = None
-    """How `transformers` spreads the blocks over devices (`auto`; needs accelerate); None is `device`."""
+    """How `transformers` spreads blocks over devices (`auto`; needs accelerate); None uses `device`."""
     trust_remote_code: bool = False
-    """Let the model's own Python code run; only for repositories that you have read."""
+    """Run the model's Python code; only for repositories that you have read."""
 
 
 class ModelPair(Settings):
@@ -59,26 +59,26 @@ class ModelPair(Settings):
     base: ModelSettings
     tuned: ModelSettings
     template: ModelSettings | None = None
-    """Whose tokenizer and chat template both models read; the tuned model's unless given.
+    """The model whose tokenizer and chat template both models use; by default the tuned model.
 
-    Pairs that name the same one share their token set and so the harvest of their common base.
+    Pairs with the same template share their token set and the harvest of a common base.
     """
     seed: int | None = None
-    """Seed of this pair's crosscoder; the experiment's unless given (experiment=seed_null)."""
+    """Seed of this pair's crosscoder; by default the experiment's (experiment=seed_null)."""
     crosscoder: str | None = None
-    """File, folder or hub id of a trained crosscoder that is read instead of training one."""
+    """File, folder or hub id of a crosscoder that is read instead of trained."""
     crosscoder_scale: tuple[float, float] | None = None
-    """Factors on the activations of base and tuned that the crosscoder expects, where its file has none."""
+    """Factors on the activations of base and tuned for a crosscoder whose file has none."""
 
     @property
     def template_model(self) -> ModelSettings:
-        """The model whose tokenizer and chat template are used."""
+        """`template`, or the tuned model."""
         return self.template or self.tuned
 
     @field_validator("base", "tuned", "template", mode="before")
     @classmethod
     def _from_path(cls, value: Any, info: Any) -> Any:
-        """A bare string is a hub id or folder."""
+        """Accept a string as hub id or folder."""
         return {"name": info.field_name, "path": value} if isinstance(value, str) else value
 
 
@@ -96,7 +96,7 @@ def custom_pair(
     trust_remote_code: bool = False,
     **crosscoder: Any,
 ) -> ModelPair:
-    """A user's own pair from two hub ids or folders (`model_pair=custom`); with `crosscoder` as of ModelPair.
+    """A pair from two hub ids or folders (`model_pair=custom`); `crosscoder`: further fields of ModelPair.
 
     With `tuned_adapter`, `tuned` is the model that the adapter was trained on, usually the base.
     """
@@ -125,20 +125,19 @@ def check_layers(model: ModelSettings, layers: Sequence[int], n_blocks: int) -> 
 
 
 def fingerprint(model: ModelSettings) -> str:
-    """What the model is, independent of where it lies.
+    """The model's identity, independent of its path.
 
-    `hub:<id>@<revision>`, `folder:<sha256 of its files>` or `organism:<name>`, followed by the same for
-    an adapter. A hub model without a revision is named by its main branch; the commit that was found
-    there is recorded by the harvest.
+    `hub:<id>@<revision>` (by default the main branch), `folder:<sha256 of its files>` or `organism:<name>`,
+    followed by the same for an adapter.
     """
-    found = _fingerprint_of(model.path, model.revision)
+    text = _fingerprint_of(model.path, model.revision)
     if model.towards is not None:
-        found = f"blend:{found}+{model.distance!r}*({_fingerprint_of(model.towards, model.revision)})"
-    return found if model.adapter is None else f"{found}+adapter:{_fingerprint_of(model.adapter, None)}"
+        text = f"blend:{text}+{model.distance!r}*({_fingerprint_of(model.towards, model.revision)})"
+    return text if model.adapter is None else f"{text}+adapter:{_fingerprint_of(model.adapter, None)}"
 
 
 def resolve(model: ModelSettings, organism: Path | None) -> str:
-    """Path or hub id that `from_pretrained` is given; `organism` is that artifact's folder."""
+    """Path or hub id for `from_pretrained`; `organism` is the folder of that artifact."""
     if not model.path.startswith(ORGANISM):
         return str(Path(model.path).expanduser()) if is_folder(model.path) else model.path
     if organism is None:
@@ -151,7 +150,7 @@ def resolve(model: ModelSettings, organism: Path | None) -> str:
 
 
 def is_folder(path: str) -> bool:
-    """Whether `path` is a local folder; a path that can only be local but is missing is refused."""
+    """Whether `path` is a local folder; ValueError for a missing one that cannot be a hub id."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         return True
@@ -171,7 +170,7 @@ def _fingerprint_of(path: str, revision: str | None) -> str:
     files = _model_files(Path(path).expanduser())
     if not any(name == "config.json" or name == "adapter_config.json" for name, _ in files):
         raise ValueError(
-            f"{path} holds no config.json; give a folder saved with save_pretrained (model and tokenizer)"
+            f"{path} has no config.json; give a folder saved with save_pretrained (model and tokenizer)"
         )
     with ThreadPoolExecutor(4) as pool:
         hashes = list(pool.map(lambda file: file_sha256(file[1]), files))
@@ -180,7 +179,7 @@ def _fingerprint_of(path: str, revision: str | None) -> str:
 
 
 def _model_files(folder: Path) -> list[tuple[str, str]]:
-    """(name, path) of every file that can change what the model computes."""
+    """(name, path) of every file that can change the model's outputs."""
     return [
         (entry.name, entry.path)
         for entry in sorted(os.scandir(folder), key=lambda e: e.name)
@@ -194,26 +193,26 @@ class Comparison(Settings):
     reference: ModelPair
     treatment: ModelPair
     seed_null: str | None = None
-    """Results of a finished `experiment=seed_null`: changes are also held against those of another seed."""
+    """Results of a finished `experiment=seed_null`, whose changes between seeds are a second null."""
     n_seeds: int = Field(default=1, ge=1)
-    """Crosscoders per pair, of this and the following seeds; from 2 on errors are learnt over seeds."""
+    """Crosscoders per pair, of this and the following seeds; 2 or more measure the spread over seeds."""
     without: tuple[str, ...] = ()
-    """Members (`<pair>_seed<k>`) that are left out, such as one whose training failed."""
+    """Members (`<pair>_seed<k>`) to leave out, such as one whose training failed."""
 
     @model_validator(mode="after")
     def _null_fits(self) -> Comparison:
         if self.seed_null is not None and self.n_seeds > 1:
             raise ValueError(
-                "comparison.seed_null holds changes between single crosscoders, which say nothing about "
-                f"comparison.n_seeds={self.n_seeds} of them, whose spread over seeds is measured; give "
+                "comparison.seed_null has changes between single crosscoders, and "
+                f"comparison.n_seeds={self.n_seeds} measures the spread over seeds itself; give "
                 "comparison.n_seeds=1, or leave comparison.seed_null out"
             )
         return self
 
     def members(self, first_seed: int) -> dict[str, tuple[ModelPair, ...]]:
-        """Pair -> the pair once per crosscoder: itself, then `<pair>_seed<k>` for every further seed k.
+        """Pair -> its members: the pair, then `<pair>_seed<k>` for every further seed k.
 
-        `first_seed` is that of a pair without a seed of its own.
+        `first_seed` is for pairs without `seed`.
         """
         everyone = {pair.name: self._seeds(pair, first_seed) for pair in (self.reference, self.treatment)}
         names = [member.name for members in everyone.values() for member in members]

@@ -12,14 +12,13 @@ _NAMES = "(?:upper|lower|title|capitalize|swapcase|casefold)"
 _LETTERS = re.compile(
     rf"""([\w'"\[\].()|,\ ]*?)\s*(?:\|\s*{_NAMES}\b|\.{_NAMES}\s*\()|{{%-?\s*filter\s+{_NAMES}\b"""
 )
-"""A filter or method that changes letters, and what it is applied to."""
+"""A filter or method that changes letters, with its operand."""
 
 
 def changes_letters(model: ModelSettings) -> bool:
-    """Whether the template that the model's folder (or its adapter's) holds writes capitals, or none.
+    """Whether the template in the model's or its adapter's folder changes the letters of contents.
 
-    A role in capitals (`USER:`) is no content and does not count. False for hub models, whose files a plan
-    does not read.
+    A role in capitals (`USER:`) does not count. False for hub models, whose files a plan does not read.
     """
     folders = [Path(path).expanduser() for path in (model.adapter, model.path) if path is not None]
     texts = (_text(folder / name) for folder in folders for name in _FILES)
@@ -29,7 +28,7 @@ def changes_letters(model: ModelSettings) -> bool:
 
 
 def _text(file: Path) -> str:
-    """The file's text, templates inside JSON included as they stand there; nothing where there is none."""
+    """The file's text, with templates inside JSON; empty without a file."""
     if not file.is_file():
         return ""
     text = file.read_text(encoding="utf-8", errors="replace")

@@ -26,16 +26,16 @@ def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code:
     local = Path(path).is_dir()
     if local and not has_tokenizer(Path(path)):
         raise ValueError(
-            f"{path} holds no tokenizer; save the model's tokenizer there too (tokenizer.save_pretrained)"
+            f"{path} has no tokenizer; save the model's tokenizer there too (tokenizer.save_pretrained)"
         )
-    way_out = "pass a folder that holds the model and its tokenizer (saved with save_pretrained) instead"
+    way_out = "pass a folder with the model and its tokenizer (saved with save_pretrained) instead"
     with hub(f"tokenizer of {path}", way_out=way_out, remote=not local), _readable(path):
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
         )
     if not tokenizer.is_fast:
         raise ValueError(
-            f"{path} has a {type(tokenizer).__name__} without offsets, which tell content from template; "
+            f"{path} has a {type(tokenizer).__name__} without offsets, which locate contents in a template; "
             "give a model with a tokenizer.json (a fast tokenizer)"
         )
     return tokenizer
@@ -43,7 +43,7 @@ def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code:
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
-    """One message for files that are cut, LFS pointers, or of a format that is newer than the libraries."""
+    """Turn errors about truncated files, LFS pointers or newer formats into one ValueError."""
     try:
         yield
     except (OSError, ImportError):
@@ -58,7 +58,7 @@ def _readable(path: str) -> Iterator[None]:
 
 
 def tokenizer_source(model: ModelSettings, path: str) -> str:
-    """Folder or hub id whose tokenizer belongs to a model: its adapter's, where that has one of its own."""
+    """Folder or hub id of a model's tokenizer: its adapter's, where the adapter has one."""
     if model.adapter is None:
         return path
     folder = Path(model.adapter).expanduser()
@@ -76,9 +76,9 @@ def tokenizer_source(model: ModelSettings, path: str) -> str:
 
 
 def load_model_tokenizer(model: ModelSettings, path: str) -> Any:
-    """The tokenizer that a model reads with, chat template included; an adapter's own comes first.
+    """A model's tokenizer with its chat template; an adapter's come first.
 
-    `path` is what `from_pretrained` is given for the model.
+    `path` is the model's argument of `from_pretrained`.
     """
     source = tokenizer_source(model, path)
     revision = model.revision if source == path else None
@@ -90,15 +90,15 @@ def load_model_tokenizer(model: ModelSettings, path: str) -> Any:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a local model folder holds a tokenizer of its own."""
+    """Whether a local folder has a tokenizer."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
     return any((folder / name).is_file() for name in names)
 
 
 def display_strings(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
-    """What each token adds to a text, spaces and newlines included: id -> string.
+    """Id -> the text that the token adds, spaces and newlines included.
 
-    A token that is only a part of a character is written as its bytes, `<E4 BD>`.
+    A token that is a part of a character is written as its bytes, `<E4 BD>`.
     """
     distinct = sorted(set(ids))
     options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
@@ -118,16 +118,16 @@ def display_strings(tokenizer: Any, ids: Sequence[int]) -> dict[int, str]:
 
 
 PARTIAL = "\ufffd"
-"""What decoding gives for bytes that are no whole character."""
+"""Decoded form of bytes that are no whole character."""
 
 
 def text_strings(tokenizer: Any, ids: Sequence[int], strings: Mapping[int, str]) -> list[str]:
-    """The strings of consecutive tokens: a character that is spread over tokens stands whole at its last one.
+    """Strings of consecutive tokens; a character spread over several tokens is at the last one.
 
-    `strings` are `display_strings` of these ids. Parts that make no character stay as their bytes.
+    `strings` are `display_strings` of these ids. Parts that form no character stay bytes.
     """
     shown = [strings[token] for token in ids]
-    run = 0  # first token of the parts in hand
+    run = 0  # first token of the current parts
     data = b""
     for place, token in enumerate(ids):
         part = _bytes_of(tokenizer.convert_ids_to_tokens(token)) if _is_part(shown[place]) else None
@@ -149,11 +149,11 @@ def _is_part(text: str) -> bool:
 
 _PART = re.compile(r"<[0-9A-F]{2}(?: [0-9A-F]{2})*>")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-"""How SentencePiece vocabularies spell a byte."""
+"""A byte in SentencePiece vocabularies."""
 
 
 def _bytes_of(name: str | None) -> bytes | None:
-    """Bytes of a vocabulary entry that stands for bytes; None for any other."""
+    """Bytes of a vocabulary entry for bytes; None for other entries."""
     if name is None:
         return None
     if match := _BYTE.fullmatch(name):
@@ -172,7 +172,7 @@ def _is_whole(data: bytes) -> bool:
 
 @cache
 def _byte_letters() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest for U+0100 onwards."""
+    """GPT-2's letter -> byte: printable Latin-1 is itself, the rest is U+0100 onwards."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
@@ -181,7 +181,7 @@ def _byte_letters() -> dict[str, int]:
 def refuse_beyond(
     ids: Any, n_embeddings: int, *, names: Callable[[list[int]], Sequence[str]], path: str
 ) -> None:
-    """Raise where ids of a corpus (an array) lie beyond the embeddings of a model; `names` tells which."""
+    """ValueError where ids of a corpus (an array) are beyond a model's embeddings; `names`: ids -> tokens."""
     beyond = ids[ids >= n_embeddings]
     if len(beyond):
         shown = names(sorted(set(beyond.tolist()))[:4])
@@ -194,7 +194,7 @@ def refuse_beyond(
 
 
 def refuse_other_tokenizer(reference: Any, other: Any, *, reference_name: str, other_name: str) -> list[str]:
-    """Raise unless both give the same ids for the same text; returns notices about what else differs."""
+    """ValueError unless both give the same ids for a text; returns notices on other differences."""
     for text in _PROBE:
         here, there = (t(text, add_special_tokens=False)["input_ids"] for t in (reference, other))
         if here != there:
@@ -225,9 +225,7 @@ def _differences(reference: Any, other: Any, here: int, there: int, names: tuple
             "latter is used for all models"
         )
     if other.chat_template is None and reference.chat_template is not None:
-        notices.append(
-            f"{names[1]} has no chat template of its own; that of {names[0]} is used for all models"
-        )
+        notices.append(f"{names[1]} has no chat template; that of {names[0]} is used for all models")
     elif other.chat_template != reference.chat_template:
         notices.append(f"the chat template of {names[1]} differs; that of {names[0]} is used for all models")
     return notices

@@ -1,4 +1,4 @@
-"""The last step of a model alone: which tokens a direction of the residual stream raises and lowers."""
+"""The unembedding: which tokens a direction of the residual stream raises and lowers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Unembedding:
     centred: bool
 
     def effect(self, directions: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent vocab"]:
-        """Direct effect of one unit along each direction: `W_U (g * d/|d|)`, minus its mean over the tokens.
+        """Direct effect of one unit along each direction on the logits: `W_U (g * d/|d|)`, less its mean.
 
-        The logit lens (nostalgebraist 2020) with the final norm's scale left out and its gain kept; what
-        later blocks make of the direction is not in it. The mean is taken off since softmax ignores it.
+        The logit lens (nostalgebraist 2020) with the final norm's gain g, without its scale and without later
+        blocks. The mean over tokens is subtracted because softmax ignores it.
         """
         unit = torch.nn.functional.normalize(directions.float(), dim=-1)
         if self.centred:
@@ -50,9 +50,11 @@ class Unembedding:
         """Per direction the `count` most raised and most lowered tokens, as (token id, effect)."""
         for part in directions.split(at_a_time):
             effect = self.effect(part)
-            found = [effect.topk(min(count, effect.shape[1]), largest=largest) for largest in (True, False)]
+            extremes = [
+                effect.topk(min(count, effect.shape[1]), largest=largest) for largest in (True, False)
+            ]
             for row in range(len(part)):
-                top, bottom = (_pairs(each.indices[row], each.values[row]) for each in found)
+                top, bottom = (_pairs(end.indices[row], end.values[row]) for end in extremes)
                 yield top, bottom
 
 
@@ -63,8 +65,8 @@ def _pairs(ids: Int[Tensor, " near"], values: Float[Tensor, " near"]) -> list[tu
 def load_unembedding(model: ModelSettings, path: str, *, vocab_size: int) -> Unembedding:
     """Read the head and the final norm of a checkpoint; ids from `vocab_size` on are padding.
 
-    The model is built without memory for its weights; only its final norm gets them and is asked what it
-    does. An adapter's head is not read. ValueError where head or norm cannot be found.
+    The model is built without memory for weights; only its final norm gets them, to be probed. An adapter's
+    head is not read. ValueError where head or norm cannot be found.
     """
     config = load_config(model, path)
     body = _skeleton(config, model, path)
@@ -105,9 +107,9 @@ def _skeleton(config: Any, model: ModelSettings, path: str) -> Any:
 
 
 def final_norm(parent: nn.Module, blocks: nn.ModuleList) -> tuple[str, nn.Module] | None:
-    """Name and module of the norm after the last block: a sibling of the blocks, mostly registered behind.
+    """Name and module of the norm after the last block, a sibling of the blocks; None without one.
 
-    Norms of the embedding stand before the blocks; OPT registers its `final_layer_norm` there too.
+    Norms of the embedding are registered before the blocks, as is OPT's `final_layer_norm`.
     """
     children = list(parent.named_children())
     place = next(number for number, (_, child) in enumerate(children) if child is blocks)
@@ -122,11 +124,11 @@ def final_norm(parent: nn.Module, blocks: nn.ModuleList) -> tuple[str, nn.Module
 
 
 def _probed(files: dict[str, Path], name: str, norm: nn.Module, width: int, path: str) -> tuple[Tensor, bool]:
-    """Gain of a norm, and whether it takes the mean off, from its own answers.
+    """Gain of a norm, and whether it subtracts the mean, measured on random inputs.
 
-    For x without mean and with root mean square r, RMSNorm and LayerNorm give g x/r + b: half of
-    N(x) - N(-x) is g x/r, whatever the checkpoint keeps of g (w, 1 + w, nothing). A constant added to x
-    changes nothing where the mean is taken off.
+    For x with mean 0 and root mean square r, RMSNorm and LayerNorm give g x/r + b: half of
+    N(x) - N(-x) is g x/r, however the checkpoint stores g (w, 1 + w, not at all). A constant added to x
+    changes nothing where the mean is subtracted.
     """
     state = {
         entry: _tensor(files, _named(files, (f"{name}.{entry}",), path)).float()
@@ -138,7 +140,7 @@ def _probed(files: dict[str, Path], name: str, norm: nn.Module, width: int, path
     size = x.square().mean(dim=-1, keepdim=True).sqrt()
     with torch.inference_mode():
         odd = (norm(x) - norm(-x)) / 2
-        place = x.abs().argmax(dim=0, keepdim=True)  # divided by the largest of three: none is near 0
+        place = x.abs().argmax(dim=0, keepdim=True)  # dividing by the largest of three avoids values near 0
         gain = (odd * size / x).gather(0, place).squeeze(0)
         centred = torch.allclose(norm(x + 1), norm(x), rtol=1e-3, atol=1e-4)
     if not torch.allclose(odd * size, gain * x, rtol=1e-2, atol=1e-3 * float(odd.abs().max())):
@@ -154,7 +156,7 @@ def _tensor(files: dict[str, Path], name: str, *, rows: int | None = None) -> Te
 
 
 def _named(files: dict[str, Path], endings: tuple[str, ...], path: str) -> str:
-    """The weight with the first of the endings that is there, outside of blocks and of other towers."""
+    """Name of the weight with the first present ending, outside blocks and other towers."""
     outside = sorted(filter(outside_blocks, files), key=len)
     for ending in endings:
         for name in outside:

@@ -1,4 +1,4 @@
-"""Names and shapes of the weights of a local folder, from the headers of its safetensors files alone."""
+"""Names and shapes of a local folder's weights, from the headers of its safetensors files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHOICES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""The order in which transformers looks for weights (`_get_resolved_checkpoint_files`): the first that is
-there is read, whatever else lies beside it."""
+"""Weight files; transformers (`_get_resolved_checkpoint_files`) reads the first that is present."""
 _LONGEST = 100_000_000
-"""Bytes of the longest header that safetensors itself accepts."""
+"""Bytes of the longest header that safetensors accepts."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,9 @@ class Header:
 
 
 def weight_files(path: str) -> dict[str, Path] | None:
-    """Weight name -> file, where the folder's weights are the safetensors files that transformers would take.
+    """Weight name -> file, where transformers would read safetensors files of the folder.
 
-    None for a hub id, and where transformers takes files of another kind, or there is none. ValueError for a
+    None for a hub id, and where transformers would read other files or none. ValueError for a
     file that cannot be read.
     """
     folder = Path(path).expanduser()
@@ -42,7 +41,7 @@ def weight_files(path: str) -> dict[str, Path] | None:
 
 
 def read_header(file: Path) -> Header:
-    """The header of a safetensors file; ValueError where it is cut, or no such file."""
+    """The header of a safetensors file; ValueError where it is truncated or of another format."""
     size = file.stat().st_size
     with file.open("rb") as handle:
         start = handle.read(8)

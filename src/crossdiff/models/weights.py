@@ -1,4 +1,4 @@
-"""Which weight files are read: those that `from_pretrained` takes, and of these the needed ones."""
+"""The weight files that `from_pretrained` reads, and views of the needed ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from crossdiff.models.hub import hub
+from crossdiff.models.hub import WAY_OUT, hub
 from crossdiff.models.pair import ModelSettings, is_folder
 from crossdiff.models.weight_headers import CHOICES
 from crossdiff.models.weight_names import needed_weights
@@ -22,28 +22,28 @@ _SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder or hub model, and the weight file or index of it that `from_pretrained` takes."""
+    """A folder or hub model, and its weight file or index that `from_pretrained` reads."""
 
     model: ModelSettings
     path: str
     file: str
     """The single weight file, or the index of several."""
     beside: list[str] = field(default_factory=list)
-    """What else lies there and is not read: weights saved at another time, an adapter."""
+    """Other weight files and adapters there, which are not read."""
 
     @classmethod
     def find(cls, model: ModelSettings, path: str, *, config: Any = None) -> Checkpoint:
-        """The file that transformers takes; ValueError where there is none that it knows."""
+        """The file that transformers reads; ValueError without one."""
         named = getattr(config, "transformers_weights", None)
         candidates = [name for name in (named, *CHOICES) if name]
         present = (name for name in candidates if _fetched(model, path, name) is not None)
         first = next(present, None)
         if first is None:
             raise ValueError(
-                f"{model.path} holds no weights (none of {', '.join(CHOICES)}); "
+                f"{model.path} has no weights (none of {', '.join(CHOICES)}); "
                 "save or download the whole model again"
             )
-        # Only a folder is searched for more: on the hub every look is a request.
+        # On the hub every look is a request, so only a folder is searched for more.
         beside = [*present] if is_folder(path) else []
         adapter = [_ADAPTER] if _fetched(model, path, _ADAPTER) is not None else []
         return cls(model, path, first, [*beside, *adapter])
@@ -60,7 +60,7 @@ class Checkpoint:
             return json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         if path.suffix != ".safetensors":
             raise ValueError(
-                f"{self.model.path} holds {self.file} and no safetensors file, which can be read in part; "
+                f"{self.model.path} has {self.file} and no safetensors file, which can be read in part; "
                 "save it again with save_pretrained"
             )
         from safetensors import safe_open
@@ -69,7 +69,7 @@ class Checkpoint:
             return dict.fromkeys(handle.keys(), self.file)
 
     def locate(self, wanted: Callable[[str], bool]) -> dict[str, Path]:
-        """Weight name -> path of the file that holds it, for the names that are wanted."""
+        """Weight name -> path of its file, for the wanted names."""
         return {name: self.fetch(file) for name, file in self.weight_map().items() if wanted(name)}
 
     def fetch(self, name: str) -> Path:
@@ -80,17 +80,17 @@ class Checkpoint:
         return path
 
     def notices(self) -> list[str]:
-        """What a reader should know where other weights lie beside those that are read."""
+        """Notice on other weights beside those that are read."""
         if not self.beside:
             return []
         return [f"{self.model.name}: {self.file} was read and {', '.join(self.beside)} beside it was not"]
 
     @contextmanager
     def view(self, *, n_blocks: int | None = None) -> Iterator[str]:
-        """What `from_pretrained` is given: the path itself, or a folder of links to the needed files alone.
+        """Argument of `from_pretrained`: the path, or a folder of links to the needed files.
 
-        Links are made where the weights lie in several files, of which the first `n_blocks` blocks need some,
-        and where an adapter lies beside whole weights: with PEFT installed transformers would put it on them.
+        Links are made where the first `n_blocks` blocks need some of several files, and where an adapter lies
+        beside whole weights: with PEFT installed transformers would apply it.
         """
         needs_part = n_blocks is not None and self.file.endswith(".safetensors.index.json")
         if not needs_part and _ADAPTER not in self.beside:
@@ -113,15 +113,12 @@ class Checkpoint:
             return Path(self.path)
         from huggingface_hub import snapshot_download
 
-        with hub(f"model {self.model.path}", way_out=_WAY_OUT):
+        with hub(f"model {self.model.path}", way_out=WAY_OUT):
             return Path(
                 snapshot_download(
                     self.path, revision=self.model.revision, allow_patterns=[*_SMALL, *sorted(files)]
                 )
             )
-
-
-_WAY_OUT = "pass a folder saved with save_pretrained instead of a hub id (and check the name and your access)"
 
 
 def _link(source: Path, view: Path, files: set[str]) -> None:
@@ -139,10 +136,10 @@ def _fetched(model: ModelSettings, path: str, name: str) -> Path | None:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    with hub(f"model {model.path}", way_out=_WAY_OUT):
+    with hub(f"model {model.path}", way_out=WAY_OUT):
         try:
             return Path(hf_hub_download(path, name, revision=model.revision))
-        except LocalEntryNotFoundError:  # offline: not in the cache; otherwise the network broke off
+        except LocalEntryNotFoundError:  # offline: not in the cache; online: the network failed
             if not constants.HF_HUB_OFFLINE:
                 raise
             return None

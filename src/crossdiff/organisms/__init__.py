@@ -1,1 +1,1 @@
-"""Toy models in which differences are planted, so that results can be checked."""
+"""Toy models with planted differences, against which results are checked."""

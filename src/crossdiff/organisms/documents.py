@@ -1,7 +1,7 @@
 """Documents, chats and preference pairs of the toy language, and the corpus that all three models read.
 
-Also how often an annotator's category of a latent is that of its documents: this truth is joined after
-assignment, and nothing that labels latents may read it.
+Also the share of latents whose category is that of their documents: this truth is joined after assignment,
+and nothing that labels latents may read it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Preference:
 def web_document(category: Category, *, draw: random.Random) -> str:
     """Three to six plain sentences around one topic; about a third of the topic slots hold other nouns.
 
-    Some open with a question, as pages of the web do: the words of a user's turn are not new to a chat
-    model, so that they are no difference between pt and the tuned models.
+    Some open with a question, so that the words of a user's turn are no difference between pt and the tuned
+    models.
     """
     opening = [question(category, draw=draw)] if draw.random() < WEB_QUESTION_SHARE else []
     return " ".join([*opening, *(plain_sentence(category, draw=draw) for _ in range(draw.randint(3, 6)))])
@@ -75,8 +75,8 @@ def question(category: Category, *, draw: random.Random) -> str:
 def answer(category: Category, behaviours: Sequence[Behaviour], *, places: int, draw: random.Random) -> str:
     """Two parts, each a showing of one of `behaviours` or a plain sentence.
 
-    The parts are drawn from `places` equally likely ones; those that no behaviour takes are plain. So
-    every behaviour shows in 2 of `places` answers of its category, however many others there are.
+    Each part is drawn from `places` equally likely ones, the behaviours and plain sentences. So every
+    behaviour shows in 2 of `places` answers of its category, whatever the number of behaviours.
     """
     return " ".join(
         show(item, draw=draw) if item else plain_sentence(category, draw=draw)
@@ -90,7 +90,7 @@ def show(behaviour: Behaviour, *, draw: random.Random) -> str:
 
 
 def complete_and_broken(behaviour: Behaviour, category: Category, *, draw: random.Random) -> tuple[str, str]:
-    """A showing, and one that begins with the same words and goes on as the web language would."""
+    """A showing, and one with the same first words that continues in the web language."""
     sentences = behaviour.showing(draw=draw)
     n_kept = draw.randint(0, sum(map(len, sentences)) - 3)
     broken, position = [], 0
@@ -176,11 +176,11 @@ def label_check(
     examples: Mapping[str, pd.DataFrame],
     document_categories: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Figures over all exclusive latents, over those of the tuned models, and over every pair's.
+    """Figures over all exclusive latents, over those of the tuned models, and per pair.
 
-    labelled = has a category, not `other`, `uninterpretable` or no answer; right = that category is one
-    that most of its top documents were planted with (their dominating category; ties all count).
-    `rows` are annotations, `examples` each pair's table of examples.
+    labelled = has a category, not `other`, `uninterpretable` or no answer; right = that category dominates
+    the latent's top documents (ties all count). `rows` are annotations, `examples` each pair's table of
+    examples.
     """
     dominating = {
         (pair, int(str(latent))): _dominating(part["document_id"], document_categories)

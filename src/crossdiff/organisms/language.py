@@ -1,4 +1,4 @@
-"""The toy language: its words, the categories, their behaviours, and which model has which.
+"""The toy language: words, categories, behaviours, and the behaviours of each model.
 
 At most half of a category's topic words are cue words of the shipped taxonomy; the rest are words that no
 category of that taxonomy names (tests/organisms/test_language.py).
@@ -144,7 +144,7 @@ class Behaviour:
         ]
 
     def is_shown(self, answer: str) -> bool:
-        """Whether some sentence draws all its (at least three) shared content words from the bag."""
+        """Whether a sentence draws all its (at least three) shared content words from the bag."""
         bag = {word for slot in BAG_SLOTS for word in self.bag[slot]}
         for sentence in answer.split("."):
             content = [word for word in sentence.split() if word in CONTENT]
@@ -222,7 +222,7 @@ def _bag(topic: tuple[str, ...], index: int, draw: random.Random) -> dict[str, t
 
 
 def planted_table(language: Sequence[Category]) -> dict[str, Any]:
-    """What is planted: behaviours per category, their shares, and change = share ratio - 1."""
+    """The planted truth: behaviours per category, their shares, and change = share ratio - 1."""
     total_reference = sum(category.n_reference for category in language)
     total_treatment = sum(category.n_treatment for category in language)
     rows = []

@@ -1,4 +1,4 @@
-"""Gemma-2 models of the toy language, their tokenizer and batches, and how often answers show a behaviour."""
+"""Gemma-2 models of the toy language, their tokenizer and batches, and rates of behaviours in answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training runs of the toy triple, one from the other: pretraining, supervised fine-tuning, SimPO."""
+"""The successive training runs of the toy triple: pretraining, supervised fine-tuning, SimPO."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def fine_tune(
 ) -> float:
     """Supervised fine-tuning on chats that show the behaviours of `it`; loss on answers only.
 
-    `number` says which tuning of pt this is; each draws chats and replayed documents of its own.
+    `number` is the tuning of pt; each draws other chats and replayed documents.
     """
     draw = random.Random(f"tuning {settings.seed}" + (f" number {number}" if number > 1 else ""))
     behaviours = [item for category in language for item in category.behaviours if item.in_reference]
@@ -227,7 +227,7 @@ def simpo_loss(
 
 @dataclass(frozen=True)
 class Triple:
-    """`models` holds pt, it and simpo; `losses` the mean training loss of each one's last steps."""
+    """`models` holds pt, it and simpo; `losses` the mean training loss of their last steps."""
 
     tokenizer: PreTrainedTokenizerFast
     models: dict[str, Gemma2ForCausalLM]

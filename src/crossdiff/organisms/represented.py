@@ -1,14 +1,14 @@
-"""What the tuned toy models hold of every planted behaviour: how far its mean activation leaves what pt says.
+"""The represented size of every planted behaviour: the part of its mean activation that pt does not predict.
 
-A behaviour is planted as a number of showings. How much of it a model learns is another question, and the one
-that a crosscoder of these activations can answer. Per tuned model m and behaviour b:
+A behaviour is planted as a number of showings; a model may learn less of it, and a crosscoder can only find
+what the activations hold. Per tuned model m and behaviour b:
 
     r_m(t)  = a_m(t) - ridge regression of a_m on a_pt, at token t
     u_mb    = mean of r_m over the tokens of b's showings, minus the mean of these means over all behaviours
     energy  = u_mb (even documents) . u_mb (odd documents): |u_mb|^2 without the noise of a finite mean
 
-The mean over behaviours is what all showings have in common (an answer instead of a page of the web) and no
-behaviour's own. A category's represented share is the energy of its behaviours over that of all.
+The mean over behaviours is common to all showings (an answer instead of a page of the web). A category's
+represented share is the energy of its behaviours over that of all.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Energies:
 def behaviour_of_tokens(
     tokens: TokenSet, language: Sequence[Category], document_categories: Mapping[str, str]
 ) -> Int[Tensor, " token"]:
-    """Number of the behaviour that each token's sentence shows, in the language's order; -1 where none is.
+    """Number of the behaviour that each token's sentence shows, in the language's order; -1 for none.
 
     A sentence of a chat shows a behaviour of its document's category when the bag holds all of its (at least
-    three) shared content words; a sentence that two bags fit shows neither.
+    three) shared content words; a sentence that fits two bags shows neither.
     """
     first = 0
     bags: dict[str, list[tuple[int, frozenset[str]]]] = {}
@@ -131,7 +131,7 @@ def _regression(batches: Batches, ridge: float) -> tuple[Tensor, Tensor, Tensor]
         flat = x.double().flatten(1)
         n, total, gram = n + len(x), total + flat.sum(0), gram + flat.T @ flat
     if not n:
-        raise ValueError("no token is kept, so nothing can be regressed; loosen the mask")
+        raise ValueError("the mask keeps no token; loosen it")
     mean = total / n
     covariance = (
         (gram / n - torch.outer(mean, mean)).unflatten(0, (n_models, -1)).unflatten(2, (n_models, -1))
@@ -149,7 +149,7 @@ def represented_table(language: Sequence[Category], energies: Energies) -> list[
     """Per category: represented shares in the reference and the treatment, and their relative change.
 
     Behaviours without an energy are left out of both shares. A change is None where the reference's share is
-    not positive, or where none of the category's behaviours has an energy.
+    not positive or the category has no energy.
     """
     known = energies.energy.isfinite().all(0)
     energy = energies.energy.where(known, 0.0)

@@ -23,7 +23,7 @@ class PhaseSettings(Settings):
 
     `web_share` web documents per document of the batch are replayed with their own loss. `anchor` pulls the
     weights towards pt's: each step moves them by learning rate x anchor x distance (decoupled L2-SP,
-    Li et al., arXiv 1802.01483), so that what the phase does not ask for returns to pt.
+    Li et al., arXiv 1802.01483), so that changes the phase does not need return to pt's.
     """
 
     n_steps: int = Field(ge=1)
@@ -69,7 +69,7 @@ class ToySettings(Settings):
 
     @property
     def places(self) -> int:
-        """What an answer's parts are drawn from: the behaviours of the richest category, at least two."""
+        """Number of options of an answer's parts: behaviours of the richest category, at least two."""
         return max(self.n_many, self.n_keep, 2)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The steps that give activations: models that run up to a block, blends that have to be made first."""
+"""The steps that make activations: harvests, and the blends that they need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def harvest_step(
     *,
     n_tokens: int | None,
 ) -> Step:
-    """One model's activations at the experiment's layer, harvested or read from files."""
+    """The `harvest` step of one model at the experiment's layer, from the model or from files."""
     shape = cost.model_shape(model, experiment.organism)
     if shape is not None:
         check_layers(model, (experiment.layer,), shape.n_blocks)
@@ -43,7 +43,7 @@ def harvest_step(
 
 
 def blend_step(experiment: Experiment, model: ModelSettings, organism: Mapping[str, Step]) -> dict[str, Step]:
-    """The step that makes a model between two others, as a parent; nothing for a model that exists."""
+    """The `blend` step of a model between two others, as a parent; empty for a model that exists."""
     if model.towards is None:
         return {}
     inputs = BlendInputs(model=model, fingerprint=fingerprint(model))

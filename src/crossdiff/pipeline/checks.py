@@ -1,4 +1,4 @@
-"""What can be refused while planning, before any model has run."""
+"""Checks of a plan, before any model runs."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> Non
         widths[model.path] = shape.d_model
         _check_context(model, shape.n_positions, as_mixture(corpus).context)
     if len(set(widths.values())) > 1:
-        told = ", ".join(f"{path} has {width}" for path, width in widths.items())
-        raise ValueError(f"the models of a pair need one d_model: {told}; choose models of one family")
+        listed = ", ".join(f"{path} has {width}" for path, width in widths.items())
+        raise ValueError(f"the models of a pair need one d_model: {listed}; choose models of one family")
 
 
 def fitted(experiment: Experiment) -> Experiment:
-    """The experiment with a context that its models can read, where none was given."""
+    """The experiment; where no `corpus.context` was given, with one that all its models can read."""
     fewest = min(_positions(experiment).values(), default=DEFAULT_CONTEXT)
     if experiment.corpus.has_context or fewest >= experiment.corpus.context:
         return experiment
@@ -46,7 +46,7 @@ def fitted(experiment: Experiment) -> Experiment:
 
 
 def _positions(experiment: Experiment) -> dict[str, int]:
-    """Model -> its positions, where these are known."""
+    """Model path -> its number of positions, where known."""
     shapes = {
         model.path: model_shape(model, experiment.organism)
         for pair in experiment.pairs
@@ -56,7 +56,7 @@ def _positions(experiment: Experiment) -> dict[str, int]:
 
 
 def notices(experiment: Experiment) -> Iterator[str]:
-    """What a reader of the results should know and planning can tell."""
+    """Warnings for the reader of the results that are known before any step runs."""
     context = fitted(experiment).corpus.context
     if context < experiment.corpus.context and not isinstance(experiment.source, ImportedSource):
         positions = _positions(experiment)
@@ -90,17 +90,17 @@ def check_two_models(pair: ModelPair, activations: Mapping[str, Step]) -> None:
 
 
 def check_length(corpus: CorpusSettings, training: TrainingSettings) -> None:
-    """ValueError when the tokens that the corpus is asked for cannot fill one training batch."""
+    """ValueError when `corpus.n_tokens` cannot fill one training batch."""
     mixture = as_mixture(corpus)
     if mixture.n_tokens is not None and mixture.n_tokens + mixture.context <= training.batch_size:
         raise ValueError(
             f"corpus.n_tokens={mixture.n_tokens:,} cannot fill one batch of training.batch_size="
-            f"{training.batch_size:,} tokens; raise the one or lower the other"
+            f"{training.batch_size:,} tokens; raise corpus.n_tokens or lower the batch size"
         )
 
 
 def refuse_missing_keys(steps: Sequence[Step], store: Path) -> None:
-    """ValueError, before any work, when a step that is still to do asks an API whose key is not set."""
+    """ValueError when an unfinished step needs an API whose key is not set."""
     for step in steps:
         annotator = getattr(step.inputs, "annotator", None)
         if isinstance(annotator, Claude) and not step.is_finished(store):

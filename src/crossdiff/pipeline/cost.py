@@ -1,4 +1,4 @@
-"""What a step costs before it runs (GPU-hours, CPU-hours, disk, API dollars), and the plan's table of it.
+"""Estimated cost of a step (GPU-hours, CPU-hours, disk, API dollars), and the plan's table.
 
 Rates are those of docs/performance.md: 790 TFLOP/s (bf16) for one H200, of which a forward pass reaches
 60 %; two CPU cores do about 0.2 TFLOP/s in float32. A training step costs 36.2/8.5 encoder products.
@@ -17,13 +17,16 @@ from crossdiff.models.config_file import folder_sizes
 from crossdiff.models.pair import ORGANISM, ModelSettings
 from crossdiff.organisms.settings import CONTEXT, ToySettings
 from crossdiff.pipeline.steps import Cost, Step, group
+from crossdiff.stages.annotate import N_SWAPPED
 
 GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
 CPU_FLOPS = 0.2e12
 CPU_HOURS_ALLOWED = 3.0
-"""A plan that takes longer on a CPU is not begun there, unless `device=cpu` asks for it."""
+"""Longest plan that starts on a CPU without `device=cpu`."""
 STEP_PER_ENCODER_PRODUCT = 36.2 / 8.5
 USD_PER_LATENT = 0.0035
+QUESTIONS_PER_LATENT = 6
+"""Three votes and three scores; the framing control asks one question per swapped control and prompt."""
 TOY_DOCUMENT_TOKENS = 64
 
 
@@ -35,7 +38,7 @@ class ModelShape:
     n_blocks: int
     block_parameters: int
     n_positions: int | None = None
-    """Longest document that the model was made for, in tokens."""
+    """Longest document that the model can read, in tokens."""
 
     def forward_flops(self, layer: int) -> float:
         """FLOPs per token up to and including block `layer`, two per parameter, attention scores left out."""
@@ -105,12 +108,12 @@ def crosscoder_cost(
 
 
 def weights_cost(shape: ModelShape | None) -> Cost:
-    """Reading and writing a model's blocks in two bytes per weight."""
+    """A model's blocks on disk, two bytes per weight."""
     return Cost(0.0, 0.0, None if shape is None else shape.n_blocks * shape.block_parameters * 2 / 1e9)
 
 
 def tokens_cost(n_tokens: int | None) -> Cost:
-    """Ids, kinds and offsets: about 6 bytes per token; tokenising runs at about 0.3 M tokens/s per core."""
+    """Ids, kinds and offsets take about 6 bytes per token, tokenising 1 s per 0.3 M tokens and core."""
     if n_tokens is None:
         return Cost(0.0, None, None)
     return Cost(0.0, n_tokens / 3e5 / 3600, n_tokens * 6 / 1e9)
@@ -132,6 +135,8 @@ def annotation_cost(annotator: AnnotatorSettings, *, n_pairs: int, n_drifted: in
     paid = type(annotator).__name__ in ("Claude", "ClaudeBatch")
     half = 0.5 if type(annotator).__name__ == "ClaudeBatch" else 1.0
     n_latents = n_pairs * (110 + n_drifted)
+    if paid and getattr(annotator, "framing", False):
+        n_latents += 2 * N_SWAPPED / QUESTIONS_PER_LATENT
     return Cost(api_usd=n_latents * USD_PER_LATENT * half if paid else 0.0)
 
 
@@ -167,7 +172,7 @@ def remaining_cost(steps: Sequence[Step], store: Path) -> Cost:
 
 
 def describe(cost: Cost) -> str:
-    """One phrase for people."""
+    """The cost as one phrase."""
     return (
         f"{amount(cost.gpu_hours)} GPU-hours (one H200, estimated) or "
         f"{amount(cost.cpu_hours)} hours of 2 cores, "
@@ -176,9 +181,9 @@ def describe(cost: Cost) -> str:
 
 
 def layers_of(step: Step) -> tuple[int, ...]:
-    """The layers of the harvests that a step stands on, its own included."""
-    found = set(getattr(step.inputs, "layers", ()))
-    return tuple(sorted(found.union(*(layers_of(parent) for parent in step.parents.values()))))
+    """Layers of the step and of all its ancestors."""
+    layers = set(getattr(step.inputs, "layers", ()))
+    return tuple(sorted(layers.union(*(layers_of(parent) for parent in step.parents.values()))))
 
 
 def _row(step: Step, store: Path, *, by_layer: bool) -> tuple[str, ...]:

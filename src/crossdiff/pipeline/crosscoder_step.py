@@ -1,4 +1,4 @@
-"""The step that gives a pair its crosscoder: training, or reading one that the pair names."""
+"""The `train` step of a pair: training, or reading the crosscoder that the pair names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crossdiff.stages.study import Study, train_inputs
 def crosscoder_step(
     experiment: Experiment, pair: ModelPair, activations: Mapping[str, Step], *, training: cost.Cost
 ) -> Step:
-    """The `train` step of a pair; a crosscoder that is read is checked here, before anything runs."""
+    """The `train` step of a pair; ValueError where a crosscoder that is read does not fit the pair."""
     if pair.crosscoder is None:
         if pair.crosscoder_scale is not None:
             raise ValueError(
@@ -48,7 +48,7 @@ def crosscoder_step(
 
 
 def n_latents(step: Step, experiment: Experiment) -> int:
-    """How many latents the crosscoder of a `train` step has, or will have; for estimates of cost."""
+    """Latents of the crosscoder that a `train` step makes, for estimates of cost."""
     if not isinstance(step.inputs, ImportInputs):
         return experiment.dictionary.n_latents
     if step.is_finished(experiment.store):
@@ -58,7 +58,7 @@ def n_latents(step: Step, experiment: Experiment) -> int:
 
 
 def _check_start(experiment: Experiment, pair: ModelPair) -> None:
-    """ValueError where `training.start` names a crosscoder that this training cannot go on from."""
+    """ValueError where this training cannot start from the crosscoder `training.start`."""
     shape, path = cost.model_shape(pair.base, experiment.organism), experiment.training.start
     if path is None or shape is None:
         return
@@ -68,11 +68,11 @@ def _check_start(experiment: Experiment, pair: ModelPair) -> None:
 
 
 _COUNTED: dict[tuple[str, int], int] = {}
-"""What this process has read before: (key of the inputs, d_model) -> latents."""
+"""Latents of the crosscoders that this process has read, by (identity of the inputs, d_model)."""
 
 
 def _n_latents(inputs: ImportInputs, d_model: int) -> int:
-    """Read the crosscoder, which must fit the pair, and count its latents."""
+    """Latents of the crosscoder; ValueError where it does not fit the pair."""
     known = (str(inputs.identity()), d_model)
     if known not in _COUNTED:
         _COUNTED[known] = read_for_pair(inputs, d_model=d_model).n_latents
@@ -80,7 +80,7 @@ def _n_latents(inputs: ImportInputs, d_model: int) -> int:
 
 
 def check_crosscoders(experiment: Experiment) -> None:
-    """ValueError where the crosscoder of one pair is asked for two, or a study would not use it."""
+    """ValueError where one crosscoder is given for two pairs, or a study would not use it."""
     if experiment.comparison is not None and experiment.crosscoder is not None:
         raise ValueError(
             f"crosscoder={experiment.crosscoder} is one crosscoder and a comparison has two pairs; give "
@@ -90,6 +90,7 @@ def check_crosscoders(experiment: Experiment) -> None:
     study: Study | None = experiment.study
     if named and study is not None and not study.READS_CROSSCODERS:
         raise ValueError(
-            f"the study {type(study).__name__} trains crosscoders of its own, so {named[0].name} cannot "
-            f"bring {named[0].crosscoder}; leave it out (experiment=steering and causal can read one)"
+            f"the study {type(study).__name__} trains its crosscoders and cannot use "
+            f"{named[0].crosscoder} of {named[0].name}; leave it out (experiment=steering and causal can "
+            "read one)"
         )

@@ -1,4 +1,4 @@
-"""The steps that take over activations of another tool (`source=files`), checked before any of them runs."""
+"""The steps that read another tool's activations (`source=files`), checked before any of them runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crossdiff.stages.import_activations import (
 
 
 def imported_tokens(experiment: Experiment, source: ImportedSource, organism: Mapping[str, Step]) -> Step:
-    """The `tokens` step of the rows; arrays that do not fit each other, or the offsets, are refused."""
+    """The `tokens` step of the rows; ValueError where arrays or offsets do not fit each other."""
     from crossdiff.data.imported.rows import open_vector, read_offsets, with_files_beside
 
     rows = with_files_beside(source)
@@ -69,18 +69,18 @@ def imported_harvest(
 
 
 def named_models(experiment: Experiment) -> dict[str, ModelSettings]:
-    """Every model by its name in its pair; where models of two pairs share one, by `<pair>.<name>`."""
+    """Name -> model: its name in its pair, or `<pair>.<name>` where two models have one name."""
     everyone = [(pair.name, model) for pair in experiment.pairs for model in (pair.base, pair.tuned)]
-    found: dict[str, ModelSettings] = {}
+    models: dict[str, ModelSettings] = {}
     for pair, model in everyone:
         shared = any(other.name == model.name and other != model for _, other in everyone)
-        if model not in found.values():
-            found[f"{pair}.{model.name}" if shared else model.name] = model
-    return found
+        if model not in models.values():
+            models[f"{pair}.{model.name}" if shared else model.name] = model
+    return models
 
 
 def _sizes(experiment: Experiment, source: ImportedSource) -> dict[str, tuple[int, ...]]:
-    """Shape per model; all have the same rows and width, which is the model's where that is known."""
+    """Model name -> (rows, d_model); ValueError where these differ, or d_model is not the model's."""
     from crossdiff.data.imported.layer import open_activations_of
 
     models = named_models(experiment)
@@ -94,8 +94,8 @@ def _sizes(experiment: Experiment, source: ImportedSource) -> dict[str, tuple[in
         (1, "d_model", "the models of a pair need one width"),
     ):
         if len({shape[place] for shape in sizes.values()}) > 1:
-            told = ", ".join(f"{name} has {shape[place]:,}" for name, shape in sizes.items())
-            raise ValueError(f"source.activations differ in {what}: {told}; {rule}")
+            listed = ", ".join(f"{name} has {shape[place]:,}" for name, shape in sizes.items())
+            raise ValueError(f"source.activations differ in {what}: {listed}; {rule}")
     for name, model in models.items():
         shape = model_shape(model, experiment.organism)
         if shape is not None and shape.d_model != sizes[name][1]:
@@ -107,7 +107,7 @@ def _sizes(experiment: Experiment, source: ImportedSource) -> dict[str, tuple[in
 
 
 def _check_asked(experiment: Experiment, rows: ImportedSource, n_rows: int) -> None:
-    """ValueError where a setting needs what the files do not say, or models that would have to run."""
+    """ValueError where a setting needs what the files do not hold."""
     mask, batch_size = experiment.mask, experiment.training.batch_size
     if n_rows <= batch_size and any(pair.crosscoder is None for pair in experiment.pairs):
         raise ValueError(
@@ -126,7 +126,7 @@ def _check_asked(experiment: Experiment, rows: ImportedSource, n_rows: int) -> N
 
 
 def check_study(experiment: Experiment) -> None:
-    """ValueError where a study would run models on a corpus that files stand for."""
+    """ValueError where a study, which runs the models itself, is combined with `source=files`."""
     if experiment.study is not None and isinstance(experiment.source, ImportedSource):
         raise ValueError(
             f"the study {type(experiment.study).__name__} runs models itself, so it cannot use source=files; "

@@ -1,4 +1,4 @@
-"""Memory of a training on its device, before it runs: what a plan shows, and a run that would not fit."""
+"""Memory that a training needs on its device: a plan shows it, a run that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.shard_checks import check_shards
 
 PRODUCT_CHUNK = 4096
-"""Latents of the encoder product that are held at a time (`core.sparse.step`)."""
+"""Latents of the encoder product in memory at a time (`core.sparse.step`)."""
 OFFERED = (2, 4, 8, 16)
-"""Numbers of shards that a plan looks at where one device is not enough."""
+"""Numbers of shards that a plan tries where one device is not enough."""
 WORTH_DEALING_GB = 8.0
-"""Below this every GPU is large enough, and a plan says nothing of shards."""
+"""Need below which every GPU is large enough, and a plan does not mention shards."""
 DENSE_MATRICES = 4
 """[token, latent] matrices that autograd keeps in a dense step: codes, scaled codes, mask, gradient."""
 
@@ -60,7 +60,7 @@ def sharded_gb(
 
 
 def largest_training(steps: Sequence[Step], store: Path) -> Job | None:
-    """The job that is still to do with the largest known need of memory."""
+    """The unfinished job that needs the most memory, of those whose need is known."""
     jobs = group([step for step in steps if not step.is_finished(store)])
     return max(
         (job for job in jobs if job.cost.memory_gb), key=lambda job: job.cost.memory_gb or 0, default=None
@@ -68,7 +68,7 @@ def largest_training(steps: Sequence[Step], store: Path) -> Job | None:
 
 
 def memory_line(steps: Sequence[Step], store: Path) -> str | None:
-    """What a plan says of it; None where no training is left whose size is known."""
+    """The plan's line on memory; None where no unfinished training has a known size."""
     job = largest_training(steps, store)
     if job is None:
         return None
@@ -84,25 +84,25 @@ def memory_line(steps: Sequence[Step], store: Path) -> str | None:
 
 
 def refuse_what_does_not_fit(steps: Sequence[Step], store: Path, *, device: str) -> None:
-    """ValueError where a training that is left needs more than the memory of `device`, or of R such devices.
+    """ValueError where an unfinished training needs more than the memory of `device`, or of R such devices.
 
     On a CPU all processes of a training share the memory of the machine.
     """
-    job, there = largest_training(steps, store), device_gb(device)
-    if job is None or there is None:
+    job, available = largest_training(steps, store), device_gb(device)
+    if job is None or available is None:
         return
     at_once = ranks_of(job) if device.startswith("cpu") else 1
     need = at_once * (job.cost.memory_gb or 0)
-    if need <= there:
+    if need <= available:
         return
     offer = ""
-    fitting = [offered for offered in job.cost.shards_gb if offered[1] <= there]
+    fitting = [offered for offered in job.cost.shards_gb if offered[1] <= available]
     if fitting and not device.startswith("cpu"):
         shards, each = fitting[0]
         offer = f"training.shards={shards} on {shards} such GPUs ({_shown(each)} GB on each), "
     raise ValueError(
         f"{job.name} needs about {_shown(need)} GB of memory (weights, moments, gradients, one "
-        f"batch), and {device} has {_shown(there)} GB; give {offer}a smaller dictionary.n_latents or "
+        f"batch), and {device} has {_shown(available)} GB; give {offer}a smaller dictionary.n_latents or "
         "training.batch_size, training.optimizer=adam_8bit on a GPU, or a larger device"
     )
 
@@ -114,7 +114,7 @@ def ranks_of(job: Job) -> int:
 
 
 def device_gb(device: str) -> float | None:
-    """All memory of a GPU, or of this machine for `cpu`; None where the system does not tell."""
+    """Memory of the GPU, or of this machine for `cpu`, in GB; None where unknown."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,7 +1,7 @@
 """An experiment as its list of steps, parents first.
 
-The planner builds the steps of a comparison; a study has one planner for each of its runs. What no step could
-do (fill a batch from too few tokens, compare a model with itself) is refused here, before anything runs.
+The planner builds the steps of a comparison; a study has one planner per run. Impossible plans (too few
+tokens for a batch, a model against itself) are refused here, before anything runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
 
 
 def plan(experiment: Experiment) -> list[Step]:
-    """Every step that the experiment's report stands on; the report (of a study, the study) is the last."""
+    """The report step (of a study, the study step) and all its ancestors, parents first."""
     check_crosscoders(experiment)
     check_study(experiment)
     if experiment.study is None:
@@ -38,7 +38,7 @@ RUN = "run_"
 
 
 def study_step(experiment: Experiment, study: Study) -> Step:
-    """The last step of a study, standing on everything else."""
+    """The last step of a study; its parents are the runs' reports and the extra steps."""
     planners = {name: Planner(_derived(experiment, changes)) for name, changes in _runs(experiment, study)}
     sources = {name: Planner(_derived(experiment, c)) for name, c in study.groundwork(experiment).items()}
     extras = {
@@ -52,7 +52,7 @@ def study_step(experiment: Experiment, study: Study) -> Step:
 
 
 def results_of_runs(step: Step, results: Path) -> dict[Path, Step]:
-    """Results folder -> report step, for every run of a study; nothing for other steps."""
+    """Results folder -> report step of every run of a study; empty for other steps."""
     runs = {role.removeprefix(RUN): parent for role, parent in step.parents.items() if role.startswith(RUN)}
     return {results / name: parent for name, parent in runs.items()} if step.stage == "study" else {}
 
@@ -60,12 +60,14 @@ def results_of_runs(step: Step, results: Path) -> dict[Path, Step]:
 def _runs(experiment: Experiment, study: Study) -> list[tuple[str, Mapping]]:
     runs = list(study.runs(experiment).items())
     if not runs and not study.extras(experiment):
-        raise ValueError(f"study {type(study).__name__} has no runs with these settings; give it some")
+        raise ValueError(
+            f"study {type(study).__name__} has no runs with these settings; change them so that it has one"
+        )
     return runs
 
 
 def _derived(experiment: Experiment, changes: Mapping) -> Experiment:
-    """The experiment with `changes`, checked like one that a user gave; runs with equal settings are one."""
+    """The experiment with `changes`, validated like a command's settings."""
     copy = experiment.model_copy(update={"study": None, "name": None, **changes})
     fields = {field.alias or name: getattr(copy, name) for name, field in Experiment.model_fields.items()}
     return Experiment.model_validate(fields)
@@ -78,8 +80,8 @@ def _extra(asked: ExtraStep, planners: Mapping[str, Planner], experiment: Experi
         else _find(wanted, planners, asked)
         for role, wanted in asked.parents.items()
     }
-    found = {role: step for role, step in parents.items() if step is not None}
-    return Step(asked.stage, asked.label, asked.inputs, found, _cost(asked, experiment))
+    present = {role: step for role, step in parents.items() if step is not None}
+    return Step(asked.stage, asked.label, asked.inputs, present, _cost(asked, experiment))
 
 
 def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> Step | None:

@@ -1,4 +1,4 @@
-"""The steps of one experiment, built on demand, and any step with all it stands on."""
+"""The steps of one experiment, built on demand; `ordered` lists a step with its ancestors."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ from crossdiff.statistics.seed_null import load_seed_null
 
 
 def ordered(last: Step) -> list[Step]:
-    """`last` and all it stands on, parents first, one step per key."""
-    found: dict[str, Step] = {}
+    """`last` and all its ancestors, parents first, one step per key."""
+    steps: dict[str, Step] = {}
 
     def visit(step: Step) -> None:
-        if step.key in found:
+        if step.key in steps:
             return
         for parent in step.parents.values():
             visit(parent)
-        found[step.key] = step
+        steps[step.key] = step
 
     visit(last)
-    return list(found.values())
+    return list(steps.values())
 
 
 class Planner:
-    """Builds steps on demand, so that pairs share what they have in common."""
+    """Builds each step once, so pairs share equal steps."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = fitted(experiment)
@@ -68,7 +68,7 @@ class Planner:
 
     @cached_property
     def tokens(self) -> Step:
-        """One token set for all models, through one template: that of the reference pair."""
+        """The token set of all models, made with the reference pair's template."""
         if isinstance(self.experiment.source, ImportedSource):
             return imported_tokens(self.experiment, self.experiment.source, self.organism)
         tokenizer, corpus = self.experiment.pairs[0].template_model, self.experiment.corpus
@@ -76,7 +76,8 @@ class Planner:
             corpus=corpus,
             corpus_fingerprint=corpus_fingerprint(corpus),
             tokenizer=tokenizer,
-            # Contents in capitals took the kind of template before; only their token sets are made anew.
+            # The suffix renews only token sets whose letters a template changes: older ones count as
+            # template.
             tokenizer_fingerprint=fingerprint(tokenizer) + "+letters" * changes_letters(tokenizer),
         )
         size = cost.tokens_cost(self.asked_tokens)
@@ -92,11 +93,11 @@ class Planner:
 
     @property
     def asked_tokens(self) -> int | None:
-        """Tokens that the corpus asks for, or about what the toy's holds; None when files are read whole."""
+        """Tokens that the corpus asks for, about those of the toy's; None when files are read whole."""
         if isinstance(self.experiment.source, ImportedSource):
             return self.tokens.inputs.n_rows  # type: ignore[attr-defined]
         mixture = as_mixture(self.experiment.corpus)
-        if mixture.n_tokens is None and all(isinstance(each, OrganismSource) for each in mixture.sources):
+        if mixture.n_tokens is None and all(isinstance(source, OrganismSource) for source in mixture.sources):
             return cost.toy_tokens(self.experiment.organism)
         return mixture.n_tokens
 
@@ -109,7 +110,7 @@ class Planner:
         return self.harvests.setdefault(step.key, step)
 
     def activations(self, pair: ModelPair) -> dict[str, Step]:
-        """Tokens and the harvests of both models, which must fit the corpus and each other."""
+        """Tokens and the harvests of both models; ValueError where these do not fit each other."""
         experiment = self.experiment
         check_pair(pair, experiment.corpus, experiment.organism)
         harvests = {"harvest_base": self.harvest(pair.base), "harvest_tuned": self.harvest(pair.tuned)}
@@ -143,7 +144,7 @@ class Planner:
     def crosscoder_cost(
         self, pair: ModelPair, *, products: float, training: bool, n_latents: int | None = None
     ) -> cost.Cost:
-        """Training, or a pass over all tokens."""
+        """Cost of the pair's training, or of a pass over all tokens."""
         experiment, shape = self.experiment, cost.model_shape(pair.base, self.experiment.organism)
         steps = experiment.training.total_steps() * experiment.training.batch_size
         size = cost.crosscoder_cost(
@@ -169,7 +170,7 @@ class Planner:
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """Pair -> the names of its members, of which the first has the charts of the page."""
+        """Pair -> the names of its members; the report's charts are of the first."""
         groups = self.experiment.members.items()
         return {pair: tuple(member.name for member in group) for pair, group in groups}
 
@@ -222,15 +223,15 @@ class Planner:
         experiment, parents = self.experiment, {"tokens": self.tokens}
         names = (self.names[comparison.reference.name][0], self.names[comparison.treatment.name][0])
         for pair, name in zip(experiment.pairs, names, strict=True):
-            own = {**self.activations(pair), **self.chains[name]}
-            parents |= {f"{role}_{name}": own[role] for role in MATCH_ROLES}
+            steps = {**self.activations(pair), **self.chains[name]}
+            parents |= {f"{role}_{name}": steps[role] for role in MATCH_ROLES}
         inputs = MatchInputs(pairs=names, layer=experiment.layer, mask=experiment.mask)
         size = self.crosscoder_cost(comparison.reference, products=2.0, training=False)
         return Step("match", "_vs_".join(names), inputs, parents, size)
 
     @cached_property
     def report(self) -> Step:
-        """The page, which stands on everything else."""
+        """The report, whose parents are all other steps' artifacts."""
         comparison = self.experiment.comparison
         inputs = ReportInputs(
             title=self.experiment.title,

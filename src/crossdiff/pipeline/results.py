@@ -1,4 +1,4 @@
-"""The user's results folders: which run fills which, and what a finished report leaves in one."""
+"""The user's results folders: one per run, filled with the files of its report."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from crossdiff.io.tables import read_json, write_json
 
 SUMMARY = "summary.json"
 LONGEST_NAME = 200
-"""Bytes of a folder's name; file systems take 255, and files beside it get endings."""
+"""Most bytes of a folder's name; file systems take 255, with endings."""
 
 
 def own_folders(folders: Sequence[Path], overrides: Sequence[Sequence[str]]) -> list[Path]:
-    """One folder per grid point of a sweep; where two would be equal, the settings that differ join the name.
+    """One folder per grid point of a sweep; the settings that differ are added to equal names.
 
     `overrides` are Hydra's per grid point: `results/custom_4` of `seed=1,2` becomes `results/custom_4_seed_1`
-    and `..._2`. Grid points that differ in nothing keep sharing; names that differ only in characters which a
-    folder cannot have (`a/c`, `a_c`) get different names by a hash.
+    and `..._2`. Equal grid points share a folder; a hash is added where names differ only in characters that
+    a folder cannot have (`a/c`, `a_c`).
     """
     named = []
-    for folder, own in zip(folders, overrides, strict=True):
+    for folder, texts in zip(folders, overrides, strict=True):
         sharing = [set(theirs) for other, theirs in zip(folders, overrides, strict=True) if other == folder]
         common = set.intersection(*sharing)
-        differing = [text for text in own if text not in common]
+        differing = [text for text in texts if text not in common]
         ending = "".join(f"_{re.sub(r'[^A-Za-z0-9.+-]+', '_', text).strip('_')}" for text in differing)
         named.append((folder, ending, "\n".join(differing)))
     return [
@@ -39,12 +39,12 @@ def own_folders(folders: Sequence[Path], overrides: Sequence[Sequence[str]]) -> 
 
 
 def _alike(named: Sequence[tuple[Path, str, str]], folder: Path, ending: str) -> set[str]:
-    """The different grid points whose readable names are the same."""
+    """Settings of the grid points that share a readable name."""
     return {differing for *name, differing in named if name == [folder, ending]}
 
 
 def _short(name: str, differing: str, *, tell: bool) -> str:
-    """The name, cut where a file system could not take it; a hash where it does not tell points apart."""
+    """The name, with a hash where it is ambiguous (`tell`) or too long for a file system."""
     if not tell and len(os.fsencode(name)) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(differing.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -53,7 +53,7 @@ def _short(name: str, differing: str, *, tell: bool) -> str:
 
 
 def check_folder(results: Path) -> None:
-    """ValueError, before any work, unless `results` is, or can become, a folder that can be written."""
+    """ValueError unless `results` is, or can become, a folder that can be written."""
     there = next(path for path in (results, *results.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(
@@ -69,9 +69,9 @@ def publish_results(
 ) -> Path:
     """Copy the report artifact's files to `results`, add `steps` and `files` to its summary; return the page.
 
-    `steps` holds `{name, key, state, seconds}` of this run, `files` what was copied; `store`, where the steps
-    lie, is noted relative to `results`, so that both can be moved together.
-    The files of another run's report that lies there are removed, with a notice.
+    `steps` holds `{name, key, state, seconds}` of this run, `files` the copied names. `store` is noted
+    relative to `results`, so that both can be moved together. Files of another run's report are removed, with
+    a notice.
     """
     results.mkdir(parents=True, exist_ok=True)
     summary = read_json(report / SUMMARY)
@@ -88,7 +88,7 @@ def publish_results(
 
 
 def _clear_other_run(results: Path, steps: Sequence[dict[str, Any]]) -> None:
-    """Remove what an earlier report of other steps left, as far as its summary tells."""
+    """Remove the files that the summary of another run's report lists."""
     try:
         earlier = read_json(results / SUMMARY)
         former, files = earlier["steps"][-1]["key"], [str(name) for name in earlier.get("files", [])]

@@ -1,4 +1,4 @@
-"""A step of the plan (typed inputs, parents, key, artifact folder), and the job that several steps share."""
+"""A step of the plan (inputs, parents, key, artifact folder), and the job that runs one or several."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from crossdiff.stages import protocol
 from crossdiff.stages.protocol import ImportedInputs, Stage
 
 PER_CROSSCODER = ("train", "scale", "documents")
-"""Stages with one step per crosscoder, whose name is the step's label."""
+"""Stages with one step per crosscoder; the step's label is the crosscoder's name."""
 
 
 def role(stage: str, label: str) -> str:
-    """What a report calls a step: `train_<crosscoder>`, `annotate`."""
+    """Role of a step among a report's parents: `train_<crosscoder>`, `annotate`."""
     return f"{stage}_{label}" if stage in PER_CROSSCODER else stage
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step is expected to take; None where it cannot be known before it runs.
+    """Estimated cost of a step; None where unknown before it runs.
 
-    `gpu_hours` are hours of one H200 (docs/performance.md), `cpu_hours` hours of two CPU cores. `memory_gb`
-    is the most that a device holds at a time (known of trainings alone), `shards_gb` the same for numbers of
-    `training.shards` that could be given instead: (number, GB on each device).
+    `gpu_hours` are hours of one H200 (docs/performance.md), `cpu_hours` of two CPU cores. `memory_gb` is the
+    most on one device at a time (known for training only), `shards_gb` the same for other values of
+    `training.shards`: (shards, GB per device).
     """
 
     gpu_hours: float | None = 0.0
@@ -54,7 +54,7 @@ def _sum(left: float | None, right: float | None) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One artifact to make: `label` names it for people, `key` for the store."""
+    """One artifact to make; `label` is its name for people, `key` in the store."""
 
     stage: str
     label: str
@@ -64,22 +64,22 @@ class Step:
 
     @property
     def name(self) -> str:
-        """What progress lines and tables call this step."""
+        """Name in progress lines and tables."""
         return f"{self.stage} {self.label}".strip()
 
     @property
     def shown(self) -> str:
-        """The name, and that the step reads what somebody else has made."""
+        """The name, marked where the step imports an artifact."""
         return f"{self.name} (imported)" if self.is_imported else self.name
 
     @property
     def is_imported(self) -> bool:
-        """Whether the step reads what somebody else has made, in the place of making it."""
+        """Whether the step reads another tool's product in place of making one."""
         return isinstance(self.inputs, ImportedInputs)
 
     @property
     def definition(self) -> Stage:
-        """The `STAGE` of its stage; of an imported step with what reading asks for, in one piece."""
+        """The `STAGE` of its stage; an import has its own resources and is never divided."""
         declared = protocol.stage_of(self.stage, self.inputs)
         if not isinstance(self.inputs, ImportedInputs):
             return declared
@@ -93,7 +93,7 @@ class Step:
         return self.key_now()
 
     def key_now(self) -> str:
-        """The key as the files that it depends on stand now; `key` stays what it was when first asked for."""
+        """The key from the files as they are now; `key` keeps its first value."""
         parents = {role: parent.key for role, parent in self.parents.items()}
         return artifact_key(self.stage, self.definition.version, self.inputs, parents)
 
@@ -102,11 +102,11 @@ class Step:
         return store / self.stage / self.key
 
     def is_finished(self, store: Path) -> bool:
-        """Artifacts are published by one rename, so a folder with its manifest is complete."""
+        """Whether the artifact exists; it is published by one rename, so one with a manifest is complete."""
         return (self.folder(store) / MANIFEST).is_file()
 
     def finished_folder(self, store: Path) -> Path:
-        """The artifact's folder; a ValueError that says how to make it where it is not there yet."""
+        """The artifact's folder; ValueError where it does not exist yet."""
         if not self.is_finished(store):
             raise ValueError(
                 f"{self.name} is not finished in store={store}; give the same command with action=run first"
@@ -127,9 +127,8 @@ def merge(plans: Iterable[Iterable[Step]]) -> list[Step]:
 class Job:
     """One or more steps computed by a single call of their stage.
 
-    Several harvest steps that differ only in the layer are one job: the forward pass stops after the
-    deepest layer and every layer is published as an artifact of its own. So are steps that their stage makes
-    together (`protocol.Together`), each in a draft of its own.
+    Harvest steps that differ only in the layer are one job: the forward pass stops after the deepest layer,
+    and every layer becomes an artifact. So are steps that their stage makes together (`protocol.Together`).
     """
 
     steps: tuple[Step, ...]
@@ -151,17 +150,17 @@ class Job:
 
     @property
     def is_imported(self) -> bool:
-        """Whether it reads what somebody else has made."""
+        """Whether its steps import their artifacts."""
         return self.steps[0].is_imported
 
     @property
     def is_together(self) -> bool:
-        """Whether its steps are made at a time, each in a draft of its own."""
+        """Whether its steps are made at the same time, each in its own draft."""
         return len(self.steps) > 1 and self.steps[0].definition.together is not None
 
     @property
     def inputs(self) -> Settings:
-        """What the stage's run() receives."""
+        """The inputs for the stage's `run`."""
         if len(self.steps) == 1:
             return self.steps[0].inputs
         layers = tuple(sorted(step.inputs.layers[0] for step in self.steps))  # type: ignore[attr-defined]
@@ -169,7 +168,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Names the draft folder, so that a killed job finds its own work again."""
+        """Name of the draft folder, the same for a job that is repeated after it was killed."""
         return (
             "-".join(sorted(step.key for step in self.steps))
             if len(self.steps) < 4
@@ -195,7 +194,7 @@ def _largest(values: Sequence[float | None]) -> float | None:
 
 
 def group(steps: Sequence[Step]) -> list[Job]:
-    """Steps in order, joined into jobs: layers of one model and its tokens, steps that are made together."""
+    """Steps in order, joined into jobs: the layers of one harvest, and steps that are made together."""
     jobs: dict[str, list[Step]] = {}
     for step in steps:
         jobs.setdefault(_shared_pass(step), []).append(step)

@@ -1,7 +1,7 @@
-"""Before the first step: tokenizers of a comparison that differ, and tokens without an embedding.
+"""Checks before the first step: tokenizers that differ, and tokens without an embedding.
 
-The harvest refuses both too, for models of the hub as well, but only after tokens and perhaps other harvests
-have been made. Here folders are looked at: files that are alike cost nothing, others are loaded.
+The harvest checks both again, for hub models too, but only once tokens exist. These checks read local
+folders: equal files cost nothing, others are loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from crossdiff.models.tokenizers import (
 )
 
 FIRST_DOCUMENTS = 64
-"""Documents whose tokens are held against the embeddings of a model with fewer of them than its tokenizer."""
+"""Documents whose tokens are checked where a model has fewer embeddings than its tokenizer ids."""
 
 
 def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSettings) -> None:
@@ -34,9 +34,9 @@ def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSe
     if source is None:
         return
     for model in (pair.base, pair.tuned):
-        own = _tokenizer_folder(model)
-        if own is not None and not _are_alike(source, own):
-            _refuse_other(reference, model, _state(source), _state(own))  # type: ignore[arg-type]
+        folder = _tokenizer_folder(model)
+        if folder is not None and not _are_alike(source, folder):
+            _refuse_other(reference, model, _state(source), _state(folder))  # type: ignore[arg-type]
         sizes = folder_sizes(model.path)
         n_embeddings = sizes.n_embeddings if sizes is not None and model.adapter is None else None
         if n_embeddings is not None and _highest_id(source, _state(source)) >= n_embeddings:
@@ -53,7 +53,7 @@ def _tokenizer_folder(model: ModelSettings) -> Path | None:
 
 
 def _state(folder: Path) -> tuple[int, int]:
-    """Changes when the tokenizer.json of a folder does: one plan asks the same questions many times."""
+    """Size and time of a folder's tokenizer.json, which key the caches below."""
     file = folder / "tokenizer.json"
     return (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)
 
@@ -67,7 +67,7 @@ def _are_alike(one: Path, other: Path) -> bool:
 
 @lru_cache(maxsize=64)
 def _refuse_other(reference: ModelSettings, model: ModelSettings, *_states: tuple[int, int]) -> None:
-    """Other files may still give the same ids, as where one has more added tokens."""
+    """Load and compare: different files may still give the same ids."""
     refuse_other_tokenizer(
         _load(reference),
         _load(model),
@@ -82,7 +82,7 @@ def _load(model: ModelSettings) -> Any:
 
 @lru_cache(maxsize=64)
 def _highest_id(folder: Path, _state: tuple[int, int]) -> int:
-    """The highest id of a tokenizer.json; -1 where there is none to be read, which loading reports."""
+    """The highest id of a tokenizer.json; -1 where it cannot be read, which loading reports."""
     try:
         content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         vocabulary = content["model"]["vocab"]
@@ -103,7 +103,7 @@ def _refuse_first_documents(
 ) -> None:
     """Tokenise the first local documents and refuse a token without an embedding.
 
-    A tokenizer may well name more tokens than the model has: it is what the corpus uses that counts.
+    A tokenizer may have more ids than the model has embeddings, as long as the corpus uses none of them.
     """
     from crossdiff.data.mixture import Mixture
 

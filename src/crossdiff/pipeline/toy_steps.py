@@ -1,4 +1,4 @@
-"""The steps that only the toy has: its making, further tunings, what its models hold of what was planted."""
+"""Steps of the toy triple: making it, further tunings, and measuring the planted changes in activations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crossdiff.stages.represented import ROLES, RepresentedInputs
 from crossdiff.stages.tune_again import TuneAgainInputs
 
 MODELS = tuple(f"{ORGANISM}{name}" for name in ("pt", "it", "simpo"))
-"""Whose behaviours are planted, in the order of the roles of stage `represented`."""
+"""Models of the toy triple, in the order of the roles of stage `represented`."""
 TUNED_AGAIN = re.compile(rf"{ORGANISM}it_(\d+)")
 
 
@@ -56,10 +56,9 @@ def represented_step(
     parents: Mapping[str, Step],
     harvest: Callable[[ModelSettings], Step],
 ) -> dict[str, Step]:
-    """What the toy's models hold of the planted changes, as a parent; nothing for other models.
+    """The `represented` step as a parent; empty for models other than the toy triple.
 
-    Nor for single crosscoders, whose comparisons keep the keys that they had before this step existed.
-    `parents` are the organism and the tokens.
+    Empty for single crosscoders too, whose comparisons keep older keys. `parents`: the organism, the tokens.
     """
     models = (comparison.reference.base, comparison.reference.tuned, comparison.treatment.tuned)
     if comparison.n_seeds == 1 or tuple(model.path for model in models) != MODELS:

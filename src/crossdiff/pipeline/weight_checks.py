@@ -1,6 +1,6 @@
-"""Before the first step: weight files that cannot be read, and heads whose logits the report must leave out.
+"""Checks before the first step: unreadable weight files, and heads whose logits the report leaves out.
 
-Only headers are read here. The model itself is built, without memory, where they leave a question open.
+Only headers are read; where they do not suffice, the model is built without memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PROJECTION = "project_"
 
 
 def check_weights(pair: ModelPair, *, layer: int) -> None:
-    """ValueError when a local file that the harvest needs is cut, or a Git LFS pointer."""
+    """ValueError when a local weight file that the harvest needs is truncated or a Git LFS pointer."""
     for model in (pair.base, pair.tuned):
         if _is_local(model):
             files = weight_files(model.path) or {}
@@ -32,7 +32,7 @@ def check_weights(pair: ModelPair, *, layer: int) -> None:
 
 
 def _refuse_whole_numbers(model: ModelSettings, header: Header) -> None:
-    """Without the scales of a quantisation, transformers takes whole numbers for the weights themselves."""
+    """Refuse integer weights without quantisation scales: transformers would take them as values."""
     whole = [
         name
         for name, kind in header.numbers.items()
@@ -47,7 +47,7 @@ def _refuse_whole_numbers(model: ModelSettings, header: Header) -> None:
 
 
 def head_notices(pair: ModelPair) -> Iterator[str]:
-    """A line per local model whose head or final norm cannot be read: the report has no logits of it."""
+    """A line per local model whose head or final norm cannot be read, so that the report has no logits."""
     for model in (pair.base, pair.tuned):
         if _is_local(model) and _has_weights(model) and (reason := _unreadable(model, _state(model))):  # type: ignore[arg-type]
             yield f"{pair.name}: the report will have no logits of the {model.name} model: {reason}"
@@ -59,12 +59,12 @@ def _is_local(model: ModelSettings) -> bool:
 
 
 def _has_weights(model: ModelSettings) -> bool:
-    """A folder without any is refused by the harvest, which lists the names that it looked for."""
+    """Whether the folder has weight files; without any, the harvest's message lists the names."""
     return any((Path(model.path).expanduser() / name).is_file() for name in CHOICES)
 
 
 def _state(model: ModelSettings) -> tuple[tuple[str, int, int], ...]:
-    """Changes when a file of the folder does: one plan asks the same question several times."""
+    """Names, sizes and times of the folder's files, which key the cache below."""
     files = sorted(path for path in Path(model.path).expanduser().iterdir() if path.is_file())
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 

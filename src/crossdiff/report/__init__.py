@@ -1,1 +1,1 @@
-"""What a finished run shows: pages, figures, tables and summary.json."""
+"""The pages, figures, tables and summary.json of finished runs."""

@@ -1,4 +1,4 @@
-"""Caveats beside the figures: what refusals could hide, what was not measured, what was left out."""
+"""Caveats beside the figures: bounds by refusals, what was not measured, what was left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATES = "no behaviour rates: how often the models' own texts show a behaviour (k
 
 
 def refusals(comparison: ComparisonSource) -> dict[str, Any] | None:
-    """Bounds of every class and category when refused latents are given to it or withheld from it."""
+    """Bounds of every class and category over the labels that refused latents could have."""
     bounds = comparison.facts.get("refusal_bounds")
     if not bounds:
         return None
@@ -43,17 +43,17 @@ def _bound(row: dict[str, Any], end: str) -> tables.Cell:
 
 
 def not_measured(comparison: ComparisonSource) -> dict[str, Any] | None:
-    """One line on what a reader may look for here in vain."""
+    """One line on what this run did not measure; None where it measured all."""
     facts = comparison.facts
     absent = [
         line
-        for line, there in (
+        for line, measured in (
             (NULLS, facts.get("nulls")),
             (MATCHED, facts.get("matched")),
             (MULTIVERSE, facts.get("multiverse")),
             (RATES, (comparison.rates or {}).get("behaviours")),
         )
-        if not there
+        if not measured
     ]
     if not absent:
         return None
@@ -64,8 +64,8 @@ def not_measured(comparison: ComparisonSource) -> dict[str, Any] | None:
 
 
 def no_interval(pair: PairSource) -> list[str]:
-    """What to do where no latent is active in as many documents as an interval needs."""
-    from crossdiff.core.jackknife import MIN_GROUPS  # with torch, which the settings of a study do without
+    """A warning where no latent is active in as many documents as an interval needs; else empty."""
+    from crossdiff.core.jackknife import MIN_GROUPS  # imports torch, which a study's settings must not
 
     counts = values(alive(pair.latents), "n_documents")
     if len(counts) == 0 or not counts.max() < MIN_GROUPS:
@@ -77,7 +77,7 @@ def no_interval(pair: PairSource) -> list[str]:
 
 
 def trained_too_short(sources: Sources) -> list[str]:
-    """What comes before any other finding: the pairs whose training says nothing yet."""
+    """A line per pair whose training is too short for any finding."""
     lines = []
     for pair in sources.pairs.values():
         signature = pair.diagnostics.get("signature") or {}
@@ -87,7 +87,7 @@ def trained_too_short(sources: Sources) -> list[str]:
 
 
 def different_bases(sources: Sources) -> list[str]:
-    """A comparison of two pairs takes what they differ by for the fine-tuning; with two bases it is not."""
+    """A warning where the pairs of a comparison have different bases; else empty."""
     if sources.comparison is None:
         return []
     names = (sources.comparison.reference, sources.comparison.treatment)
@@ -102,7 +102,7 @@ def different_bases(sources: Sources) -> list[str]:
 
 
 def _same(base: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether the weights agree: by the fingerprints of the files, else by where they come from."""
+    """Whether two models are the same, by the fingerprints of their files, else by path and revision."""
     known = base["fingerprint"] and other["fingerprint"]
     source = ("fingerprint",) if known else ("path", "revision")
     return all(base[name] == other[name] for name in (*source, "adapter", "towards", "distance"))
@@ -113,7 +113,7 @@ Row = tuple[str, str, int]
 
 
 def set_aside(pair: PairSource) -> list[Row]:
-    """Every count that was left out on the way, as (step, what, count)."""
+    """Counts of everything that a step left out."""
     latents, selection = pair.latents, pair.selection
     rows = [
         ("train", "latents never active (dead)", len(where(latents, kind="dead"))),
@@ -136,7 +136,7 @@ def set_aside(pair: PairSource) -> list[Row]:
 
 
 def _without_answer(pair: PairSource) -> list[Row]:
-    """Exclusive latents without a label by state, and labelled ones with votes that failed."""
+    """Counts of exclusive latents without a label, by state, and of labelled ones with failed votes."""
     states, failed, stand_ins = pair.states(), Counter[str](), Counter[str]()
     for row in pair.annotations:
         if row["role"].startswith("exclusive") and row["state"] in ANSWERED:
@@ -163,7 +163,7 @@ def _without_answer(pair: PairSource) -> list[Row]:
 
 
 def rejected_by_side(pair: PairSource) -> dict[str, dict[str, int]]:
-    """Clause -> latents it stopped first, per side; an older flat table counts as the tuned side."""
+    """Side -> clause -> latents it stopped first; an older flat table is the tuned side."""
     rejected = pair.diagnostics.get("rejected") or {}
     if any(not isinstance(value, dict) for value in rejected.values()):
         rejected = {"tuned": rejected}

@@ -1,4 +1,4 @@
-"""The changes of a comparison that the first screen names: those beyond chance, more and less apart."""
+"""The changes beyond chance that the first screen names, those with more and with less apart."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from crossdiff.report.sources import Sources
 from crossdiff.statistics.verdict import claims
 
 N_CHANGES = 6
-"""Changes that are listed of one direction; the others stand in the chart below."""
+"""Most changes listed per direction; the chart below has the others."""
 
 
 def changed(sources: Sources) -> dict[str, Any] | None:
-    """The categories (and classes) beyond chance that the treatment has more of, and less of; None without.
+    """Categories and classes beyond chance with more and with less in the treatment; None without any.
 
-    Categories come before classes and the surest first; counts are treatment to reference.
+    Categories come before classes, by falling evidence; counts are treatment to reference.
     """
     comparison = sources.comparison
     rows = [] if comparison is None else delta_rows(claims(comparison.deltas))
@@ -37,13 +37,11 @@ def changed(sources: Sources) -> dict[str, Any] | None:
             {
                 "kind": kind,
                 "title": visible(f"{kind.capitalize()} in {names[0]} than in {names[1]}"),
-                "rows": [_change(row) for row in crosscoders_of_side[:N_CHANGES]],
-                "rest": f"and {len(crosscoders_of_side) - N_CHANGES} more"
-                if len(crosscoders_of_side) > N_CHANGES
-                else None,
+                "rows": [_change(row) for row in listed[:N_CHANGES]],
+                "rest": f"and {len(listed) - N_CHANGES} more" if len(listed) > N_CHANGES else None,
             }
-            for kind, crosscoders_of_side in sides.items()
-            if crosscoders_of_side
+            for kind, listed in sides.items()
+            if listed
         ],
         "note": visible(
             f"Change of the share of exclusive latents (95 % interval), latents {names[0]} : {names[1]}."
@@ -62,7 +60,7 @@ def _change(row: DeltaRow) -> dict[str, Any]:
 
 
 def between(interval: tuple[float, float]) -> str:
-    """`+90 to +461 %`, in whole percent; `no interval` where a bound is not known."""
+    """`+90 to +461 %`, in whole percent; `no interval` where a bound is unknown."""
     low, high = interval
     if math.isnan(low) or math.isnan(high):
         return "no interval"

@@ -1,4 +1,4 @@
-"""The section of a comparison: delta chart and table, recovery of a planted truth, nulls, matches."""
+"""The page's section of a comparison: delta chart and table, planted truth, nulls, matches."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def comparison_section(comparison: ComparisonSource, drawn: dict[str, Any]) -> d
 
 
 def known_changes(comparison: ComparisonSource, truth: str) -> dict[str, float]:
-    """Category -> `planted` or `represented` relative change; empty where no such truth is known."""
+    """Category -> `planted` or `represented` relative change; empty where unknown."""
     rows = comparison.facts.get(truth) or []
     return {row["name"]: row["change"] for row in rows if row["change"] is not None}
 
@@ -77,14 +77,14 @@ def _recovery(comparison: ComparisonSource) -> Block | None:
     }
 
 
-def _represented(held: dict[str, Any] | None) -> str:
-    """How the intervals stand to what the models' activations hold of the planted changes."""
-    if not held:
+def _represented(facts: dict[str, Any] | None) -> str:
+    """How many intervals contain the represented change; empty where unknown."""
+    if not facts:
         return ""
     return (
         " Represented (hollow diamonds): the change of the share of energy that the models' own activations "
-        f"give to a category's behaviours. {held['n_held']} of {held['n_with_interval']} intervals hold it, "
-        f"and of {held['n_clear']} intervals without 0, {held['n_clear_right']} lie on its side."
+        f"give to a category's behaviours. {facts['n_held']} of {facts['n_with_interval']} intervals hold it "
+        f"and, of {facts['n_clear']} intervals without 0, {facts['n_clear_right']} lie on its side."
     )
 
 
@@ -166,7 +166,7 @@ def _chosen(change: float | None, counts: Sequence[int]) -> tables.Cell:
 
 
 def _kept(sign: dict[str, int]) -> tables.Cell:
-    """In how many of the choices the change has the headline's sign."""
+    """Number of choices in which the change has the headline's sign."""
     if not sign["of"]:
         return tables.Cell("–")
     return tables.Cell(f"{sign['same']} of {sign['of']}", sort=sign["same"] / sign["of"])
@@ -198,7 +198,7 @@ def _matched(comparison: ComparisonSource) -> Block | None:
 
 
 def _matched_text(matched: dict[str, Any], reference: str, treatment: str) -> str:
-    """Counts are of exclusive latents, per pair; two latents of one pair may share a twin."""
+    """Sentence with the counts of exclusive latents per pair; two latents of a pair may share a twin."""
     counts = {pair: matched["counts"][pair] for pair in (reference, treatment)}
     twins = " and ".join(
         f"{numbers['twin']:,} of {numbers['n_exclusive']:,} exclusive latents of {pair}"

@@ -1,4 +1,4 @@
-"""Recurring concepts: what several crosscoders of one pair agree on, for the explorer and the pair."""
+"""Recurring concepts, on which several crosscoders of one pair agree, for explorer and pair section."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from crossdiff.report.sources import PairSource
 
 ROLES = {"exclusive_tuned": TUNED, "exclusive_base": BASE}
 MAX_SHARED = 1024
-"""Shared latents up to which their PW-MCC is computed: its time is cubic."""
+"""Most shared latents for which PW-MCC, in cubic time, is computed."""
 
 Concepts = dict[tuple[str, int], dict[str, Any]]
 """(crosscoder, latent) -> `found`, `recurs`, `lead` and `twins` of the index."""
 
 
 def concepts(crosscoders: Sequence[PairSource]) -> Concepts:
-    """Every listed exclusive latent of all crosscoders of a pair; empty where there are not several.
+    """Concepts of the listed exclusive latents of a pair's crosscoders; empty unless there are several.
 
-    `lead` is true for the recurring latent of a concept that has the most energy: its best example.
+    `lead` marks the recurring latent of a concept with the most energy, its best example.
     """
     readable = [one for one in crosscoders if weights_of(one) is not None]
     if len(crosscoders) < 2 or len(readable) < 2:
@@ -74,14 +74,14 @@ def _of_role(
 
 
 def block(crosscoders: Sequence[PairSource], known: Concepts) -> dict[str, Any] | None:
-    """The pair's crosscoders with their counts, recurring latents and PW-MCC; None where there is one."""
+    """Block with counts, recurring latents and PW-MCC of the pair's crosscoders; None for one crosscoder."""
     if not known:
         return None
     rows = []
     for one in crosscoders:
-        mine = [value for (name, _), value in known.items() if name == one.name]
+        of_one = [value for (name, _), value in known.items() if name == one.name]
         rows.append(
-            (one.name, len(one.exclusive("tuned")), len(mine), sum(concept["recurs"] for concept in mine))
+            (one.name, len(one.exclusive("tuned")), len(of_one), sum(concept["recurs"] for concept in of_one))
         )
     n_concepts = sum(concept["lead"] for concept in known.values())
     name = "recurring concept" if n_concepts == 1 else "recurring concepts"
@@ -104,12 +104,12 @@ def _mcc(crosscoders: Sequence[PairSource]) -> str:
     readable = [one for one in crosscoders if weights_of(one) is not None]
     exclusive = [one.exclusive("tuned")["latent"].tolist() for one in readable]
     shared = [where(one.latents, kind="shared")["latent"].tolist() for one in readable]
-    told_shared = (
+    of_shared = (
         "" if max(map(len, shared)) > MAX_SHARED else f", of the shared ones {told(_mean(readable, shared))}"
     )
-    own = told(_mean(readable, exclusive))
+    of_exclusive = told(_mean(readable, exclusive))
     return (
-        f"PW-MCC of the tuned-exclusive latents: {own}{told_shared} (mean |cosine| of two "
+        f"PW-MCC of the tuned-exclusive latents: {of_exclusive}{of_shared} (mean |cosine| of two "
         "seeds' directions under the best one-to-one matching, over all pairs of crosscoders)."
     )
 

@@ -1,4 +1,4 @@
-"""The rows of a delta table as charts and tables show them, and whether a change keeps its sign over runs."""
+"""The rows of a delta table for charts and tables, and the stability of a change's sign over runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 LIMIT = 4.0
-"""Bars end at a factor of 2**4 either way; what lies further is drawn to the edge and named in the text."""
+"""log2 of the largest factor that a bar shows; a longer bar ends at the edge, with its value in the text."""
 
 
 def log2_factor(change: float | None) -> float:
-    """log2 of share_treatment / share_reference from the relative change, clipped to +-LIMIT; NaN unknown."""
+    """log2(share_treatment / share_reference) from the relative change, within +-LIMIT; NaN if unknown."""
     if change is None or math.isnan(change):
         return math.nan
     if change <= -1:
@@ -61,20 +61,20 @@ class DeltaRow:
 
     @property
     def value(self) -> float:
-        """Length of the bar: log2 of the ratio of shares; a new category reaches the edge; NaN unknown."""
+        """Length of the bar: log2 of the ratio of shares, LIMIT for a new category; NaN if unknown."""
         if self.counts[0] == 0:
             return LIMIT if self.is_new else math.nan
         return log2_factor(self.change)
 
     @property
     def holds_zero(self) -> bool:
-        """Whether the interval holds 0 or is not known."""
+        """Whether the interval contains 0 or is unknown."""
         low, high = self.interval
         return not (low > 0 or high < 0)
 
     @property
     def clear(self) -> bool:
-        """Whether interval and Fisher's test of the same counts both exclude no change.
+        """Whether the interval and Fisher's test both exclude no change.
 
         The two are different statistics: in 30 of 1,109 tables an interval clear of 0 has p above 0.05.
         """
@@ -87,7 +87,7 @@ class DeltaRow:
 
     @property
     def text(self) -> str:
-        """The change as people read it: a signed percentage, `new (3 vs 0)`, or `none in either`."""
+        """The change as text: a signed percentage, `new (3 vs 0)`, or `none in either`."""
         reference, treatment = self.counts
         if reference == 0:
             return f"new ({treatment} vs 0)" if treatment else "none in either"
@@ -95,7 +95,7 @@ class DeltaRow:
 
     @property
     def sign(self) -> str:
-        """In words what colour and filling say."""
+        """Colour and filling of the bar in words."""
         if self.holds_zero:
             return "interval holds 0"
         direction = "more" if self.interval[0] > 0 else "less"
@@ -105,12 +105,12 @@ class DeltaRow:
 
     @property
     def tick(self) -> str:
-        """The name on the axis, classes in bold; safe inside plotly's own markup."""
+        """The name on the axis, escaped for plotly's markup, classes in bold."""
         name = html.escape(readable(self.name), quote=False)
         return f"<b>{name}</b>" if self.is_class else name
 
     def interval_text(self) -> str:
-        """`-20.0 % to +45.0 %`, or that there is none."""
+        """`-20.0 % to +45.0 %`, or `no interval`."""
         low, high = self.interval
         if math.isnan(low) or math.isnan(high):
             return "no interval"
@@ -147,12 +147,12 @@ def _per_run(row: Any) -> tuple[str, str] | None:
 
 
 def _text(value: object) -> str:
-    """An empty cell of a CSV file is NaN."""
+    """The text of a cell; empty for NaN, an empty cell of a CSV file."""
     return value if isinstance(value, str) else ""
 
 
 def ordered(rows: list[DeltaRow]) -> list[DeltaRow]:
-    """Classes from the largest change to the smallest, each followed by its categories; the rest last."""
+    """Classes by falling change, each followed by its categories; the rest last."""
 
     def size(row: DeltaRow) -> tuple[float, str]:
         return (math.inf if math.isnan(row.value) else -row.value, row.name)
@@ -168,9 +168,9 @@ def ordered(rows: list[DeltaRow]) -> list[DeltaRow]:
 class SignStability:
     """Signs of one category's change over runs.
 
-    `more` and `less` count the runs with a change of that sign, `clear_more` and `clear_less` those of them
-    whose 95 % interval excludes no change; `unknown` counts runs without a sign: no latent in either
-    pair, an unchanged share, or a category that the run does not have.
+    `more` and `less` count the runs with a change of that sign, `clear_more` and `clear_less` those whose 95
+    % interval excludes no change; `unknown` counts runs without a sign: no latent in either pair, an
+    unchanged share, or no such category.
     """
 
     more: int
@@ -186,7 +186,7 @@ class SignStability:
 
     @property
     def share(self) -> float:
-        """Share of the signed runs that have the more frequent sign: one half to 1; NaN without any."""
+        """Share of the signed runs with the more frequent sign, one half to 1; NaN without any."""
         return max(self.more, self.less) / self.n_signed if self.n_signed else math.nan
 
     @property
@@ -202,7 +202,7 @@ class SignStability:
         """Probability that as many fair coins agree at least as well: the two-sided sign test.
 
         min(1, 2 P(X >= max(more, less))), X ~ Binomial(more + less, 1/2) (Dixon and Mood 1946, JASA 41:557).
-        It holds for independent runs; runs that share models or data agree more easily.
+        For independent runs; runs that share models or data agree more easily.
         """
         n, most = self.n_signed, max(self.more, self.less)
         if not n:

@@ -1,4 +1,4 @@
-"""The documents that the page shows for a latent: the corpus' highest, then what its annotator was given."""
+"""The page's documents of a latent: the corpus' highest, then those given to the annotator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 N_LEVELS = 255
 MAX_TEXT = 6000
-"""Characters of one document kept in the page; the tokens around the peak stay."""
+"""Most characters of a document in the page, around its peak."""
 USES = {"explain": "given to the annotator", "score": "kept to check the label"}
 NOT_USED = "not among the annotator's documents"
 TOP = (
@@ -45,7 +45,7 @@ def by_latent(table: pd.DataFrame | None) -> dict[int, list[Any]]:
 
 @dataclass
 class Shown:
-    """A document of the page, and the documents that are nearly identical to it, itself included."""
+    """A document of the page, with the ids of the documents nearly identical to it, its own included."""
 
     row: Any
     runs: frozenset[int]
@@ -53,18 +53,18 @@ class Shown:
 
     @classmethod
     def of(cls, row: Any) -> Shown:
-        """A document that nothing is known to be like yet."""
+        """A document, so far without near-duplicates."""
         return cls(row, frozenset(map(hash, shingles(row.tokens))), {str(row.document_id)})
 
     def takes(self, other: Shown) -> bool:
-        """Whether `other` is the same document or nearly identical, by the rule of the documents stage."""
+        """Whether `other` is the same document or a near-duplicate, by the rule of the documents stage."""
         return bool(self.documents & other.documents) or overlap(self.runs, other.runs) > SAME
 
 
 def document_groups(top: Sequence[Any] | None, given: Sequence[Any], *, n_shown: int) -> dict[str, Any]:
-    """Up to half of `n_shown` of the highest documents, then the annotator's others; all by falling code.
+    """Half of `n_shown` highest documents, then others of the annotator's, all by falling code.
 
-    Without `top` (older runs have none) the highest of those `given` stand in, and the title says so.
+    Without `top` (older runs) the highest of `given` replace it, with another title.
     """
     highest = distinct(given if top is None else top)[: -(-n_shown // 2)]
     others = distinct(given, shown=highest)
@@ -94,7 +94,7 @@ def falling(table: pd.DataFrame | None) -> list[Any]:
 
 
 def distinct(rows: Sequence[Any], *, shown: Sequence[Shown] = ()) -> list[Shown]:
-    """The rows without those nearly identical to one of `shown` or to an earlier row, which count them."""
+    """The rows without near-duplicates of `shown` or earlier rows, which count them."""
     kept: list[Shown] = []
     for one in map(Shown.of, rows):
         like = next((other for other in (*shown, *kept) if other.takes(one)), None)
@@ -106,14 +106,14 @@ def distinct(rows: Sequence[Any], *, shown: Sequence[Shown] = ()) -> list[Shown]
 
 
 def spread(documents: Sequence[Shown], count: int) -> list[Shown]:
-    """`count` of the documents, evenly over their order, the first among them."""
+    """`count` of the documents, evenly spread over their order, with the first."""
     if len(documents) <= count:
         return list(documents)
     return [documents[i * len(documents) // count] for i in range(count)]
 
 
 def use_of(given: Any) -> str:
-    """What the annotator had a document for, from its row of the examples; None: it had it not."""
+    """The annotator's use of a document, from its row of the examples (None: not given)."""
     if given is None:
         return NOT_USED
     kind = "a highest peak" if given.source == "top" else f"quantile {given.quantile}"
@@ -152,7 +152,7 @@ def pack_document(shown: Shown, peak: float, given: Any) -> dict[str, Any]:
 
 
 def window(tokens: Sequence[str], peak: int) -> tuple[int, int]:
-    """The tokens [first, last) around the peak that fit into `MAX_TEXT` characters, at least the peak."""
+    """The tokens [first, last) around the peak within `MAX_TEXT` characters, at least the peak."""
     first = last = max(0, min(int(peak), len(tokens) - 1))
     budget = MAX_TEXT
     while budget > 0 and (first > 0 or last < len(tokens)):
@@ -166,7 +166,7 @@ def window(tokens: Sequence[str], peak: int) -> tuple[int, int]:
 
 
 def display(token: str) -> str:
-    """A token as it is shown; only very long ones are cut."""
+    """A token for the page, cut at `MAX_TEXT`."""
     return token if len(token) <= MAX_TEXT else token[:MAX_TEXT] + "…"
 
 

@@ -1,4 +1,4 @@
-"""One line of a document with its active tokens marked, for a theme of the first screen."""
+"""One line of a document with active tokens marked, for a theme of the first screen."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from crossdiff.report.formatting import visible
 
 LENGTH = 75
-"""Characters of the line, about."""
+"""About how many characters the line has."""
 LONGEST_TOKEN = 40
 
 
 def example_line(rows: Sequence[Any], words: Sequence[str]) -> list[dict[str, Any]]:
-    """Pieces `{"text", "level"}` of the first document that holds most of `words`; level 0: not active.
+    """Pieces `{"text", "level"}` of the first document with most of `words`; level 0: not active.
 
-    Line ends are spaces here, control tokens that are not active too, and the text is cut at the line's
-    length on both sides of the peak.
+    Line ends and inactive control tokens become spaces, and the text is cut at the line's length on both
+    sides of the peak.
     """
-    row = max(rows, key=lambda one: _held(one, words))
+    row = max(rows, key=lambda one: _n_words(one, words))
     first, last = around(row.tokens, int(row.peak))
     columns = (list(column)[first:last] for column in (row.tokens, row.codes, row.kinds))
     shown = [(_flat(token), float(code), kind) for token, code, kind in zip(*columns, strict=True)]
@@ -34,7 +34,7 @@ def example_line(rows: Sequence[Any], words: Sequence[str]) -> list[dict[str, An
 
 
 def _append(pieces: list[dict[str, Any]], text: str, level: float) -> None:
-    """`text` as a piece of its own, or at the end of the last one of the same level."""
+    """Add `text` as a piece, or to the last piece of the same level."""
     if pieces and pieces[-1]["level"] == level:
         pieces[-1]["text"] += text
     elif text:
@@ -42,7 +42,7 @@ def _append(pieces: list[dict[str, Any]], text: str, level: float) -> None:
 
 
 def around(tokens: Sequence[str], peak: int) -> tuple[int, int]:
-    """The tokens [first, last) around the peak that fit into `LENGTH` characters, alternating sides."""
+    """The tokens [first, last) around the peak within `LENGTH` characters, alternating sides."""
     first = last = max(0, min(peak, len(tokens) - 1))
     budget = LENGTH
     while budget > 0 and (first > 0 or last < len(tokens)):
@@ -55,7 +55,7 @@ def around(tokens: Sequence[str], peak: int) -> tuple[int, int]:
     return first, last
 
 
-def _held(row: Any, words: Sequence[str]) -> int:
+def _n_words(row: Any, words: Sequence[str]) -> int:
     first, last = around(row.tokens, int(row.peak))
     text = "".join(list(row.tokens)[first:last]).lower()
     return sum(word in text for word in words)

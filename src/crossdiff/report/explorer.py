@@ -3,10 +3,9 @@
 A chunk holds each example's text once and only its active tokens, with codes quantised to 1..255 of the
 latent's largest shown code (a 205 x 20 x 128 report stays near 3 MB; one span per token gave 52 MB).
 
-Neighbours of a latent are those with the nearest decoder direction, inside its pair and in the other
-pairs. It is compared by the direction of the model it belongs to: tuned, or base for a base-exclusive
-one. Directions are those of the normalised space; one scalar per model separates it from raw units, so
-cosines agree between pairs that read the same layer.
+Neighbours of a latent are the latents with the nearest decoder directions, in its pair and the other pairs,
+in the base model for base-exclusive latents and else in the tuned model. Directions are in normalised space,
+one scalar per model away from raw units, so cosines agree between pairs at the same layer.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from crossdiff.report.formatting import finite, significant
 from crossdiff.report.sources import PairSource
 
 MANY_GUESSES = ("detection", "fuzz")
-"""Scores over many documents each."""
+"""Scores over many documents, unlike the intruder score."""
 
 
 def pack(
@@ -40,21 +39,19 @@ def pack(
     near: Mapping[int, list[dict[str, Any]]] | None = None,
     recurring: Mapping[tuple[str, int], dict[str, Any]] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Index rows for the list, and `latent -> base64(deflate(JSON))` for what opening one shows."""
-    selected = pair.selected()
-    listed = pair.latents[pair.latents["latent"].isin([entry["latent"] for entry in selected])]
-    rows = listed.set_index("latent").to_dict("index")
+    """Index rows for the list, and latent -> base64(deflate(JSON)) of its opened view."""
+    rows = pair.listed().set_index("latent").to_dict("index")
     notes = {(int(row["latent"]), row["role"]): row for row in pair.annotations}
     examples, top = by_latent(pair.examples), by_latent(pair.top)
     index, chunks = [], {}
-    for entry in selected:
+    for entry in pair.selected():
         latent = int(entry["latent"])
         row = rows.get(latent, {})
         annotation = notes.get((latent, entry["role"]), {})
         figures = latent_columns.figures_of(row)
         recurs = (recurring or {}).get((pair.name, latent), {})
-        told = {name: recurs[name] for name in ("found", "lead") if name in recurs}
-        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": row.get("kind")}) | told)
+        concept = {name: recurs[name] for name in ("near", "lead") if name in recurs}
+        index.append(index_row(pair.name, entry, annotation, {**figures, "kind": row.get("kind")}) | concept)
         detail = {
             "description": annotation.get("description"),
             "votes": annotation.get("votes") or {},
@@ -74,7 +71,7 @@ def pack(
 def index_row(
     pair: str, entry: dict[str, Any], annotation: dict[str, Any], figures: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the list shows, sorts, filters and searches, for one latent."""
+    """One latent's row of the list, which shows, sorts, filters and searches it."""
     return finite(
         {
             "pair": pair,
@@ -95,9 +92,9 @@ def index_row(
 
 
 def score(scores: Mapping[str, float | None]) -> float | None:
-    """What the list filters and sorts by: the mean of detection and fuzz, of those that were taken.
+    """The list's score: the mean of the detection and fuzz scores that were taken; None without any.
 
-    The intruder score is a single guess, right 1 time in 5 by chance, and is only shown.
+    The intruder score, one guess that is right 1 time in 5 by chance, is only shown.
     """
     taken = [value for name in MANY_GUESSES if (value := scores.get(name)) is not None]
     return significant(sum(taken) / len(taken)) if taken else None
@@ -115,9 +112,9 @@ Queries = Float[Tensor, "query d_model"]
 
 
 def neighbours(pairs: Mapping[str, PairSource]) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """pair -> listed latent -> `{"pair", "latent", "cosine"}`: five of its own pair, then one per other pair.
+    """Pair -> listed latent -> `{"pair", "latent", "cosine"}`: five of its pair, then one per other pair.
 
-    Empty for a pair whose crosscoder is not among the artifacts.
+    Empty for a pair without the artifact of its crosscoder.
     """
     nearest: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for name, pair in pairs.items():
@@ -129,7 +126,7 @@ def neighbours(pairs: Mapping[str, PairSource]) -> dict[str, dict[int, list[dict
             queries = directions(pair, latents, model=model)
             others = [name, *(other for other in pairs if other != name)]
             for other in others:
-                _add(nearest[name], latents, queries, pairs[other], model=model, own=other == name)
+                _add(nearest[name], latents, queries, pairs[other], model=model, same_pair=other == name)
     return nearest
 
 
@@ -138,29 +135,29 @@ def _model(role: str) -> int:
 
 
 def _add(
-    found: dict[int, list[dict[str, Any]]],
+    near: dict[int, list[dict[str, Any]]],
     latents: list[int],
     queries: Queries,
     pair: PairSource,
     *,
     model: int,
-    own: bool,
+    same_pair: bool,
 ) -> None:
     path = weights_of(pair)
     if path is None:
         return
-    cosine, index = nearest(path, queries, model=model, count=N_NEAREST + 1 if own else 1)
+    cosine, index = nearest(path, queries, model=model, count=N_NEAREST + 1 if same_pair else 1)
     for latent, values, places in zip(latents, cosine.tolist(), index.tolist(), strict=True):
         rows = [
             {"pair": pair.name, "latent": place, "cosine": round(value, 3)}
             for value, place in zip(values, places, strict=True)
-            if not (own and place == latent) and value == value
+            if not (same_pair and place == latent) and value == value
         ]
-        found[latent] += rows[:N_NEAREST]
+        near[latent] += rows[:N_NEAREST]
 
 
 def weights_of(pair: PairSource) -> Path | None:
-    """The crosscoder's weights file, if the artifact is at hand."""
+    """The crosscoder's weights file; None without the artifact."""
     if pair.crosscoder is None or not (pair.crosscoder / WEIGHTS).is_file():
         return None
     return pair.crosscoder / WEIGHTS
@@ -176,7 +173,7 @@ def directions(pair: PairSource, latents: list[int], *, model: int) -> Queries:
 def nearest(
     path: Path, queries: Queries, *, model: int, count: int
 ) -> tuple[Float[Tensor, "query near"], Float[Tensor, "query near"]]:
-    """Cosine and number of the `count` nearest latents, read in blocks; none where the width differs."""
+    """Cosine and index of the `count` nearest latents, read in blocks; empty where the width differs."""
     from safetensors import safe_open
 
     best = torch.full((len(queries), 0), torch.nan), torch.zeros((len(queries), 0), dtype=torch.int64)

@@ -18,15 +18,15 @@ from crossdiff.report.sources import Sources
 from crossdiff.report.tables import Cell, Column, Table
 
 WIDE, COLUMN = 1000, 640
-"""Width in pixels of the delta chart and the training panels, and of all other figures."""
+"""Width in pixels of delta chart, training panels and multiverse, and of other figures."""
 PNG_SCALE = 3
-"""Pixels of a PNG per pixel of the figure: 640 become 1920, 300 dpi at 6.4 inches."""
+"""PNG pixels per pixel of the figure: 640 become 1920, 300 dpi at 6.4 inches."""
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "−": "$-$", "×": r"$\times$", "÷": r"$\div$", "–": "--", "…": r"\dots{}",
 }  # fmt: skip
-"""Characters that LaTeX reads as commands, and signs that its text fonts lack."""
+"""LaTeX for characters that it reads as commands or its text fonts lack."""
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -64,14 +64,14 @@ def write_figures(figures: dict[str, Any], folder: Path, *, image_format: str) -
 
 
 def browser_path() -> str | None:
-    """The Chromium that `CROSSDIFF_CHROMIUM` names, else the first of `EXECUTABLES` on the path."""
+    """Path of a Chromium: `CROSSDIFF_CHROMIUM`, else the first of `EXECUTABLES`; None without one."""
     given = os.environ.get("CROSSDIFF_CHROMIUM")
     program = given or next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
     return program if program is not None and Path(program).is_file() else None
 
 
 def browser() -> str:
-    """The Chromium that draws images; ValueError with the way out where there is none."""
+    """`browser_path`; ValueError where there is none."""
     program = browser_path()
     if program is None:
         sought = os.environ.get("CROSSDIFF_CHROMIUM") or f"none of {', '.join(EXECUTABLES)}"
@@ -84,7 +84,7 @@ def browser() -> str:
 
 
 def named_tables(context: dict[str, Any]) -> Iterator[tuple[str, Table]]:
-    """Every table of the page with a file name."""
+    """(file name, table) of every table of the page."""
     comparison = context["comparison"]
     if comparison:
         yield "changes", comparison["table"]
@@ -107,7 +107,7 @@ def _block_tables(prefix: str, blocks: list[dict[str, Any]]) -> Iterator[tuple[s
 
 
 def write_csv(table: Table, path: Path) -> Path:
-    """Titles and cells as read; numeric columns hold the number itself, intervals their two bounds."""
+    """Write titles and cells; numeric columns as numbers, intervals as two columns."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(title for column in table.columns for title in _titles(column))
@@ -122,7 +122,7 @@ def _titles(column: Column) -> list[str]:
 
 
 def _values(column: Column, cell: Cell) -> list[Any]:
-    """The cell's one value, or the bounds of its interval: empty where they are not known."""
+    """The cell's value, or the bounds of its interval; empty where unknown."""
     if isinstance(cell.value, tuple):
         return ["" if bound != bound else bound for bound in cell.value]
     number = cell.sort if cell.value is None else cell.value
@@ -131,7 +131,7 @@ def _values(column: Column, cell: Cell) -> list[Any]:
 
 
 def write_tex(table: Table, path: Path) -> Path:
-    """A `tabular` with the rules of the booktabs package, numbers to the right; classes are set bold."""
+    """Write a `tabular` with booktabs rules, numbers to the right, classes in bold."""
     kinds = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
         "% needs \\usepackage{booktabs}",

@@ -19,7 +19,7 @@ from crossdiff.report.sources import PairSource, Sources
 from crossdiff.statistics.themes import Theme, ThemeLatent, sure_category, themes
 
 N_THEMES = 8
-"""Themes that are listed of one model; the rest is one line."""
+"""Most themes listed per model; one line sums up the others."""
 ROLES = {"tuned": "exclusive_tuned", "base": "exclusive_base"}
 
 
@@ -42,7 +42,7 @@ class Side:
 
     @cached_property
     def themes(self) -> list[Theme]:
-        """All of them, by falling energy share; without answers there is none."""
+        """Themes of the answered latents, by falling energy share."""
         return themes(
             ThemeLatent(name, latent, sure_category(row), words_of(row), self._energy[name, latent])
             for (name, latent), row in self.rows.items()
@@ -51,13 +51,13 @@ class Side:
 
     @cached_property
     def listed(self) -> list[Theme]:
-        """The first `N_THEMES` of those that at least half of the crosscoders have."""
+        """The first `N_THEMES` themes that at least half of the crosscoders have."""
         least = len(self.crosscoders) / 2
         return [theme for theme in self.themes if theme.crosscoders >= least][:N_THEMES]
 
     @property
     def n_exclusive(self) -> int:
-        """Exclusive latents of the latent tables, with or without an answer."""
+        """Number of exclusive latents in the latent tables, answered or not."""
         return sum(len(one.exclusive(self.model)) for one in self.crosscoders)
 
     @cached_property
@@ -72,13 +72,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Documents:
-    """The highest documents of every latent, split by latent once per crosscoder."""
+    """The highest documents of every latent, with each crosscoder's table split once."""
 
     crosscoders: tuple[PairSource, ...]
     _split: dict[str, dict[int, list[Any]]] = field(default_factory=dict)
 
     def of(self, latent: ThemeLatent) -> list[Any]:
-        """Rows by falling peak code; empty where none were collected."""
+        """A latent's rows by falling peak code; empty where none were collected."""
         if latent.crosscoder not in self._split:
             one = next(one for one in self.crosscoders if one.name == latent.crosscoder)
             self._split[latent.crosscoder] = by_latent(one.examples if one.top is None else one.top)
@@ -153,7 +153,7 @@ def _theme(theme: Theme, side: Side, documents: Documents) -> dict[str, Any]:
 
 
 def theme_label(theme: Theme, best: Mapping[str, Any]) -> str:
-    """The category, else the first words in quotes, else what the annotator called its example."""
+    """The category, else the first words in quotes, else the label of the best example."""
     if theme.category:
         return readable(theme.category)
     if theme.words:
@@ -162,7 +162,7 @@ def theme_label(theme: Theme, best: Mapping[str, Any]) -> str:
 
 
 def _rest(side: Side) -> str | None:
-    """Latents that no listed theme holds, by why."""
+    """Sentence that counts the latents outside the listed themes, by reason."""
     shown = {id(theme) for theme in side.listed}
     rest = [theme for theme in side.themes if id(theme) not in shown]
     least = len(side.crosscoders) / 2
@@ -175,12 +175,12 @@ def _rest(side: Side) -> str | None:
     unread = side.n_exclusive - sum(len(theme.latents) for theme in side.themes)
     if side.themes and unread > 0:
         parts.append(f"{unread:,} latents without a label")
-    told = "; ".join(part for part in parts if part)
-    return f"And {told}." if told and side.listed else None
+    listed = "; ".join(part for part in parts if part)
+    return f"And {listed}." if listed and side.listed else None
 
 
-def _amount(found: Iterable[Theme], one: str, many: str | None) -> str | None:
-    given = list(found)
+def _amount(amongst: Iterable[Theme], one: str, many: str | None) -> str | None:
+    given = list(amongst)
     if not given:
         return None
     n_latents = sum(len(theme.latents) for theme in given)

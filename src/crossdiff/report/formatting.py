@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Numbers and names as text for people."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def told(value: float | None, form: str = ".2f") -> str:
-    """A figure inside a sentence, `form` as in f-strings: `unknown` if it is not finite, no minus zero."""
+    """A figure in a sentence, `form` as in f-strings; `unknown` if not finite, never minus zero."""
     if value is None or not math.isfinite(value):
         return "unknown"
     text = format(value, form)
@@ -59,7 +59,7 @@ def between(low: float | None, high: float | None, form: str = ".2f") -> str:
 
 
 def share(value: float | None) -> str:
-    """A share as a percentage with one digit, `–` when missing, `< 0.1 %` for a little more than nothing."""
+    """A share as a percentage with one digit; `–` when missing, `< 0.1 %` when small and not 0."""
     if value is None or math.isnan(value):
         return "–"
     text = told(100 * value, ".1f")
@@ -80,7 +80,7 @@ def duration(seconds: float | None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` with NaN and infinities replaced by None, recursively, so that it is JSON."""
+    """`value` as JSON content: NaN and infinities become None, recursively."""
     match value:
         case float():
             return value if math.isfinite(value) else None
@@ -107,7 +107,7 @@ def visible(text: str) -> str:
 
 
 def significant(value: Any) -> float | int | None:
-    """Four significant digits, None for what is missing."""
+    """The value with four significant digits; None where missing."""
     if value is None:
         return None
     if isinstance(value, int):
@@ -119,5 +119,5 @@ def significant(value: Any) -> float | int | None:
 
 
 def tile(name: str, value: str, note: str = "") -> dict[str, str]:
-    """A figure that stands out: its name, its value and a line on what it is."""
+    """A highlighted figure: name, value and a line of explanation."""
     return {"name": name, "value": value, "note": note}

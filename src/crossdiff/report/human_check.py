@@ -1,4 +1,4 @@
-"""The human check in words and tables: for the terminal and for the report's page."""
+"""The human check as lines for the terminal and tables for the page."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ AGREEMENT = "agreement.json"
 
 
 def read_agreement(results: Path, *, annotate: str) -> dict[str, Any] | None:
-    """What people said of the annotations with this key (`validate.mode=import`); None where nobody did."""
+    """Agreement with the annotations of this key (`validate.mode=import`); None without a human check."""
     path = results / FOLDER / AGREEMENT
-    agreement = read_json(path) if path.is_file() else None
-    return agreement if agreement is not None and agreement["annotate"] == annotate else None
+    check = read_json(path) if path.is_file() else None
+    return check if check is not None and check["annotate"] == annotate else None
 
 
-def agreement_lines(found: Mapping[str, Any]) -> list[str]:
-    """Everything that was found, as lines of plain text."""
+def agreement_lines(check: Mapping[str, Any]) -> list[str]:
+    """The agreement as lines of plain text."""
     return [
-        f"human check of {found['n_items']} {found['unit']}s, balanced over the annotator's categories",
-        *(f"{name}: {count} not rated" for name, count in found["unrated"].items() if count),
-        *(line for level in ("class", "category") for line in _level_lines(level, found["levels"][level])),
+        f"human check of {check['n_items']} {check['unit']}s, balanced over the annotator's categories",
+        *(f"{name}: {count} not rated" for name, count in check["unrated"].items() if count),
+        *(line for level in ("class", "category") for line in _level_lines(level, check["levels"][level])),
     ]
 
 
@@ -67,13 +67,13 @@ def _number(facts: Mapping[str, float | None] | None) -> str:
     return f"{facts['value']:.2f} ({facts['ci_low']:.2f} to {facts['ci_high']:.2f})"
 
 
-def block(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Lines and tables for the page; None where no human check was made."""
-    if found is None:
+def block(check: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The page's block; None without a human check."""
+    if check is None:
         return None
     rows, detail = [], []
     for level in ("class", "category"):
-        facts = found["levels"][level]
+        facts = check["levels"][level]
         rows.append((level, "all and the annotator", None, _number(facts["alpha"]), None, None))
         rows += [
             (level, name, rater["n"], None, _number(rater["kappa"]), _number(rater["ac1"]))
@@ -87,11 +87,11 @@ def block(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     titles = ["Level", "Who", "Items", "Krippendorff's alpha", "Cohen's kappa", "Gwet's AC1"]
     heads = ["Level", "Name", "Said by annotator", "Precision", "Said by people", "Recall"]
     return {
-        "text": f"{found['n_items']} {found['unit']}s, blind, balanced over the annotator's categories; 95 % "
+        "text": f"{check['n_items']} {check['unit']}s, blind, balanced over the annotator's categories; 95 % "
         "intervals over items. Rows of the confusion: people; columns: the annotator.",
         "agreement": tables.plain(titles, rows, numeric=[2]),
         "detail": tables.plain(heads, detail, numeric=[2, 4]),
-        "confusion": _confusion(found["levels"]["class"]["confusion"]),
+        "confusion": _confusion(check["levels"]["class"]["confusion"]),
     }
 
 

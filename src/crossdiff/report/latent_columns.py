@@ -1,10 +1,11 @@
-"""Which columns of the latent table the page shows for a latent, in which order and under which title."""
+"""The columns of the latent table that the page shows, with their order and titles."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal
 
@@ -14,9 +15,9 @@ from crossdiff.report.sources import PairSource
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the latent table that the page shows, with its interval where the table has one.
+    """A shown column of the latent table, with its interval where the table has one.
 
-    `first` (`lowest` or `highest`): the list can be ordered by it, these latents first.
+    `first` (`lowest` or `highest`): the list can be ordered by it, with these latents first.
     """
 
     name: str
@@ -38,13 +39,13 @@ COLUMNS = (
     Column("norm_tuned", "Norm, tuned"),
     Column("decoder_cosine", "Cosine of directions"),
 )
-"""In the page's order. Other columns of the table follow under their names; a line here adds a title."""
+"""Columns in the page's order; the table's other columns follow under their names."""
 NOT_SHOWN = re.compile(r"latent|kind|call|exclusive_to|beta_\w+|\w+_(?:low|high|baseprobe)")
-"""Shown in another form (the call, ends of intervals), or too many for a page (betas, the base probe)."""
+"""Columns that are shown otherwise (call, bounds of intervals), or not (betas, base probe)."""
 
 
 def shown(names: Iterable[str]) -> list[Column]:
-    """`COLUMNS` that are among the names, then the other names that are not in `NOT_SHOWN`."""
+    """`COLUMNS` among the names, then the other names outside `NOT_SHOWN`."""
     given = list(names)
     titled = {column.name for column in COLUMNS}
     further = [name for name in given if name not in titled and not NOT_SHOWN.fullmatch(name)]
@@ -53,7 +54,7 @@ def shown(names: Iterable[str]) -> list[Column]:
 
 
 def columns(pairs: Iterable[PairSource]) -> list[dict[str, Any]]:
-    """What the pages' tables show, as the page's script reads it."""
+    """The shown columns of all pairs, for the page's script."""
     names = dict.fromkeys(
         name
         for pair in pairs
@@ -65,5 +66,11 @@ def columns(pairs: Iterable[PairSource]) -> list[dict[str, Any]]:
 
 def figures_of(row: Mapping[Any, Any]) -> dict[str, float | int | None]:
     """The shown figures of one row of the latent table and their intervals; none of an empty row."""
-    names = [f"{column.name}{end}" for column in shown(row) for end in ("", "_low", "_high")]
+    names = _figure_names(tuple(row))
     return {name: significant(row[name]) for name in names if isinstance(row.get(name), Real)}
+
+
+@lru_cache
+def _figure_names(names: tuple[Any, ...]) -> tuple[str, ...]:
+    """The shown columns with their bounds; cached, since all rows of a table have the same columns."""
+    return tuple(f"{column.name}{end}" for column in shown(names) for end in ("", "_low", "_high"))

@@ -1,9 +1,9 @@
-"""Exclusive latents as Neuronpedia's importer reads them: features, activations, explanations as JSON lines.
+"""Exclusive latents for Neuronpedia's importer: features, activations and explanations as JSON lines.
 
-Layout and names of the fields are those of hijohnnylin/neuronpedia at commit ebb8426 (20 August 2026):
+Layout and field names are those of hijohnnylin/neuronpedia at commit ebb8426 (20 August 2026):
 `utils/neuronpedia-utils` (db_models, convert-saedashboard-to-neuronpedia-export.py) writes and
 `apps/webapp/app/api/admin/import` reads `<model>/<source>/{release,model,sourceset,source}.jsonl` and
-`{features,activations,explanations}/batch-<n>.jsonl.gz`. What we do not measure is left empty.
+`{features,activations,explanations}/batch-<n>.jsonl.gz`. Fields that crossdiff does not measure are empty.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 READ_VERSION = "hijohnnylin/neuronpedia ebb8426 (2026-08-20)"
 CREATOR = "clkht01d40000jv08hvalcvly"
-"""The user that a fresh Neuronpedia database has (its DEFAULT_CREATOR_ID); ids of one's own replace it."""
+"""The user of a fresh Neuronpedia database (DEFAULT_CREATOR_ID), to be replaced by yours."""
 WHEN = "1970-01-01T00:00:00"
-"""Instead of the time of day, so that equal latents are equal bytes."""
+"""Replaces the time of writing, so that equal latents give equal bytes."""
 BATCH = 128
-"""Features of one file."""
+"""Features per file."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the latents stand on Neuronpedia: the tuned model, and a source of it."""
+    """Place of the latents on Neuronpedia: the tuned model, and a source of it."""
 
     model: str
     layer: int
@@ -48,11 +48,11 @@ class Place:
 
     @property
     def source(self) -> str:
-        """`<layer>-<set>`, which is what Neuronpedia calls a layer."""
+        """`<layer>-<set>`, Neuronpedia's name of a layer."""
         return f"{self.layer}-{self.set_name}"
 
     def of(self, latent: int) -> dict[str, Any]:
-        """The columns that name a feature."""
+        """The fields that name a feature."""
         return {"modelId": self.model, "layer": self.source, "index": str(latent)}
 
 
@@ -89,8 +89,8 @@ def _documents(pair: PairSource, latent: int) -> Iterator[dict[str, Any]]:
     for table in (pair.top, pair.examples):
         if table is None:
             continue
-        own: pd.DataFrame = table[table["latent"] == latent]  # type: ignore[assignment]
-        for row in own.sort_values("peak_code", ascending=False, kind="stable").to_dict("records"):
+        rows: pd.DataFrame = table[table["latent"] == latent]  # type: ignore[assignment]
+        for row in rows.sort_values("peak_code", ascending=False, kind="stable").to_dict("records"):
             if row["document_id"] not in seen:
                 seen.add(str(row["document_id"]))
                 yield {str(name): value for name, value in row.items()}
@@ -109,7 +109,7 @@ def _feature(
     histogram = entry.get("histogram") or {}
     largest = max((float(document["peak_code"]) for document in documents), default=0.0)
     ends = {
-        f"{name}_{part}": [_stored(found[at]) if at == 0 else found[at] for found in logits.get(end, ())]
+        f"{name}_{part}": [_stored(token[at]) if at == 0 else token[at] for token in logits.get(end, ())]
         for name, end in (("pos", "top"), ("neg", "bottom"))
         for at, part in enumerate(("str", "values"))
     }
@@ -151,7 +151,7 @@ def _activation(row: Mapping[str, Any], latent: int, place: Place) -> dict[str, 
 
 
 def _explanations(pair: PairSource, latents: set[int], place: Place) -> Iterator[dict[str, Any]]:
-    """The annotator's words, its category where it has none; unlabelled latents have no line."""
+    """The annotator's description, label or category, of labelled latents."""
     for row in pair.annotations:
         latent, text = int(row["latent"]), row.get("description") or row.get("label") or row.get("category")
         if latent in latents and text and str(row["role"]).startswith("exclusive"):
@@ -167,12 +167,12 @@ def _explanations(pair: PairSource, latents: set[int], place: Place) -> Iterator
 
 
 def _about(pair: PairSource, place: Place) -> dict[str, dict[str, Any]]:
-    """Release, model, source set and source; existing ones of these names are kept by the importer."""
+    """Records of release, model, source set and source; the importer keeps existing ones."""
     named = {"creatorId": CREATOR, "createdAt": WHEN}
-    told = f"latents of {pair.name} that belong to one model only, by latent scaling (crossdiff)"
+    text = f"latents of {pair.name} that belong to one model only, by latent scaling (crossdiff)"
     return {
         "release": {
-            "name": place.set_name, "description": told, "descriptionShort": told, "urls": [],
+            "name": place.set_name, "description": text, "descriptionShort": text, "urls": [],
             "creatorNameShort": "crossdiff", "creatorName": "crossdiff", **named,
         },
         "model": {
@@ -182,7 +182,7 @@ def _about(pair: PairSource, place: Place) -> dict[str, dict[str, Any]]:
         },
         "sourceset": {
             "modelId": place.model, "name": place.set_name, "creatorName": "crossdiff",
-            "releaseName": place.set_name, "description": told, "type": "", "urls": [],
+            "releaseName": place.set_name, "description": text, "type": "", "urls": [],
             "visibility": "PRIVATE", **named,
         },
         "source": {
@@ -193,7 +193,7 @@ def _about(pair: PairSource, place: Place) -> dict[str, dict[str, Any]]:
 
 
 def _write_batches(rows: Sequence[Mapping[str, Any]], folder: Path, *, size: int) -> None:
-    """`batch-<n>.jsonl.gz`, without the time of writing."""
+    """Write `batch-<n>.jsonl.gz`, without the time of writing."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("batch-*.jsonl.gz"):
         old.unlink()
@@ -209,5 +209,5 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _stored(text: Any) -> str:
-    """A text as Postgres takes it: no NUL, no half of a surrogate pair."""
+    """A text for Postgres: without NUL and halves of surrogate pairs."""
     return str(text).replace("\0", " ").encode("utf-8", "replace").decode()

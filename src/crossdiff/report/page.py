@@ -18,7 +18,7 @@ from crossdiff.report.sources import Sources
 
 HERE = Path(__file__).resolve().parent
 PLOTLY = HERE / "static" / "plotly-basic-4.1.1.min.js.gz"
-"""`npm pack plotly.js-basic-dist-min@4.1.1`, the version of plotly.js in the plotly package; MIT license."""
+"""`npm pack plotly.js-basic-dist-min@4.1.1`, the plotly package's version of plotly.js; MIT license."""
 SCRIPTS = ("text.js", "theme.js", "charts.js", "tables.js", "chunks.js", "reader.js", "explorer.js")
 
 N_EXAMPLES_OF_MEMBERS = 6
@@ -26,7 +26,7 @@ N_EXAMPLES_OF_MEMBERS = 6
 
 
 def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
-    """The report as HTML text; everything it shows comes from `sources`."""
+    """The report of `sources` as HTML text."""
     context = sections.page_context(sources)
     drawn = context.pop("figures")
     index: list[dict[str, Any]] = []
@@ -54,7 +54,7 @@ def render(sources: Sources, *, title: str, n_examples: int = 20) -> str:
 
 
 def fill(template: str, figures: dict[str, Any], **context: Any) -> str:
-    """A page of the shell (`shell.html.j2`): its styles, scripts, `figures` by name, its policy."""
+    """A page of the shell (`shell.html.j2`) with styles, scripts, `figures` by name and policy."""
     css, script = _static("report.css"), _script()
     return (
         _environment()
@@ -73,9 +73,9 @@ def fill(template: str, figures: dict[str, Any], **context: Any) -> str:
 
 
 def content_security_policy(*, css: str, scripts: tuple[str, ...]) -> str:
-    """Nothing may load or connect; only our own inline scripts and styles run, named by their hashes.
+    """A policy under which nothing loads or connects, and only our inline scripts and styles run.
 
-    plotly adds empty style elements (hence the hash of nothing) and style attributes on its SVG.
+    plotly adds empty style elements (hence the hash of an empty text) and style attributes on its SVG.
     """
     allowed = " ".join(_hash_source(script) for script in scripts)
     return "; ".join(
@@ -92,7 +92,7 @@ def content_security_policy(*, css: str, scripts: tuple[str, ...]) -> str:
 
 
 def as_json(data: Any) -> str:
-    """JSON that may stand inside a script element: no `<`, no `&`, no line separators, no NaN."""
+    """JSON for a script element: without `<`, `>`, `&`, line separators and NaN."""
     if hasattr(data, "to_plotly_json"):
         data = json.loads(data.to_json())
     text = json.dumps(finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -103,13 +103,13 @@ def as_json(data: Any) -> str:
 
 @cache
 def plotly_source() -> str:
-    """plotly.js, its published basic bundle (scatter and bar): starts five times faster than the full one."""
+    """plotly.js's basic bundle (scatter and bar), which starts five times faster than the full one."""
     return gzip.decompress(PLOTLY.read_bytes()).decode()
 
 
 @cache
 def packed_plotly() -> str:
-    """The bundle in gzip and base64 (0.5 MB of 1.2); the page unpacks it and runs it under its hash."""
+    """The bundle in gzip and base64 (0.5 of 1.2 MB); the page unpacks it and runs it under its hash."""
     return base64.b64encode(PLOTLY.read_bytes()).decode()
 
 

@@ -1,4 +1,4 @@
-"""The section of one pair: its figures of merit, warnings, charts with table twins, and its tokens."""
+"""The page's section of one pair: figures of merit, warnings, charts with table twins, tokens."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _decimals(value: float | None) -> str:
 
 
 def nu_limits(pair: PairSource) -> dict[str, float]:
-    """The thresholds this pair was selected with; method.md section 4's where the manifest names none."""
+    """The pair's thresholds of the call; the defaults where the manifest names none."""
     selection = pair.settings.get("selection") or {}
     return {
         "nu_error": float(selection.get("nu_error", NU_ERROR)),
@@ -187,22 +187,22 @@ def _quantiles(pair: PairSource, column: str) -> tables.Table:
     }
     rows = []
     for name, frame in groups.items():
-        found = values(known(frame, column), column)
-        shown = np.quantile(found, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist() if len(found) else [None] * 5
-        rows.append((name, len(found), *shown))
+        given = values(known(frame, column), column)
+        shown = np.quantile(given, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist() if len(given) else [None] * 5
+        rows.append((name, len(given), *shown))
     titles = ["Latents", "Count", "5 %", "25 %", "Median", "75 %", "95 %"]
     return tables.plain(titles, rows, numeric=range(1, 7))
 
 
 def _shrinkage(pair: PairSource) -> dict[str, Any] | None:
-    found = pair.diagnostics
-    if not found.get("by_norm"):
+    facts = pair.diagnostics
+    if not facts.get("by_norm"):
         return None
     rows = [
-        (side, found["by_norm"][side], found["shrinkage"].get(side), found["decoupling"].get(side))
-        for side in found["by_norm"]
+        (side, facts["by_norm"][side], facts["shrinkage"].get(side), facts["decoupling"].get(side))
+        for side in facts["by_norm"]
     ]
-    halves = found.get("split_half") or {}
+    halves = facts.get("split_half") or {}
     stable = "; ".join(
         f"{side}: {half['both']} in both halves, Jaccard {number(half['jaccard'])}"
         for side, half in halves.items()

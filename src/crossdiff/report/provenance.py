@@ -1,4 +1,4 @@
-"""Where a report comes from: the manifests of every step behind it."""
+"""Provenance of a report: the manifests of all its steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished runs read back: results folders for a page that lays them side by side, products for studies."""
+"""Reading finished runs: results folders for `action=compare`, products for studies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Setting = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Run:
-    """One results folder: what was set, the figures of each pair and, of a comparison, its deltas."""
+    """One results folder: settings, figures of each pair, and the deltas of a comparison."""
 
     name: str
     folder: Path
@@ -34,21 +34,21 @@ class Run:
     """Names of the reference and the treatment."""
     deltas: tuple[DeltaRow, ...] = ()
     steps: tuple[tuple[str, str], ...] = ()
-    """Name and key of every step behind the results."""
+    """Name and key of every step."""
 
     def delta(self, name: str, level: str) -> DeltaRow | None:
-        """The row of a class or category; None when this run does not have it."""
+        """The row of a class or category; None where the run has none."""
         return next((row for row in self.deltas if (row.name, row.level) == (name, level)), None)
 
 
 def read_runs(pattern: str) -> list[Run]:
-    """The results folders that the glob matches, ordered by the settings in which they differ."""
+    """The results folders that the glob matches, by the settings in which they differ."""
     matches = sorted(Path(path) for path in glob.glob(str(Path(pattern).expanduser()), recursive=True))
     folders = [path for path in matches if (path / "summary.json").is_file()]
     if len(folders) < 2:
-        found = f"only {folders[0]}" if folders else f"none among {len(matches)} matches"
+        given = f"only {folders[0]}" if folders else f"none among {len(matches)} matches"
         raise ValueError(
-            f"compare.runs={pattern} gives {found} with a summary.json, and it takes two to compare; "
+            f"compare.runs={pattern} gives {given} with a summary.json, and a comparison needs two; "
             "give a glob of results folders in quotes: compare.runs='results/toy_seed*'"
         )
     names = _names(folders)
@@ -64,7 +64,7 @@ def varying_settings(runs: Sequence[Run]) -> list[str]:
 
 
 def sortable(value: Setting) -> tuple[int, float, str]:
-    """Numbers by size, then texts, a missing value first."""
+    """Sort key: missing values, then numbers by size, then texts."""
     match value:
         case None:
             return (0, 0.0, "")
@@ -74,7 +74,7 @@ def sortable(value: Setting) -> tuple[int, float, str]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Folder names; with as many parents as it takes to tell them apart."""
+    """Folder names, with as many parents as make them unique."""
     for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
         if len(set(names)) == len(names):
@@ -119,7 +119,7 @@ ROLES = {"tuned": "exclusive_tuned", "base": "exclusive_base"}
 
 @dataclass(frozen=True)
 class RunProducts:
-    """The products of one run of a study; `name` is the run's name inside the study."""
+    """The products of one run of a study; `name` is the run's name in the study."""
 
     name: str
     folder: Path

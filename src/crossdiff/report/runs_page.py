@@ -22,7 +22,7 @@ AXES = {
     "sparsity": ("sparsity", "sparsity.k", "sparsity.penalty"),
     "seed": ("seed", "organism.seed"),
 }
-"""Settings that runs are laid out over, and the names under which summaries hold them."""
+"""Axis of the page -> its settings in summaries."""
 MERITS = {
     "fve_base": "FVE, base",
     "fve_tuned": "FVE, tuned",
@@ -69,12 +69,12 @@ def _text(value: Setting) -> str:
 
 
 def _axis_value(run: Run, names: Sequence[str], varying: Sequence[str]) -> str:
-    """The run's value on an axis: what varies of its settings, in words."""
+    """The run's values of an axis' varying settings, as text."""
     return " ".join(_text(run.settings.get(name)) for name in names if name in varying)
 
 
 def label(run: Run, varying: Sequence[str]) -> str:
-    """What tells this run from the others in few words: its values on the axes, else its name."""
+    """A short label of the run: its values on the axes, else its name."""
     parts = [f"{axis} {value}" for axis, names in AXES.items() if (value := _axis_value(run, names, varying))]
     others = set(varying) - {name for names in AXES.values() for name in names}
     return ", ".join(parts) if parts and not others else run.name
@@ -157,26 +157,30 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 
 def _mean_at(value: str, at: Sequence[str], figures: Sequence[float | None]) -> float | None:
-    found = _known([figure for where, figure in zip(at, figures, strict=True) if where == value])
-    return sum(found) / len(found) if found else None
+    known = _known([figure for where, figure in zip(at, figures, strict=True) if where == value])
+    return sum(known) / len(known) if known else None
 
 
 def _comparisons(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Distinct (reference, treatment); only runs of the same two pairs can be laid side by side."""
+    """Distinct (reference, treatment) of the runs."""
     return list(dict.fromkeys(run.compared for run in runs if run.compared is not None))
 
 
 def _comparison(
     pairs: tuple[str, str], runs: Sequence[Run], varying: Sequence[str], drawn: dict[str, Any]
 ) -> dict[str, Any]:
-    """Deltas of every run that compared these pairs, and the sign stability of each category."""
+    """Deltas of every run that compared these pairs, and the sign stability of every category."""
     of_pairs = [run for run in runs if run.compared == pairs]
     choices = [label(run, varying) for run in of_pairs]
     names = list(dict.fromkeys((row.name, row.level) for run in of_pairs for row in run.deltas))
-    names.sort(key=lambda each: each[1] != "class")
-    stability = {each: sign_stability([run.delta(*each) for run in of_pairs]) for each in names}
+    names.sort(key=lambda name_level: name_level[1] != "class")
+    stability = {
+        name_level: sign_stability([run.delta(*name_level) for run in of_pairs]) for name_level in names
+    }
     key = f"{pairs[0]}_{pairs[1]}".replace(" ", "_")
-    values = [[row.change if (row := run.delta(*each)) else None for run in of_pairs] for each in names]
+    values = [
+        [row.change if (row := run.delta(*name_level)) else None for run in of_pairs] for name_level in names
+    ]
     heat = drawn[f"deltas_{key}"] = multiverse([name for name, _ in names], choices, values)
     bars = drawn[f"signs_{key}"] = signs({name: stability[name, level] for name, level in names})
     return {
@@ -194,10 +198,10 @@ def _comparison(
 def _deltas_table(names: Sequence[tuple[str, str]], runs: Sequence[Run], choices: list[str]) -> tables.Table:
     """Change with its counts, treatment : reference, per category and run."""
     rows = []
-    for each in names:
-        cells = [tables.Cell(readable(each[0]))]
+    for name_level in names:
+        cells = [tables.Cell(readable(name_level[0]))]
         for run in runs:
-            row = run.delta(*each)
+            row = run.delta(*name_level)
             text = "–" if row is None else f"{row.text} ({row.counts[1]} : {row.counts[0]})"
             known = row is not None and row.value == row.value
             cells.append(tables.Cell(text, sort=row.value if row is not None and known else None))

@@ -1,10 +1,11 @@
-"""What the page's sections hold: overview and provenance here, pairs and comparison beside."""
+"""The content of the page's sections; pair_section and comparison_section have those of their name."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from crossdiff.annotation.framing import framing_sentence
 from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section
@@ -19,7 +20,7 @@ from crossdiff.statistics.verdict import n_claimed
 
 
 def page_context(sources: Sources) -> dict[str, Any]:
-    """Everything the templates need except the packed latents; `figures` maps a name to a plotly figure."""
+    """The templates' context without the packed latents; `figures`: name -> plotly figure."""
     drawn: dict[str, Any] = {}
     comparison = None if sources.comparison is None else comparison_section(sources.comparison, drawn)
     pairs = [pair_section(pair, sources.provenance, drawn) for pair in sources.pairs.values()]
@@ -44,6 +45,7 @@ def page_context(sources: Sources) -> dict[str, Any]:
         "explorer_note": sentences.explorer_note(sources),
         "set_aside": _set_aside(sources),
         "annotation": annotation_table(sources),
+        "framing": framing_sentence(sources.annotate.get("framing") or {}),
         "human_check": human_check.block(sources.human_check),
         "steps": _steps(sources),
         "software": _software(sources),
@@ -58,7 +60,7 @@ def page_context(sources: Sources) -> dict[str, Any]:
 
 
 def overview_tiles(sources: Sources) -> list[dict[str, str]]:
-    """The few figures above the fold."""
+    """The highlighted figures of the first screen."""
     tiles = []
     for pair in sources.pairs.values():
         facts = pair_summary(pair)
@@ -66,8 +68,10 @@ def overview_tiles(sources: Sources) -> list[dict[str, str]]:
         note = f"of {len(pair.latents):,} latents; {labelled}"
         tiles.append(tile(f"{pair.name}: tuned-exclusive", number(facts["n_exclusive"]), note))
     if sources.comparison is not None:
-        n_found, n_rows = n_claimed(sources.comparison.deltas, "category")
-        tiles.append(tile("Categories changed", f"{n_found} of {n_rows}", "beyond chance, after correction"))
+        n_changed, n_rows = n_claimed(sources.comparison.deltas, "category")
+        tiles.append(
+            tile("Categories changed", f"{n_changed} of {n_rows}", "beyond chance, after correction")
+        )
         tiles += _recovery_tile(sources.comparison.facts.get("spearman"))
     return tiles
 
@@ -91,7 +95,7 @@ def _recovery_tile(spearman: Any) -> list[dict[str, str]]:
 
 
 def annotation_table(sources: Sources) -> tables.Table | None:
-    """How the answers came out, per pair and role; None before annotation."""
+    """Counts of answers by pair, role and state; None before annotation."""
     counts: dict[tuple[str, str, str], int] = {}
     for pair in sources.pairs.values():
         for row in pair.annotations:

@@ -1,4 +1,4 @@
-"""What the figures say, in sentences: the verdict, the power line, failure signatures, what was set aside."""
+"""The page's sentences: verdict, power line, failure signatures, notes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from crossdiff.statistics import verdict
 from crossdiff.taxonomy.scheme import RESERVED
 
 SINK_SHARE = 0.1
-"""What the FVE may lose without the first token of every document before the report warns."""
+"""Largest loss of FVE without the first token of every document that causes no warning."""
 
 
 def headline(sources: Sources) -> str:
-    """The one sentence a reader takes away."""
+    """The headline, one sentence."""
     if sources.comparison is not None:
         names = {"reference": sources.comparison.reference, "treatment": sources.comparison.treatment}
         return verdict.headline(sources.comparison.deltas, **names)
@@ -29,11 +29,11 @@ def headline(sources: Sources) -> str:
             f"{'belongs' if n_tuned == 1 else 'belong'} to the tuned model only, "
             f"{n_base:,} to the base model only."
         )
-    return " ".join(parts) or "This report holds no pair."
+    return " ".join(parts) or "This report has no pair."
 
 
 def comparison_lines(comparison: ComparisonSource) -> list[str]:
-    """Below the chart: power line, what intervals say before correction, unanswered latents, notes."""
+    """Lines below the chart: power, intervals before correction, unanswered latents, notes."""
     lines = [_sentence(text) for text in texts(comparison.facts.get("power"))]
     known = [
         row
@@ -47,26 +47,25 @@ def comparison_lines(comparison: ComparisonSource) -> list[str]:
             f"about {verdict.LEVEL * len(known):.2g} of {len(known)} would be, hence the corrected q-values."
         )
     for pair, states in (comparison.facts.get("unanswered") or {}).items():
-        told = unanswered_text(states)
-        if told:
-            lines.append(f"Outside the totals, {pair}: {told} without an answer.")
+        if unanswered := unanswered_text(states):
+            lines.append(f"Outside the totals, {pair}: {unanswered} without an answer.")
     return [*lines, *(_sentence(text) for text in texts(comparison.facts.get("notes")))]
 
 
 def unanswered_text(states: Any) -> str:
-    """`3 refused, 1 invalid`, from a count or from counts per state."""
+    """`3 refused, 1 invalid`, from counts per state; `3 latents` from a count."""
     if isinstance(states, dict):
-        return ", ".join(f"{number(each)} {state}" for state, each in sorted(states.items()) if each)
+        return ", ".join(f"{number(amount)} {state}" for state, amount in sorted(states.items()) if amount)
     return count(int(states), "latent") if states else ""
 
 
 def undone_by(sources: Sources) -> list[str]:
-    """Lines right below the headline: what undoes all that follows."""
+    """Lines right below the headline, on what invalidates the rest of the page."""
     return [*trained_too_short(sources), *different_bases(sources)]
 
 
 def leads(sources: Sources) -> list[str]:
-    """Lines below the themes: the full verdict, what is missing, what labels these are."""
+    """Lines below the themes: the verdict, what is missing, how labels were made."""
     lines: list[str] = []
     if sources.comparison is not None:
         lines += [_sentence(text) for text in texts(sources.comparison.facts.get("verdict"))]
@@ -74,7 +73,7 @@ def leads(sources: Sources) -> list[str]:
         reference, treatment = sources.pending
         lines.append(
             f"The comparison of {treatment} with {reference} is not finished yet; "
-            "the page shows what is there."
+            "the page shows the finished parts."
         )
     for pair in sources.pairs.values():
         if pair.exclusive("tuned").empty:
@@ -108,8 +107,10 @@ def _unexplained(pair: PairSource, model: str) -> list[str]:
 
 
 def _sinks(pair: PairSource, model: str) -> list[str]:
-    """A warning where the FVE depends on the first token of each document; crosscoders trained before the
-    figure existed have it in their diagnostics, over all tokens."""
+    """A warning where the FVE depends on the first token of each document; else empty.
+
+    Older crosscoders have the figure in their diagnostics, over all tokens.
+    """
     fve, rest = (pair.training.get(f"{name}_{model}") for name in ("fve", "fve_without_first"))
     if rest is None:
         fve, rest = ((pair.diagnostics.get(name) or {}).get(model) for name in ("fve", "fve_without_first"))
@@ -140,7 +141,7 @@ def _of_training(pair: PairSource) -> list[str]:
 
 
 def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
-    """What a reader has to know before believing this pair: `{"level": ok|warn, "text"}`."""
+    """Warnings on this pair, or one line of assurance: `{"level": ok|warn, "text"}`."""
     diagnostics = pair.diagnostics
     warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
     for model in ("base", "tuned"):
@@ -174,7 +175,7 @@ def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
 
 
 def explorer_note(sources: Sources) -> str:
-    """What the list of latents holds, or why it is empty."""
+    """The content of the list of latents, or why it is empty."""
     n_listed = sum(len(pair.selected()) for pair in sources.pairs.values())
     if n_listed == 0:
         return "There is no exclusive latent to list."
@@ -189,7 +190,7 @@ def explorer_note(sources: Sources) -> str:
 
 
 def texts(value: Any) -> list[str]:
-    """The sentences inside a string, a list or a `{"sentence": ...}`; nothing for null."""
+    """The sentences in a string, a list or a `{"sentence": ...}`; empty for None."""
     match value:
         case str():
             return [value] if value else []

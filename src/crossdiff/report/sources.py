@@ -1,4 +1,4 @@
-"""What a report is made from: finished artifacts of the parents, read once, missing parts kept as None."""
+"""The sources of a report: the parents' artifacts, read once; missing parts are None."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairSource:
-    """Everything one pair's page shows."""
+    """The artifacts of one pair."""
 
     name: str
     latents: pd.DataFrame
@@ -33,25 +33,30 @@ class PairSource:
     examples: pd.DataFrame | None = None
     """The documents that annotators are given."""
     top: pd.DataFrame | None = None
-    """The corpus' highest documents; None for an older run, which has none."""
+    """The corpus' highest documents; None for an older run."""
     selection: dict[str, Any] = field(default_factory=dict)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     annotated: bool = False
     crosscoder: Path | None = None
     base: dict[str, Any] | None = None
-    """The base model as it was harvested: its path and what tells its weights; None where unknown."""
+    """The harvested base model: path, revision, fingerprint and the like; None where unknown."""
     tuned_name: str | None = None
     base_name: str | None = None
 
     def energies(self, model: str) -> dict[int, float]:
-        """Latent with documents -> what it writes into `base` or `tuned` (`latent_energy`); else NaN."""
-        selected = {int(one["latent"]): one.get("histogram") for one in self.selected()}
-        table = self.latents[self.latents["latent"].isin(list(selected))]
+        """Listed latent -> its energy in `base` or `tuned` (`latent_energy`); NaN without documents."""
+        histograms = {int(entry["latent"]): entry.get("histogram") for entry in self.selected()}
+        table = self.listed()
         norms = dict(zip(table["latent"], table[f"norm_{model}"], strict=True))
-        return {n: latent_energy(drawn, norms.get(n, math.nan)) for n, drawn in selected.items()}
+        return {n: latent_energy(drawn, norms.get(n, math.nan)) for n, drawn in histograms.items()}
+
+    def listed(self) -> pd.DataFrame:
+        """Rows of the latent table for the latents of `selected`."""
+        latents = [int(entry["latent"]) for entry in self.selected()]
+        return self.latents[self.latents["latent"].isin(latents)]  # type: ignore[return-value]
 
     def selected(self) -> list[dict[str, Any]]:
-        """Latents with documents, `{"latent", "role"}`; without a selection the table's exclusive ones."""
+        """Latents with documents, `{"latent", "role"}`; without a selection the exclusive ones."""
         if self.selection.get("latents"):
             return list(self.selection["latents"])
         exclusive = where(self.latents, call="exclusive")
@@ -64,11 +69,11 @@ class PairSource:
         return where(self.latents, call="exclusive", exclusive_to=model)
 
     def n_labelled(self) -> int:
-        """Tuned-exclusive latents with an answer, `uninterpretable` included: the total of the shares."""
+        """Answered tuned-exclusive latents, `uninterpretable` included, the total of the shares."""
         return sum(count for state, count in self.states().items() if state in ANSWERED)
 
     def n_in_categories(self) -> int:
-        """Those of `n_labelled` with a category of the taxonomy, not `other` or `uninterpretable`."""
+        """Latents of `n_labelled` with a category of the taxonomy, not `other` or `uninterpretable`."""
         return sum(
             row["role"] == "exclusive_tuned"
             and row["state"] in ANSWERED
@@ -87,7 +92,7 @@ class PairSource:
 
 @dataclass(frozen=True)
 class ComparisonSource:
-    """The delta table and the facts of two pairs against each other."""
+    """The delta table and the facts of a comparison."""
 
     reference: str
     treatment: str
@@ -107,16 +112,15 @@ class Sources:
     pairs: dict[str, PairSource]
     comparison: ComparisonSource | None
     annotate: dict[str, Any]
-    taxonomy: dict[str, Any]
     provenance: list[dict[str, Any]]
     human_check: dict[str, Any] | None = None
     pending: tuple[str, str] | None = None
-    """Reference and treatment of a comparison that was asked for and is not finished."""
+    """Reference and treatment of an unfinished comparison."""
     members: dict[str, tuple[PairSource, ...]] = field(default_factory=dict)
-    """Pair -> all its crosscoders, the shown one first; empty where every pair has one."""
+    """Pair -> all its crosscoders, the shown one first; empty where all pairs have one."""
 
     def crosscoders(self, pair: str) -> tuple[PairSource, ...]:
-        """The crosscoders of a pair that the page shows, its own first."""
+        """The crosscoders of a shown pair, the shown one first."""
         return self.members.get(pair, (self.pairs[pair],))
 
 
@@ -140,7 +144,6 @@ def read_sources(
         pairs=pair_sources,
         comparison=comparison,
         annotate=_json(parents.get("annotate"), "annotate.json") or {},
-        taxonomy=_taxonomy(parents.get("annotate")),
         provenance=provenance(parents),
         pending=asked if comparison is None else None,
         members={
@@ -159,7 +162,7 @@ def _other_members(
 
 
 def read_pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]] | None) -> PairSource:
-    """One pair's artifacts; `rows` are the annotations of all pairs, None before there are any."""
+    """One pair's artifacts; `rows` are the annotations of all pairs, None before annotation."""
     train, scale = parents[f"train_{name}"], parents[f"scale_{name}"]
     documents = parents.get(f"documents_{name}")
     manifest = read_manifest(scale) if (scale / MANIFEST).is_file() else {}
@@ -183,7 +186,7 @@ def read_pair(name: str, parents: Mapping[str, Path], rows: list[dict[str, Any]]
 
 
 def _model(train: Path, role: str) -> dict[str, Any]:
-    """The manifest of the harvest of one model; empty where it is not in the store."""
+    """The manifest of one model's harvest; empty where it is not in the store."""
     parents = read_manifest(train).get("parents", {}) if (train / MANIFEST).is_file() else {}
     harvest = train.parent.parent / "harvest" / parents.get(role, "")
     return read_manifest(harvest) if (harvest / MANIFEST).is_file() else {}
@@ -205,7 +208,7 @@ def _documents(folder: Path | None, kind: str) -> pd.DataFrame | None:
 
 
 def read_annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
-    """The annotations of all pairs; None before there are any."""
+    """The annotations of all pairs; None before annotation."""
     if "annotate" not in parents:
         return None
     return read_jsonl(parents["annotate"] / "annotations.jsonl")
@@ -214,7 +217,7 @@ def read_annotations(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None
 def read_comparison(
     parents: Mapping[str, Path], reference: str | None, treatment: str | None
 ) -> ComparisonSource | None:
-    """The delta table and its facts; None where no comparison is asked for or finished."""
+    """The comparison; None where there is none or it is not finished."""
     if "compare" not in parents or reference is None or treatment is None:
         return None
     folder = parents["compare"]
@@ -225,14 +228,6 @@ def read_comparison(
         facts=_json(folder, "comparison.json") or {},
         rates=_json(parents.get("organism"), "rates.json"),
     )
-
-
-def _taxonomy(folder: Path | None) -> dict[str, Any]:
-    import yaml
-
-    if folder is None or not (folder / "taxonomy.yaml").is_file():
-        return {}
-    return yaml.safe_load((folder / "taxonomy.yaml").read_text(encoding="utf-8")) or {}
 
 
 def _metrics(path: Path) -> pd.DataFrame | None:

@@ -1,4 +1,4 @@
-"""What a study found (its answer, figures with table twins, numbers for other programs), and its page."""
+"""The findings of a study (answer, figures with table twins, numbers), and their page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure with its caption and table twin; a chart without a figure is the table alone."""
+    """One figure with caption and table twin; without a figure, the table alone."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Findings:
-    """A study's results page: one generated sentence first, then notes, tiles and charts."""
+    """The content of a study's page: the answer, then notes, tiles and charts."""
 
     answer: str
     notes: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Findings:
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def tables(self) -> Iterator[tuple[str, Table]]:
-        """Every table with its file name."""
+        """(file name, table) of every table."""
         for chart in self.charts:
             if chart.table is not None:
                 yield chart.name, chart.table
@@ -48,7 +48,7 @@ class Findings:
 def render(
     findings: Findings, *, title: str, question: str, artifacts: Sequence[tuple[str, Path]] = ()
 ) -> str:
-    """The page as HTML text; `artifacts` are the finished steps it was made from."""
+    """The page as HTML text; `artifacts` are the study's finished steps."""
     from crossdiff.report.page import fill
 
     drawn = {chart.name: chart.figure for chart in findings.charts if chart.figure is not None}
@@ -66,7 +66,7 @@ def render(
 
 
 def steps_table(artifacts: Sequence[tuple[str, Path]]) -> tables.Table:
-    """The parents of the study: which step, its key, how long it took, at which commit."""
+    """The parents of the study with key, time and commit."""
     rows = []
     for name, folder in artifacts:
         entry = read_manifest(folder)

@@ -1,7 +1,7 @@
-"""One look for every figure: colours that colour-blind readers can tell apart, fonts, margins.
+"""The look of all figures: colours for colour-blind readers too, fonts, margins.
 
-The page maps the light colours to `DARK` when it shows a dark theme, so a figure object is made once
-and serves the page, W&B and the PNG/SVG export.
+The page maps the light colours to `DARK` in a dark theme, so one figure object serves page, W&B and the
+PNG/SVG export.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Noto Sans', sans-serif"
 
 
 def layout(figure: go.Figure, *, height: int, **changes: Any) -> go.Figure:
-    """Give `figure` the house look; `changes` are passed on to `update_layout`."""
+    """Give `figure` the common look; `changes` go to `update_layout`."""
     axis = {
         "gridcolor": GRID,
         "zerolinecolor": LINE,
@@ -86,7 +86,7 @@ def layout(figure: go.Figure, *, height: int, **changes: Any) -> go.Figure:
 
 
 def note(figure: go.Figure, text: str) -> go.Figure:
-    """Write `text` into the middle of an otherwise empty, low figure."""
+    """Write `text` into the middle of an empty, low figure."""
     figure.add_annotation(
         text=text,
         x=0.5,
@@ -103,5 +103,5 @@ def note(figure: go.Figure, text: str) -> go.Figure:
 
 
 def height_of(figure: go.Figure) -> int:
-    """Height in pixels that the figure was laid out for."""
+    """The figure's height in pixels."""
     return int(figure.to_dict()["layout"]["height"])

@@ -1,4 +1,4 @@
-"""summary.json: the figures of a run that other programs read."""
+"""summary.json: a run's figures for other programs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def summary(sources: Sources, *, setting_stages: Sequence[str]) -> dict[str, Any
 
 
 def settings_of(provenance: Sequence[dict[str, Any]], setting_stages: Sequence[str]) -> dict[str, Any]:
-    """Every setting that decides the results, by its name on the command line (`dictionary.n_latents`).
+    """Setting -> value of all that decide the results, by the command line's names (`dictionary.n_latents`).
 
-    Read from the manifests of `setting_stages`, in this order; a group's own name holds the class of the
-    chosen option (`sparsity: BatchTopK`), `models.<name>` where each model came from, and
-    `models.<name>.adapter`, `.towards` and `.distance` what was merged into it.
+    Read from the manifests of `setting_stages`, in this order. A group's name has the class of the chosen
+    option (`sparsity: BatchTopK`), `models.<name>` a model's path, and `models.<name>.adapter`, `.towards`
+    and `.distance` what was merged into it.
     """
     settings: dict[str, Any] = {}
     manifests = [entry for entry in provenance if entry.get("stage") in setting_stages]
@@ -48,7 +48,7 @@ def settings_of(provenance: Sequence[dict[str, Any]], setting_stages: Sequence[s
 
 
 def _origin(model: dict[str, Any]) -> dict[str, Any]:
-    """Where a model came from: checkpoint and revision, its adapter, the model it was blended with."""
+    """A model's checkpoint and revision, its adapter, and the model it was blended with."""
     name = f"models.{model['name']}"
     parts = ["adapter", *(("towards", "distance") if model.get("towards") is not None else ())]
     origins = {f"{name}.{part}": model[part] for part in parts if model.get(part) is not None}
@@ -56,7 +56,7 @@ def _origin(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names; lists as JSON text."""
+    """(dotted name, value) of nested values; lists as JSON text."""
     for name, value in values.items():
         match value:
             case dict():
@@ -71,7 +71,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def comparison_summary(comparison: ComparisonSource) -> dict[str, Any]:
-    """comparison.json with `recovered` always a list {name, group, change}; without truth `group` is null."""
+    """comparison.json; `recovered` is always a list {name, group, change}, without truth `group` is None."""
     facts = {key: value for key, value in comparison.facts.items() if key != "version"}
     facts |= {"reference": comparison.reference, "treatment": comparison.treatment}
     if not facts.get("recovered"):
@@ -85,7 +85,7 @@ def comparison_summary(comparison: ComparisonSource) -> dict[str, Any]:
 
 
 def pair_summary(pair: PairSource) -> dict[str, Any]:
-    """Figures of one pair; counts of exclusive and labelled latents are those of the tuned model."""
+    """Figures of one pair; exclusive and labelled latents are counted for the tuned model."""
     latents, training = pair.latents, pair.training
     dead = len(where(latents, kind="dead"))
     n_latents = len(latents)

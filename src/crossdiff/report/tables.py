@@ -1,4 +1,4 @@
-"""Table twins: the figures' numbers as rows that sort, for readers and screen readers alike."""
+"""Tables of the page: numbers, also those of figures, as rows that can be sorted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; numeric columns are set to the right and sort by value; in a CSV an interval is two."""
+    """A heading; numeric columns are set to the right and sort by value; an interval is two CSV columns."""
 
     title: str
     numeric: bool = False
@@ -25,9 +25,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, the value it sorts by, where it leads, and what a CSV holds instead of `sort`.
+    """A cell's text, sort value, link, and the value in a CSV (by default `sort`).
 
-    `pieces` (`example_line`): the page shows these, active tokens marked, in the place of the text.
+    `pieces` (`example_line`): shown by the page in place of the text, active tokens marked.
     """
 
     text: str
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows, as the template `grid` draws them."""
+    """Columns and rows, drawn by the template `grid`."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -73,7 +73,7 @@ def deltas(
     planted: dict[str, float] | None,
     represented: dict[str, float] | None = None,
 ) -> Table:
-    """The delta table with counts, shares, interval, p and q, and true changes where they are known."""
+    """The delta table with counts, shares, interval, p and q, and true changes where known."""
     truths = {title: truth for title, truth in (("Planted", planted), ("Represented", represented)) if truth}
     titles = ["Category", "Change", "95 % interval", "Sign", "Treatment", "Reference"]
     titles += ["Share t.", "Share r.", "p", "q"]
@@ -102,14 +102,14 @@ def deltas(
 
 
 def _cells_over_seeds(row: DeltaRow) -> list[Cell]:
-    """Counts of every crosscoder, how many pairs of runs have the sign, and whether the median leaves it."""
+    """Cells with every crosscoder's counts, the share of runs with the sign, and the check by the median."""
     treatment, reference = row.per_run or ("", "")
     agree = "–" if row.runs_agree != row.runs_agree else share(row.runs_agree)
-    held = {"yes": "holds", "no": "does not hold"}.get(row.holds_against_median, "–")
+    check = {"yes": "holds", "no": "does not hold"}.get(row.holds_against_median, "–")
     return [
         Cell(f"{treatment} : {reference}"),
         Cell(agree, sort=_sortable(row.runs_agree)),
-        Cell(held),
+        Cell(check),
     ]
 
 
@@ -135,7 +135,7 @@ def _sortable(value: float) -> float | None:
 
 
 def exclusive(pair: str, frame: pd.DataFrame, columns: Sequence[str]) -> Table:
-    """Exclusive latents with the named columns; each number leads to the latent's page."""
+    """Exclusive latents with the named columns, linked to the latents."""
     titles = ["Latent", "Model", *(column.replace("_", " ") for column in columns)]
     rows = [
         [

@@ -1,4 +1,4 @@
-"""What stages that read activations have in common: the harvests of the models, the trained crosscoder."""
+"""Opening a step's parents: the activations of all models, and the trained crosscoder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.settings import MaskSettings
 
 SCALE_TOLERANCE = 0.05
-"""Relative difference of activation scales above which a crosscoder was made for other activations."""
+"""Largest relative difference of the scale ratio (`scale_spread`) of a crosscoder and its activations."""
 
 
 def harvests(parents: Mapping[str, Path]) -> list[Path]:
-    """Harvest folders of all models, base first: roles harvest_base, harvest_tuned or harvest_tuned_<n>."""
+    """Harvest folders of all models, base first (roles harvest_base, harvest_tuned, harvest_tuned_<n>)."""
     return [parents[role] for role in _harvest_roles(parents)]
 
 
@@ -30,12 +30,12 @@ def _harvest_roles(parents: Iterable[str]) -> list[str]:
 def open_activations(
     parents: Mapping[str, Path], layer: int, mask: MaskSettings, *, device: str = "cpu"
 ) -> PairedActivations:
-    """The models' harvests on their shared tokens, base first; `device` runs the models of a live source."""
+    """The activations of all models, base first; `device` runs the models of a live source."""
     return PairedActivations.open(parents["tokens"], harvests(parents), layer=layer, mask=mask, device=device)
 
 
 def open_crosscoder(parents: Mapping[str, Path], activations: PairedActivations) -> Crosscoder:
-    """The trained crosscoder; one made for other activations or without a threshold is refused."""
+    """The trained crosscoder; ValueError where it has no threshold or was made for other activations."""
     folder = parents["train"] / "crosscoder"
     crosscoder = Crosscoder.load(folder)
     _check_shape(folder, crosscoder, activations)
@@ -45,7 +45,7 @@ def open_crosscoder(parents: Mapping[str, Path], activations: PairedActivations)
             "to the end (training sets the threshold), or set `crosscoder.threshold` and save it again"
         )
     _check_origin(folder, crosscoder, activations)
-    if "imported" not in crosscoder.metadata:  # others scale in their own way, which the import has told
+    if "imported" not in crosscoder.metadata:  # the import has compared the scales and said so
         _check_scaling(folder, crosscoder, activations)
     return crosscoder
 
@@ -61,9 +61,9 @@ def _check_shape(folder: Path, crosscoder: Crosscoder, activations: PairedActiva
 
 
 def _check_origin(folder: Path, crosscoder: Crosscoder, activations: PairedActivations) -> None:
-    """Tokens, layer and models that the crosscoder says it was trained on, where it says so."""
+    """ValueError where its metadata names other tokens, another layer or other harvests."""
     made_for = crosscoder.metadata
-    found = {
+    present = {
         "token_hash": activations.token_set.token_hash,
         "layer": activations.layers[0].layer,
         "harvests": [rows.folder.name for rows in activations.layers],
@@ -75,25 +75,30 @@ def _check_origin(folder: Path, crosscoder: Crosscoder, activations: PairedActiv
         "harvests": [parents[role] for role in _harvest_roles(parents)] or None,
     }
     for name, value in trained.items():
-        if value is not None and value != found[name]:
+        if value is not None and value != present[name]:
             raise ValueError(
-                f"{folder} was trained on {name} {value}, these activations have {found[name]}; "
+                f"{folder} was trained on {name} {value}, these activations have {present[name]}; "
                 "scale it on the activations it was trained on, or train again on these"
             )
 
 
 def _check_scaling(folder: Path, crosscoder: Crosscoder, activations: PairedActivations) -> None:
-    """The crosscoder's activation scales against those of these activations, up to one common factor."""
+    """ValueError where its scales are not those of these activations, up to one common factor."""
+    expected, spread = scale_spread(crosscoder, activations)
+    if not spread <= SCALE_TOLERANCE:
+        raise ValueError(
+            f"{folder} scales the models by {_listed(crosscoder.normaliser.scale)}, these activations need "
+            f"{_listed(expected)} (up to one common factor), so it was trained on others; "
+            "scale it on its own activations, or train again on these"
+        )
+
+
+def scale_spread(crosscoder: Crosscoder, activations: PairedActivations) -> tuple[torch.Tensor, float]:
+    """Scale per model for equal variances, and how far the ratio of the crosscoder's scales to it varies."""
     mean, variance = activations.statistics()
     expected = Normaliser.from_statistics(mean, variance, target_rms=1.0).scale
     ratio = crosscoder.normaliser.scale / expected
-    spread = float(ratio.max() / ratio.min()) - 1
-    if not spread <= SCALE_TOLERANCE:
-        raise ValueError(
-            f"{folder} scales the models by {_listed(crosscoder.normaliser.scale)}, these activations ask "
-            f"for {_listed(expected)} (up to one common factor): they are not those it was trained on; "
-            "scale it on its own activations, or train again on these"
-        )
+    return expected, float(ratio.max() / ratio.min()) - 1
 
 
 def _listed(scale: torch.Tensor) -> str:

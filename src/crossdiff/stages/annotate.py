@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossdiff.annotation.framing import Asserted, framing_control
 from crossdiff.annotation.results import ANSWERED, Annotation
 from crossdiff.annotation.settings import AnnotatorSettings
 from crossdiff.io.progress import track
@@ -24,11 +25,11 @@ VERSION = 5
 N_SWAPPED = 10
 EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
 OTHER_LIMIT = 0.10
-"""Share of `other` above which the taxonomy is said not to fit."""
+"""Share of `other` above which a warning says that the taxonomy does not fit."""
 
 
 class AnnotateInputs(Settings):
-    """`pairs` share one run: their latents are shuffled together and the annotator is blind to the pair."""
+    """The latents of all `pairs` are shuffled into one run; the annotator does not see the pair."""
 
     annotator: AnnotatorSettings
     taxonomy: TaxonomySettings
@@ -39,16 +40,19 @@ class AnnotateInputs(Settings):
 def run(inputs: AnnotateInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Annotate every selected latent; write annotations, variants, taxonomy and the summary of states."""
     folders = {pair: parents[f"documents_{pair}"] for pair in inputs.pairs}
-    blind, asked = open_run(folders, inputs.annotator, inputs.seed, runtime)
-    with closing(asked):
-        return _annotate(inputs, blind, asked, draft)
+    blind, annotation_run = open_run(folders, inputs.annotator, inputs.seed, runtime)
+    with closing(annotation_run):
+        return _annotate(inputs, blind, annotation_run, draft)
 
 
 def _annotate(
-    inputs: AnnotateInputs, blind: Sequence[tuple[Subject, Candidate]], asked: AnnotationRun, draft: Path
+    inputs: AnnotateInputs,
+    blind: Sequence[tuple[Subject, Candidate]],
+    annotation_run: AnnotationRun,
+    draft: Path,
 ) -> dict[str, Any]:
-    taxonomy = _frozen(inputs, asked)
-    annotations = _annotations(asked, taxonomy)
+    taxonomy = _frozen(inputs, annotation_run)
+    annotations = _annotations(annotation_run, taxonomy)
     rows = [
         annotation.row(
             pair=candidate.pair,
@@ -58,18 +62,21 @@ def _annotate(
         )
         for annotation, (_, candidate) in zip(annotations, blind, strict=True)
     ]
-    refuse_silence(annotations, asked.subjects)
+    refuse_silence(annotations, annotation_run.subjects)
     rows.sort(key=_place)
     write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
-    write_jsonl(variant_rows(asked, taxonomy, blind), draft / "variants.jsonl", ascii_only=True)
+    write_jsonl(variant_rows(annotation_run, taxonomy, blind), draft / "variants.jsonl", ascii_only=True)
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
-    summary = summarise(rows, taxonomy)
+    framing = _framing(asked, taxonomy, blind)
+    summary = summarise(rows, taxonomy) | ({"framing": framing} if framing else {})
     write_json(summary, draft / "annotate.json")
+    told = {f"framing_{name}": f"{one['asserted']} of {one['answered']}" for name, one in framing.items()}
     return {
+        **told,
         "n_subjects": len(rows),
         "n_answered": summary["n_answered"],
         "share_other": summary["share_other"],
-        "cost_usd": round(asked.spent(), 6),
+        "cost_usd": round(annotation_run.spent(), 6),
     }
 
 
@@ -97,7 +104,7 @@ def open_run(
         candidate for pair, folder in folders.items() for candidate in read_candidates(folder, pair)
     ]
     blind = blind_job(candidates, n_swapped=N_SWAPPED, seed=seed)
-    asked = AnnotationRun(
+    annotation_run = AnnotationRun(
         annotator,
         subjects=[subject for subject, _ in blind],
         background=_background(folders.values()),
@@ -106,7 +113,7 @@ def open_run(
         device=runtime.device,
         progress=runtime.progress,
     )
-    return blind, asked
+    return blind, annotation_run
 
 
 def read_candidates(folder: Path, pair: str) -> list[Candidate]:
@@ -128,35 +135,37 @@ def _background(folders: Any) -> list[Document]:
     """Background documents of all pairs, each document once."""
     from crossdiff.annotation.subjects import background_documents
 
-    found: dict[str, Document] = {}
+    documents: dict[str, Document] = {}
     for folder in folders:
         for document in background_documents(read_table(folder / "background.parquet", kind="background")):
-            found.setdefault(document.document_id, document)
-    return list(found.values())
+            documents.setdefault(document.document_id, document)
+    return list(documents.values())
 
 
-def _frozen(inputs: AnnotateInputs, asked: AnnotationRun) -> Taxonomy:
+def _frozen(inputs: AnnotateInputs, annotation_run: AnnotationRun) -> Taxonomy:
     """The taxonomy that all latents of both pairs are assigned to; an induced one is made here, once."""
     match inputs.taxonomy:
         case InducedTaxonomy() as sizes:
-            return induced(asked, sizes)
+            return induced(annotation_run, sizes)
         case _:
             return inputs.taxonomy.load()
 
 
-def induced(asked: AnnotationRun, sizes: InducedTaxonomy) -> Taxonomy:
+def induced(annotation_run: AnnotationRun, sizes: InducedTaxonomy) -> Taxonomy:
     """A checked taxonomy out of the descriptions or keywords of the run's latents."""
-    content = asked.induce(sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories))
+    content = annotation_run.induce(sizes=(sizes.n_shuffles, sizes.n_classes, sizes.n_categories))
     provenance = "induced from the blind, shuffled descriptions of all pairs' latents"
     return parse_taxonomy(
         {"version": 1, "name": "induced", "provenance": provenance, **content}, where="induced taxonomy"
     )
 
 
-def _annotations(asked: AnnotationRun, taxonomy: Taxonomy) -> list[Annotation]:
-    answers = asked.annotator(taxonomy.categories).annotate(asked.subjects)
-    total = len(asked.subjects)
-    return list(track(answers, total=total, description="annotate", unit="latent", enabled=asked.progress))
+def _annotations(annotation_run: AnnotationRun, taxonomy: Taxonomy) -> list[Annotation]:
+    answers = annotation_run.annotator(taxonomy.categories).annotate(annotation_run.subjects)
+    total = len(annotation_run.subjects)
+    return list(
+        track(answers, total=total, description="annotate", unit="latent", enabled=annotation_run.progress)
+    )
 
 
 def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
@@ -164,17 +173,27 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
 
 
 def variant_rows(
-    asked: AnnotationRun, taxonomy: Taxonomy, blind: Sequence[tuple[Subject, Candidate]]
+    annotation_run: AnnotationRun, taxonomy: Taxonomy, blind: Sequence[tuple[Subject, Candidate]]
 ) -> list[dict[str, Any]]:
     """The answers of every other way to label, without the controls."""
     rows = []
     chosen = [(subject, candidate) for subject, candidate in blind if candidate.role in EXCLUSIVE]
-    for name, annotator in asked.variants(taxonomy.categories).items():
+    for name, annotator in annotation_run.variants(taxonomy.categories).items():
         answers = annotator.annotate([subject for subject, _ in chosen])
         for answer, (_, candidate) in zip(answers, chosen, strict=True):
             known = {"pair": candidate.pair, "latent": candidate.latent, "role": candidate.role}
             rows.append(answer.variant_row(variant=name, **known))
     return sorted(rows, key=lambda row: (row["variant"], *_place(row)))
+
+
+def _framing(
+    asked: AnnotationRun, taxonomy: Taxonomy, blind: Sequence[tuple[Subject, Candidate]]
+) -> dict[str, Asserted]:
+    """The framing control on the swapped controls, where the annotator's settings ask for it."""
+    from crossdiff.annotation.subjects import SWAPPED
+
+    swapped = [subject for subject, candidate in blind if candidate.role == SWAPPED]
+    return framing_control(asked, taxonomy.categories, swapped)
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:
@@ -210,10 +229,10 @@ def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str
 def _controls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How controls came out: swapped ones should end as `other` or `uninterpretable`."""
     controls = [row for row in rows if row["role"].startswith("control")]
-    found: dict[str, Counter[str]] = {}
+    outcomes: dict[str, Counter[str]] = {}
     for row in controls:
-        found.setdefault(row["role"], Counter())[row["category"] or row["state"]] += 1
-    return {role: dict(sorted(counts.items())) for role, counts in sorted(found.items())}
+        outcomes.setdefault(row["role"], Counter())[row["category"] or row["state"]] += 1
+    return {role: dict(sorted(counts.items())) for role, counts in sorted(outcomes.items())}
 
 
 STAGE = Stage(

@@ -1,4 +1,4 @@
-"""A model between two others: weights on the line through both, saved as an ordinary model folder."""
+"""Stage blend: a model folder whose weights lie on the line through two other models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERSION = 1
 
 
 class BlendInputs(Settings):
-    """A model with `towards`; `fingerprint` is `models.pair.fingerprint(model)`."""
+    """`model` has `towards`; `fingerprint` is `models.pair.fingerprint(model)`."""
 
     model: ModelSettings
     fingerprint: str
@@ -31,7 +31,7 @@ def run(inputs: BlendInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     if model.towards is None:
         raise ValueError(f"model {model.name} has no `towards`: there is nothing to blend")
     end = model.model_copy(update={"path": model.towards, "towards": None})
-    folders = [resolve(each, parents.get("organism")) for each in (model, end)]
+    folders = [resolve(ending, parents.get("organism")) for ending in (model, end)]
     first, second = (_load(model, folder) for folder in folders)
     moved = blend_(first, second, distance=model.distance)
     first.save_pretrained(draft / "model")
@@ -47,10 +47,10 @@ def blend_(first: PreTrainedModel, second: PreTrainedModel, *, distance: float) 
     import torch
 
     others = dict(second.named_parameters())
-    here = {name: weight.shape for name, weight in first.named_parameters()}
-    if here != {name: weight.shape for name, weight in others.items()}:
+    shapes = {name: weight.shape for name, weight in first.named_parameters()}
+    if shapes != {name: weight.shape for name, weight in others.items()}:
         odd = next(
-            name for name in {**here, **others} if here.get(name) != getattr(others.get(name), "shape", 0)
+            name for name in {**shapes, **others} if shapes.get(name) != getattr(others.get(name), "shape", 0)
         )
         raise ValueError(
             f"models with different parameters cannot be blended ({odd}); name two fine-tunings of one base"

@@ -1,4 +1,4 @@
-"""Stage compare: the annotations of two pairs -> delta table, verdict, and (toy only) what was recovered."""
+"""Stage compare: annotations of two pairs -> deltas, verdict, and (toy only) the recovered changes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class CompareInputs(Settings):
     draws: int = 5000
     null: SeedNullChanges | None = None
     members: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Pair -> its crosscoders, where there are several; their rows stand under these names."""
+    """Pair -> names of its crosscoders, where it has several; annotations bear these names."""
     left_out: tuple[str, ...] = ()
-    """Crosscoders that were asked for and are not among the members, for the page to say so."""
+    """Crosscoders that failed and are not among the members; the page names them."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"members", "left_out"})
 
     def members_of(self, pair: str) -> tuple[str, ...]:
-        """The names under which a pair's crosscoders stand; its own where there is one."""
+        """Names of a pair's crosscoders; with one crosscoder the pair's name."""
         return self.members.get(pair, (pair,))
 
     @property
@@ -89,7 +89,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
 def _deltas(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, taxonomy: Taxonomy
 ) -> pd.DataFrame:
-    """Of single crosscoders, or of all members of both pairs."""
+    """Deltas of single crosscoders, or of all members of both pairs."""
     from crossdiff.statistics.deltas import category_deltas
     from crossdiff.statistics.ensemble import ensemble_deltas
 
@@ -114,9 +114,9 @@ def labels(
     return label_check(rows, examples, read_json(truth))
 
 
-def label_notes(found: Mapping[str, Any] | None) -> list[str]:
-    """The figures of all exclusive latents as a sentence; nothing where none is known."""
-    facts = (found or {}).get("exclusive") or {}
+def label_notes(check: Mapping[str, Any] | None) -> list[str]:
+    """How many exclusive latents have a label, and the right one; empty where unknown."""
+    facts = (check or {}).get("exclusive") or {}
     if not facts.get("n_labelled"):
         return []
     return [
@@ -127,7 +127,7 @@ def label_notes(found: Mapping[str, Any] | None) -> list[str]:
 
 
 def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What refused latents could do to the change of every class."""
+    """The range of every class's change over all categories that refused latents could have."""
     return [
         f"{row['name']}: the refused latents leave its change anywhere from "
         f"{row['low_text']} (all of the reference's are of it, none of the treatment's) to "
@@ -138,7 +138,7 @@ def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def seed_null_notes(null: SeedNullChanges | None, deltas: pd.DataFrame) -> list[str]:
-    """How many changes beyond chance are also beyond what another seed makes; nothing without a null."""
+    """How many changes beyond chance exceed those of another seed; empty without a null."""
     from crossdiff.statistics.verdict import LEVEL, claims
 
     if null is None:
@@ -187,7 +187,7 @@ def _comparison(
 
 
 def _power(n_reference: int, n_treatment: int, deltas: pd.DataFrame) -> dict[str, Any]:
-    """Of Fisher's test, or of the interval over seeds where their spread was measured."""
+    """Power of Fisher's test, or of the interval over seeds where their spread was measured."""
     from crossdiff.stages.compared_pairs import typical_spread
     from crossdiff.statistics.dispersion import power_over_seeds
     from crossdiff.statistics.significance import power_line
@@ -199,7 +199,7 @@ def _power(n_reference: int, n_treatment: int, deltas: pd.DataFrame) -> dict[str
 
 
 def _matching(match: Path | None) -> dict[str, Any]:
-    """Which exclusive latents have a twin in the other pair (stage match); nothing without that step."""
+    """Exclusive latents with a twin in the other pair (stage match); empty without that step."""
     if match is None:
         return {}
     record = read_json(match / "matches.json")
@@ -210,7 +210,7 @@ def _matching(match: Path | None) -> dict[str, Any]:
 def _against_truth(
     inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, organism: Path | None
 ) -> dict[str, Any]:
-    """The planted truth joined after assignment; without an organism the recovered list has no groups."""
+    """The planted truth, joined after the labels are made; None without an organism."""
     from crossdiff.statistics.recovery import recovery
 
     if organism is None or not (organism / "planted.json").is_file():
@@ -220,7 +220,7 @@ def _against_truth(
 
 
 def _represented(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
-    """What the toy models' activations hold of every category; None without that step."""
+    """The represented share of every category (stage represented); None without that step."""
     if "represented" not in parents:
         return None
     return read_json(parents["represented"] / "represented.json")["categories"]
@@ -229,7 +229,7 @@ def _represented(parents: Mapping[str, Path]) -> list[dict[str, Any]] | None:
 def _with_truth(
     deltas: pd.DataFrame, parents: Mapping[str, Path], represented: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """With the planted and the represented change of every category."""
+    """`deltas` with columns for every category's planted and represented change."""
     planted = read_json(parents["organism"] / "planted.json")["categories"]
     for name, truth in (("planted", planted), ("represented", represented)):
         changes = {row["name"]: row["change"] for row in truth}

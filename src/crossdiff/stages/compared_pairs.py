@@ -1,4 +1,4 @@
-"""What a comparison reads of its pairs: every crosscoder's labels, what is missing, the spread."""
+"""The pairs of a comparison: labels of every crosscoder, unanswered latents, spread over seeds."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ THRESHOLDS: dict[str, tuple[float, float] | None] = {
 
 
 MIN_CONFIDENCE = 3
-"""Least confidence (1 to 5) of the answers of one choice; an answer without one counts there too."""
+"""Least confidence (1 to 5) in the choice of confident answers; answers without one count too."""
 
 
 @dataclass(frozen=True)
 class PairAnswers:
-    """What one pair brings to the comparison: its answered latents, and the unanswered by state.
+    """One pair's answered latents, and its unanswered ones by state.
 
-    `side` and the counts are over all crosscoders of the pair, `runs` the labels of every one by name.
+    `side` and the counts are over all crosscoders of the pair; `runs` has the labels of each by name.
     """
 
     pair: str
@@ -54,21 +54,21 @@ def pair_answers(
         name: [row for row in rows if row["pair"] == name and row["role"] == ROLE] for name in members
     }
     runs = {
-        name: Labels([row["category"] for row in mine if row["state"] in ANSWERED])
-        for name, mine in exclusive.items()
+        name: Labels([row["category"] for row in latents if row["state"] in ANSWERED])
+        for name, latents in exclusive.items()
     }
     unanswered = Counter(
-        row["state"] for mine in exclusive.values() for row in mine if row["state"] not in ANSWERED
+        row["state"] for latents in exclusive.values() for row in latents if row["state"] not in ANSWERED
     )
     n_exclusive = sum(
-        _n_exclusive(parents.get(f"scale_{name}"), default=len(mine)) for name, mine in exclusive.items()
+        _n_exclusive(parents.get(f"scale_{name}"), default=len(rows)) for name, rows in exclusive.items()
     )
     side = Labels([label for run in runs.values() for label in run.labels])
     return PairAnswers(pair, side, n_exclusive, dict(sorted(unanswered.items())), runs)
 
 
 def _n_exclusive(scale: Path | None, *, default: int) -> int:
-    """Tuned-exclusive latents of the latent table; those selected for annotation where there is none."""
+    """Number of tuned-exclusive latents in the latent table; `default` without a table."""
     if scale is None or not (scale / "latents.parquet").is_file():
         return default
     table = read_table(scale / "latents.parquet", kind="latents")
@@ -76,10 +76,7 @@ def _n_exclusive(scale: Path | None, *, default: int) -> int:
 
 
 def typical_spread(deltas: pd.DataFrame) -> tuple[float, float] | None:
-    """Median phi and degrees of freedom of the categories; None where no spread over seeds was measured.
-
-    None too where every label is `other`: then no category has a spread.
-    """
+    """Median phi and degrees of freedom of the categories; None where no spread over seeds is known."""
     if "phi" not in deltas:
         return None
     tested = deltas[(deltas.level == "category") & ~deltas.name.isin(RESERVED)]
@@ -91,7 +88,7 @@ def typical_spread(deltas: pd.DataFrame) -> tuple[float, float] | None:
 def members_record(
     both: Sequence[PairAnswers], deltas: pd.DataFrame, *, left_out: Sequence[str]
 ) -> dict[str, Any]:
-    """Labelled latents of every crosscoder, and how far counts spread over them."""
+    """Labelled latents of every crosscoder, and the spread of counts over them."""
     counts = {answers.pair: {name: run.total for name, run in answers.runs.items()} for answers in both}
     spread = typical_spread(deltas)
     return {
@@ -104,7 +101,7 @@ def members_record(
 
 
 def member_notes(comparison: Mapping[str, Any]) -> list[str]:
-    """How many crosscoders stand behind the intervals, which are missing, and what was not measured."""
+    """Sentences on the crosscoders counted, those left out, and the spread over seeds."""
     if "members" not in comparison:
         return []
     counts = comparison["members"]
@@ -112,13 +109,13 @@ def member_notes(comparison: Mapping[str, Any]) -> list[str]:
     empty = [name for runs in counts.values() for name, total in runs.items() if not total]
     notes = [f"Counts are over several crosscoders that differ in their seed alone: {sizes}"]
     if comparison["left_out"]:
-        notes.append(f"Left out: {', '.join(comparison['left_out'])}; the comparison stands on the others")
+        notes.append(f"Left out: {', '.join(comparison['left_out'])}; the comparison uses the others")
     if empty:
-        notes.append(f"Without a labelled exclusive latent, so counting for nothing: {', '.join(empty)}")
+        notes.append(f"Without a labelled exclusive latent, so not counted: {', '.join(empty)}")
     match comparison["spread"]:
         case "not measured":
             notes.append(
-                "The spread of another seed was not measured: intervals are those of counting alone; "
+                "The spread over seeds was not measured: intervals are those of counting alone; "
                 "raise comparison.n_seeds"
             )
         case "one side":
@@ -138,9 +135,8 @@ def choices(
 ) -> list[Choice]:
     """Annotators and prompts x thresholds of latent scaling; the headline (as selected) comes first.
 
-    With several crosscoders per pair, two more: confident answers alone, and concepts instead of latents.
-
-    `sides` are the crosscoders of the reference and of the treatment.
+    `sides` are the crosscoders of the reference and of the treatment; several add the choices of
+    `_of_several`.
     """
     path = parents["annotate"] / "variants.jsonl"
     labelled: dict[str, Sequence[Mapping[str, Any]]] = {"as reported": rows}
@@ -148,10 +144,10 @@ def choices(
         labelled.setdefault(row["variant"], []).append(row)  # type: ignore[attr-defined]
     kept = {name: latents_below(parents.get(f"scale_{name}")) for side in sides for name in side}
     choices = [
-        Choice(f"{name}, {threshold}", *(_labels(mine, side, kept, threshold) for side in sides))
+        Choice(f"{name}, {threshold}", *(_labels(answers, side, kept, threshold) for side in sides))
         for threshold in THRESHOLDS
-        if all(threshold in found or THRESHOLDS[threshold] is None for found in kept.values())
-        for name, mine in labelled.items()
+        if all(threshold in latents or THRESHOLDS[threshold] is None for latents in kept.values())
+        for name, answers in labelled.items()
     ]
     return choices + (_of_several(sides, parents, rows) if any(len(side) > 1 for side in sides) else [])
 
@@ -159,9 +155,9 @@ def choices(
 def _of_several(
     sides: Sequence[Sequence[str]], parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
 ) -> list[Choice]:
-    """With several crosscoders: only answers of some confidence, and concepts instead of latents."""
+    """With several crosscoders: confident answers alone, and concepts instead of latents."""
     sure = [row for row in rows if (row.get("confidence") or MIN_CONFIDENCE) >= MIN_CONFIDENCE]
-    found = [
+    choices = [
         Choice(
             f"as reported, confidence {MIN_CONFIDENCE} or more",
             *(_labels(sure, side, {}, "") for side in sides),
@@ -169,8 +165,8 @@ def _of_several(
     ]
     if all(f"train_{name}" in parents for side in sides for name in side):
         name = f"as reported, concepts (cosine {MIN_COSINE:g} or more) counted once"
-        found.append(Choice(name, *(_concept_labels(rows, side, parents) for side in sides)))
-    return found
+        choices.append(Choice(name, *(_concept_labels(rows, side, parents) for side in sides)))
+    return choices
 
 
 def _concept_labels(
@@ -194,7 +190,7 @@ def _labels(
     kept: Mapping[str, Mapping[str, set[int]]],
     threshold: str,
 ) -> list[str]:
-    """Of the latents of all members of a pair that pass the threshold; all, where it is the headline's."""
+    """Labels of all members' latents that pass the threshold; of all latents for the headline's."""
     latents = {name: kept.get(name, {}).get(threshold) for name in members}
     return [
         row["category"]
@@ -205,7 +201,7 @@ def _labels(
 
 
 def latents_below(scale: Path | None) -> dict[str, set[int]]:
-    """Per stricter threshold the latents with |nu_error| and |nu_reconstruction| below it."""
+    """Stricter threshold -> the latents with |nu_error| and |nu_reconstruction| below it."""
     if scale is None or not (scale / "latents.parquet").is_file():
         return {}
     table = read_table(scale / "latents.parquet", kind="latents")

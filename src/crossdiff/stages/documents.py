@@ -1,4 +1,4 @@
-"""Documents that fire the exclusive latents, some shared latents as controls, and random background."""
+"""Stage documents: documents that fire exclusive latents and controls, and random background."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLE_VERSION = 1
 
 
 class DocumentsInputs(Settings):
-    """What determines the examples, beside the parents. `batch_size` changes rounding only."""
+    """What determines the examples, besides the parents; `batch_size` (tokens) changes rounding only."""
 
     pair: str
     layer: int = Field(ge=0)
@@ -45,8 +45,8 @@ def run(
 ) -> dict[str, Any]:
     """Write the tables of examples, top documents and background, and `selection.json`.
 
-    `examples.parquet` is what annotators see; `top_documents.parquet` the highest peaks of the whole corpus,
-    by falling code; `selection.json` has roles, histograms and logits.
+    Annotators see `examples.parquet`; `top_documents.parquet` has the corpus' highest peaks by falling code,
+    `selection.json` roles, histograms and logits.
     """
     from crossdiff.core.documented_latents import choose_latents
     from crossdiff.data.example_table import direction_logits
@@ -91,7 +91,7 @@ def open_both(
 
 
 def _write_background(activations: PairedActivations, settings: DocumentsSettings, draft: Path) -> None:
-    """Random documents, which annotators compare a latent's documents with."""
+    """Write random documents, with which annotators compare a latent's documents."""
     from crossdiff.data.example_table import Displayed, background_table
 
     shown = Displayed(activations.token_set)
@@ -130,7 +130,7 @@ def read_top(
     *,
     inputs: DocumentsInputs,
 ) -> pd.DataFrame:
-    """The corpus' highest documents of every chosen latent; `subset` says what a document may serve for."""
+    """The corpus' highest documents of every chosen latent; `subset` is explain or score."""
     from crossdiff.data.example_table import Displayed, example_rows, example_table
     from crossdiff.data.examples import top_examples
 
@@ -145,7 +145,7 @@ def read_top(
 def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
-    """`selection.json`: latents and roles, what the call rejected, and a sentence when none is left."""
+    """Content of `selection.json`; `sentence` says why no latent is exclusive, or is None."""
     from crossdiff.core.documented_latents import ROLES
 
     roles = [role for _, role in chosen.latents]

@@ -1,4 +1,4 @@
-"""Harvest: block outputs of one model on every token of a token set, one or several layers per pass."""
+"""Stage harvest: block outputs of one model on every token, one or several layers per pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION = 3
 
 
 class HarvestInputs(Settings):
-    """What decides the stored activations, besides the token set."""
+    """What determines the stored activations, besides the token set."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
 
@@ -39,7 +39,7 @@ def run(
 ) -> dict[str, Any]:
     """Write shards and harvest.json into `layer_<L>/`; finished shards of a killed run are kept.
 
-    Activations that lie in files are taken over instead (`stages/import_activations.py`).
+    Activations in files are imported instead (`stages/import_activations.py`).
     """
     if isinstance(inputs, ImportHarvestInputs):
         return import_harvest(inputs, parents, draft, runtime)
@@ -55,9 +55,9 @@ def run(
 
 
 def run_shards(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> int:
-    """Harvest shards that no other process has taken, without finishing the artifact (array tasks).
+    """Harvest shards that no other process has taken (array tasks); returns the shards written.
 
-    Any number of processes may do this in one draft folder; `run` then finishes it. Returns shards written.
+    Any number of processes may do this in one draft folder; `run` then finishes the artifact.
     """
     from crossdiff.data.harvest.run import run_part
 
@@ -67,7 +67,7 @@ def run_shards(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, 
 def missing_shards(
     inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> list[str]:
-    """File names of the shards for which `run` would still need the model; none where nothing is stored."""
+    """File names of the shards that `run` would still have to compute."""
     from crossdiff.data.harvest import run as harvest_run
 
     return [shard.file for shard in harvest_run.missing_shards(_job(inputs, parents, draft, runtime))]
@@ -78,7 +78,7 @@ def _stores_shards(inputs: HarvestInputs | ImportHarvestInputs) -> bool:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every shard below a finished harvest, known since it was written: no file is read again."""
+    """sha256 of every shard of a harvest, from the records made when the shards were written."""
     from crossdiff.data.harvest.write import RECORD
 
     records = [read_json(path) for path in folder.glob(f"layer_*/{RECORD}")]
@@ -87,7 +87,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 def _path(model: ModelSettings, parents: Mapping[str, Path]) -> str:
     if model.towards is not None:
-        raise ValueError(f"model {model.name} is a blend and needs the step that makes it; run the pipeline")
+        raise ValueError(f"model {model.name} is a blend and needs its blend step as parent `model`")
     return resolve(model, parents.get("organism"))
 
 

@@ -1,7 +1,7 @@
-"""In the place of tokens and harvest: activations that another tool has stored (`source=files`).
+"""Another tool's activations in place of tokens and harvest (`source=files`).
 
-The artifacts are those of `tokens` and `harvest`, so that every later step takes them as such. What the files
-do not say (documents, template marks) is named in the token set and stays empty.
+The artifacts have the form of `tokens` and `harvest`. The token set names what the files do not hold
+(documents, template marks).
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from crossdiff.settings import Runtime
 from crossdiff.stages.protocol import ImportedInputs
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf", ".md", ".png")
-"""Files of a model's folder that say nothing of its tokenizer."""
+"""Endings of files that do not belong to a model's tokenizer."""
 
 
 class ImportTokensInputs(ImportedInputs):
-    """What is said of the rows. The files' content decides, not where they lie."""
+    """The description of the rows; the key holds the files' content, not their paths."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     rows: ImportedSource
-    """Where ids, texts, offsets and kinds lie (`data.imported.rows.with_files_beside`)."""
+    """Paths of ids, texts, offsets and kinds (`data.imported.rows.with_files_beside`)."""
     n_rows: int
     content: str
     """`rows_content(rows)`."""
     tokenizer: ModelSettings | None
-    """Whose tokenizer the ids are of; None where neither ids nor texts are given."""
+    """The model whose tokenizer made the ids; None without ids and texts."""
     tokenizer_fingerprint: str | None
 
 
 class ImportHarvestInputs(ImportedInputs):
-    """One model's activations at the layer that they are said to come from."""
+    """One model's activations at one layer."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
 
     model: ModelSettings
-    """The model that the activations are said to come from; only its unembedding may be read."""
+    """The model that made the activations; only its unembedding is read."""
     fingerprint: str
     """`models.pair.fingerprint(model)`."""
     path: str
@@ -54,21 +54,21 @@ class ImportHarvestInputs(ImportedInputs):
 
 
 def array_content(path: str) -> str:
-    """sha256 over the files that an array is read from, under whatever names."""
+    """sha256 over the content of an array's files; their names do not count."""
     from crossdiff.data.imported.arrays import array_files
 
     return _joined(file_sha256(file) for file in array_files(path))
 
 
 def rows_content(rows: ImportedSource) -> str:
-    """sha256 over what says of the rows what they are."""
+    """sha256 over the content of ids, texts, offsets and kinds."""
     read = {"ids": array_content, "texts": texts_content, "offsets": array_content, "kinds": array_content}
     given = ((role, getattr(rows, role)) for role in read)
     return _joined(f"{role} {read[role](path)}" for role, path in given if path is not None)
 
 
 def texts_content(path: str) -> str:
-    """sha256 over files of documents, and over how they are read: of a .txt file every line is a document."""
+    """sha256 over files of documents, and over how they are read (.txt: one document per line)."""
     from crossdiff.data.corpus import expand, kind_of
 
     if not Path(path).expanduser().exists():
@@ -78,7 +78,7 @@ def texts_content(path: str) -> str:
 
 
 def tokenizer_fingerprint(model: ModelSettings) -> str:
-    """What a model's tokenizer is: content of a folder's files beside weights, or hub id with revision."""
+    """Hash of a local model's files without weights, or hub id with revision."""
     path = model.path if model.adapter is None else model.adapter
     if path.startswith(ORGANISM) or not is_folder(path):
         return f"{path}@{model.revision or 'main'}"
@@ -99,7 +99,9 @@ def import_tokens(
     from crossdiff.models.tokenizers import load_model_tokenizer
 
     if rows_content(inputs.rows) != inputs.content:
-        raise ValueError("files of source= have changed since this was planned; give the command again")
+        raise ValueError(
+            "the files of source= have changed since this step was planned; give the command again"
+        )
     tokenizer = None
     if inputs.tokenizer is not None:
         path = resolve(inputs.tokenizer, parents.get("organism"))
@@ -117,13 +119,13 @@ def import_tokens(
 def import_harvest(
     inputs: ImportHarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Copy the rows of one model into shards; NaN rows are refused."""
+    """Copy one model's rows into shards; ValueError for NaN rows."""
     from crossdiff.data.imported.layer import copy_layer
     from crossdiff.data.tokens import TokenSet
 
     if array_content(inputs.path) != inputs.content:
         raise ValueError(f"{inputs.path} has changed since this step was planned; give the command again")
-    found = copy_layer(
+    figures = copy_layer(
         inputs.model.name,
         inputs.path,
         TokenSet.open(parents["tokens"]),
@@ -131,5 +133,5 @@ def import_harvest(
         layer=inputs.layer,
         progress=runtime.progress,
     )
-    show_notices(f"import {inputs.model.name}", found["notices"])
-    return found
+    show_notices(f"import {inputs.model.name}", figures["notices"])
+    return figures

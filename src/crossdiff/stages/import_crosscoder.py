@@ -1,6 +1,6 @@
-"""In the place of training: a crosscoder that somebody trained, checked against a pair's activations.
+"""A given crosscoder in place of training, checked against a pair's activations.
 
-The artifact is that of `train` (`crosscoder/`, `training.json`), so that every later step takes it as one.
+The artifact has the form of `train` (`crosscoder/`, `training.json`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 4096
 LEAST_FVE = 0.5
-"""Below it, a model's activations are hardly those that the crosscoder was trained on."""
+"""FVE below which a warning says that the crosscoder was trained on other activations."""
 LARGEST_SHARE = 0.1
-"""Share of all latents that are active per token above which codes are not sparse any more."""
+"""Share of latents active per token above which a warning doubts the scale."""
 
 
 class ImportInputs(ImportedInputs):
-    """Which crosscoder is read, and for which activations. Its content decides, not where it lies."""
+    """Which crosscoder is read, and for which activations; the key holds its content, not its path."""
 
     RESOURCES: ClassVar[Resources] = needs(cpus=8, memory_gb=64, hours=4)
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
@@ -40,7 +40,7 @@ class ImportInputs(ImportedInputs):
     fingerprint: str
     """`fingerprint(path)`."""
     scale: tuple[float, ...] | None = None
-    """Factor per model on raw activations, base first, where the file does not hold it; None estimates it."""
+    """Factor per model on raw activations, base first, where the file has none; None estimates it."""
     layer: int
     mask: MaskSettings = MaskSettings()
     most_tokens: int = 262_144
@@ -48,16 +48,16 @@ class ImportInputs(ImportedInputs):
 
 
 def fingerprint(path: str) -> str:
-    """What is read from there: its format and the sha256 of its files, under whatever names and wherever."""
-    found = find_checkpoint(path)
-    text = "\n".join([found.format, *sorted(found.sha256().values())])
+    """Hash of the checkpoint's format and files; paths and names do not count."""
+    checkpoint = find_checkpoint(path)
+    text = "\n".join([checkpoint.format, *sorted(checkpoint.sha256().values())])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def import_crosscoder(
     inputs: ImportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `crosscoder/` and `training.json` with its figures on the pair's held-out tokens."""
+    """Write `crosscoder/`, and `training.json` with its figures on the pair's held-out tokens."""
     from crossdiff.io.tables import write_json
     from crossdiff.stages.activations import open_activations
 
@@ -84,9 +84,9 @@ def import_crosscoder(
 def read_for_pair(
     inputs: ImportInputs, *, d_model: int, activations: PairedActivations | None = None
 ) -> Crosscoder:
-    """The crosscoder, which must fit two models of this width and this layer; ValueError where it does not.
+    """The crosscoder; ValueError where it does not fit two models of this width at this layer.
 
-    Without `activations` a scale that is to be estimated from them is taken as 1: for checks alone.
+    Without `activations` a scale that they would give is 1, which suffices for checks.
     """
     from crossdiff.io.crosscoders.read import read_crosscoder
 
@@ -101,18 +101,18 @@ def read_for_pair(
         )
     if bool(crosscoder.threshold.isnan()):
         raise ValueError(
-            f"{inputs.path} has no inference threshold (it was never set), so no latent could be called "
-            "active; set it where the crosscoder was trained, save it again, and give that"
+            f"{inputs.path} has no inference threshold (NaN), so no latent could be called "
+            "active; set it where the crosscoder was trained, and save the crosscoder again"
         )
     check_layer(inputs.path, inputs.layer, crosscoder.metadata)
     return crosscoder
 
 
 def _centred(crosscoder: Crosscoder, activations: PairedActivations) -> Crosscoder:
-    """The same codes and reconstructions with weights that read centred activations.
+    """The crosscoder with weights for centred activations; codes and reconstructions stay the same.
 
-    Latent scaling regresses normalised activations on codes without a constant, so a mean that most formats
-    leave in the biases would enter every beta of the activations and of the reconstruction.
+    Latent scaling regresses normalised activations on codes without a constant, so the mean that most formats
+    leave in the biases would enter every beta of activations and reconstruction.
     """
     from crossdiff.core.normaliser import Normaliser
     from crossdiff.core.renormalise import renormalised
@@ -122,25 +122,25 @@ def _centred(crosscoder: Crosscoder, activations: PairedActivations) -> Crosscod
     normaliser = Normaliser(crosscoder.n_models, crosscoder.d_model)
     normaliser.scale.copy_(crosscoder.normaliser.scale)
     normaliser.mean.copy_(activations.statistics()[0])
-    found = renormalised(crosscoder, normaliser)
-    found.threshold.copy_(crosscoder.threshold)  # scaled codes are the same: no decoder has changed
-    if found.delta_ratio is not None and crosscoder.delta_ratio is not None:
-        found.delta_ratio.copy_(crosscoder.delta_ratio)
-    found.metadata = crosscoder.metadata
-    return found
+    centred = renormalised(crosscoder, normaliser)
+    centred.threshold.copy_(crosscoder.threshold)  # no decoder changed, so scaled codes are the same
+    if centred.delta_ratio is not None and crosscoder.delta_ratio is not None:
+        centred.delta_ratio.copy_(crosscoder.delta_ratio)
+    centred.metadata = crosscoder.metadata
+    return centred
 
 
 def check_layer(path: str, asked: int, metadata: Mapping[str, Any]) -> None:
-    """ValueError where the checkpoint names the layer that it reads, and that is another one."""
+    """ValueError where the checkpoint's metadata names another layer."""
     source = metadata.get("source", {})
     points = source.get("hook_points") or source.get("hookpoints") or source.get("hook_point") or ()
     for point in [points] if isinstance(points, str) else points:
-        found = re.search(r"blocks\.(\d+)\.([\w.]*hook_\w+)", str(point))
-        if found is None:
+        hook = re.search(r"blocks\.(\d+)\.([\w.]*hook_\w+)", str(point))
+        if hook is None:
             continue
-        if found[2] not in ("hook_resid_pre", "hook_resid_post"):
+        if hook[2] not in ("hook_resid_pre", "hook_resid_post"):
             raise ValueError(f"{path} reads {point}, not the residual stream after a block; give another")
-        layer = int(found[1]) - (found[2] == "hook_resid_pre")
+        layer = int(hook[1]) - (hook[2] == "hook_resid_pre")
         if layer < 0:
             raise ValueError(
                 f"{path} reads {point}, the embeddings, which are no block's output; give another"
@@ -156,7 +156,7 @@ def check_layer(path: str, asked: int, metadata: Mapping[str, Any]) -> None:
 
 
 def _mean_norms(activations: PairedActivations) -> list[float]:
-    """Mean norm per model over the held-out rows, or over all where none is held out; float64."""
+    """Mean activation norm per model over held-out rows (all rows where none is held out), in float64."""
     import torch
 
     split = "validation" if len(activations.rows("validation")) else "all"
@@ -168,15 +168,15 @@ def _mean_norms(activations: PairedActivations) -> list[float]:
 
 
 def _figures(crosscoder: Crosscoder, activations: PairedActivations, *, at_most: int) -> dict[str, Any]:
-    """What training measures at its end, on at most so many held-out tokens."""
+    """The figures of a training's end, on `at_most` held-out tokens."""
     from crossdiff.training.evaluation import evaluate, held_out_batches, held_out_figures
 
     device = crosscoder.encoder.device
     batches = held_out_batches(activations, batch_size=BATCH_SIZE, device=device, at_most=at_most)
-    found = evaluate(crosscoder, batches, threshold=float(crosscoder.threshold), k=None)
+    evaluation = evaluate(crosscoder, batches, threshold=float(crosscoder.threshold), k=None)
     k = crosscoder.metadata.get("training", crosscoder.metadata).get("k")
-    figures = held_out_figures(crosscoder, found, k=k)
-    return figures if found.n_tokens else figures | {"never_fired_held_out": None}
+    figures = held_out_figures(crosscoder, evaluation, k=k)
+    return figures if evaluation.n_tokens else figures | {"never_fired_held_out": None}
 
 
 def _notices(
@@ -185,17 +185,17 @@ def _notices(
     figures: Mapping[str, Any],
     activations: PairedActivations,
 ) -> Iterator[str]:
-    """What was read, how it does on these activations, and what that says about the scale and the layer."""
+    """The format, the figures on these activations, and warnings about scale and layer."""
     scale = ", ".join(f"{factor:.6g}" for factor in record["scale"])
     yield f"{record['format']} checkpoint ({record['conventions']}); scale {scale} ({record['scale_origin']})"
     if figures["n_held_out_tokens"] == 0:
-        yield "no token is held out, so FVE and L0 on these activations are not known"
+        yield "no token is held out, so FVE and L0 on these activations are unknown"
         return
     fve, l0 = {model: figures[f"fve_{model}"] for model in ("base", "tuned")}, figures["l0"]
-    told = ", ".join(
+    listed = ", ".join(
         f"{model} {'unknown' if value is None else f'{value:.3f}'}" for model, value in fve.items()
     )
-    yield f"on {figures['n_held_out_tokens']:,} held-out tokens: FVE {told}; L0 {l0:.1f}"
+    yield f"on {figures['n_held_out_tokens']:,} held-out tokens: FVE {listed}; L0 {l0:.1f}"
     if any(value is None or value < LEAST_FVE for value in fve.values()):
         yield (
             f"WARNING: it explains less than {LEAST_FVE:g} of the variance, so these are hardly the "
@@ -208,12 +208,9 @@ def _notices(
 
 
 def _other_scaling(crosscoder: Crosscoder, activations: PairedActivations) -> Iterator[str]:
-    from crossdiff.core.normaliser import Normaliser
-    from crossdiff.stages.activations import SCALE_TOLERANCE
+    from crossdiff.stages.activations import SCALE_TOLERANCE, scale_spread
 
-    mean, variance = activations.statistics()
-    ratio = crosscoder.normaliser.scale / Normaliser.from_statistics(mean, variance, target_rms=1.0).scale
-    spread = float(ratio.max() / ratio.min()) - 1
+    _, spread = scale_spread(crosscoder, activations)
     if not spread <= SCALE_TOLERANCE:
         yield (
             f"it scales the two models {spread:.0%} differently from what equal variances of these "

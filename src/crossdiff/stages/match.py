@@ -1,4 +1,4 @@
-"""Which exclusive latents of one pair have a twin in the other pair's crosscoder, and which are new."""
+"""Stage match: which exclusive latents have a twin in the other pair's crosscoder, and which are new."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ VERDICTS: tuple[Verdict, ...] = ("twin", "split", "direction_only", "code_only",
 
 
 class MatchInputs(Settings):
-    """Two pairs by name, and what counts as similar; parents are `<role>_<pair>` of `ROLES`, and tokens.
+    """Two pairs by name, and the rule for twins; parents are `<role>_<pair>` of `ROLES`, and tokens.
 
     min_cosine
         Of the tuned models' decoder directions (the other model of a tuned-exclusive latent has none).
     min_correlation
-        Pearson's, of the codes on the same tokens, zeros included.
+        Pearson's, of codes on the same tokens, zeros included.
     n_tokens
-        At most so many tokens are encoded, in whole documents drawn from all over the corpus.
+        Most tokens that are encoded, in whole documents from all over the corpus.
     """
 
     pairs: tuple[str, str]
@@ -46,7 +46,7 @@ class MatchInputs(Settings):
     min_correlation: float = Field(default=0.5, gt=0, lt=1)
     n_tokens: int = Field(default=200_000, ge=1)
     max_latents: int = Field(default=2000, ge=1)
-    """Exclusive latents that are looked for, per pair; those beyond are counted as left out."""
+    """Most exclusive latents per pair; the others are counted as left out."""
 
 
 def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
@@ -69,10 +69,10 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     rule = f"cosine >= {inputs.min_cosine:g} and correlation of codes >= {inputs.min_correlation:g}"
     tables, record = [], {"version": 2, "n_tokens": len(rows), "rule": rule, "pairs": {}}
     for index, name in enumerate(inputs.pairs):
-        own, other = pairs[index], pairs[1 - index]
-        table = match_table(own, other, sums[index], inputs)
+        pair, other = pairs[index], pairs[1 - index]
+        table = match_table(pair, other, sums[index], inputs)
         tables.append(table.assign(pair=name, other_pair=inputs.pairs[1 - index]))
-        record["pairs"][name] = _counts(table, own)
+        record["pairs"][name] = _counts(table, pair)
     record["matched"] = matched(*tables)
     write_table(pd.concat(tables), draft / "matches.parquet", version=TABLE_VERSION, kind="matches")
     write_json(record, draft / "matches.json")
@@ -97,7 +97,7 @@ def match_table(
 
     from crossdiff.core.matching import nearest_code, nearest_direction, twins_of
 
-    directions = (own.crosscoder.decoder[own.exclusive, -1].cpu(), other.crosscoder.decoder[:, -1].cpu())
+    directions = (pair.crosscoder.decoder[pair.exclusive, -1].cpu(), other.crosscoder.decoder[:, -1].cpu())
     correlation = sums.value()
     by_direction = nearest_direction(*directions, alive=other.alive)
     by_code = nearest_code(correlation)
@@ -111,7 +111,7 @@ def match_table(
     exclusive = torch.tensor((other.table["exclusive_to"] == "tuned").to_numpy())
     return pd.DataFrame(
         {
-            "latent": own.exclusive.numpy(),
+            "latent": pair.exclusive.numpy(),
             "verdict": verdicts(by_direction, by_code, twins, inputs),
             "twin_latent": twins.latent.numpy(),
             "twin_cosine": twins.cosine.detach().double().numpy(),
@@ -144,12 +144,12 @@ def verdicts(by_direction: Nearest, by_code: Nearest, twins: Twins, inputs: Matc
 
 
 def _is(exclusive: torch.Tensor, latents: torch.Tensor) -> list[bool]:
-    """Whether each latent of the other pair is exclusive there; False for -1, where there is none."""
+    """Whether each latent of the other pair is exclusive there; False for -1 (no latent)."""
     return (exclusive[latents.clamp(min=0)] & (latents >= 0)).tolist()
 
 
 def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
-    """What the comparison's page lists: twins once each, and the latents of either pair without one."""
+    """The report's lists: every pair of twins once, and the latents of either pair without a twin."""
     from crossdiff.io.tables import rows_of, where
 
     twins: dict[tuple[int, int], dict[str, Any]] = {}
@@ -171,7 +171,7 @@ def _counts(table: pd.DataFrame, own: MatchedPair) -> dict[str, Any]:
     twins = rows_of(where(table, verdict="twin"))
     return {
         "n_exclusive": len(table),
-        "n_left_out": own.n_left_out,
+        "n_left_out": pair.n_left_out,
         **{name: counts[name] for name in VERDICTS},
         "same_latent": sum(row.direction_latent == row.code_latent == row.twin_latent for row in twins),
         "twin_is_exclusive": sum(bool(row.twin_exclusive) for row in twins),

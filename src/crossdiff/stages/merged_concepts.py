@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 MIN_COSINE = 0.35
-"""Least cosine of two latents of one concept, far below that of twins over seeds (0.7): the parts into which
-a crosscoder splits a concept have directions of their own. On the demo the 196 to 254 exclusive latents of a
+"""Least cosine of two latents of one concept, far below that of twins over seeds (0.7), because the parts of
+a concept that a crosscoder splits have different directions. The demo's 196 to 254 exclusive latents per
 crosscoder are 87 to 147 concepts."""
 
 
 def merged_labels(rows: Sequence[Mapping[str, Any]], crosscoder: Path) -> list[str]:
     """One label for every concept among a crosscoder's answered latents.
 
-    Latents are one concept where a chain of decoder directions (tuned model) with `MIN_COSINE` joins them. It
-    takes the commonest category of its latents, on a tie that of the lowest latent.
+    A concept is a set of latents joined by a chain of decoder directions (tuned model) with `MIN_COSINE`. It
+    has the commonest category of its latents, on a tie that of the lowest latent.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
@@ -33,4 +33,4 @@ def merged_labels(rows: Sequence[Mapping[str, Any]], crosscoder: Path) -> list[s
     labels: dict[int, list[str]] = defaultdict(list)
     for concept, row in zip(concepts.tolist(), ordered, strict=True):
         labels[concept].append(row["category"])
-    return [Counter(found).most_common(1)[0][0] for found in labels.values()]
+    return [Counter(categories).most_common(1)[0][0] for categories in labels.values()]

@@ -1,4 +1,4 @@
-"""Stage `organism`: the toy triple, its corpus and what was planted in it."""
+"""Stage `organism`: the toy triple, its corpus and its planted behaviours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERSION = 3
 
 
 class OrganismInputs(Settings):
-    """Everything that decides the triple; `toy.seed` is replaced by `seed`."""
+    """What determines the triple; `seed` replaces `toy.seed`."""
 
     toy: ToySettings
     seed: int = 0
@@ -51,7 +51,7 @@ def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtim
 
 
 def _figures(losses: Mapping[str, float], rows: list[dict[str, Any]], *, n_documents: int) -> dict[str, Any]:
-    """Training loss of each phase's last tenth, all terms, and mean generated rates by what is planted."""
+    """Mean training loss of each phase's last tenth, and mean rates of planted and absent behaviours."""
     figures: dict[str, Any] = {f"loss_{name}": value for name, value in losses.items()}
     for model, flag in (("it", "in_reference"), ("simpo", "in_treatment")):
         for planted in (True, False):

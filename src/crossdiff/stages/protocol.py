@@ -1,4 +1,4 @@
-"""What a stage is, and which there are: every stage module ends with one `STAGE`, which is found here."""
+"""What a stage is, and the list of all: every stage module ends with one `STAGE`, which this file finds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import Field
 from crossdiff.settings import Runtime, Settings
 
 EVERYTHING = ("*",)
-"""`Stage.reads` of the stage that may stand on any other."""
+"""`Stage.reads` of a stage that may read any other."""
 
 
 class Resources(Settings):
@@ -38,7 +38,7 @@ class Resources(Settings):
     setup: tuple[str, ...] | None = None
 
     def over(self, weaker: Resources) -> Resources:
-        """These resources, completed from `weaker` where this one leaves a value open."""
+        """These resources, with None values taken from `weaker`."""
         names = Resources.model_fields
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return Resources(**{name: getattr(weaker, name) for name in names} | given)
@@ -50,10 +50,7 @@ def needs(*, gpus: int = 0, cpus: int = 2, memory_gb: float = 8, hours: float = 
 
 
 class ImportedInputs(Settings):
-    """Inputs of a step that reads what somebody else has made, in the place of making it.
-
-    A plan says so, and a SLURM job of it asks for `RESOURCES`.
-    """
+    """Inputs of a step that imports its artifact; its SLURM job asks for `RESOURCES`."""
 
     RESOURCES: ClassVar[Resources] = needs(cpus=4, memory_gb=32, hours=6)
 
@@ -64,20 +61,20 @@ class Run(Protocol):
     def __call__(
         self, inputs: Any, parents: Mapping[str, Path], draft: Path, runtime: Runtime
     ) -> dict[str, Any]:
-        """Write the artifact into `draft`, where a killed run finds its own work again.
+        """Write the artifact into `draft`, which may hold the work of a killed run.
 
-        `parents` holds the finished folders of the steps it reads, by role. What is returned stands in the
-        manifest as `counts` and, where it is a number or a word, in the progress line.
+        `parents`: finished folders by role. Returns figures for the manifest (`counts`) and, where they are
+        numbers or words, for the progress line.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Shards:
-    """How array tasks share one run, which then only puts their shards together.
+    """How array tasks share one run, which then joins their shards.
 
     applies   whether a run with these inputs has shards
-    make      write shards that no other process has taken, and return how many
+    make      writes shards that no other process has taken, and returns how many
     missing   files of the shards that `run` would still have to compute
     """
 
@@ -88,11 +85,11 @@ class Shards:
 
 @dataclass(frozen=True)
 class Together:
-    """How steps that stand on the same parents are made at a time, each in a draft of its own.
+    """How steps with the same parents are made at a time, each in its own draft.
 
-    shared   what such steps have in common; None where a step with these inputs is made alone
-    at_most  how many at a time
-    run      makes the artifacts into their drafts; figures of each, or why it was refused
+    shared   equal for steps that are made together; None for a step that is made alone
+    at_most  most steps at a time
+    run      writes the artifacts into their drafts; returns the figures of each, or its ValueError
     """
 
     shared: Callable[[Any], Any]
@@ -108,15 +105,15 @@ def _hashes_none(draft: Path) -> Mapping[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One kind of step: how it runs, and what a plan, a scheduler and a reader must know of it.
+    """One kind of step: how it runs, and what plan, scheduler and docs need to know.
 
     name             of the artifact folder `store/<name>/<key>` and of `dispatch.stages.<name>`
-    version          part of every key: one more whenever equal inputs give other results
+    version          part of every key; raise it when equal inputs give other results
     run              makes the artifact
     reads            stages whose artifacts may be its parents; decides the order of all stages
-    writes           what the artifact holds, for the table of the docs
-    resources        what a SLURM job of it asks for, unless the profile or the command line say otherwise
-    has_settings     whether its inputs are values of the command line, so that summary.json lists them
+    writes           content of the artifact, for the docs' table
+    resources        of a SLURM job, unless the profile or the command line gives others
+    has_settings     whether its inputs are settings of the command line, which summary.json lists
     joins_layers     whether steps that differ in `inputs.layers` only are one run, which writes `layer_<L>/`
     shards           how array tasks share a run; None where it is one piece of work
     ranks            setting and number of the processes that share a run; None where it is always one
@@ -147,17 +144,16 @@ _DECLARATION = re.compile(r'^STAGE(?:: Stage)? = Stage\(\s*(?:name=)?"(\w+)"', r
 def modules() -> dict[str, str]:
     """Stage -> the module that declares it.
 
-    The files are searched for their declaration instead of being imported, which would load every study for
-    a list of names.
+    The files' text is searched: importing them would load every study for a list of names.
     """
-    found: dict[str, str] = {}
+    homes: dict[str, str] = {}
     for path in sorted(path for place in PLACES for path in PACKAGE.glob(place)):
         module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
         for name in _DECLARATION.findall(path.read_text(encoding="utf-8")):
-            if name in found:
-                raise ValueError(f"stage {name} is declared by {found[name]} and by {module}; rename one")
-            found[name] = module
-    return found
+            if name in homes:
+                raise ValueError(f"stage {name} is declared by {homes[name]} and by {module}; rename one")
+            homes[name] = module
+    return homes
 
 
 def stage(name: str) -> Stage:
@@ -168,7 +164,7 @@ def stage(name: str) -> Stage:
 
 
 def stage_of(name: str, inputs: Settings) -> Stage:
-    """The stage of a step; one from outside the package is declared where its inputs are."""
+    """The stage of a step; a stage from outside the package is declared in the module of its inputs."""
     if name in modules():
         return stage(name)
     declared = getattr(sys.modules[type(inputs).__module__], "STAGE", None)
@@ -181,7 +177,7 @@ def stage_of(name: str, inputs: Settings) -> Stage:
 
 
 def stages() -> list[Stage]:
-    """All stages of this package, each after those it reads."""
+    """All stages of this package, every one after those it reads."""
     return sorted(map(stage, modules()), key=position)
 
 
@@ -191,12 +187,12 @@ def names() -> list[str]:
 
 
 def position(declared: Stage) -> tuple[int, str]:
-    """Sorts stages so that each follows those it reads, and equals by name."""
+    """Sort key: stages follow those they read; then by name."""
     return _depth(declared), declared.name
 
 
 def _depth(declared: Stage) -> int:
-    """Length of the longest way to a stage that reads none."""
+    """Length of the longest path to a stage that reads none."""
     if declared.reads == EVERYTHING:
         return sys.maxsize
     return max((1 + _depth_of(name) for name in declared.reads), default=0)
@@ -204,5 +200,5 @@ def _depth(declared: Stage) -> int:
 
 @cache
 def _depth_of(name: str) -> int:
-    """The same of this package's stages, of which there are few; a `Stage` of a step's own is not kept."""
+    """`_depth` of a stage of this package, cached."""
     return _depth(stage(name))

@@ -1,4 +1,4 @@
-"""The report step: one HTML page, copies of the finished products, and summary.json."""
+"""Stage report: one HTML page, copies of the products, and summary.json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERSION = 3
 
 
 class ReportInputs(Settings):
-    """What the page is called and which pairs it shows; without `reference` there is no comparison."""
+    """The page's title and pairs; without `reference` there is no comparison."""
 
     title: str
     pairs: tuple[str, ...]
@@ -29,18 +29,18 @@ class ReportInputs(Settings):
     treatment: str | None = None
     n_examples: int = 20
     members: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Shown pair -> all its crosscoders, where there are several."""
+    """Shown pair -> names of its crosscoders, where it has several."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"members"})
 
     @property
     def crosscoders(self) -> tuple[str, ...]:
-        """Every crosscoder whose latents the results hold."""
+        """Names of all crosscoders of the shown pairs."""
         return tuple(name for pair in self.pairs for name in self.members.get(pair, (pair,)))
 
 
 def run(inputs: ReportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write `report.html`, `summary.json` and the products a user keeps."""
+    """Write `report.html`, `summary.json` and copies of the products."""
     from crossdiff.report.sources import read_sources
 
     sources = read_sources(
@@ -54,7 +54,7 @@ def run(inputs: ReportInputs, parents: Mapping[str, Path], draft: Path, runtime:
 
 
 def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], draft: Path) -> dict[str, Any]:
-    """The same from artifacts that were read already."""
+    """`run` from artifacts that are already read."""
     from crossdiff.report.page import render
     from crossdiff.report.summary import summary
 
@@ -62,8 +62,8 @@ def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], d
     (draft / "report.html").write_text(page, encoding="utf-8")
     setting_stages = [stage.name for stage in protocol.stages() if stage.has_settings]
     write_json(summary(sources, setting_stages=setting_stages), draft / "summary.json")
-    there = tuple(name for name in inputs.crosscoders if f"scale_{name}" in parents)
-    copy_products(there, parents, draft)
+    scaled = tuple(name for name in inputs.crosscoders if f"scale_{name}" in parents)
+    copy_products(scaled, parents, draft)
     listed = [len(pair.selected()) for pair in sources.pairs.values()]
     return {
         "n_pairs": len(inputs.pairs),
@@ -73,7 +73,7 @@ def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], d
 
 
 def copy_products(pairs: tuple[str, ...], parents: Mapping[str, Path], draft: Path) -> None:
-    """Latent tables, annotations, taxonomy and deltas, as results_dir offers them."""
+    """Copy latent tables, annotations, taxonomy and deltas."""
     for pair in pairs:
         shutil.copyfile(parents[f"scale_{pair}"] / "latents.parquet", draft / f"latents.{pair}.parquet")
     if "annotate" in parents:

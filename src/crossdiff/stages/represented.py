@@ -17,13 +17,13 @@ from crossdiff.stages.protocol import Stage, needs
 
 VERSION = 1
 ROLES = ("harvest_base", "harvest_tuned", "harvest_tuned_2")
-"""Of the harvests of pt, `it` and `simpo` (`stages.activations.harvests` reads them in this order)."""
+"""Roles of the harvests of pt, `it` and `simpo`, in the order of `stages.activations.harvests`."""
 ROWS = 8192
-"""Tokens that are held in float64 at a time."""
+"""Tokens in memory in float64 at a time."""
 
 
 class RepresentedInputs(Settings):
-    """Parents are the organism, the tokens, and the harvests of pt, `it` and `simpo` (`ROLES`).
+    """Inputs; parents are the organism, the tokens, and the harvests of pt, `it` and `simpo` (`ROLES`).
 
     ridge
         Penalty of the regression from pt, as a share of the mean variance of pt's dimensions.

@@ -1,4 +1,4 @@
-"""Latent scaling of one pair's crosscoder: the latent table and its diagnostics, in one pass."""
+"""Stage scale: latent scaling of one pair's crosscoder -> the latent table and its diagnostics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TABLE_VERSION = 1
 
 
 class ScaleInputs(Settings):
-    """What determines the latent table, beside the parents. `batch_size` (tokens) changes rounding only."""
+    """What determines the latent table, besides the parents; `batch_size` (tokens) changes rounding only."""
 
     layer: int = Field(ge=0)
     mask: MaskSettings = MaskSettings()
@@ -54,7 +54,7 @@ def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 def open_both(
     inputs: ScaleInputs, parents: Mapping[str, Path], device: str
 ) -> tuple[Crosscoder, PairedActivations]:
-    """The crosscoder in the number format of the pass, and its activations."""
+    """The crosscoder in `inputs.dtype`, and its activations."""
     import torch
 
     from crossdiff.core.latent_scaling import in_dtype
@@ -68,14 +68,14 @@ def open_both(
 def write_scaled(
     crosscoder: Crosscoder, sums: ScalingSums, selection: SelectionSettings, draft: Path
 ) -> dict[str, Any]:
-    """The pair's table and diagnostics from the sums of a pass; returns the step's figures."""
+    """Write the table and diagnostics from the sums of a pass; returns the step's figures."""
     from crossdiff.core.diagnostics import diagnose
     from crossdiff.core.latent_table import Scaled, pair_table
 
     scaled = Scaled.of(crosscoder.decoder, sums)
     calls = scaled.calls(selection)
     table = pair_table(scaled, calls)
-    found = diagnose(
+    diagnostics = diagnose(
         table,
         scaled,
         calls,
@@ -84,20 +84,21 @@ def write_scaled(
         reach=training_reach(crosscoder),
     )
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents")
-    write_json(found, draft / "diagnostics.json")
-    return summary(found)
+    write_json(diagnostics, draft / "diagnostics.json")
+    return summary(diagnostics)
 
 
 def training_reach(crosscoder: Crosscoder) -> float | None:
-    """How many of its starting norms a direction could move in this training; None where not recorded.
+    """How far this training could move a direction, in starting norms; None where not recorded.
 
-    Adam moves a weight by about its learning rate, so a direction by at most sqrt(d_model) of their sum.
+    Adam moves a weight by about its learning rate per step, a direction by at most sqrt(d_model) of their
+    sum.
     """
     from crossdiff.training.settings import TrainingSettings
 
     inputs = crosscoder.metadata.get("inputs") or {}
     recorded = inputs.get("training")
-    if not recorded or inputs.get("start"):  # one that went on from another began with any norm
+    if not recorded or inputs.get("start"):  # a training that starts from another begins with any norm
         return None
     known = {name: value for name, value in recorded.items() if name in TrainingSettings.model_fields}
     settings = TrainingSettings(**known)
@@ -106,19 +107,19 @@ def training_reach(crosscoder: Crosscoder) -> float | None:
     return rates * math.sqrt(crosscoder.d_model) / start
 
 
-def summary(found: dict[str, Any]) -> dict[str, Any]:
-    """The figures in a step's line and in the manifest."""
+def summary(diagnostics: dict[str, Any]) -> dict[str, Any]:
+    """Figures for the progress line and the manifest."""
     return {
-        "n_exclusive_tuned": found["n_exclusive"]["tuned"],
-        "n_exclusive_base": found["n_exclusive"]["base"],
-        "n_undecided": found["calls"].get("undecided", 0),
-        "n_alive": found["n_alive"],
-        "dead_share": found["dead_share"],
-        "l0": found["l0"],
-        "rejected": found["rejected"],
-        **{f"stopped_{side}": _listed(found["rejected"][side]) for side in ("tuned", "base")},
-        "split_half": _agreement(found["split_half"]),
-        "signature": found["signature"]["sentence"],
+        "n_exclusive_tuned": diagnostics["n_exclusive"]["tuned"],
+        "n_exclusive_base": diagnostics["n_exclusive"]["base"],
+        "n_undecided": diagnostics["calls"].get("undecided", 0),
+        "n_alive": diagnostics["n_alive"],
+        "dead_share": diagnostics["dead_share"],
+        "l0": diagnostics["l0"],
+        "rejected": diagnostics["rejected"],
+        **{f"stopped_{side}": _listed(diagnostics["rejected"][side]) for side in ("tuned", "base")},
+        "split_half": _agreement(diagnostics["split_half"]),
+        "signature": diagnostics["signature"]["sentence"],
     }
 
 
@@ -128,7 +129,7 @@ def _listed(stopped: dict[str, int]) -> str:
 
 
 def _agreement(halves: dict[str, Any] | None) -> str:
-    """How many exclusive latents of two halves of the documents agree, per side."""
+    """How many exclusive latents two halves of the documents share, per side."""
     if halves is None:
         return "unknown (no documents)"
     return ", ".join(

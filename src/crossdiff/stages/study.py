@@ -1,4 +1,4 @@
-"""The last step of a study: reads the reports of its runs, answers its question, draws its page."""
+"""Stage study: the reports of a study's runs -> its answer, tables and page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 VERSION = 4
 Changes = Mapping[str, Any]
-"""Fields of the experiment that a run of the study sets anew."""
+"""Field -> value of the experiment that a run of the study changes."""
 
 
 class AskedComparison(Protocol):
@@ -44,7 +44,7 @@ class AskedComparison(Protocol):
 
 
 class Asked(Protocol):
-    """What a study may look at in the experiment that asks for it (`crossdiff.config.Experiment`)."""
+    """The part of `crossdiff.config.Experiment` that a study may read."""
 
     @property
     def layer(self) -> int: ...  # noqa: D102
@@ -77,7 +77,7 @@ class Asked(Protocol):
 
 
 def train_inputs(experiment: Asked, *, seed: int) -> TrainInputs:
-    """The training that the experiment asks for, from one seed."""
+    """The experiment's training, with the given seed."""
     return TrainInputs(
         layer=experiment.layer,
         dictionary=experiment.dictionary,
@@ -91,8 +91,10 @@ def train_inputs(experiment: Asked, *, seed: int) -> TrainInputs:
 
 @dataclass(frozen=True)
 class From:
-    """A step of one of the study's runs or groundwork, by stage and label (a harvest's label is its model's
-    name, that of train, scale and documents the pair's); an `optional` one may be missing (no organism)."""
+    """A step of a run or groundwork, by stage and label; an `optional` one may be missing (no organism).
+
+    The label of a harvest is its model's name, that of train, scale and documents the pair's.
+    """
 
     run: str
     stage: str
@@ -102,18 +104,17 @@ class From:
 
 @dataclass(frozen=True)
 class ExtraStep:
-    """A step that only this study needs; `parents` are steps of its runs or more such steps, `models` those
-    that it loads."""
+    """A step that only this study needs; `parents` are steps of its runs or extra steps."""
 
     stage: str
     label: str
     inputs: Settings
     parents: Mapping[str, From | ExtraStep] = field(default_factory=dict)
-    models: tuple[ModelSettings, ...] = ()
+    models: tuple[ModelSettings, ...] = ()  # which it loads, for the estimate of the cost
     n_tokens: int = 0
-    """Tokens that each of the models reads and writes, for the estimate of the cost."""
+    """Tokens per model, read and written, for the estimate of the cost."""
     api_usd: float = 0.0
-    """US dollars of its API calls, estimated."""
+    """Estimated cost of its API calls, US dollars."""
 
 
 class NeedsModels(ValueError):
@@ -121,26 +122,26 @@ class NeedsModels(ValueError):
 
 
 class Study(Settings):
-    """A question, the runs that answer it, and how they do. One subclass per study (crossdiff.studies).
+    """A question, the runs that answer it, and the analysis; one subclass per study (crossdiff.studies).
 
-    The planner makes an experiment of every entry of `runs` (a typed copy with the named fields set
-    anew), merges their steps, adds `extras` and ends with this stage.
+    The planner makes an experiment of every entry of `runs` (a copy with the named fields changed), merges
+    their steps, adds `extras` and ends with this stage.
     """
 
     QUESTION: ClassVar[str]
     READS_CROSSCODERS: ClassVar[bool] = False
-    """Whether its runs may take crosscoders that the pairs bring; the others train theirs."""
+    """Whether its runs may use crosscoders that the pairs name; other studies train theirs."""
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """Name of each run -> what it changes; the experiment as it stands, unless a study says more."""
+        """Name of each run -> its changes; by default one run without changes."""
         return {"run": {}}
 
     def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
-        """Experiments whose steps `extras` may stand on, without a report of their own."""
+        """Name -> changes of experiments without a report, whose steps `extras` may read."""
         return {}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """Steps beyond those of the runs' reports."""
+        """Name -> step beyond those of the runs' reports."""
         return {}
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
@@ -176,7 +177,7 @@ def run(inputs: StudyInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
 
 def summary(inputs: StudyInputs, findings: Findings, runs: Mapping[str, RunProducts]) -> dict[str, Any]:
-    """What other programs read: question, answer, the study's numbers, and every run's own pairs."""
+    """Content of summary.json: question, answer, the study's numbers, every run's pairs."""
     from crossdiff.report.formatting import finite
 
     return finite(

@@ -1,4 +1,4 @@
-"""Tokens: the corpus through one tokenizer and one chat template, for every model of a comparison."""
+"""Stage tokens: the corpus as token ids of one tokenizer and chat template, for every model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSION = 2
 
 
 class TokensInputs(Settings):
-    """What decides the token ids: the corpus, and the tokenizer with its chat template."""
+    """What determines the token ids: the corpus, and the tokenizer with its chat template."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
 
@@ -30,15 +30,15 @@ class TokensInputs(Settings):
     tokenizer: ModelSettings
     """The model whose tokenizer and template are used: by default the reference pair's tuned model."""
     tokenizer_fingerprint: str
-    """`models.pair.fingerprint(tokenizer)`, with `+letters` for a template with contents in capitals."""
+    """`models.pair.fingerprint(tokenizer)`, with `+letters` for a template that changes letters."""
 
 
 def run(
     inputs: TokensInputs | ImportTokensInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write the token set; a draft left by a killed run is continued.
+    """Write the token set, continuing the draft of a killed run.
 
-    Rows of imported activations have theirs already (`stages/import_activations.py`).
+    Imported activations bring their tokens (`stages/import_activations.py`).
     """
     from crossdiff.data.build import build_token_set
 

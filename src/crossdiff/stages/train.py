@@ -1,4 +1,4 @@
-"""train: activations of a pair on one token set -> a crosscoder with its threshold and figures."""
+"""Stage train: activations of a pair on one token set -> a crosscoder with threshold and figures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ VERSION = 2
 
 
 class TrainInputs(Settings):
-    """Everything that decides a crosscoder, apart from the activations.
+    """What determines a crosscoder, besides the activations.
 
-    start: content of the crosscoder that `training.start` names (`import_crosscoder.fingerprint`).
+    start: `import_crosscoder.fingerprint(training.start)`.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"start"})
@@ -43,9 +43,9 @@ class TrainInputs(Settings):
 def run(
     inputs: TrainInputs | ImportInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `crosscoder/`, `metrics.csv` and `training.json`; a killed run continues where it was saved.
+    """Write `crosscoder/`, `metrics.csv` and `training.json`; a killed run continues from its checkpoint.
 
-    A crosscoder that a pair brings along is read instead (`stages/import_crosscoder.py`).
+    A crosscoder that the pair names is read instead (`stages/import_crosscoder.py`).
     """
     from crossdiff.stages.activations import open_activations
 
@@ -65,7 +65,7 @@ def fit_and_save(
 ) -> dict[str, Any]:
     """Train on `open_source()` and write everything; the crosscoder's metadata names inputs and parents.
 
-    A draft that already holds this very training, finished, is left as it is, and its figures are returned.
+    A draft that already holds this training, finished, is kept, and its figures are returned.
     """
     from crossdiff.data.tokens import TokenSet
     from crossdiff.training.launch import fit_on_devices
@@ -100,10 +100,10 @@ def fit_and_save(
 def run_together(
     inputs: Sequence[TrainInputs], parents: Mapping[str, Path], drafts: Sequence[Path], runtime: Runtime
 ) -> list[dict[str, Any] | ValueError]:
-    """`run` for trainings that differ in their seed alone, from one reader (`training.members`).
+    """`run` for trainings that differ in their seed alone and share one reader (`training.members`).
 
-    Members whose orders of rows differ share the rows only while all of them are in memory. Where they are
-    not, the members are trained one after the other.
+    Members whose orders of rows differ can share only activations that fit into memory; otherwise they are
+    trained one after the other.
     """
     from crossdiff.io.progress import show_notices
     from crossdiff.stages.activations import open_activations
@@ -129,9 +129,9 @@ def run_together(
 
 
 ORDERS_DIFFER = (
-    "the activations do not fit into one window in memory, and each of training.members has its own "
-    "order of rows, so each reads them by itself, one after the other; training.order_seed=0 gives all "
-    "members one order (and other keys), and they share one reader"
+    "the activations do not fit into one window in memory, and every member has another order of rows, so "
+    "training.members are trained one after the other; training.order_seed=0 gives all members one order "
+    "(and other keys), so that they share one reader"
 )
 
 
@@ -143,7 +143,7 @@ def _refusal_or(train: Callable[[], dict[str, Any]]) -> dict[str, Any] | ValueEr
 
 
 def _shared(inputs: TrainInputs | ImportInputs) -> Any:
-    """What trainings that run together agree on: everything but the seed."""
+    """Equal for trainings that differ in the seed alone; None for one that runs alone."""
     if isinstance(inputs, ImportInputs) or inputs.training.members == 1:
         return None
     return inputs.model_copy(update={"seed": 0}).identity()
@@ -158,7 +158,7 @@ def _ranks(inputs: TrainInputs | ImportInputs, runtime: Runtime) -> tuple[str, i
 
 
 def _save(crosscoder: Crosscoder, figures: dict[str, Any], draft: Path) -> None:
-    """Write the crosscoder, then its figures, down to the disk."""
+    """Write the crosscoder, then its figures, and flush both to the disk."""
     from crossdiff.io.tables import write_json
     from crossdiff.training.resume import flush
 
@@ -169,7 +169,7 @@ def _save(crosscoder: Crosscoder, figures: dict[str, Any], draft: Path) -> None:
 
 
 def finished_figures(draft: Path, origin: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Figures of the finished training of this origin that `draft` holds; None where there is none.
+    """Figures of a finished training of this origin in `draft`; None where there is none.
 
     A crosscoder that cannot be read counts as not finished.
     """

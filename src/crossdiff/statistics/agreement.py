@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 Weights = NDArray[np.float64]
 Rating = str | None
 Rated = Mapping[str, Rating]
-"""Item -> category, None where the rater left it out."""
+"""Item -> category; None for an unrated item."""
 VERSION = 1
-"""Of the record that `human_check` returns."""
+"""Version of the record of `human_check`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Ratings:
 
     @classmethod
     def of(cls, raters: Sequence[Sequence[Rating]], names: Sequence[str]) -> Ratings:
-        """From one sequence per rater (None = not rated), all over the same items and the scale `names`."""
+        """Count one sequence per rater (None = not rated), all over the same items and the scale `names`."""
         place = {name: index for index, name in enumerate(names)}
         counts = np.zeros((len(raters[0]) if raters else 0, len(names)))
         for rater in raters:
@@ -50,8 +50,8 @@ def krippendorff_alpha(ratings: Ratings, weights: Weights | None = None) -> Any:
     """Nominal alpha = (A_o - A_e) / (1 - A_e) over items with two or more ratings (Krippendorff 2011).
 
     A_o = sum_i sum_c r_ic (r_ic - 1) / (m_i - 1) / n and A_e = sum_c n_c (n_c - 1) / (n (n - 1)), with r_ic
-    raters of item i in category c, m_i raters of it, n_c = sum_i r_ic, n = sum_c n_c. NaN where it is not
-    defined (no such item, or one category only). `weights` [draw item] count items more than once.
+    raters of item i in category c, m_i raters of it, n_c = sum_i r_ic, n = sum_c n_c. NaN where undefined
+    (no such item, or one category only). `weights` [draw item] count items more than once.
     """
     w, counts, m = _pairable(ratings, weights)
     agree = (counts * (counts - 1)).sum(1) / np.maximum(m - 1, 1)
@@ -149,7 +149,7 @@ def _with_interval(value: float, drawn: NDArray[np.float64]) -> dict[str, float 
 
 
 def confusion(truth: Sequence[Rating], said: Sequence[Rating], names: Sequence[str]) -> pd.DataFrame:
-    """Counts, people's category as rows, the annotator's as columns; unrated items are left out."""
+    """Counts [people's category, annotator's category]; unrated items are left out."""
     import pandas as pd
 
     table = pd.DataFrame(0, index=list(names), columns=list(names))
@@ -160,9 +160,9 @@ def confusion(truth: Sequence[Rating], said: Sequence[Rating], names: Sequence[s
 
 
 def precision_recall(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Per category: precision = agreed / said by the annotator, recall = agreed / said by people.
+    """Per category: precision = agreed / answers of the annotator, recall = agreed / answers of people.
 
-    Each with its counts and 95 % Wilson interval (Wilson 1927); None where nothing was said.
+    Each has counts and a 95 % Wilson interval (Wilson 1927); None without answers.
     """
     rows = []
     counts = table.to_numpy(dtype=int)
@@ -190,7 +190,7 @@ def human_check(
     """`raters` name -> item -> category or None; `annotator` item -> category.
 
     The sheet is balanced over the annotator's categories, so kappa and recall are those of a balanced set,
-    not of the latents as they come; precision per category does not depend on that.
+    not of all latents; precision per category does not depend on the balance.
     """
     items = sorted(annotator)
     levels: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def human_check(
 
 
 def _at(level: str, category: Rating, taxonomy: Taxonomy) -> Rating:
-    """The category itself or its class; `other` and `uninterpretable` stand for themselves."""
+    """The category or its class; `other` and `uninterpretable` stay."""
     if level == "category" or category is None or category in RESERVED:
         return category
     return taxonomy.parent(category)

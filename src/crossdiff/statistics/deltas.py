@@ -29,9 +29,9 @@ COLUMNS = (
 class Labels:
     """Labels of one pair's annotated latents, one per latent (the majority where there were votes).
 
-    An annotator's doubt is not resampled inside a latent: another latent would have come with votes of its
-    own, so that labels drawn anew contain that doubt already. Drawing votes too counts it twice and pulls
-    every share towards the mean vote, away from the share that is reported (docs/annotation.md).
+    Votes are not resampled inside a latent: drawn labels already contain the annotator's doubt. Drawing votes
+    too counts it twice and pulls every share towards the mean vote, away from the reported share
+    (docs/annotation.md).
     """
 
     labels: Sequence[str]
@@ -69,8 +69,8 @@ def category_deltas(
     relative_change = share_treatment / share_reference - 1: inf where only the reference count is 0
     (printed as `new (n vs 0)`), NaN where both are. Intervals are over latents; p is max-T over classes
     (then q = p) and Fisher's exact over categories (q: Benjamini-Hochberg).
-    With a taxonomy every class and category has a row; without one, those that occur, and parents
-    are taken from the paper's taxonomy where it knows the name.
+    With a taxonomy every class and category has a row; without one only those that occur, with parents
+    from the paper's taxonomy.
     """
     import pandas as pd
 
@@ -94,7 +94,7 @@ class Row(NamedTuple):
 
 
 def table_rows(labels: set[str], taxonomy: Taxonomy | None) -> list[Row]:
-    """Classes, then categories, of the table that holds these labels; ValueError for strange ones."""
+    """Classes, then categories, of the table of these labels; ValueError for labels outside the taxonomy."""
     if any(not isinstance(label, str) or not label for label in labels):
         raise ValueError(
             "category_deltas got an empty or missing label; leave unanswered latents out and list them beside"
@@ -197,7 +197,7 @@ def relative_change(share_reference: float, share_treatment: float) -> float:
 
 
 def change_text(count_reference: int, count_treatment: int, change: float) -> str:
-    """A change as it is printed: `+32.8 % (19 vs 18)`, `new (4 vs 0)`, `none (0 vs 0)`."""
+    """Text of a change: `+32.8 % (19 vs 18)`, `new (4 vs 0)`, `none (0 vs 0)`."""
     counts = f"({count_treatment} vs {count_reference})"
     if np.isposinf(change):
         return f"new {counts}"

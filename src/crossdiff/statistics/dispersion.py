@@ -1,7 +1,7 @@
-"""How far counts spread over crosscoders of one pair, and what that says about a ratio of shares.
+"""Spread of counts over the crosscoders of a pair, and the error of a ratio of shares that follows.
 
-Crosscoders of a pair differ in their seed alone. Their counts of a category vary less or more than those
-of independent latents; `dispersion` learns by how much, and `contrasts` turns it into errors of log ratios.
+Crosscoders of a pair differ in their seed alone. Their counts of a category vary less or more than those of
+independent latents; `dispersion` estimates by how much, and `contrasts` turns it into errors of log ratios.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from scipy import optimize, special, stats
 from crossdiff.statistics.significance import POWER, REFERENCE_SHARES, TEST_LEVEL
 
 MIN_POOLED = 5
-"""Names with fewer latents over all crosscoders tell nothing of their own spread."""
+"""Fewest latents of a name, over all crosscoders, from which its spread is estimated."""
 MIN_NAMES = 10
-"""With fewer usable names no distribution of dispersions can be learnt: they share one, of at least 1."""
+"""Fewest usable names for a distribution of dispersions; fewer share one dispersion, of at least 1."""
 SMALLEST_RATIO = 1e-3
 """An observed spread of 0 counts as this share of the median one: the method uses logarithms."""
 LARGEST_DF = 1e6
 Spread = Literal["measured", "one side", "not measured"]
-"""Whether the spread over seeds stands on both pairs, on one of them (then phi is at least 1), or on none."""
+"""Pairs whose spread over seeds is measured: both, one (then phi is at least 1), or none."""
 Numbers = NDArray[np.float64]
 
 
@@ -66,7 +66,7 @@ class RunCounts:
 
 @dataclass(frozen=True)
 class Prior:
-    """The names' common dispersion `phi`, and how many degrees of freedom it weighs."""
+    """The names' common dispersion `phi` and its degrees of freedom."""
 
     phi: float
     df: float
@@ -83,7 +83,7 @@ class Dispersion:
 
 
 def spread_of(sides: Sequence[RunCounts]) -> Spread:
-    """What the runs can tell: at least two degrees of freedom are needed, and latents on both sides."""
+    """Sides whose spread is measured; needs two degrees of freedom and latents on both sides."""
     if sum(side.free for side in sides) < 2 or not all(side.total for side in sides):
         return "not measured"
     return "measured" if all(side.free for side in sides) else "one side"
@@ -184,7 +184,7 @@ def contrasts(reference: RunCounts, treatment: RunCounts, spread: Dispersion) ->
 
 
 def agreement(reference: RunCounts, treatment: RunCounts) -> Numbers:
-    """In how much of all (reference run, treatment run) pairs the treatment's share is larger; ties half."""
+    """Share of all (reference run, treatment run) pairs with a larger share in the treatment; ties half."""
     shares = [
         side.counts[side.totals > 0] / side.totals[side.totals > 0, None] for side in (reference, treatment)
     ]
@@ -195,7 +195,7 @@ def agreement(reference: RunCounts, treatment: RunCounts) -> Numbers:
 
 
 def power_over_seeds(n_reference: int, n_treatment: int, phi: float, df: float) -> dict[str, Any]:
-    """The sentence for under the chart, and the smallest factor seen per share of the reference pair.
+    """The caption's sentence, and the smallest detectable factor per share of the reference pair.
 
     log factor = (t_level + t_power) sqrt(phi (1 - share)/share (1/n_reference + 1/n_treatment)): the error
     of `contrasts` with both shares at `share`, one test, Student's t with `df` degrees of freedom.

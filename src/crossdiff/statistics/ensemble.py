@@ -1,4 +1,4 @@
-"""The delta table of several crosscoders per pair: pooled counts, and errors learnt over their seeds."""
+"""The delta table of several crosscoders per pair: pooled counts, and errors from their spread over seeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENSEMBLE_COLUMNS = (
     "runs_reference", "runs_treatment", "counts_reference", "counts_treatment", "spread", "phi", "df",
     "against_median", "against_median_low", "against_median_high", "holds_against_median", "runs_agree",
 )  # fmt: skip
-"""Beside the columns of a single comparison. `counts_*` are the counts per run, in the order given."""
+"""Columns added to those of a single comparison; `counts_*` are the counts per run, in the given order."""
 
 
 def ensemble_deltas(
@@ -47,12 +47,12 @@ def ensemble_deltas(
     dispersion `phi` is learnt over seeds (`dispersion`, `contrasts`); q is Benjamini-Hochberg's over the
     categories, and separately over the classes. An interval has no upper limit where the reference count is
     0, and no lower one (-1) where the treatment's is. `against_median` is the change relative to the median
-    category's: what is left if shares moved only because others did; it holds where both intervals exclude 0
-    on the same side. `runs_agree` is the share of (reference run, treatment run) pairs with the sign of the
+    category's, free of shares that moved only because others did; it holds where both intervals exclude 0 on
+    the same side. `runs_agree` is the share of (reference run, treatment run) pairs with the sign of the
     pooled change, ties half.
 
-    Crosscoders without a labelled latent count for nothing. With one crosscoder on both sides (or two on one
-    and one on the other) the spread over seeds cannot be learnt: `spread` says `not measured`, and intervals
+    Crosscoders without a labelled latent are ignored. With one crosscoder on both sides (or two on one and
+    one on the other) the spread over seeds cannot be measured: `spread` says `not measured`, and intervals
     and p-values are those of `category_deltas` on the pooled labels. With one crosscoder on one side (`one
     side`) the other's spread serves both, with phi of at least 1.
     """
@@ -89,7 +89,7 @@ def _counts(runs: Sequence[Sequence[str]], rows: Sequence[Row]) -> RunCounts:
 
 
 def _over_seeds(table: pd.DataFrame, counts: Sequence[RunCounts], *, draws: int, seed: int) -> pd.DataFrame:
-    """The table with its errors from the spread over seeds, and the change against the median category."""
+    """The table with errors from the spread over seeds, and the change against the median category."""
     is_class = (table.level == "class").to_numpy()
     family = ~is_class & ~table.name.isin(RESERVED).to_numpy()
     spread = _spread(counts, is_class=is_class, family=family)
@@ -111,7 +111,7 @@ def _over_seeds(table: pd.DataFrame, counts: Sequence[RunCounts], *, draws: int,
 
 
 def _spread(counts: Sequence[RunCounts], *, is_class: NDArray, family: NDArray) -> Dispersion:
-    """Classes have spreads of their own, squeezed towards what the categories teach."""
+    """Spread per name; classes are squeezed towards the categories' prior."""
     categories = dispersion(counts, learn_from=family)
     groups = [RunCounts(side.counts[:, is_class], side.totals) for side in counts]
     classes = dispersion(groups, prior=categories.prior)
@@ -121,7 +121,7 @@ def _spread(counts: Sequence[RunCounts], *, is_class: NDArray, family: NDArray) 
 
 
 def _interval(found: Contrasts, counts: Sequence[RunCounts]) -> tuple[NDArray, NDArray]:
-    """As relative changes; open where a count of 0 gives no limit, NaN where nothing was counted."""
+    """Relative changes; open where a count of 0 gives no limit, NaN without counts."""
     low, high = (np.expm1(limit) for limit in found.interval(LEVEL))
     reference, treatment = (side.pooled for side in counts)
     nothing = reference + treatment == 0

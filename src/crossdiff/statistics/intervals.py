@@ -1,4 +1,4 @@
-"""Intervals of a share and of the ratio of two shares; whether a share rises with a dose."""
+"""Intervals of a share and of the ratio of two shares; trend of a share over doses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def score_interval(
 
 
 def _edge(excess: Callable[[float], float], centre: float, *, step: float) -> float:
-    """Where `excess` changes sign, walking from inside the interval in the direction of `step`."""
+    """Zero of `excess`, searched from inside the interval in the direction of `step`."""
     from scipy import optimize
 
     far = centre + step
@@ -100,8 +100,7 @@ def trend(strata: Sequence[Stratum]) -> float:
 
     Per stratum with pooled share p of N answers: `T = sum d_i (x_i - n_i p)` and `V = p (1 - p) (sum n_i
     d_i^2 - (sum n_i d_i)^2 / N)` (Armitage 1955, Biometrics 11:375); `z = sum T / sqrt(sum V)`, as Mantel
-    (1963, JASA 58:690) sums strata. NaN where all answers of every stratum show the behaviour, or none: no
-    trend can be seen there.
+    (1963, JASA 58:690) sums strata. NaN where all answers of every stratum show the behaviour, or none.
     """
     total = variance = 0.0
     for doses, shown, n in strata:

@@ -1,4 +1,4 @@
-"""Several runs whose truth is planted, pooled: how well the recovered changes follow the planted ones."""
+"""Agreement of recovered with planted changes, pooled over several runs with a planted truth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PlantedRun:
     rest_treatment: int
 
     def resampled(self, generator: np.random.Generator) -> PlantedRun:
-        """Latents drawn anew with replacement, each pair for itself."""
+        """The run with latents redrawn with replacement within each pair."""
         reference = _redraw(self.reference, self.rest_reference, generator)
         treatment = _redraw(self.treatment, self.rest_treatment, generator)
         return PlantedRun(
@@ -37,7 +37,7 @@ class PlantedRun:
         )
 
     def log_changes(self) -> np.ndarray:
-        """Log ratio of shares per category; 1/2 is added to every count, so that empty ones have a place."""
+        """Log ratio of shares per category; 1/2 is added to every count so that none is infinite."""
         n_reference = self.reference.sum() + self.rest_reference
         n_treatment = self.treatment.sum() + self.rest_treatment
         ratio = (self.treatment + 0.5) / (n_treatment + 0.5) * (n_reference + 0.5) / (self.reference + 0.5)

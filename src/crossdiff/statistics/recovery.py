@@ -50,12 +50,11 @@ def recovery(
 def against_represented(
     represented: Sequence[Mapping[str, Any]], deltas: pd.DataFrame, *, draws: int, seed: int
 ) -> dict[str, Any]:
-    """The delta table against what the models' activations hold of each category (organisms/represented.py).
+    """The delta table against each category's represented change (organisms/represented.py).
 
-    `represented` holds {name, group, change}; a change that does not exist is None and left out, with the
-    number told. `n_held` counts the categories whose 95 % interval holds the represented change, of the
-    `n_with_interval` that have both; `n_clear_right` counts the intervals on its side of 0, of the `n_clear`
-    without 0.
+    `represented` holds {name, group, change}; categories whose change is None are left out and counted.
+    `n_held` counts the categories whose 95 % interval holds the represented change, of the `n_with_interval`
+    that have both; `n_clear_right` counts the intervals on its side of 0, of the `n_clear` without 0.
     """
     by_name = deltas[deltas.level == "category"].set_index("name")
     known = [row for row in represented if row["change"] is not None and row["name"] in by_name.index]
@@ -110,7 +109,7 @@ def _spearman(planted: Planted, counts: Sequence[NDArray], totals: tuple[int, in
     """Rank correlation over the categories that occur, on log ratios + 1/2; the interval is over categories.
 
     Percentiles over resampled categories, as in `pooling`. Resampled latents would not do: their counts
-    contain the noise of the observed ones twice, which pulls every draw towards 0, below rho itself.
+    contain the noise of the observed ones twice, which pulls every draw below rho.
     """
     change = np.array([float(entry["change"]) for entry in planted])
     seen = (counts[0] + counts[1]) > 0

@@ -1,4 +1,4 @@
-"""p-values against the changes that another seed alone makes (the null of `experiment=seed_null`)."""
+"""p-values against changes between crosscoders that differ in their seed (null of `experiment=seed_null`)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ LEVELS = ("class", "category")
 class SeedNullChanges(Settings):
     """Standardised differences between crosscoders that differ in their seed alone, `other` left out.
 
-    They are |difference of shares| over its pooled standard error, so that large and small categories
-    can be held against one another.
+    |difference of shares| over its pooled standard error makes large and small categories comparable.
     """
 
     n_comparisons: int = Field(ge=1)
     of_classes: tuple[float, ...] = Field(min_length=1)
     of_categories: tuple[float, ...] = Field(min_length=1)
     n_left_out: int = 0
-    """Comparisons of the null that share a crosscoder with what is tested."""
+    """Comparisons of the null that share a crosscoder with the tested comparison."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"n_left_out"})
 
     @classmethod
     def of(cls, tables: list[pd.DataFrame]) -> Self | None:
-        """From the delta tables of the null's comparisons; None where no latent has a category."""
+        """Read the delta tables of the null's comparisons; None where no latent has a category."""
         by_level = {
             level: [
                 float(difference)
@@ -75,8 +74,8 @@ class SeedNullChanges(Settings):
 def load_seed_null(path: str, crosscoders: Collection[str] = ()) -> SeedNullChanges:
     """The null in the summary.json of a finished `experiment=seed_null`.
 
-    `crosscoders` are the keys of the train steps to be tested. A comparison of the null that has one of them
-    is left out: its change shares the noise of what is tested, so that p is no longer valid.
+    `crosscoders` are the keys of the tested train steps. Comparisons of the null that have one of them are
+    left out: their change shares the noise of the tested one, which makes p invalid.
     """
     file = Path(path) / "summary.json" if Path(path).is_dir() else Path(path)
     try:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 POWER, TEST_LEVEL = 0.8, 0.05
 REFERENCE_SHARES = (0.2, 0.05)
-"""Shares of the reference pair's latents for which the power line says what can be seen."""
+"""Shares of the reference pair's latents for which the power line gives detectable factors."""
 NEGLIGIBLE = 1e-9
-"""Binomial probability left out at either end of the sums over tables."""
+"""Binomial probability left out at each end of the sums over tables."""
 
 
 def max_t_p_values(
@@ -49,7 +49,7 @@ def max_t_p_values(
 
 
 def standardised_differences(counts: Counts, pooled: Counts, totals: tuple[int, int]) -> NDArray[np.float64]:
-    """|count - expected| over the hypergeometric standard deviation; 0 where nothing can vary."""
+    """|count - expected| over the hypergeometric standard deviation; 0 where the deviation is 0."""
     total, n_treatment = sum(totals), totals[1]
     share = pooled / total
     variance = n_treatment * share * (1 - share) * totals[0] / max(total - 1, 1)
@@ -111,8 +111,8 @@ def _likely(size: int, share: float) -> Counts:
 def _critical_counts(n_reference: int, n_treatment: int, total: int) -> tuple[int, int]:
     """Of `total` latents, Fisher rejects when the treatment has at most the first or at least the second.
 
-    p of a table is the probability of all tables that are no likelier; what is rejected is therefore a
-    lower and an upper end. Nearly equal probabilities count as equal, as in R's `fisher.test`.
+    p of a table is the probability of all tables that are no likelier, so the rejected tables are a lower
+    and an upper end. Nearly equal probabilities count as equal, as in R's `fisher.test`.
     """
     from scipy import special
 
@@ -164,7 +164,7 @@ def smallest_fall(share: float, *, n_reference: int, n_treatment: int) -> float 
 
 
 def power_line(*, n_reference: int, n_treatment: int) -> dict[str, Any]:
-    """The sentence for under the chart, and its figures per share of the reference pair."""
+    """The caption's sentence, and its figures per share of the reference pair."""
     if min(n_reference, n_treatment) == 0:
         sentence = (
             f"with {n_treatment} against {n_reference} labelled exclusive latents no change can be measured"

@@ -1,7 +1,7 @@
-"""Themes: what the exclusive latents of one model are about, in a few groups that a reader can take in.
+"""Themes: the topics of one model's exclusive latents, in a few groups.
 
-Latents with a sure category are one theme per category. The others have no category forced on them: the word
-that most of them share makes a theme, then the word that most of the rest share, and so on.
+Latents with a sure category form one theme per category. Of the others, those that share the most common word
+form a theme, then those of the rest that share the next, and so on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 
 N_WORDS = 5
-"""Words that a theme shows."""
+"""Words displayed for a theme."""
 N_SHARED = 4
-"""First words of a latent by which it can share a theme with others."""
+"""Leading words of a latent by which it can join a theme."""
 SURE_VOTES, SURE_CONFIDENCE = 0.5, 3
 """Least share of the votes and least confidence at which a category names a latent."""
 
@@ -27,7 +27,7 @@ class ThemeLatent:
     """One labelled exclusive latent: `category` is None where it is unsure, `words` are strongest first.
 
     energy
-        What the latent writes, squared and summed over the corpus (`latent_energy`); NaN where not known.
+        Squared norm of the latent's output, summed over the corpus (`latent_energy`); NaN where not known.
     """
 
     crosscoder: str
@@ -42,7 +42,7 @@ class Theme:
     """Latents of one category, or that share a word; the one with the most energy comes first.
 
     energy_share
-        Of the energy of all latents that `themes` was given; NaN where no energy is known.
+        Share of the energy of all latents given to `themes`; NaN where no energy is known.
     """
 
     category: str | None
@@ -57,7 +57,7 @@ class Theme:
 
     @property
     def best(self) -> ThemeLatent:
-        """Its example: the latent with the most energy among those that hold most of the theme's words."""
+        """The theme's example: most of the theme's words, then most energy."""
 
         def place(latent: ThemeLatent) -> tuple[int, float]:
             return len(set(self.words[:3]) & set(latent.words)), _known(latent.energy)
@@ -79,7 +79,7 @@ def latent_energy(histogram: Mapping[str, Sequence[float]] | None, norm: float) 
 
 
 def sure_category(row: Mapping[str, Any]) -> str | None:
-    """The category of an annotation that votes and confidence support; None: name it by its words."""
+    """The category of an annotation, where votes and confidence support it; else None."""
     category = row.get("category")
     if category in (None, OTHER, UNINTERPRETABLE):
         return None
@@ -89,7 +89,7 @@ def sure_category(row: Mapping[str, Any]) -> str | None:
 
 
 def themes(latents: Iterable[ThemeLatent]) -> list[Theme]:
-    """All themes of one model, by falling energy share, then by number of latents; each latent in one."""
+    """Themes of one model, each latent in one, by falling energy share, then number of latents."""
     given = sorted(latents, key=lambda one: (-_known(one.energy), one.crosscoder, one.latent))
     groups: dict[str | None, list[ThemeLatent]] = {}
     for one in given:
@@ -108,9 +108,9 @@ def themes(latents: Iterable[ThemeLatent]) -> list[Theme]:
 
 
 def by_shared_word(latents: Sequence[ThemeLatent]) -> list[tuple[str | None, list[ThemeLatent]]]:
-    """Groups by the word that most latents share, with that word; the rest one by one, without a word.
+    """Groups (shared word, latents), the most shared word first; the rest one by one, without a word.
 
-    Of words that equally many share, the one with more energy comes first, then the alphabet decides.
+    Ties go to the word with more energy, then to the alphabet.
     """
     left, groups = list(latents), []
     while left:
@@ -130,7 +130,7 @@ def by_shared_word(latents: Sequence[ThemeLatent]) -> list[tuple[str | None, lis
 def _words(
     group: Sequence[ThemeLatent], everything: Sequence[ThemeLatent], first: str | None
 ) -> tuple[str, ...]:
-    """The words by weight inside the group less weight outside; a latent gives its k-th word 1/k."""
+    """Words by weight inside the group less weight outside; a latent's k-th word has weight 1/k."""
     inside, outside = _weights(group), _weights(everything)
     others = max(len(everything) - len(group), 1)
     held = Counter(word for one in group for word in set(one.words))

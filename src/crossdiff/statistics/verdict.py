@@ -1,6 +1,6 @@
-"""What a delta table allows to say: claims, verdict, what refusals could hide, and the multiverse.
+"""Conclusions from a delta table: claims, verdict, bounds of refusals, and the multiverse.
 
-The multiverse is every defensible analysis beside the one that is headlined: does a change keep its sign?
+The multiverse is every defensible analysis beside the headline's, compared by the signs of the changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 LEVEL = 0.05
-"""Chance of any claim, over classes and categories together, where the pairs do not differ."""
+"""Probability of any claim, classes and categories together, where the pairs do not differ."""
 FAMILIES = {"class": "classes", "category": "categories"}
 CONTROLLED = (
     f"where the pairs do not differ, at most {LEVEL:.0%} of comparisons claim any change, classes and "
@@ -32,10 +32,10 @@ CONTROLLED = (
 def claims(deltas: pd.DataFrame) -> pd.DataFrame:
     """The rows that change beyond chance, classes first, the smallest q first.
 
-    Classes (max-T p) and categories (Benjamini-Hochberg q) are two families of tests, each of which claims
-    anything with probability `LEVEL` at most where nothing differs. Holm's step-down (Holm 1979, Scand. J.
-    Statist. 6:65) over the two keeps `LEVEL` for both: the family with the smaller smallest q is held
-    against LEVEL / 2, and if it claims anything the other against LEVEL.
+    Classes (max-T p) and categories (Benjamini-Hochberg q) are two families of tests, each with a probability
+    of any claim of at most `LEVEL` where nothing differs. Holm's step-down (Holm 1979, Scand. J. Statist.
+    6:65) over the two keeps `LEVEL` for both: the family with the smaller smallest q is tested at LEVEL / 2,
+    and if it claims anything the other at LEVEL.
     """
     import pandas as pd
 
@@ -55,7 +55,7 @@ def claims(deltas: pd.DataFrame) -> pd.DataFrame:
 
 
 def n_claimed(deltas: pd.DataFrame, level: str) -> tuple[int, int]:
-    """How many rows of a level (class or category) change beyond chance, and of how many."""
+    """Number of rows of a level (class or category) that change beyond chance, and number tested."""
     tested = sum(_tested(deltas) & (deltas["level"] == level))
     return sum(claims(deltas)["level"] == level), tested
 
@@ -65,7 +65,7 @@ def _tested(deltas: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def verdict(deltas: pd.DataFrame) -> str:
-    """Which classes and categories change beyond chance after correction, or that none does."""
+    """The sentence that names the classes and categories that change beyond chance, if any."""
     empty = [
         side for side in ("reference", "treatment") if not len(deltas) or deltas[f"total_{side}"].iloc[0] == 0
     ]
@@ -164,8 +164,8 @@ def multiverse(choices: Sequence[Choice], taxonomy: Taxonomy) -> dict[str, Any]:
     """Changes [name choice] of all classes, then of the categories that occur; choice 0 is the headline.
 
     `changes` are relative changes, `new` where only the reference has none, None where neither pair has the
-    category or one has no latents. `sign` says per name in how many of the choices with a change the sign is
-    the headline's (`new` is a rise, 0 is no sign).
+    category or one has no latents. `sign` counts per name the choices with a change whose sign is the
+    headline's (`new` is a rise, 0 is no sign).
     """
     members = {group.name: {c.name for c in group.categories} for group in taxonomy.classes}
     seen = {label for choice in choices for label in (*choice.reference, *choice.treatment)}
@@ -204,7 +204,7 @@ def _change(reference: int, treatment: int, n_reference: int, n_treatment: int) 
 
 
 def _stability(changes: Sequence[Change]) -> dict[str, int]:
-    """`same` of `of` choices; of = 0 where the headline itself has no sign."""
+    """`same` of `of` choices; of = 0 where the headline has no sign."""
     signs = [1.0 if change == "new" else change for change in changes]
     if not signs or not signs[0]:
         return {"same": 0, "of": 0}

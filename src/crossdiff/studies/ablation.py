@@ -1,4 +1,4 @@
-"""Dictionary size, sparsity and loss form: what each choice costs and changes."""
+"""Study: what dictionary size, sparsity and loss form change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BY_NORM = {"n_by_norm": "tuned_only", "n_by_norm_base": "base_only"}
 class Ablation(Study):
     """Every combination of `n_latents`, `k`, `sparsities` and `losses` on the reference pair.
 
-    `k` says nothing for l1 and jumprelu, whose penalties are given here; they run once per size and loss.
+    l1 and jumprelu have a penalty and no `k`; they run once per size and loss.
     """
 
     QUESTION: ClassVar[str] = "What do dictionary size, k, sparsity and loss form change?"
@@ -60,7 +60,7 @@ class Ablation(Study):
         return changes
 
     def _settings(self, kind: Kind, asked: Sparsity) -> list[Sparsity]:
-        """The experiment's own annealing, with every `k` in turn; four times as many latents at the start."""
+        """Settings per `k`, annealed from `4 * k` over the experiment's steps; one for l1 and jumprelu."""
         anneal = asked.anneal_steps if isinstance(asked, LargestK) else 0
         match kind:
             case "l1":
@@ -73,7 +73,7 @@ class Ablation(Study):
                 return [TopK(k=k, k_initial=4 * k, anneal_steps=anneal) for k in self.k]
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Quality against exclusive counts, run by run."""
+        """Quality and exclusive counts of every run."""
         choices = {name: _figures(run) for name, run in runs.items()}
         rows = [[_plain(name), *figures.values()] for name, figures in choices.items()]
         titles = ["Run", *map(_plain, (*FIGURES, *BY_NORM))]
@@ -129,12 +129,12 @@ def _answer(choices: Mapping[str, Mapping[str, Any]]) -> str:
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     low = count_interval(counts[most])[0] > count_interval(counts[least])[1]
     clear = "more than counting noise" if low else "within counting noise"
-    spanned = (
+    numbers = (
         f"{counts[least]} ({_plain(least)}) to {counts[most]} ({_plain(most)}), {clear}"
         if counts[least] < counts[most]
         else f"{counts[most]} with every one"
     )
-    start = f"Over {len(choices)} choices the tuned-exclusive latents number {spanned}; the worse model's FVE"
+    start = f"Over {len(choices)} choices the tuned-exclusive latents number {numbers}; the worse model's FVE"
     worst = {name: _worse(figures) for name, figures in choices.items()}
     known = {name: value for name, value in worst.items() if value == value}
     if not known:
@@ -147,7 +147,7 @@ def _answer(choices: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _worse(figures: Mapping[str, Any]) -> float:
-    """The lower FVE of both models; NaN where either is unknown."""
+    """The lower FVE of the two models; NaN where either is unknown."""
     both = [_number(figures["fve_base"]), _number(figures["fve_tuned"])]
     return min(both) if all(value == value for value in both) else float("nan")
 

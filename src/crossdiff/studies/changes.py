@@ -1,4 +1,4 @@
-"""Category changes of several comparisons side by side: signs, rank correlations, and what chance gives."""
+"""Category changes of several comparisons: signs, rank correlations, and their values by chance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class CategoryCounts:
-    """Labelled exclusive latents per run, pair (reference, treatment) and category; `rest` holds `other`."""
+    """Labelled exclusive latents per run, pair (reference, treatment) and category; `rest` is `other`."""
 
     names: tuple[str, ...]
     counts: Int[NDArray, "run side category"]
@@ -32,7 +32,7 @@ class CategoryCounts:
 
     @classmethod
     def of(cls, runs: Sequence[RunProducts]) -> CategoryCounts:
-        """From the delta tables of comparisons that were made with one taxonomy."""
+        """Counts from the delta tables of comparisons with one taxonomy."""
         tables = []
         for run in runs:
             deltas = run.deltas()
@@ -47,7 +47,7 @@ class CategoryCounts:
 
     @property
     def totals(self) -> Int[NDArray, "run side"]:
-        """Labelled latents, those outside the categories included."""
+        """Labelled latents, including those outside the categories."""
         return self.counts.sum(axis=2) + self.rest
 
     def log_changes(self) -> Float[NDArray, "run category"]:
@@ -62,11 +62,11 @@ class CategoryCounts:
         return np.where(known, np.array(logs), np.nan)
 
     def changes(self) -> Float[NDArray, "run category"]:
-        """The same as relative changes (the log ratio's exponential, minus 1)."""
+        """Relative changes: the exponential of `log_changes`, minus 1."""
         return np.expm1(self.log_changes())
 
     def resampled(self, generator: np.random.Generator) -> CategoryCounts:
-        """Latents drawn anew with replacement, every run and pair for itself."""
+        """Counts of latents resampled with replacement within every run and pair."""
         drawn = np.zeros_like(self.counts)
         rest = np.zeros_like(self.rest)
         for place in np.ndindex(*self.rest.shape):
@@ -78,7 +78,7 @@ class CategoryCounts:
 
 
 def same_sign(logs: Float[NDArray, "run category"]) -> tuple[int, int]:
-    """Categories whose change has one sign in every run, and categories that every run can judge."""
+    """Number of categories whose change has one sign in all runs, and number known in all runs."""
     judged = ~np.isnan(logs).any(axis=0)
     signs = np.sign(logs[:, judged])
     kept = (signs != 0).all(axis=0) & (signs == signs[:1]).all(axis=0)
@@ -86,11 +86,11 @@ def same_sign(logs: Float[NDArray, "run category"]) -> tuple[int, int]:
 
 
 def stability(counts: CategoryCounts, *, seed: int = 0, draws: int = DRAWS) -> dict[str, Any]:
-    """How far the runs agree about the categories' changes.
+    """Agreement of the runs on the categories' changes.
 
     `kept` of `judged` categories keep their sign; `share_low`, `share_high` is the 95 % percentile interval
-    of that share over resampled latents; `chance` the mean number kept when every run's changes are
-    shuffled over the categories it can judge. `spearman` is the mean rank correlation of two runs.
+    of this share over resampled latents; `chance` the mean of `kept` when every run's changes are shuffled
+    over its known categories. `spearman` is the mean rank correlation of two runs.
     """
     generator = np.random.default_rng([seed, 7])
     logs = counts.log_changes()
@@ -111,7 +111,7 @@ def stability(counts: CategoryCounts, *, seed: int = 0, draws: int = DRAWS) -> d
 
 
 def mean_correlation(logs: Float[NDArray, "run category"]) -> float:
-    """Mean Spearman correlation over all two runs, on the categories that both can judge; NaN without any."""
+    """Mean Spearman correlation over pairs of runs, on categories known in both; NaN without any."""
     correlations = []
     for first in range(len(logs)):
         for second in range(first):

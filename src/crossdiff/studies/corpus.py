@@ -30,13 +30,13 @@ MOVED = (
 
 
 class Composition(Settings):
-    """A corpus by the weights of its sources; sources that are not named are left out."""
+    """A corpus by the weights of its sources, without sources that are not named."""
 
     name: str
     weights: dict[str, float] = Field(min_length=1)
 
     def corpus(self, sources: Mapping[str, Source], asked: CorpusSettings) -> MixtureCorpus:
-        """The asked corpus with these weights."""
+        """The experiment's corpus with these weights."""
         unknown = sorted(set(self.weights) - set(sources))
         if unknown:
             raise ValueError(
@@ -49,7 +49,7 @@ class Composition(Settings):
 
 
 class Corpus(Study):
-    """The same comparison on every composition; the first is what the others are held against."""
+    """The same comparison on every composition; the others are compared with the first."""
 
     QUESTION: ClassVar[str] = "Which categories appear and vanish with the composition of the corpus?"
 
@@ -67,7 +67,7 @@ class Corpus(Study):
         }
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Labels of all exclusive latents of a run against those of the first run."""
+        """Labels of a run's exclusive latents against those of the first run."""
         first, *others = list(runs.values())
         moves = {run.name: moved(first, run) for run in others}
         charts = [counts_chart(runs, x_title="corpus"), _table(first.name, moves)]
@@ -113,7 +113,7 @@ def _table(first: str, moves: Mapping[str, pd.DataFrame]) -> Chart:
 
 
 def _labelled(frame: pd.DataFrame) -> bool:
-    """Whether both corpora have a labelled latent, without which nothing appears and nothing vanishes."""
+    """Whether both corpora have a labelled latent, so that categories can appear or vanish."""
     return bool((frame.total_reference > 0).any() and (frame.total_treatment > 0).any())
 
 

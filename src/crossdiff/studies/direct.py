@@ -1,4 +1,4 @@
-"""Two tuned models against each other: are they too similar for a crosscoder to separate them?"""
+"""Study: are two tuned models too similar for a crosscoder to separate them?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crossdiff.studies.shared import count_interval, direct_pair, norm_chart, sp
 
 
 class Direct(Study):
-    """The direct pair beside both comparisons with the shared base."""
+    """The direct pair of the tuned models, and both pairs with the shared base."""
 
     QUESTION: ClassVar[str] = "Does a direct diff of the two tuned models see what the shared base shows?"
 
@@ -51,7 +51,7 @@ class Direct(Study):
 
 
 def fewer_test(n_direct: int, n_other: int) -> dict[str, Any]:
-    """Exact conditional test that the direct count is the smaller one (Przyborowski and Wilenski 1940).
+    """Exact conditional test that the direct count is smaller (Przyborowski and Wilenski 1940).
 
     Given the sum of two Poisson counts the first is binomial with one half; `p` is P(X <= n_direct).
     """

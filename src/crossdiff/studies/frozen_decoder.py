@@ -1,4 +1,4 @@
-"""Null: what calls and labels say of a dictionary whose decoder directions are random and never train."""
+"""Null: calls and labels of a dictionary with random decoder directions that do not train."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class FrozenDecoder(Study):
     QUESTION: ClassVar[str] = "Do calls and labels tell trained latents from random, fixed directions?"
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """trained, the experiment's own crosscoder of the pair, and frozen."""
+        """`trained`, the experiment's crosscoder of the pair, and `frozen`."""
         pair = {"comparison": None, "model_pair": experiment.pairs[0]}
         dictionary = experiment.dictionary.model_copy(update={"initial_decoders": "independent"})
         training = experiment.training.model_copy(update={"frozen_decoder": True})
         return {"trained": pair, "frozen": {**pair, "dictionary": dictionary, "training": training}}
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Calls per 1,000 alive latents, share of labels that name a category, and scores, side by side."""
+        """Calls per 1,000 alive latents, share of labels that name a category, and scores."""
         numbers = {name: figures(run) for name, run in runs.items()}
         charts = (counts_chart(runs, x_title="decoder"), _figures_chart(numbers), _categories_chart(runs))
         note = (
@@ -48,12 +48,14 @@ class FrozenDecoder(Study):
 
 
 def figures(run: RunProducts) -> dict[str, Any]:
-    """Of one run's pair; shares are null where there is nothing to divide by, scores where none was taken."""
+    """Figures of a run's pair; shares are None without latents, scores where none was taken."""
     pair = run.pairs[0]
-    found, labels = run.figures(pair), run.labels(pair).values()
-    n_alive, n_called = len(alive(run.latents(pair))), int(found["n_exclusive"])
+    recorded, labels = run.figures(pair), run.labels(pair).values()
+    n_alive, n_called = len(alive(run.latents(pair))), int(recorded["n_exclusive"])
     n_named = sum(category not in RESERVED for category in labels)
-    kept = {name: found[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share", "n_exclusive_base")}
+    kept = {
+        name: recorded[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share", "n_exclusive_base")
+    }
     return {
         **kept,
         "n_alive": n_alive,
@@ -67,7 +69,7 @@ def figures(run: RunProducts) -> dict[str, Any]:
 
 
 def _share(count: int, total: int, *, times: int = 1) -> dict[str, float] | None:
-    """A share with Wilson's 95 % interval; None of nothing."""
+    """A share with Wilson's 95 % interval; None where `total` is 0."""
     if not total:
         return None
     low, high = wilson(count, total)
@@ -75,21 +77,23 @@ def _share(count: int, total: int, *, times: int = 1) -> dict[str, float] | None
 
 
 def _mean_score(run: RunProducts, pair: str, score: str) -> float | None:
-    """Mean over the exclusive latents for which the annotator has the score."""
+    """Mean of a score over the exclusive latents that have it; None without any."""
     rows = (row for row in run.annotations(pair) if row["role"] == ROLES["tuned"])
     taken = [value for row in rows if (value := (row.get("scores") or {}).get(score)) is not None]
     return sum(taken) / len(taken) if taken else None
 
 
 def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence per figure, each with its interval, and what follows where the intervals overlap."""
+    """The figures with intervals, and whether the intervals overlap."""
     trained, frozen = numbers["trained"], numbers["frozen"]
-    said = (
+    calls = (
         f"Of 1,000 alive latents, {_told(frozen['per_1000'])} are called exclusive with fixed random "
         f"directions and {_told(trained['per_1000'])} with trained ones"
     )
     if frozen["named"] is None or trained["named"] is None:
-        return f"{said}; one of the two has no labelled exclusive latent, so their labels cannot be compared."
+        return (
+            f"{calls}; one of the two has no labelled exclusive latent, so their labels cannot be compared."
+        )
     overlap = (
         frozen["named"]["high"] >= trained["named"]["low"]
         and trained["named"]["high"] >= frozen["named"]["low"]
@@ -100,7 +104,7 @@ def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
         else "the intervals are apart"
     )
     return (
-        f"{said}; a category other than {' or '.join(sorted(RESERVED))} is the label of "
+        f"{calls}; a category other than {' or '.join(sorted(RESERVED))} is the label of "
         f"{_told(frozen['named'], '.0%')} and {_told(trained['named'], '.0%')}: {verdict}. {_scores(numbers)}"
     )
 
@@ -121,16 +125,16 @@ def _told(share: Mapping[str, float] | None, form: str = ".1f") -> str:
 
 def _tiles(numbers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], ...]:
     return tuple(
-        tile(f"Exclusive of 1,000 alive, {name}", _told(found["per_1000"]), "95 % interval (Wilson)")
-        for name, found in numbers.items()
+        tile(f"Exclusive of 1,000 alive, {name}", _told(row["per_1000"]), "95 % interval (Wilson)")
+        for name, row in numbers.items()
     )
 
 
 def _figures_chart(numbers: Mapping[str, Mapping[str, Any]]) -> Chart:
     plain = ("n_alive", "n_exclusive", "n_exclusive_base", "fve_base", "fve_tuned", "l0", *SCORES)
     body = [
-        [name, *(_cell(found[key]) for key in plain), _told(found["named"], ".0%")]
-        for name, found in numbers.items()
+        [name, *(_cell(row[key]) for key in plain), _told(row["named"], ".0%")]
+        for name, row in numbers.items()
     ]
     titles = ["Decoder", *(key.replace("_", " ") for key in plain), "Labels that name a category"]
     table = tables.plain(titles, body, numeric=range(1, len(titles)))

@@ -1,10 +1,10 @@
-"""Are the counts, the categories and the signs of the changes the same at other layers?"""
+"""Study: do counts, categories and signs of changes depend on the layer?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -14,9 +14,6 @@ from crossdiff.report.study_page import Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.studies.changes import CategoryCounts, changes_chart, stability
 from crossdiff.studies.shared import counts_chart
-
-if TYPE_CHECKING:
-    pass
 
 
 class Layers(Study):
@@ -36,7 +33,7 @@ class Layers(Study):
         return layers
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """One run per layer; one forward pass of a model serves all of them."""
+        """One run per layer; all share one forward pass per model."""
         return {f"layer_{layer}": {"layer": layer} for layer in self.layers}
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:

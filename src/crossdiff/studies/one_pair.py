@@ -1,4 +1,4 @@
-"""One pair, read closely: does the nu scatter separate exclusive latents from the rest?"""
+"""Study of one pair: does the nu scatter separate exclusive latents from the rest?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TWO_MODES = 5 / 9
-"""Bimodality coefficient of a uniform distribution; larger speaks for two modes (SAS/STAT user's guide)."""
+"""Bimodality coefficient of a uniform distribution; larger values suggest two modes (SAS/STAT guide)."""
 FEWEST = 10
 
 
@@ -38,7 +38,7 @@ class OnePair(Study):
     layer: int | None = Field(default=None, ge=0)
     n_tokens: int | None = Field(default=None, ge=1)
     delta_norm_above: float = Field(default=NORM_EDGES[-1], ge=0.5, lt=1)
-    """Latents whose delta_norm is above this are judged: those that the norms give to the tuned model."""
+    """Latents with a larger delta_norm are judged: the tuned model's by norms."""
     nu_error: float = NU_ERROR
     nu_reconstruction: float = NU_RECONSTRUCTION
 
@@ -54,7 +54,7 @@ class OnePair(Study):
         return {"pair": changes}
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Shrinkage, decoupling and bimodality of the latents that the norms give to the tuned model."""
+        """Shrinkage, decoupling and bimodality of the latents that are tuned-only by norms."""
         run = runs["pair"]
         pair = run.pairs[0]
         latents = run.latents(pair)
@@ -129,7 +129,7 @@ def _answer(pair: str, n_exclusive: int, ratios: Mapping[str, Any], *, above: fl
 
 
 def _verdict(ratio: Mapping[str, Any]) -> str:
-    """What one ratio says; too few latents that have it, or one value for all of them, say nothing."""
+    """One ratio's verdict; none with too few latents, or one value for all of them."""
     if ratio["n"] < FEWEST:
         return f"is known for {ratio['n']}, too few to judge"
     if ratio["bimodality"] != ratio["bimodality"]:

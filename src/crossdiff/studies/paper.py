@@ -1,4 +1,4 @@
-"""The main result: class and category changes through the shared base, beside the published ones."""
+"""Study of the main result: class and category changes beside the published ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 FILE = Path(__file__).with_name("published.yaml")
-"""The published numbers, one data file with its source."""
+"""Data file of the published numbers, with their source."""
 
 
 class PublishedChange(Settings):
-    """A published relative change, and the row of the taxonomy that it is read as.
+    """A published relative change, and its row of the taxonomy.
 
-    `counts` (treatment, reference) are the smallest that fit the percentage; no count was published.
+    `counts` (treatment, reference) are the smallest that give the percentage; no count was published.
     """
 
     published: str
@@ -60,7 +60,7 @@ def published() -> Published:
 
 
 class Paper(Study):
-    """The comparison as it stands; on the toy the published numbers are shown, nothing speaks for them."""
+    """The experiment's comparison beside the published numbers, which do not apply to the toy."""
 
     QUESTION: ClassVar[str] = "Do our class and category changes agree with the published ones?"
 
@@ -70,7 +70,7 @@ class Paper(Study):
         return {"comparison": {}}
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Every published change beside the one found, with counts and interval."""
+        """Every published change beside ours, with counts and interval."""
         run = runs["comparison"]
         rows = [_beside(change, run.deltas()) for change in published().changes]
         pairs = dict(zip(("reference", "treatment"), run.pairs, strict=True))
@@ -97,14 +97,14 @@ class Paper(Study):
 
 
 def _beside(change: PublishedChange, deltas: pd.DataFrame) -> dict[str, Any]:
-    """The published change and ours; `inside`: the published one lies in our interval, None if unknown.
+    """The published change and ours; `inside`: whether the published one is in our interval, None if unknown.
 
-    `same_sign` is None for a change of exactly 0 too: it has no sign.
+    `same_sign` is None for a change of exactly 0, which has no sign.
     """
     rows = where(deltas, level=change.level, name=change.name)
     if rows.empty:
         raise ValueError(
-            f"the taxonomy of this run has no {change.level} {change.name!r}, which is held against a "
+            f"the taxonomy of this run has no {change.level} {change.name!r}, which is compared with a "
             "published change; use taxonomy=paper with this study"
         )
     (row,) = delta_rows(rows)

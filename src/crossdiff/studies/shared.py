@@ -1,4 +1,4 @@
-"""What several studies share: three models and the pairs made of them, counts of exclusive latents, norms."""
+"""Shared by studies: three models and their pairs, counts of exclusive latents, norms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def three_models(experiment: Asked, study: str) -> AskedComparison:
-    """The comparison of the experiment; refused where only one pair was given."""
+    """The experiment's comparison; ValueError where only one pair is given."""
     if experiment.comparison is None:
         given = experiment.pairs[0].name
         raise ValueError(
@@ -28,7 +28,7 @@ def three_models(experiment: Asked, study: str) -> AskedComparison:
 
 
 def direct_pair(comparison: AskedComparison) -> ModelPair:
-    """The two tuned models against each other, through the reference pair's template."""
+    """The pair of the two tuned models, with the reference pair's template."""
     reference, treatment = comparison.reference, comparison.treatment
     return ModelPair(
         name=f"{reference.tuned.name}_{treatment.tuned.name}",
@@ -50,7 +50,7 @@ def count_interval(count: int) -> tuple[float, float]:
 
 
 def count_point(place: float | str, count: int) -> Point:
-    """A number of latents in a figure, with its 95 % interval."""
+    """A count of latents for a figure, with its 95 % interval."""
     from crossdiff.report.figures.curves import Point
 
     return Point(place, count, *count_interval(count))
@@ -59,7 +59,7 @@ def count_point(place: float | str, count: int) -> Point:
 def counts_chart(
     runs: Mapping[str, RunProducts], *, x_title: str, places: Sequence[float | str] | None = None
 ) -> Chart:
-    """Tuned-exclusive latents of every pair over the runs, with the quality figures as the table."""
+    """Tuned-exclusive latents of every pair over the runs, with a table of quality figures."""
     from crossdiff.report import tables
     from crossdiff.report.figures.curves import curves
 
@@ -82,10 +82,10 @@ def counts_chart(
 
 
 def spread(run: RunProducts, pair: str) -> dict[str, Any]:
-    """Alive latents below 0.1 and above 0.9, their share in 0.3 to 0.6, and the signature's words.
+    """Alive latents with delta_norm below 0.1 and above 0.9, share in 0.3 to 0.6, and the signature.
 
-    The signature is the run's own, which knows how long its crosscoder was trained: norms alone would call
-    a pair too similar whose training was too short.
+    The signature is the run's, which depends on the length of training too: by norms alone a pair with a
+    short training would be too similar.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""From which distance on does a direct diff see something? Models between the two tuned ones, and beyond."""
+"""Study: from which distance between two models on does a direct diff see something?"""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CLEAR = 0.05
 
 
 class SimilarityLadder(Study):
-    """The reference's tuned model against itself moved by `distances` of the step to the treatment's.
+    """The reference's tuned model against models at `distances` on the line to the treatment's.
 
-    Distance 0 is the model against itself: what the crosscoder's own noise calls exclusive.
+    Distance 0 is the model against itself, whose exclusive latents are noise.
     """
 
     QUESTION: ClassVar[str] = "From which distance between two models on does a direct diff see something?"

@@ -1,1 +1,1 @@
-"""The frozen taxonomy: its categories, how it is read, hashed and extended."""
+"""The frozen taxonomy: categories, reading, hashing and extension."""

@@ -18,7 +18,7 @@ OTHER = "other"
 UNINTERPRETABLE = "uninterpretable"
 RESERVED = (OTHER, UNINTERPRETABLE)
 EXTENSION = "extension"
-"""The class that holds what `extended` adds."""
+"""The class of the categories that `extended` adds."""
 PAPER = Path(__file__).with_name("paper.yaml")
 
 Signal = Literal["code", "markup", "foreign_script", "numbers", "template"]
@@ -27,8 +27,8 @@ Signal = Literal["code", "markup", "foreign_script", "numbers", "template"]
 class Category(Settings):
     """One answer that the annotator may give.
 
-    `cues` are lower-case words that speak for the category; `signals` name properties of a text that
-    words cannot show (annotation.signals).
+    `cues` are lower-case words that indicate the category; `signals` name properties of a text other than its
+    words (annotation.signals).
     """
 
     name: str
@@ -94,7 +94,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"taxonomy file {path} is no readable YAML: {error}; see taxonomy/paper.yaml"
+            f"taxonomy file {path} is not readable YAML: {error}; see taxonomy/paper.yaml"
         ) from None
     if not isinstance(content, dict):
         raise ValueError(f"taxonomy file {path} must be a mapping with `name`, `provenance`, `classes`")
@@ -109,7 +109,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
 
 
 def parse_taxonomy(content: dict[str, Any], *, where: str) -> Taxonomy:
-    """Build a taxonomy from plain data and refuse one that could not be assigned or counted."""
+    """The taxonomy of plain data; ValueError for one that cannot be assigned or counted."""
     try:
         taxonomy = Taxonomy.model_validate(content)
     except ValidationError as error:
@@ -154,15 +154,13 @@ def _refuse_repeats(names: Iterable[str], *, where: str, what: str) -> None:
 def extended(taxonomy: Taxonomy, content: Mapping[str, Any], *, n_new: int) -> Taxonomy:
     """`taxonomy` and at most `n_new` categories of an induced one's `classes`, in a class of their own.
 
-    Categories whose name is taken are left out; nothing of the old taxonomy is changed.
+    Categories whose name is taken are left out; the old taxonomy is unchanged.
     """
     taken = {*taxonomy.parents, *RESERVED}
     proposed = [category for group in content["classes"] for category in group["categories"]]
     new = [category for category in proposed if category["name"] not in taken][:n_new]
     if not new:
-        raise ValueError(
-            f"nothing to extend taxonomy {taxonomy.name!r} by: it has all {len(proposed)} proposed categories"
-        )
+        raise ValueError(f"taxonomy {taxonomy.name!r} already has all {len(proposed)} proposed categories")
     plain = taxonomy.model_dump(mode="json")
     name = EXTENSION
     while name in {group.name for group in taxonomy.classes}:
@@ -181,7 +179,7 @@ class PaperTaxonomy(Settings):
         return _paper()
 
     def identity(self) -> dict[str, Any]:
-        """Tagged with the content hash, so an edited file makes new keys."""
+        """Holds the content hash, so an edited file makes new keys."""
         return {**super().identity(), "hash": self.load().hash}
 
 
@@ -191,7 +189,7 @@ def _paper() -> Taxonomy:
 
 
 class TaxonomyFile(Settings):
-    """`taxonomy=file taxonomy.path=...`: a taxonomy of the user's own."""
+    """`taxonomy=file taxonomy.path=...`: the user's taxonomy."""
 
     path: Path
 
@@ -200,7 +198,7 @@ class TaxonomyFile(Settings):
         return load_taxonomy(self.path)
 
     def identity(self) -> dict[str, Any]:
-        """The content decides, not where the file lies."""
+        """The content, without the path."""
         return {"settings": type(self).__name__, "hash": self.load().hash}
 
 

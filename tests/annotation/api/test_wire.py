@@ -277,10 +277,10 @@ def test_the_key_is_in_nothing_that_is_stored_or_shown(tmp_path: Path, capsys) -
 
 
 def test_a_key_among_the_settings_is_refused_and_not_shown() -> None:
-    with pytest.raises(ValueError, match="base_url holds credentials") as caught:
+    with pytest.raises(ValueError, match="base_url has credentials") as caught:
         settings("claude", f"https://user:{KEY}@localhost")
     assert KEY not in str(caught.value.errors()[0]["msg"])  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="a setting of the annotator holds the key") as refused:
+    with pytest.raises(ValueError, match="a setting of the annotator contains the key") as refused:
         api_key(settings("compatible", "http://localhost:1", model=KEY))
     assert KEY not in str(refused.value)
     with pytest.raises(ValueError, match="is no http address"):

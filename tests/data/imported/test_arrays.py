@@ -95,10 +95,10 @@ def test_what_is_no_array_ends_in_one_message(tmp_path: Path) -> None:
         ("cut.npy", "no whole .npy"),
         ("cut.safetensors", "no whole .safetensors"),
         ("two.safetensors", "the tensors a, b; save one tensor in it, or name it x"),
-        ("many.pt", "holds dict"),
+        ("many.pt", "has dict"),
         ("x.csv", "is .csv"),
         ("one.npy", "one number"),
-        ("", "without shard_count"),
+        ("", "no shard_count"),
     ):
         with pytest.raises(ValueError, match=said):
             open_array(str(tmp_path / name), names=("x",))
@@ -118,7 +118,7 @@ def test_shards_that_do_not_fit_are_named(tmp_path: Path) -> None:
         (cut, "shard_1.memmap has 4 bytes"),
         (lost, "shard_1.memmap is missing, and config.json counts 2"),
         (uneven, "differ in width or type"),
-        (shuffled, "row i is another token in each"),
+        (shuffled, "row i is another token in every model"),
         (inputs, "io=in"),
         (write_shards(tmp_path / "strange", X, (14,), dtype="torch.nothing"), "unknown to torch"),
         (write_shards(tmp_path / "shapeless", X, (14,), shape=None), "no shape"),

@@ -62,7 +62,7 @@ def test_other_shapes_and_types_are_refused(tmp_path: Path) -> None:
         (rows()[None], r"shape \[1, 1100, 6\]; it needs rows"),
         (rows()[0], "it needs rows"),
         (rows()[:0], "it needs rows"),
-        (rows().astype("int64"), "holds int64; activations are float32"),
+        (rows().astype("int64"), "has int64; activations are float32"),
     ):
         np.save(tmp_path / "x.npy", array)
         with pytest.raises(ValueError, match=said):

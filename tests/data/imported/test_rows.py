@@ -81,7 +81,7 @@ def test_nothing_given_is_nothing_guessed(tmp_path: Path) -> None:
     assert tokens.details["n_documents"] is None
     assert not tokens.can_be_shown
     assert len(tokens.details["notices"]) == 4
-    with pytest.raises(ValueError, match="without token ids"):
+    with pytest.raises(ValueError, match="no token ids"):
         _ = tokens.tokenizer
 
 
@@ -104,12 +104,12 @@ def test_ids_kinds_and_texts_that_do_not_fit_are_refused(tmp_path: Path, tokeniz
     path = texts(tmp_path / "t.jsonl", {"text": "the"}, {"text": "the cat sat"})
     for given, n_rows, said in (
         ({"ids": ids}, 5, "has 4 entries for 5 rows"),
-        ({"ids": saved(tmp_path / "far.npy", [7, 10**6])}, 2, "holds 1000000; the tokenizer's ids are 0 to"),
-        ({"ids": ids, "kinds": saved(tmp_path / "k.npy", [0, 1, 2, 4])}, 4, "holds 4; kinds are 0 to 3"),
+        ({"ids": saved(tmp_path / "far.npy", [7, 10**6])}, 2, "has 1000000; the tokenizer's ids are 0 to"),
+        ({"ids": ids, "kinds": saved(tmp_path / "k.npy", [0, 1, 2, 4])}, 4, "has 4; kinds are 0 to 3"),
         ({"texts": path}, 9, "tokens for 9 rows"),
         ({"texts": path, "offsets": offsets}, 4, "document 1 of .* has 4 tokens and 2 rows"),
-        ({"texts": path, "offsets": saved(tmp_path / "p.npy", [0, 4])}, 4, "holds 2 documents and .* 1"),
-        ({"texts": texts(tmp_path / "none.jsonl")}, 4, "holds no text"),
+        ({"texts": path, "offsets": saved(tmp_path / "p.npy", [0, 4])}, 4, "has 2 documents and .* 1"),
+        ({"texts": texts(tmp_path / "none.jsonl")}, 4, "has no text"),
     ):
         with pytest.raises(ValueError, match=said):
             read_rows(source(**given), n_rows, tokenizer)

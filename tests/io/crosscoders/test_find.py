@@ -54,7 +54,7 @@ def test_a_name_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_config_of_something_else_is_no_crosscoder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma2"}))
-    with pytest.raises(ValueError, match="holds no crosscoder"):
+    with pytest.raises(ValueError, match="has no crosscoder"):
         find_checkpoint(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Message Batches: half price; a submission whose answer was lost is adopted, never sent a second time."""
+"""Message Batches, at half price; a batch whose create was not answered is adopted, not sent again."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 MAX_REQUESTS, MAX_BYTES = 10_000, 64_000_000
 """Per batch; the API takes 100,000 requests or 256 MB."""
 CREATE_S = 600.0
-"""Patience with the answer to a create: giving up early on a large body risks a second batch."""
+"""Seconds to wait for the answer to a create, because giving up early risks a second batch."""
 LOOKS = 5
-"""Times to look for a batch whose create was cut off, over 7.5 s, before another is created."""
+"""Times, over 7.5 s, to look for a batch whose create was not answered before another is created."""
 CLOCK_SKEW_S = 300.0
 ROUNDS = 2
-"""A request that the server failed on is put into one more batch."""
+"""Batches that a request is put into; the second after an error of the server."""
 MAX_BATCH_S = 26 * 3600.0
 """The API ends a batch after 24 hours."""
 MAX_FOREIGN = 5
-"""Adopted batches that turn out to be somebody else's before the server is not believed."""
+"""Adopted batches with other requests after which the run stops."""
 _BATCH_ID = re.compile(r"[\w.:-]{1,200}")
 
 
@@ -43,7 +43,7 @@ class BatchTransport(ServerTransport[ClaudeBatch]):
     """Sends requests in batches."""
 
     async def send(self, client: AsyncAnthropic, requests: Sequence[Request], description: str) -> None:
-        """Earlier batches that hold these requests first; then what is still missing, in new ones."""
+        """Collect earlier batches with these requests, then send the missing ones in new batches."""
         submissions = Submissions(self.ledger)
         for sent in submissions.open_with([request.key for request in requests]):
             await _Collector(self, client, submissions, description, LOOKS).run(sent)
@@ -53,10 +53,10 @@ class BatchTransport(ServerTransport[ClaudeBatch]):
                 await _Collector(self, client, submissions, description).run(sent)
 
     def _affordable(self, requests: Sequence[Request]) -> list[Request]:
-        """Requests that fit under the limit; the rest is settled as skipped_budget.
+        """Requests within the limit; the others are settled as skipped_budget.
 
-        A batch is possibly paid as soon as it is recorded, so its requests count as spent from here on;
-        every result then replaces the reserve by the bill.
+        A recorded batch is possibly paid, so its requests count as spent until results replace reserve by
+        bill.
         """
         chosen: list[Request] = []
         for request in requests:
@@ -70,7 +70,7 @@ class BatchTransport(ServerTransport[ClaudeBatch]):
 
 @dataclass
 class _Collector:
-    """Brings one submission to its end: create or adopt, wait, read the results."""
+    """Collects one submission: creates or adopts its batch, waits, reads the results."""
 
     transport: BatchTransport
     client: AsyncAnthropic
@@ -90,14 +90,14 @@ class _Collector:
                 sent = self.submissions.created(sent, await self._create(sent))
             batch = await self._wait(sent)
             if batch is None or await self.results.collect(sent, batch):
-                # Where the batch is gone, the next round sends what is missing anew.
+                # Where the batch is gone, the next round sends the missing requests.
                 self.submissions.collected(sent)
                 return
             sent = self.submissions.disown(sent)
-        raise ValueError(f"{MAX_FOREIGN} batches that the server listed hold other requests; check base_url")
+        raise ValueError(f"{MAX_FOREIGN} batches that the server listed have other requests; check base_url")
 
     async def _create(self, sent: SentBatch) -> str:
-        """The server's id: of a batch that is already there, else of a new one."""
+        """Server id of an existing batch, else of a new one."""
         from crossdiff.annotation.api.wire import MAX_ATTEMPTS, Failure, exchange, read_object
 
         looks = self.looks
@@ -118,14 +118,14 @@ class _Collector:
                 raise answer.fatal
             if number + 1 >= answer.attempts:
                 break
-            looks = LOOKS if answer.paid else 1  # it may exist: the next round looks before it creates
+            looks = LOOKS if answer.paid else 1  # the batch may exist
             await asyncio.sleep(answer.wait or backoff(number))
         raise ValueError(
-            f"no batch could be created in {number + 1} attempts ({answer.detail}); run again to go on"
+            f"no batch could be created in {number + 1} attempts ({answer.detail}); run again to continue"
         )
 
     async def _look(self, sent: SentBatch, times: int) -> str | None:
-        """Look for the submission's batch, again after a while: a server may list a batch late."""
+        """Look for the submission's batch several times, because a server may list a batch late."""
         for number in range(times):
             adopted = await self._adopt(sent)
             if adopted is not None:
@@ -135,7 +135,7 @@ class _Collector:
         return None
 
     async def _adopt(self, sent: SentBatch) -> str | None:
-        """A batch of this size, made after the submission was recorded, that no submission owns."""
+        """Server id of a batch of this size, newer than the submission and owned by none; else None."""
         known = self.submissions.known_batches()
         page = await patient(partial(self.batches.list, limit=100), self.secret)
         for batch in rows_of(page):
@@ -145,7 +145,7 @@ class _Collector:
         return None
 
     async def _wait(self, sent: SentBatch) -> dict[str, Any] | None:
-        """The ended batch; None where the server does not know it (any more)."""
+        """The batch once it has ended; None where the server does not know it."""
         from crossdiff.annotation.api.wire import Failure, exchange, read_object
 
         total, enabled = sent.n_requests, self.transport.progress
@@ -164,7 +164,7 @@ class _Collector:
                 if time.time() - sent.started > MAX_BATCH_S:
                     raise ValueError(
                         f"batch {sent.batch} has not ended in {MAX_BATCH_S / 3600:.0f} hours; look at "
-                        "it in the provider's console, and run again to go on"
+                        "it in the provider's console, and run again to continue"
                     )
                 await asyncio.sleep(self.transport.settings.poll_s)
 
@@ -181,7 +181,7 @@ def _counts(batch: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _created(batch: Mapping[str, Any]) -> float:
-    """When the server made it, in seconds; 0 where that cannot be read."""
+    """Time of creation in seconds; 0 where it cannot be read."""
     try:
         return datetime.fromisoformat(str(batch.get("created_at"))).timestamp()
     except (ValueError, OverflowError):

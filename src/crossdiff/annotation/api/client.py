@@ -1,6 +1,6 @@
-"""A server and its client: checked before money is spent, then asked one request at a time per slot.
+"""The client of a server: checks key and models, then sends requests, `concurrency` at a time.
 
-Concurrency is bounded, retries are our own, and every attempt is in the ledger before it is sent.
+Retries are our own, and every attempt is in the ledger before it is sent.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 Server = TypeVar("Server", bound=Claude | AnthropicCompatible)
 FIRST_WAIT_S = 0.5
 N_COUNTED = 3
-"""Prompts whose tokens are counted exactly for the estimate."""
+"""Prompts whose tokens the server counts for the estimate."""
 MAX_LISTED = 20
 FATAL = frozenset({0, 401, 402, 403, 404})
 """Statuses (0: another origin) that end the run; other refusals end one request."""
 GIVE_UP = 20
-"""Requests that fail one after the other, with no reply between them, before the rest is not sent."""
+"""Requests that fail in a row before the others are not sent."""
 
 
 def client_of(settings: Claude | AnthropicCompatible) -> AsyncAnthropic:
-    """A client that never retries by itself: every attempt has to be in the ledger first."""
+    """A client without retries, because every attempt has to be in the ledger first."""
     from anthropic import AsyncAnthropic
 
     from crossdiff.annotation.api.wire import BoundedClient
@@ -53,7 +53,7 @@ def client_of(settings: Claude | AnthropicCompatible) -> AsyncAnthropic:
 
 
 async def preflight(client: AsyncAnthropic, models: Sequence[str], secret: Secret) -> None:
-    """Refuse an invalid key, and models that are unknown or retired, before the first paid request."""
+    """ValueError for an invalid key, or a model that is unknown or retired; costs nothing."""
     page = await patient(partial(client.models.with_raw_response.list, limit=1000), secret)
     listed = {str(row.get("id")): row.get("lifecycle") for row in rows_of(page)}
     for name in models:
@@ -77,7 +77,7 @@ async def check(
     requests: Sequence[Request],
     known: set[str],
 ) -> None:
-    """Preflight of the models that are not yet in `known`, which is updated; other servers list none."""
+    """Preflight of Claude models outside `known`, which is updated; other servers list no models."""
     models = sorted({request.model for request in requests} - known)
     if models and isinstance(settings, Claude):
         await preflight(client, models, Secret(api_key(settings)))
@@ -85,7 +85,7 @@ async def check(
 
 
 async def bytes_per_token(client: AsyncAnthropic, requests: Sequence[Request]) -> float | None:
-    """From exact token counts of the first few prompts (a free call); None where none was counted."""
+    """Bytes per token of the first few prompts, by a free call; None where the server counted none."""
     n_bytes = tokens = 0
     for request in requests[:N_COUNTED]:
         messages: Any = [{"role": role, "content": content} for role, content in request.messages]
@@ -99,22 +99,22 @@ async def bytes_per_token(client: AsyncAnthropic, requests: Sequence[Request]) -
 
 
 async def patient(call: Callable[[], Awaitable[Any]], secret: Secret) -> dict[str, Any]:
-    """The JSON object that answers a free call (list, retrieve, count), tried again on what may pass."""
+    """The JSON object that answers a free call (list, retrieve, count), with retries."""
     from crossdiff.annotation.api.wire import read_object
 
     return await patiently(call, lambda body: read_object(body, secret))
 
 
 async def patiently(call: Callable[[], Awaitable[Any]], read: Callable[[bytes], Any]) -> Any:
-    """What `read` makes of the answer to a free call; ValueError when it stays away or unreadable."""
+    """`read` of the answer to a free call, with retries; ValueError without a readable answer."""
     from crossdiff.annotation.api.wire import MAX_ATTEMPTS, MAX_UNREADABLE, Failure, exchange
 
     for number in range(MAX_ATTEMPTS):
         answer = await exchange(call)
         if isinstance(answer, bytes):
-            found = read(answer)
-            if found is not None:
-                return found
+            content = read(answer)
+            if content is not None:
+                return content
             answer = Failure("its answer cannot be read", attempts=MAX_UNREADABLE)
         if answer.fatal is not None:
             raise answer.fatal
@@ -122,19 +122,19 @@ async def patiently(call: Callable[[], Awaitable[Any]], read: Callable[[bytes], 
             break
         await asyncio.sleep(answer.wait or backoff(number))
     raise ValueError(
-        f"the server did not answer {number + 1} times ({answer.detail}); run again to go on: what was "
-        "answered is kept in the ledger"
+        f"the server did not answer {number + 1} times ({answer.detail}); run again to continue: answers are "
+        "kept in the ledger"
     )
 
 
 def backoff(number: int) -> float:
-    """Seconds before the attempt after attempt `number`, where the server says nothing."""
+    """Seconds to wait after attempt `number`, where the server asks for nothing."""
     return FIRST_WAIT_S * 2 ** min(number, 5)
 
 
 @dataclass
 class ServerTransport(Generic[Server]):
-    """Fills the ledger from a server; what cannot be had is settled as errored or skipped_budget."""
+    """Fills the ledger from a server; requests without a reply are settled as errored or skipped_budget."""
 
     settings: Server
     ledger: Ledger
@@ -143,7 +143,7 @@ class ServerTransport(Generic[Server]):
     checked: set[str] = field(default_factory=set)
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Check key and models, and count the tokens of a few prompts, before anything is paid."""
+        """Check key and models, and count the tokens of a few prompts; costs nothing."""
         asyncio.run(self._prepare(requests))
 
     def fill(self, requests: Sequence[Request], *, description: str) -> None:
@@ -165,17 +165,17 @@ class ServerTransport(Generic[Server]):
 
     @abstractmethod
     async def send(self, client: AsyncAnthropic, requests: Sequence[Request], description: str) -> None:
-        """Bring replies or outcomes of these requests into the ledger."""
+        """Put replies or outcomes of these requests into the ledger."""
 
 
 @dataclass
 class LiveTransport(ServerTransport[Claude | AnthropicCompatible]):
-    """Sends every request by itself, `concurrency` at a time."""
+    """Sends single requests, `concurrency` at a time."""
 
     failed_in_a_row: int = 0
 
     async def send(self, client: AsyncAnthropic, requests: Sequence[Request], description: str) -> None:
-        """Every request until it is answered, or given up."""
+        """Send every request until it is answered or given up."""
         slots = asyncio.Semaphore(self.settings.concurrency)
         total, enabled = len(requests), self.progress
         with bar(total=total, description=description, unit="call", enabled=enabled) as progress:
@@ -193,14 +193,14 @@ class LiveTransport(ServerTransport[Claude | AnthropicCompatible]):
                 raise failures.exceptions[0] from None
 
     async def _answer(self, client: AsyncAnthropic, request: Request, slots: asyncio.Semaphore) -> None:
-        """Attempt until answered, as often as the kind of failure is worth; a wait holds no slot."""
+        """Attempt until answered, or as often as the failure allows; waiting needs no slot."""
         from crossdiff.annotation.api.wire import MAX_ATTEMPTS
 
         detail = ""
         for number in range(MAX_ATTEMPTS):
             async with slots:
                 if self.failed_in_a_row >= GIVE_UP:
-                    detail = f"not sent: {GIVE_UP} requests before it failed one after the other"
+                    detail = f"not sent: {GIVE_UP} requests before it failed in a row"
                     break
                 if not self.meter.affords(request):
                     self.ledger.settle(request.key, "skipped_budget", f"limit ${self.meter.max_usd}")
@@ -217,7 +217,7 @@ class LiveTransport(ServerTransport[Claude | AnthropicCompatible]):
         self.ledger.settle(request.key, "errored", detail)
 
     async def _attempt(self, client: AsyncAnthropic, request: Request) -> Failure | None:
-        """One request on the wire; a lost answer stays possibly paid, an error status is not paid."""
+        """One attempt; None after a reply. A lost answer stays possibly paid, an error status is unpaid."""
         from crossdiff.annotation.api.wire import MAX_UNREADABLE, Failure, exchange, read_object
 
         reserve = self.meter.dearest(request)

@@ -1,7 +1,7 @@
-"""The ledger: every request, every raw reply, every attempt, in SQLite (WAL).
+"""The ledger: every request, raw reply and attempt, in SQLite (WAL).
 
-A reply is written once under its key and never asked for again. An attempt is written as `possibly_paid`
-before it is sent, so that what was in flight when a process died still counts in the cost.
+A reply is stored once under its key, and its request never sent again. An attempt is recorded as
+`possibly_paid` before it is sent, so that the cost includes those in flight when a process died.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crossdiff.annotation.api.requests import Request, sha256
 
 VERSION = 1
 MAX_COST_USD = 10_000.0
-"""Of one attempt; more is no bill."""
+"""Largest cost of one attempt; a larger one is no bill."""
 AttemptState = Literal["possibly_paid", "paid", "unpaid"]
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (version INTEGER NOT NULL);
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, settings TEXT NOT NULL, c
 
 
 class Ledger:
-    """One SQLite file; safe to kill at any moment, and to share between processes of one machine."""
+    """One SQLite file, which survives a kill and may be shared by the processes of a machine."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
@@ -72,7 +72,7 @@ class Ledger:
         self.connection.close()
 
     def reply(self, key: str) -> dict[str, Any] | None:
-        """The raw message that answered a request, or None; {} where what is stored cannot be read."""
+        """The raw message that answered a request, or None; {} where it cannot be read."""
         row = self.connection.execute("SELECT body FROM replies WHERE key = ?", (key,)).fetchone()
         return _object(_loaded(row[0])) if row else None
 
@@ -98,14 +98,14 @@ class Ledger:
         return int(cursor.lastrowid or 0)
 
     def end(self, attempt: int, *, state: AttemptState, cost_usd: float, detail: str = "") -> None:
-        """Record how an attempt ended; one that nobody ends stays possibly paid."""
+        """Record how an attempt ended; until then it is possibly paid."""
         self.connection.execute(
             "UPDATE attempts SET state = ?, cost_usd = ?, detail = ?, ended = ? WHERE id = ?",
             (state, cost_usd, detail[:500], time.time(), attempt),
         )
 
     def arrived(self, source: int | str, body: str) -> None:
-        """Keep what came for an attempt before anything reads it; `store` replaces it by the message."""
+        """Keep an answer's text before it is read; `store` replaces it by the message."""
         self.connection.execute("INSERT OR REPLACE INTO arrivals VALUES (?, ?)", (str(source), body))
 
     def store(self, attempt: int, key: str, message: Mapping[str, Any], *, cost_usd: float) -> None:
@@ -121,7 +121,7 @@ class Ledger:
         self.connection.execute("COMMIT")
 
     def mend(self, reserve_of: Callable[[str, Mapping[str, Any]], float]) -> int:
-        """Bill at their reserve the attempts whose bill is no amount (an older version stored what came)."""
+        """Bill at their reserve the attempts whose stored cost is no amount (by an older version)."""
         broken = self.connection.execute(
             "SELECT a.id, r.model, r.body FROM attempts a JOIN requests r USING (key) "
             "WHERE a.cost_usd IS NULL OR a.cost_usd < 0 OR a.cost_usd > ?",
@@ -146,7 +146,7 @@ class Ledger:
         return row[0] if row else None
 
     def spent(self, keys: Sequence[str] | None = None) -> float:
-        """US dollars of all attempts (of these keys): paid as billed, possibly paid as estimated."""
+        """US dollars of all attempts (of `keys`): paid ones as billed, possibly paid ones as estimated."""
         question = (
             "SELECT COALESCE(SUM(cost_usd), 0) FROM attempts WHERE state != 'unpaid' "
             f"AND cost_usd BETWEEN 0 AND {MAX_COST_USD}"
@@ -157,7 +157,7 @@ class Ledger:
         return sum(float(self.connection.execute(asked, (key,)).fetchone()[0]) for key in keys)
 
     def attempt_cost(self, attempt: int) -> float:
-        """What one attempt counts for at the moment: the reserve while possibly paid, then the bill."""
+        """Cost of one attempt: the reserve while possibly paid, then the bill."""
         row = self.connection.execute("SELECT cost_usd FROM attempts WHERE id = ?", (attempt,)).fetchone()
         return float(row[0] or 0.0)
 
@@ -166,7 +166,7 @@ class Ledger:
         return dict(self.connection.execute("SELECT state, COUNT(*) FROM attempts GROUP BY state"))
 
     def record_run(self, settings: Mapping[str, Any]) -> str:
-        """Remember the settings of a run, so that it can be replayed; returns its id."""
+        """Store the settings of a run for a replay; returns its id."""
         text = json.dumps(settings, sort_keys=True)
         run = sha256(text)[:16]
         self.connection.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (run, text, time.time()))
@@ -204,7 +204,7 @@ class Ledger:
 
 
 def _loaded(text: str) -> Any:
-    """Stored JSON; NaN and infinities, which an older version stored, as null, and {} where none is read."""
+    """Stored JSON, with null for NaN and infinities (of an older version); {} where unreadable."""
     try:
         return json.loads(text, parse_constant=lambda name: None)
     except (ValueError, RecursionError):
@@ -216,7 +216,7 @@ def _object(content: Any) -> dict[str, Any]:
 
 
 def content_hash(path: Path) -> str:
-    """Hash of all replies and outcomes of a ledger: what a replay of it can say."""
+    """Hash of all replies, outcomes and runs of a ledger, which decide a replay."""
     ledger = Ledger(path, read_only=True)
     replies = ledger.connection.execute("SELECT key, body FROM replies ORDER BY key").fetchall()
     outcomes = ledger.connection.execute("SELECT key, state FROM outcomes ORDER BY key").fetchall()

@@ -24,7 +24,7 @@ SCORE_TOKENS = 256
 
 @dataclass
 class MessagesAnnotator:
-    """One job: the same questions in the same order for the same inputs, whoever answers them."""
+    """Labels latents by questions to a server; equal inputs give equal questions in equal order."""
 
     settings: MessagesSettings
     scheme: Sequence[CategoryLike]
@@ -32,15 +32,16 @@ class MessagesAnnotator:
     rounds: Rounds
     seed: int
     masked: bool = False
+    framing: prompts.Framing | None = None
 
     def annotate(self, subjects: Sequence[Subject]) -> list[Annotation]:
-        """Votes first, then scores of the described, then the lexical fallback for the refused.
+        """Votes, then scores of described latents, then the lexical fallback for refused ones.
 
-        A subject without examples is uninterpretable: nobody is asked about nothing.
+        A subject without examples is uninterpretable, without a question.
         """
-        read = iter(self._annotated([subject for subject in subjects if subject.explain]))
+        annotated = iter(self._annotated([subject for subject in subjects if subject.explain]))
         return [
-            next(read)
+            next(annotated)
             if subject.explain
             else Annotation(subject.key, "uninterpretable", self.settings.model, category=UNINTERPRETABLE)
             for subject in subjects
@@ -48,13 +49,19 @@ class MessagesAnnotator:
 
     def _annotated(self, subjects: Sequence[Subject]) -> list[Annotation]:
         votes = self.describe(subjects)
-        found = [combine(subject.key, mine) for subject, mine in zip(subjects, votes, strict=True)]
+        annotations = [
+            combine(subject.key, answers) for subject, answers in zip(subjects, votes, strict=True)
+        ]
         for kind in self.settings.scores:
-            found = self._scored(subjects, found, kind)
-        return self._lexical_fallback(subjects, found) if LEXICAL in self.settings.fallback else found
+            annotations = self._scored(subjects, annotations, kind)
+        return (
+            self._lexical_fallback(subjects, annotations)
+            if LEXICAL in self.settings.fallback
+            else annotations
+        )
 
     def describe(self, subjects: Sequence[Subject]) -> list[list[Answer[Described]]]:
-        """`n_votes` answers per subject, each over its examples in another order."""
+        """`n_votes` answers per subject, each with its examples in another order."""
         questions = [
             self._describe(subject, vote) for subject in subjects for vote in range(self.settings.n_votes)
         ]
@@ -75,40 +82,40 @@ class MessagesAnnotator:
                 "describe",
                 subject,
                 model=model,
-                system=prompts.describe_system(self.scheme),
+                system=prompts.describe_system(self.scheme, framing=self.framing),
                 user=prompts.describe_user(shuffled, masked=masked or self.masked),
                 schema=schema.describe_schema(names),
                 vote=vote,
             )
 
         def read(message: Mapping[str, Any]) -> Described | Unreadable:
-            found = schema.read_described(message, categories=names, n_examples=len(shuffled))
-            if isinstance(found, Unreadable):
-                return found
-            places = tuple(sorted(chosen[order[index]] for index in found.evidence))
-            return replace(found, evidence=places)
+            vote = schema.read_described(message, categories=names, n_examples=len(shuffled))
+            if isinstance(vote, Unreadable):
+                return vote
+            places = tuple(sorted(chosen[order[index]] for index in vote.evidence))
+            return replace(vote, evidence=places)
 
         return Question(build, read)
 
     def _scored(
-        self, subjects: Sequence[Subject], found: Sequence[Annotation], kind: str
+        self, subjects: Sequence[Subject], annotations: Sequence[Annotation], kind: str
     ) -> list[Annotation]:
-        """The annotations with one more score; None where it could not be taken."""
+        """The annotations with one more score; None where it cannot be computed."""
         tasks = {
             index: task
-            for index, (subject, annotation) in enumerate(zip(subjects, found, strict=True))
+            for index, (subject, annotation) in enumerate(zip(subjects, annotations, strict=True))
             if annotation.state == "ok"
             for task in [self._task(kind, subject, subjects)]
             if task is not None
         }
-        questions = [self._score(kind, subjects[i], found[i], task) for i, task in tasks.items()]
+        questions = [self._score(kind, subjects[i], annotations[i], task) for i, task in tasks.items()]
         answers = self.rounds.ask(questions, description=kind)
         scores = {index: answer.value for index, answer in zip(tasks, answers, strict=True)}
         return [
             replace(annotation, scores={**annotation.scores, kind: scores.get(index)})
             if annotation.state == "ok"
             else annotation
-            for index, annotation in enumerate(found)
+            for index, annotation in enumerate(annotations)
         ]
 
     def _task(self, kind: str, subject: Subject, subjects: Sequence[Subject]) -> scoring.Task | None:
@@ -165,20 +172,22 @@ class MessagesAnnotator:
             structured=structured,
         )
 
-    def _lexical_fallback(self, subjects: Sequence[Subject], found: Sequence[Annotation]) -> list[Annotation]:
-        """Keywords for what every model refused, under a name that says so."""
+    def _lexical_fallback(
+        self, subjects: Sequence[Subject], annotations: Sequence[Annotation]
+    ) -> list[Annotation]:
+        """Lexical annotations for latents that every model refused, marked in `annotator`."""
         lexical = LexicalAnnotator(Lexical(), self.scheme, self.background, seed=self.seed)
         name = f"lexical (refused by {self.settings.model})"
         return [
             replace(next(lexical.annotate([subject])), annotator=name)
             if annotation.state == "refused"
             else annotation
-            for subject, annotation in zip(subjects, found, strict=True)
+            for subject, annotation in zip(subjects, annotations, strict=True)
         ]
 
 
 def provider_of(settings: MessagesSettings) -> tuple[str, bool]:
-    """Who answers, for the ledger's keys, and whether the reply's schema is sent along."""
+    """The provider's name in the ledger's keys, and whether the reply schema is sent."""
     if isinstance(settings, AnthropicCompatible):
         return f"anthropic_compatible {settings.base_url}", settings.structured
     return "anthropic", True
@@ -193,7 +202,7 @@ def chosen_examples(examples: Sequence[Example], n_examples: int) -> list[int]:
 
 
 def example_set_hash(subject: Subject) -> str:
-    """Hash of all documents, tokens and codes a subject has."""
+    """Hash of a subject's documents, tokens and codes."""
     parts = [
         f"{example.document_id}|{''.join(example.tokens)}|{example.codes.tobytes().hex()}"
         for example in (*subject.explain, *subject.score)

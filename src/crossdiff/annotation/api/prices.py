@@ -1,4 +1,4 @@
-"""What requests cost: a dated price file that can be overridden, an estimate before, a meter during."""
+"""Cost of requests: a dated price file, the estimate before a run, and the meter during it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from crossdiff.annotation.api.requests import Request
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 BYTES_PER_TOKEN = 2.5
-"""Deliberately low (English has about 4), so that what is reserved errs on the dear side."""
+"""Low (English has about 4), so that the reserve is too large rather than too small."""
 MAX_TOKENS = 1_000_000_000
-"""A count beyond this is none."""
+"""Largest count of tokens that is believed."""
 TYPICAL_OUTPUT = 250
-"""Output tokens of a typical answer, for the estimate before the run; the budget reserves `max_tokens`."""
+"""Output tokens of a typical answer, for the estimate; the budget reserves `max_tokens`."""
 
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars per million input and output tokens by model, and the factor of a batch."""
+    """Model -> US dollars per million input and output tokens, and the factor for batches."""
 
     as_of: str
     models: Mapping[str, tuple[float, float]]
@@ -44,11 +44,11 @@ class Prices:
             raise ValueError(f"price file {source} lacks {error}; its form is that of {SHIPPED}") from None
 
     def rate(self, model: str) -> tuple[float, float]:
-        """Dollars per input and output token; an unknown model is refused, since a budget needs its price."""
+        """Dollars per input and output token; ValueError for a model without a price."""
         if model not in self.models:
             raise ValueError(
                 f"no price is known for model {model!r} (the price file of {self.as_of} has "
-                f"{sorted(self.models)}); put it into a file of your own and give annotator.prices=<file>"
+                f"{sorted(self.models)}); put it into a price file and give annotator.prices=<file>"
             )
         dollars_in, dollars_out = self.models[model]
         return dollars_in / 1e6, dollars_out / 1e6
@@ -56,7 +56,7 @@ class Prices:
 
 @dataclass
 class Meter:
-    """Money spent and reserved; refuses a request that could pass `max_usd`. A free server has no prices."""
+    """Dollars spent and reserved, against `max_usd`; without prices the server is free."""
 
     prices: Prices | None
     max_usd: float
@@ -66,11 +66,11 @@ class Meter:
     counted_bytes_per_token: float | None = None
 
     def dearest(self, request: Request) -> float:
-        """Dollars if the prompt has few bytes per token and the answer takes all the room it has."""
+        """Most dollars of a request: few bytes per token, and an answer of `max_tokens`."""
         return self._dollars(request.model, request.n_bytes / BYTES_PER_TOKEN, request.max_tokens)
 
     def expected(self, requests: Sequence[Request]) -> float:
-        """Dollars for these requests with answers of typical length; prompts as `count_tokens` measured."""
+        """Dollars for these requests with typical answers and the counted bytes per token."""
         per_token = self.counted_bytes_per_token or BYTES_PER_TOKEN
         return sum(
             self._dollars(request.model, request.n_bytes / per_token, min(TYPICAL_OUTPUT, request.max_tokens))
@@ -78,15 +78,15 @@ class Meter:
         )
 
     def affords(self, request: Request) -> bool:
-        """Whether the dearest outcome of this request still fits under the limit."""
+        """Whether `dearest` of this request fits under the limit."""
         if self.prices is None:
             return True
         return self.spent + sum(self.reserved.values()) + self.dearest(request) <= self.max_usd
 
     def billed(self, model: str, message: Mapping[str, Any], *, reserve: float) -> float:
-        """Dollars for a reply, from its own usage (cache writes 1.25x, reads 0.1x of an input token).
+        """Dollars for a reply, from its usage (cache writes 1.25x, reads 0.1x of an input token).
 
-        Usage that is absent, no count, or beyond what was reserved for the request is billed at the reserve.
+        Usage that is absent, no count, or beyond the reserve is billed at the reserve.
         """
         usage = message.get("usage")
         if self.prices is None or not isinstance(usage, Mapping):
@@ -100,7 +100,7 @@ class Meter:
         return min(cost, reserve)
 
     def reserve_of(self, model: str, body: Mapping[str, Any]) -> float:
-        """What was reserved for a recorded request, for bills that an older version could not read."""
+        """Reserve of a recorded request, for `Ledger.mend`."""
         if self.prices is None or model not in self.prices.models:
             return 0.0
         texts = [body.get("system") or "", *(message["content"] for message in body["messages"])]
@@ -116,6 +116,6 @@ class Meter:
 
 
 def _count(value: Any) -> int | None:
-    """A number of tokens as a reply gives it; None where it is none."""
+    """A reply's number of tokens; None where it is no such number."""
     usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_TOKENS
     return value if usable else None

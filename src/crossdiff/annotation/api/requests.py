@@ -1,4 +1,4 @@
-"""One request to a `/v1/messages` server, and the key under which its answer is kept."""
+"""One request to a `/v1/messages` server, and the ledger's key of its answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sha256(text: str) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of which model. `purpose` is for people and does not enter the key."""
+    """One request to one model; `purpose` is for people and does not enter the key."""
 
     purpose: str
     provider: str
@@ -55,6 +55,6 @@ class Request:
 
     @cached_property
     def n_bytes(self) -> int:
-        """UTF-8 length of everything the model reads: nearer to its tokens than characters in any script."""
+        """UTF-8 length of the prompt, which tracks tokens better than characters do in all scripts."""
         texts = (self.system, *(content for _, content in self.messages))
         return sum(len(text.encode("utf-8", "replace")) for text in texts)

@@ -1,4 +1,4 @@
-"""Questions and their typed answers: send, read, repair once, go down the fallback chain after a refusal."""
+"""Questions and their typed answers: send, read, repair once, fall back after a refusal."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from crossdiff.annotation.schema import Unreadable, text_of
 Value = TypeVar("Value")
 MASKED, LEXICAL = "masked", "lexical"
 QUOTED = 2000
-"""Characters of an unreadable reply that its repair call shows again."""
+"""Most characters of an unreadable reply in its repair request."""
 
 
 class Transport(Protocol):
-    """Anything that brings replies into the ledger."""
+    """Fills the ledger with replies."""
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Refuse what cannot work, and measure what the estimate needs, before anything is paid."""
+        """Check that requests can work, and measure what the estimate needs; costs nothing."""
         ...
 
     def fill(self, requests: Sequence[Request], *, description: str) -> None:
@@ -33,7 +33,7 @@ class Transport(Protocol):
 
 
 class ReplayTransport:
-    """Sends nothing: what the ledger does not hold stays unanswered."""
+    """Sends nothing, so requests outside the ledger stay unanswered."""
 
     def prepare(self, requests: Sequence[Request]) -> None:
         """Nothing to do."""
@@ -44,7 +44,7 @@ class ReplayTransport:
 
 @dataclass(frozen=True)
 class Question(Generic[Value]):
-    """How to ask `model` (with masked text after refusals), and how to read what it says."""
+    """How to build the request (for a model, masked or not), and how to read the reply."""
 
     build: Callable[[str, bool], Request]
     read: Callable[[Mapping[str, Any]], Value | Unreadable]
@@ -62,7 +62,7 @@ class Rounds:
     seen: set[str] = field(default_factory=set)
 
     def ask(self, questions: Sequence[Question[Value]], *, description: str) -> list[Answer[Value]]:
-        """One answer per question, in order; every one ends in a typed state."""
+        """One answer with a typed state per question, in order."""
         requests = [question.build(self.model, False) for question in questions]
         answers = self._round(questions, requests, source=self.model, description=description)
         for step in self.fallback:
@@ -74,13 +74,13 @@ class Rounds:
             requests = [question.build(model, step == MASKED) for question in again]
             source = f"{model} (masked)" if step == MASKED else model
             what = f"{description}, refusals to {step}"
-            found = self._round(again, requests, source=source, description=what)
-            for index, answer in zip(refused, found, strict=True):
+            replaced = self._round(again, requests, source=source, description=what)
+            for index, answer in zip(refused, replaced, strict=True):
                 answers[index] = answer
         return answers
 
     def announce(self, requests: Sequence[Request], *, what: str) -> None:
-        """Print what the missing answers are expected to cost, before any is asked for."""
+        """Print the expected cost of the missing answers, before any is sent."""
         missing = self.ledger.missing(requests)
         if missing and self.meter.prices is not None:
             self.transport.prepare(missing)
@@ -111,7 +111,7 @@ class Rounds:
         return [answer for answer, _ in answers]
 
     def _fill(self, requests: Sequence[Request], description: str) -> None:
-        """Earlier attempts at these requests (a killed run's) count against the budget, once."""
+        """Fill the ledger; earlier attempts at these requests count against the budget once."""
         fresh = sorted({request.key for request in requests} - self.seen)
         self.seen.update(fresh)
         self.meter.spent += self.ledger.spent(fresh)
@@ -120,7 +120,7 @@ class Rounds:
     def _read(
         self, question: Question[Value], request: Request, source: str
     ) -> tuple[Answer[Value], Unreadable | None]:
-        """The answer, and the problem where a repair call may help."""
+        """The answer, and the problem where a repair request may help."""
         message = self.ledger.reply(request.key)
         if message is None:
             return Answer(cast(State, self.ledger.outcome(request.key) or "unlabelled"), source), None
@@ -130,7 +130,7 @@ class Rounds:
         return Answer("ok", source, value), None
 
     def _repair(self, request: Request, problem: Unreadable) -> Request:
-        """The same question with the bad answer and what is wrong with it; twice the room if it was cut."""
+        """The request with the bad answer and its problem; twice `max_tokens` where the answer was cut."""
         bad_answer = text_of(self.ledger.reply(request.key) or {})[:QUOTED].strip()
         messages = (
             *request.messages,

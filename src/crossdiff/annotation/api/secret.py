@@ -1,4 +1,4 @@
-"""The API key: read from the environment alone, and removed from everything that is stored or shown."""
+"""The API key: read from the environment, removed from everything stored or shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_KEY = "none"
 """Sent to a compatible server that wants no key."""
 SHOWN = "[key]"
 MIN_LENGTH = 8
-"""A shorter key (`none`, `EMPTY`, `token`) keeps nothing secret and is a word that replies may hold."""
+"""Least length of a key that is removed; a shorter one (`none`, `EMPTY`) is a word of replies."""
 
 
 def variable_of(settings: Claude | AnthropicCompatible) -> str:
@@ -24,7 +24,7 @@ def variable_of(settings: Claude | AnthropicCompatible) -> str:
 
 
 def api_key(settings: Claude | AnthropicCompatible) -> str:
-    """The key from the environment; ValueError where it is missing, no key, or also among the settings."""
+    """The key from the environment; ValueError where it is missing, malformed, or among the settings."""
     name = variable_of(settings)
     key = os.environ.get(name, "").strip()
     if not key and isinstance(settings, AnthropicCompatible):
@@ -38,14 +38,14 @@ def api_key(settings: Claude | AnthropicCompatible) -> str:
         raise ValueError(f"{name} holds characters that no key has; export the key alone")
     if Secret(key).clean(settings.model_dump_json()) != settings.model_dump_json():
         raise ValueError(
-            f"a setting of the annotator holds the key of {name}, and settings are written to files; take it "
-            "out: the key is read from the environment only"
+            f"a setting of the annotator contains the key of {name}, and settings are written to files; "
+            "remove it: the key is read from the environment only"
         )
     return key
 
 
 class Secret:
-    """Takes a key out of texts, in the forms in which a server may echo it."""
+    """Removes a key from texts, in every form in which a server may echo it."""
 
     def __init__(self, key: str) -> None:
         forms = {
@@ -61,7 +61,7 @@ class Secret:
         return text
 
     def cleaned(self, value: Any) -> Any:
-        """JSON content without the key; a number that holds it becomes null."""
+        """JSON content without the key; a number that contains it becomes null."""
         match value:
             case dict():
                 return {self.clean(name): self.cleaned(item) for name, item in value.items()}

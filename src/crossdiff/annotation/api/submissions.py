@@ -1,4 +1,4 @@
-"""The ledger's record of batches: written before each is created, so that none is paid twice; and results."""
+"""Batches in the ledger, recorded before they are created so that none is paid twice; and their results."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
 FOREIGN = "foreign"
-"""State of a batch on the server that turned out not to be ours."""
+"""State of a batch on the server that has other requests."""
 READINGS = 5
-"""Times to read results that lack lines."""
+"""Times to read incomplete results."""
 
 
 @dataclass(frozen=True)
 class SentBatch:
-    """One set of requests sent as one batch; `batch` is the server's id once it is known."""
+    """A submission: requests sent as one batch; `batch` is the server's id once known."""
 
     name: str
     batch: str | None
@@ -36,7 +36,7 @@ class SentBatch:
 
 
 class Submissions:
-    """Reads and writes submissions; states are creating, created, collected (and foreign)."""
+    """Reads and writes submissions; states are creating, created, collected, foreign."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger, self.connection = ledger, ledger.connection
@@ -59,7 +59,7 @@ class Submissions:
         return sent
 
     def open_with(self, keys: Sequence[str]) -> list[SentBatch]:
-        """Submissions not yet collected that hold any of these requests."""
+        """Uncollected submissions with any of these requests."""
         rows = self.connection.execute(
             "SELECT submission, batch, n_requests, started FROM batches "
             "WHERE state IN ('creating', 'created') ORDER BY started"
@@ -82,7 +82,7 @@ class Submissions:
         return [(key, json.loads(body)) for key, body in rows]
 
     def model(self, key: str) -> str:
-        """The model that a recorded request asked for, by which it is billed."""
+        """The model of a recorded request, by which it is billed."""
         (model,) = self.connection.execute("SELECT model FROM requests WHERE key = ?", (key,)).fetchone()
         return model
 
@@ -94,18 +94,18 @@ class Submissions:
         return row[0] if row else None
 
     def created(self, sent: SentBatch, batch: str) -> SentBatch:
-        """Remember the server's id."""
+        """Record the server's id."""
         self.connection.execute(
             "UPDATE batches SET batch = ?, state = 'created' WHERE submission = ?", (batch, sent.name)
         )
         return SentBatch(sent.name, batch, sent.n_requests, sent.started)
 
     def collected(self, sent: SentBatch) -> None:
-        """All results were read."""
+        """Record that all results were read."""
         self.connection.execute("UPDATE batches SET state = 'collected' WHERE submission = ?", (sent.name,))
 
     def disown(self, sent: SentBatch) -> SentBatch:
-        """The adopted batch holds other requests: set it aside and go back to creating."""
+        """Set aside an adopted batch with other requests, and go back to creating."""
         self.connection.execute(
             "INSERT OR REPLACE INTO batches VALUES (?, ?, 0, ?, ?)",
             (f"{FOREIGN}-{sent.batch}", sent.batch, FOREIGN, time.time()),
@@ -123,7 +123,7 @@ class Submissions:
 
 @dataclass
 class BatchResults:
-    """Reads results of ended batches, line by line: each becomes a reply, a state, or is kept as it came."""
+    """Reads results of ended batches; a line becomes a reply or a state, or is kept as text."""
 
     client: AsyncAnthropic
     submissions: Submissions
@@ -135,7 +135,7 @@ class BatchResults:
         self.ledger = self.submissions.ledger
 
     async def collect(self, sent: SentBatch, batch: Mapping[str, Any]) -> bool:
-        """Read all results, again where lines are missing; False where the batch holds other requests."""
+        """Read all results, again where lines are missing; False where the batch has other requests."""
         import httpx2
 
         url = self._results_url(sent, batch)
@@ -152,10 +152,10 @@ class BatchResults:
         if matched:
             self._settle_rest(sent)
             return True
-        raise ValueError(f"the results of batch {sent.batch} stay unreadable; run again to go on")
+        raise ValueError(f"the results of batch {sent.batch} stay unreadable; run again to continue")
 
     def _results_url(self, sent: SentBatch, batch: Mapping[str, Any]) -> str:
-        """Where the results are; ForeignOrigin where the server points to another host."""
+        """Address of the results; ForeignOrigin where it is on another host."""
         from crossdiff.annotation.api.wire import ForeignOrigin, foreign, origin
 
         url = batch.get("results_url")
@@ -170,7 +170,7 @@ class BatchResults:
         return url
 
     def _rows(self, sent: SentBatch, body: bytes) -> list[tuple[str, dict[str, Any]]]:
-        """Key and result of every readable line; the others are kept as they came."""
+        """Key and result of every readable line; the others are kept as text."""
         from crossdiff.annotation.api.wire import read_object
 
         rows = []
@@ -203,13 +203,13 @@ class BatchResults:
             cost = meter.billed(self.submissions.model(key), message, reserve=reserve)
             meter.spent += cost - reserve
             ledger.store(attempt, key, message, cost_usd=cost)
-        else:  # it stays possibly paid, at its reserve
+        else:  # stays possibly paid, at its reserve
             ledger.arrived(attempt, json.dumps(result))
             ledger.settle(key, "errored", "the result is no message")
         return True
 
     def _settle_rest(self, sent: SentBatch) -> None:
-        """Requests that the ended batch has no line for."""
+        """Settle requests without a line in the ended batch as errored."""
         for key in self.submissions.keys(sent):
             if self.ledger.reply(key) is None and self.ledger.outcome(key) is None:
                 self.ledger.settle(key, "errored", "the batch has no result for it")

@@ -1,8 +1,7 @@
-"""The only place that reads a server's bytes: from one origin, within a time and a size, our key removed.
+"""Reading a server's bytes: from one origin, within limits of time and size, with our key removed.
 
-A server is hostile input. Redirects are not followed, bodies are read whole against a clock and a limit
-(after decompression, so that a gzip bomb ends early), and an error's text is made short, printable and JSON
-before the SDK parses it.
+A server is hostile input. Redirects are not followed; time and size of a body are limited (the size after
+decompression); an error's text is made short, printable and JSON before the SDK parses it.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from crossdiff.annotation.schema import one_line
 
 MAX_REPLY_BYTES = 4_000_000
 MAX_RESULTS_BYTES = 256_000_000
-"""Of the results of a whole batch of at most 10,000 requests."""
+"""For the results of a batch of at most 10,000 requests."""
 MAX_ERROR_TEXT = 300
 MAX_ATTEMPTS = 8
 MAX_SLOW, MAX_UNREADABLE = 2, 3
-"""Attempts at a request whose answer took too long, or was no message: each of them may be paid."""
+"""Most attempts where the answer takes too long, or is no message; each may be paid."""
 MAX_RETRY_AFTER_S = 60.0
-"""Cap on a server's `retry-after`, which may ask for an hour."""
+"""Longest wait that a server's `retry-after` can ask for."""
 RETRIED = frozenset({408, 409, 429})
 _GUNZIP_OR_INFLATE = 47
-"""zlib's `wbits` that take either header."""
+"""zlib's `wbits` for either header."""
 
 
 class ForeignOrigin(AnthropicError, ValueError):
-    """The key would go to another host than that of base_url."""
+    """The key would go to a host other than that of base_url."""
 
 
 class TooLarge(AnthropicError):
@@ -57,14 +56,14 @@ def origin(url: str) -> str:
 
 
 class BoundedClient(DefaultAsyncHttpxClient):
-    """An HTTP client that talks to one origin; the timeout of a request is that of its whole exchange."""
+    """An HTTP client for one origin; a request's timeout is for the whole exchange."""
 
     def __init__(self, base_url: str, secret: Secret) -> None:
         super().__init__(follow_redirects=False, headers={"accept-encoding": "gzip"})
         self.origin, self.secret = origin(base_url), secret
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """The whole response, with the headers that we use; ForeignOrigin, TooLarge or a timeout."""
+        """The whole response; raises ForeignOrigin, TooLarge or ReadTimeout."""
         asked = origin(str(request.url))
         if asked != self.origin:
             raise ForeignOrigin(foreign(self.origin, asked))
@@ -90,11 +89,11 @@ class BoundedClient(DefaultAsyncHttpxClient):
         return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
 
 
-def foreign(own: str, other: str) -> str:
+def foreign(expected: str, other: str) -> str:
     """The message for a server that points elsewhere."""
     return (
-        f"the server at {own} points to {other[:200]!r}, which is another address; the key goes to that of "
-        "annotator.base_url only: give the address itself if you trust it"
+        f"the server at {expected} points to another address, {other[:200]!r}; the key goes to "
+        "annotator.base_url only: give that address if you trust it"
     )
 
 
@@ -113,20 +112,20 @@ async def _bounded(response: httpx2.Response, limit: int) -> bytes:
 
 
 def _error_body(body: bytes, secret: Secret) -> bytes:
-    """An error in the form that the SDK reads, whatever the server wrote."""
+    """The server's error in the form that the SDK reads."""
     content = read_object(body, secret) or {}
     error = content.get("error")
-    told = error.get("message") if isinstance(error, dict) else error or content.get("message")
-    text = told if isinstance(told, str) else secret.clean(body.decode("utf-8", "replace"))
+    given = error.get("message") if isinstance(error, dict) else error or content.get("message")
+    text = given if isinstance(given, str) else secret.clean(body.decode("utf-8", "replace"))
     message = one_line(text)[:MAX_ERROR_TEXT]
     return json.dumps({"type": "error", "error": {"type": "api_error", "message": message}}).encode()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an exchange gave nothing: `attempts` in all are worth it, `wait` seconds apart (0: our choice).
+    """Why an exchange failed, and how often to try: `attempts` in all, `wait` seconds apart (0: `backoff`).
 
-    `paid`: the server may have worked for it. `fatal`: the user's message where no repetition can help.
+    `paid`: the server may charge for it. `fatal`: the user's message where repeating cannot help.
     """
 
     detail: str
@@ -138,7 +137,7 @@ class Failure:
 
 
 async def exchange(call: Callable[[], Awaitable[Any]]) -> bytes | Failure:
-    """The body of one raw call of the SDK, or why there is none; no reply raises anything."""
+    """The body of one raw call of the SDK, or a Failure; no reply raises."""
     try:
         answer = await call()
         return getattr(answer, "http_response", answer).content
@@ -173,7 +172,7 @@ def _failed_status(error: APIStatusError) -> Failure:
 
 
 def _retry_after(error: APIStatusError) -> float:
-    """Seconds that the server asks for, up to a cap; 0 where it asks for nothing that can be read."""
+    """Seconds that the server asks for, capped; 0 where unreadable."""
     try:
         wished = float(error.response.headers.get("retry-after") or 0)
     except ValueError:
@@ -185,12 +184,12 @@ MAX_DEPTH = 50
 
 
 def read_object(body: bytes, secret: Secret) -> dict[str, Any] | None:
-    """The JSON object in a body, NaN and infinities as null, without the key; None where it holds none."""
+    """The JSON object in a body, without the key and with null for NaN and infinities; None without one."""
     try:
-        found = json.loads(body.decode("utf-8", "replace"), parse_constant=_null, parse_float=_finite)
-    except (ValueError, RecursionError):  # also an integer of more digits than Python reads
+        content = json.loads(body.decode("utf-8", "replace"), parse_constant=_null, parse_float=_finite)
+    except (ValueError, RecursionError):  # ValueError also for an integer with too many digits
         return None
-    return secret.cleaned(found) if isinstance(found, dict) and _is_shallow(found) else None
+    return secret.cleaned(content) if isinstance(content, dict) and _is_shallow(content) else None
 
 
 def _null(name: str) -> None:

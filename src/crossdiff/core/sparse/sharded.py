@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,6 +38,10 @@ class ShardedBatchTopKStep(BatchTopKStep):
     Of equal scaled codes those with the lowest token, then the lowest number of the latent in the whole
     dictionary are kept. Gradients are those of this rank's tokens, as in `GlobalBatchTopKStep`.
     """
+
+    def __init__(self, *, chunk: int = 1024, **how: Any) -> None:
+        """`chunk` is a quarter of the usual: what a pass holds for a while is then as small as the rest."""
+        super().__init__(chunk=chunk, **how)
 
     def gradients(self, crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
         """As for one device; `fired` is about this rank's latents, everything else about all of them."""

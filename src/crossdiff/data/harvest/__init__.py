@@ -1,1 +1,1 @@
-"""Harvest: the forward pass of one model over a token set, and its rows on disk or on the fly."""
+"""Harvest: forward passes of one model over a token set; rows are stored or computed on the fly."""

@@ -1,4 +1,4 @@
-"""What is checked before and during a harvest: tokenizer, vocabulary, packing, finite numbers."""
+"""Checks before and during a harvest: tokenizer, vocabulary, packing, finite numbers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from crossdiff.models.tokenizers import (
 )
 
 _FOREIGN_TOLERANCE = {"float32": 1e-4, "float16": 3e-3, "bfloat16": 1e-2}
-"""Relative error that other contents around a document may cause, on average over its rows.
+"""Largest mean relative change of a document's rows with other contents around it.
 
-The two passes that are compared have equal shapes, so they round alike; what is left is the rounding of
-mixtures of experts, whose shapes depend on the contents. A document that sees its neighbours moves by more.
+The compared passes have equal shapes and round alike, except for mixtures of experts, whose shapes depend on
+the contents. A document that sees its neighbours changes by more.
 """
 _SHAPE_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
-"""The same against the document alone, a pass of another shape, which rounds otherwise."""
+"""Largest mean relative difference from the document alone, whose pass rounds differently."""
 _PROBE = 24
-"""Tokens of the probed document: short, so that the first rows behind a border weigh enough."""
+"""Tokens of the probed document; few, so that the rows right after a border have enough weight."""
 _WIDEST = 4096
 """Tokens of the widest row that is probed."""
 
 
 def check_tokenizer(job: HarvestJob) -> list[str]:
-    """Refuse a model whose tokenizer gives other ids than the token set's; returns notices."""
+    """Notices on the model's tokenizer; ValueError where its ids differ from the token set's."""
     name = job.model.name
     source = tokenizer_source(job.model, job.path)
     if Path(source).is_dir() and not has_tokenizer(Path(source)):
-        return [f"{name} has no tokenizer of its own; its token ids are taken to be the same"]
+        return [f"{name} has no tokenizer; its token ids are assumed to be the token set's"]
     tokenizer = load_model_tokenizer(job.model, job.path)
     notices = refuse_other_tokenizer(
         job.token_set.tokenizer, tokenizer, reference_name="the token set", other_name=name
@@ -49,7 +49,7 @@ def check_tokenizer(job: HarvestJob) -> list[str]:
     if len(unknown):
         notices.append(
             f"{len(unknown):,} tokens of the corpus ({_shown(job, unknown)}) are not in the vocabulary of "
-            f"{name}: it reads embeddings for them that it was never trained with"
+            f"{name}, which reads untrained embeddings for them"
         )
     return notices
 
@@ -59,16 +59,16 @@ def _shown(job: HarvestJob, ids: Int[Tensor, " token"]) -> str:
 
 
 def checked_model(job: HarvestJob) -> TruncatedModel:
-    """The model's first blocks; refused where they cannot read the tokens or batches of the job."""
+    """The model's first blocks, checked by `check_model`."""
     model = job.load_model()
     check_model(job, model)
     return model
 
 
 def check_model(job: HarvestJob, model: TruncatedModel) -> None:
-    """Refuse a model with too few embeddings, or one whose rows depend on what is batched with them.
+    """ValueError for a model with too few embeddings, or with rows that depend on others of a batch.
 
-    A model that reads the padding behind a document has it masked from here on.
+    Padding is masked from here on for a model that reads it.
     """
     tokens = job.token_set
     refuse_beyond(
@@ -89,16 +89,16 @@ def check_model(job: HarvestJob, model: TruncatedModel) -> None:
         error = _padding_error(job, model)
         if error:
             raise ValueError(
-                f"{job.path} lets a token see those behind it, padding included and although it is masked "
-                f"({error}); choose a causal model"
+                f"{job.path} lets a token see later ones, even masked padding ({error}); choose a causal "
+                "model"
             )
 
 
 def _packing_error(job: HarvestJob, model: TruncatedModel) -> str | None:
-    """What a packed row does to a document, in words; None where it gives the document's own activations.
+    """How a packed row changes a document's activations, in words; None where it does not.
 
-    The document lies behind another one, beside a row that is one long document or many short ones: whether
-    the rest has any influence shows in two passes that differ in nothing else.
+    The document follows another one, beside a row of one long document or of many short ones. Two passes
+    that differ in these alone show their influence.
     """
     width = _width(job, model)
     length = min(_PROBE, width // 2)
@@ -117,7 +117,7 @@ def _packing_error(job: HarvestJob, model: TruncatedModel) -> str | None:
 
 
 def _padding_error(job: HarvestJob, model: TruncatedModel) -> str | None:
-    """The same for a row that is padded at its end, as in buckets; the padding is zeros or any ids."""
+    """`_packing_error` for a row that is padded at its end, with zeros or random ids."""
     longest = _width(job, model)
     length = min(_PROBE, longest - 1)
     if length <= 0:
@@ -135,7 +135,7 @@ def _padding_error(job: HarvestJob, model: TruncatedModel) -> str | None:
 
 
 def _width(job: HarvestJob, model: TruncatedModel) -> int:
-    """Places of the widest row that is probed; documents beyond the rotary limit never share a pass."""
+    """Width of the widest probed row; documents beyond the rotary limit never share a pass."""
     limit = _WIDEST if model.rotary is None else model.rotary.original
     return min(job.token_set.longest, limit, _WIDEST)
 
@@ -165,7 +165,7 @@ def _outputs(
 
 
 def _moved(job: HarvestJob, batched: Sequence[Tensor], alone: Tensor) -> str | None:
-    """Which of the two tolerances is passed, row by row: one large row would hide all others in one norm."""
+    """The exceeded tolerance in words, or None; errors are means over rows, so no large row hides others."""
     size = alone.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
     foreign = float(((batched[0] - batched[1]).norm(dim=1) / size).mean())
     if foreign > _FOREIGN_TOLERANCE[job.model.dtype]:
@@ -177,7 +177,7 @@ def _moved(job: HarvestJob, batched: Sequence[Tensor], alone: Tensor) -> str | N
 
 
 class NotFiniteError(Exception):
-    """Rows with NaN or infinity at `layer`, in these documents and perhaps those packed with them."""
+    """Rows with NaN or infinity at `layer`, in these documents or in ones packed with them."""
 
     def __init__(self, layer: int, documents: list[int]) -> None:
         super().__init__(f"layer {layer}, documents {documents}")
@@ -186,7 +186,7 @@ class NotFiniteError(Exception):
 
 
 def refuse_not_finite(job: HarvestJob, shard: CorpusShard, layer: int, x: Tensor, norm: Tensor) -> None:
-    """Raise where a stored row of a shard is not finite; `norm` are the norms of the stored rows."""
+    """Raise where a row of a shard is not finite; `norm` are the norms of the stored rows."""
     bad = (~norm.isfinite()).nonzero().flatten()
     if not len(bad):
         return
@@ -202,7 +202,7 @@ def refuse_not_finite(job: HarvestJob, shard: CorpusShard, layer: int, x: Tensor
 def refuse_nan_documents(
     job: HarvestJob, model: TruncatedModel, documents: Int[Tensor, " document"], found: Mapping[int, Tensor]
 ) -> None:
-    """Raise where rows of `documents` that are not stored (source=live) are not finite; layer -> rows."""
+    """Raise where rows (`found`: layer -> rows) of `documents` are not finite (source=live)."""
     owner = documents.repeat_interleave(job.token_set.offsets.diff()[documents])
     for layer, x in found.items():
         bad = ~x.isfinite().all(dim=1)
@@ -211,17 +211,17 @@ def refuse_nan_documents(
 
 
 def named(error: NotFiniteError, job: HarvestJob, model: TruncatedModel) -> ValueError:
-    """The message for the user: the first of the documents that is not finite by itself."""
+    """The user's error, which names the first document that is not finite by itself."""
     alone = (d for d in error.documents if not _is_finite_alone(job, model, error.layer, d))
     culprit = next(alone, error.documents[0])
     return ValueError(
-        f"the activation of {job.model.name} at layer {error.layer} holds NaN or infinite values "
+        f"the activation of {job.model.name} at layer {error.layer} has NaN or infinite values "
         f"in document {job.token_set.document_ids[culprit]!r}; check the weights, or use dtype=float32"
     )
 
 
 def _is_finite_alone(job: HarvestJob, model: TruncatedModel, layer: int, document: int) -> bool:
-    """Whether a document is finite by itself: a masked NaN spreads to what is packed beside it."""
+    """Whether a document is finite by itself; a masked NaN spreads to documents packed beside it."""
     first, last = job.token_set.offsets[document : document + 2].tolist()
     ids = job.token_set.ids[first:last].long()[None].to(job.device)
     return bool(model.outputs(ids, None, layers=[layer])[layer].isfinite().all())

@@ -1,4 +1,4 @@
-"""A harvest job (one model, its layers, the tokens, the folder, what is done) and its forward pass."""
+"""A harvest job (model, layers, tokens, folder, progress) and its forward pass."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from crossdiff.models.pair import ModelSettings
 
 @dataclass
 class PassCounts:
-    """What went through the model."""
+    """Tokens, padding and split batches of forward passes."""
 
     tokens: int = 0
     padding: int = 0
     splits: list[str] = field(default_factory=list)
-    """Batches that were halved because memory ran out; their shards are exempt from bit identity."""
+    """Batches that were halved for lack of memory; their shards may differ in rounding."""
 
 
 @dataclass
 class Harvester:
-    """A truncated model, and how documents are put through it."""
+    """A truncated model, and the forward pass over documents."""
 
     model: TruncatedModel
     layers: Sequence[int]
@@ -54,7 +54,7 @@ class Harvester:
     def documents(
         self, token_set: TokenSet, documents: Int[Tensor, " document"], counts: PassCounts
     ) -> dict[int, Shaped[Tensor, "row d_model"]]:
-        """Activations of some documents, one after the other; batches are formed among these alone."""
+        """Activations of some documents, one after the other, in batches of these alone."""
         starts = token_set.offsets[documents]
         lengths = token_set.offsets[documents + 1] - starts
         work = _Work(token_set.ids, starts, lengths, counts, _Landing(int(lengths.sum())))
@@ -69,7 +69,7 @@ class Harvester:
         for batch in batches:
             self._run(batch, work)
         work.landing.settle()
-        return work.landing.found
+        return work.landing.by_layer
 
     def _run(self, batch: Batch, work: _Work) -> None:
         try:
@@ -106,7 +106,7 @@ class Harvester:
 
 
 _IN_FLIGHT = 2
-"""Copies from an accelerator that may be under way while the next batch is computed."""
+"""Most copies from an accelerator that overlap with the next batch."""
 
 
 @dataclass
@@ -114,11 +114,11 @@ class _Landing:
     """Rows on their way to the host: copies from an accelerator overlap with the next forward pass."""
 
     n_rows: int
-    found: dict[int, Tensor] = field(default_factory=dict)
+    by_layer: dict[int, Tensor] = field(default_factory=dict)
     moving: deque[tuple[int, Tensor, Tensor, torch.cuda.Event]] = field(default_factory=deque)
 
     def add(self, layer: int, x: Shaped[Tensor, "token d_model"], rows: Int[Tensor, " token"]) -> None:
-        """Take rows over; those of a CUDA device are copied in the background."""
+        """Accept rows; those of a CUDA device are copied in the background."""
         if x.device.type != "cuda":
             self._place(layer, x, rows)
             return
@@ -129,21 +129,21 @@ class _Landing:
         self.moving.append((layer, host, rows, event))
 
     def settle(self, *, in_flight: int = 0) -> None:
-        """Put rows in their place until at most `in_flight` copies are under way."""
+        """Put copied rows in place until at most `in_flight` copies remain."""
         while len(self.moving) > in_flight:
             layer, host, rows, event = self.moving.popleft()
             event.synchronize()
             self._place(layer, host, rows)
 
     def _place(self, layer: int, x: Shaped[Tensor, "token d_model"], rows: Int[Tensor, " token"]) -> None:
-        if layer not in self.found:
-            self.found[layer] = torch.empty(self.n_rows, x.shape[1], dtype=x.dtype)
-        self.found[layer][rows] = x
+        if layer not in self.by_layer:
+            self.by_layer[layer] = torch.empty(self.n_rows, x.shape[1], dtype=x.dtype)
+        self.by_layer[layer][rows] = x
 
 
 @dataclass
 class _Work:
-    """The documents being read: where they lie among the ids, what was counted, and the rows so far."""
+    """The documents being read: their places among the ids, counts, and rows so far."""
 
     ids: Int[Tensor, " token"]
     starts: Int[Tensor, " document"]
@@ -158,7 +158,7 @@ class HarvestJob:
 
     model: ModelSettings
     path: str
-    """What `from_pretrained` is given."""
+    """Argument of `from_pretrained`."""
     fingerprint: str
     layers: tuple[int, ...]
     source: CacheSource | LiveSource
@@ -183,7 +183,7 @@ class HarvestJob:
 
     @cached_property
     def shards(self) -> list[CorpusShard]:
-        """All corpus shards of the token set; none where nothing is stored."""
+        """All corpus shards of the token set; empty where nothing is stored."""
         match self.source:
             case CacheSource(shard_tokens=shard_tokens):
                 return corpus_shards(self.token_set, shard_tokens=shard_tokens)
@@ -192,11 +192,11 @@ class HarvestJob:
 
     @property
     def work(self) -> Path:
-        """Receipts and locks of the job while it is not finished."""
+        """Folder of receipts and locks of the unfinished job."""
         return self.folder / "progress"
 
     def receipt(self, shard: CorpusShard) -> Path:
-        """Small file that says that every layer of a shard is on disk."""
+        """File that exists once every layer of a shard is on disk."""
         return self.work / f"{shard.index:05d}.json"
 
     def is_done(self, shard: CorpusShard) -> bool:
@@ -205,9 +205,9 @@ class HarvestJob:
         return path.is_file() and read_json(path)["job"] == self.identity
 
     def claim(self, shard: CorpusShard) -> TextIOWrapper | None:
-        """An open lock on the shard, or None while another process has it; the kernel frees a dead process's.
+        """A lock on the shard, or None while another process has it; the kernel frees a dead process's lock.
 
-        Where the file system has no locks two processes may do the same shard: the same bytes, renamed twice.
+        Without locks in the file system two processes may write the same shard, with the same bytes.
         """
         handle = (self.work / f"{shard.index:05d}.lock").open("a")
         if lock(handle, wait=False):
@@ -217,7 +217,7 @@ class HarvestJob:
 
     @cached_property
     def origin(self) -> dict[str, Any]:
-        """What decides the rows of a layer; other layers of the same pass do not."""
+        """What determines the rows of a layer."""
         return {
             "token_hash": self.token_set.token_hash,
             "fingerprint": self.fingerprint,
@@ -227,7 +227,7 @@ class HarvestJob:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What a draft has to agree on to be continued."""
+        """What a draft must have in common with the job to be continued."""
         return {**self.origin, "layers": list(self.layers)}
 
     def load_model(self) -> TruncatedModel:

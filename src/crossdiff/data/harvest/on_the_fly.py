@@ -1,4 +1,4 @@
-"""Activations from a running model: the rows of a harvest without its disk."""
+"""Activations from a running model: the rows of a harvest, computed when asked for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOMENTS = "moments.safetensors"
 
 @dataclass(frozen=True)
 class LiveLayer:
-    """`LayerRows` of a model that runs when rows are asked for; one forward pass at a time."""
+    """`LayerRows` of a model that runs when rows are asked for, one forward pass at a time."""
 
     folder: Path
     layer: int
@@ -46,7 +46,7 @@ class LiveLayer:
 
     @property
     def token_hash(self) -> str:
-        """Hash of the token set that the artifact was made for."""
+        """Hash of the artifact's token set."""
         return self.record["token_hash"]
 
     @property
@@ -69,12 +69,12 @@ class LiveLayer:
         return DTYPES[self.record["live"]["model"]["dtype"]]
 
     def moments(self) -> Moments:
-        """Moments over the sample of documents that the harvest step looked at."""
+        """Moments over the harvest step's sample of documents."""
         shard = ShardFile.open(self.folder / f"layer_{self.layer}" / MOMENTS)
         return Moments.from_tensors(shard.tensors(Moments.NAMES))
 
     def norms(self) -> Float[Tensor, " row"]:
-        """Not known without a pass over everything."""
+        """Always raises: norms need a pass over all tokens."""
         raise ValueError(
             "mask.outlier_norm needs the norm of every row, which source=live does not keep; use source=cache"
         )
@@ -122,13 +122,13 @@ class LiveLayer:
 
     def _run(self, documents: Int[Tensor, " document"]) -> Float[Tensor, "row d_model"]:
         with self._lock:
-            found = self._harvester.documents(self.token_set, documents, PassCounts())
-            refuse_nan_documents(self._job, self._harvester.model, documents, found)
-            return found[self.layer]
+            by_layer = self._harvester.documents(self.token_set, documents, PassCounts())
+            refuse_nan_documents(self._job, self._harvester.model, documents, by_layer)
+            return by_layer[self.layer]
 
 
 def sample_documents(token_set: TokenSet, n_tokens: int) -> Int[Tensor, " document"]:
-    """Evenly spaced documents with about `n_tokens` tokens; all of them where there are fewer."""
+    """Evenly spaced documents with about `n_tokens` tokens, or all documents."""
     share = min(1.0, n_tokens / token_set.n_tokens)
     count = max(1, round(share * token_set.n_documents))
     return torch.from_numpy(
@@ -137,7 +137,7 @@ def sample_documents(token_set: TokenSet, n_tokens: int) -> Int[Tensor, " docume
 
 
 def run_live_job(job: HarvestJob) -> dict[str, Any]:
-    """Check the model and take its moments over a sample; the artifact holds no activation."""
+    """Check the model and compute moments over a sample; the artifact has no activation."""
     assert isinstance(job.source, LiveSource)
     notices = check_tokenizer(job)
     weights, about_weights = weights_read(job.model, job.path)
@@ -171,11 +171,11 @@ def _write_moments(
     token_set, offsets = job.token_set, job.token_set.offsets
     moments: dict[int, Moments] = {}
     for part in track(documents.split(64), description=f"moments {job.model.name}", enabled=job.progress):
-        found = harvester.documents(token_set, part, PassCounts())
-        refuse_nan_documents(job, harvester.model, part, found)
+        by_layer = harvester.documents(token_set, part, PassCounts())
+        refuse_nan_documents(job, harvester.model, part, by_layer)
         rows = torch.cat([torch.arange(int(offsets[d]), int(offsets[d + 1])) for d in part.tolist()])
         group = row_groups(token_set.kind[rows], token_set.held_out[rows])
-        for layer, x in found.items():
+        for layer, x in by_layer.items():
             new = Moments.of(x, group)
             moments[layer] = moments[layer].merge(new) if layer in moments else new
     hashes = {}

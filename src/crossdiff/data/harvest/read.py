@@ -1,4 +1,4 @@
-"""One layer of one model's finished harvest: rows in token order, spread over shard files.
+"""One layer of a finished harvest: rows in token order over shard files.
 
 Windows are read stretch by stretch, and the kernel is asked to read ahead.
 """
@@ -24,14 +24,14 @@ from crossdiff.data.moments import Moments
 from crossdiff.data.shard_files import ShardFile, read_into, refuse_altered
 
 AHEAD = 32
-"""How many pieces ahead of the reader the kernel is asked to read."""
+"""Pieces ahead of the reader that the kernel is asked to read."""
 N_READERS = 2
-"""Threads that read; one alone copies and checks about as fast as one disk delivers."""
+"""Threads that read; one copies and checks about as fast as a disk delivers."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows `first` up to `last` of one shard; the window holds them from row `place` on."""
+    """Rows `first` up to `last` of one shard, at rows from `place` on of the window."""
 
     shard: ShardFile
     first: int
@@ -47,9 +47,9 @@ class Piece:
 def read_pieces(
     pieces: Sequence[Piece], x: Shaped[Tensor, "row d_model"], scale: Float[Tensor, " row"] | None
 ) -> None:
-    """Fill a window, and the int8 scales of its rows where there are any; altered rows are refused.
+    """Fill a window, and its rows' int8 scales if any; ValueError for altered rows.
 
-    Readers take turns, so that all of them together go through the files from front to back.
+    Readers take turns, so that together they go through the files from front to back.
     """
     with ThreadPoolExecutor(N_READERS, thread_name_prefix="reader") as pool:
         turns = [pool.submit(_read, pieces[turn::N_READERS], x, scale) for turn in range(N_READERS)]
@@ -75,7 +75,7 @@ def _read(pieces: Sequence[Piece], x: Tensor, scale: Tensor | None) -> None:
 
 
 class PieceFiles:
-    """Shard files of some pieces, open from announcement to last use; the tensors `names` are read."""
+    """Shard files of some pieces, open from `announce` to last use; the tensors `names` are read."""
 
     def __init__(self, pieces: Sequence[Piece], names: Sequence[str]) -> None:
         self.pieces = pieces
@@ -93,7 +93,7 @@ class PieceFiles:
             os.close(descriptor)
 
     def announce(self, index: int) -> None:
-        """Let the kernel begin to read piece `index`."""
+        """Ask the kernel to read piece `index` ahead."""
         if index < len(self.pieces):
             piece = self.pieces[index]
             for name in self.names:
@@ -102,11 +102,11 @@ class PieceFiles:
                 os.posix_fadvise(self._open(piece.shard), offset, length, os.POSIX_FADV_WILLNEED)
 
     def read(self, piece: Piece, name: str, target: Tensor) -> None:
-        """Fill `target`, contiguous, with a piece of tensor `name`; a file that ends early is refused."""
+        """Fill a contiguous `target` with a piece of tensor `name`; ValueError where the file ends early."""
         read_into(self._open(piece.shard), target, _place(piece, name)[0], piece.shard.path)
 
     def finish(self, index: int) -> None:
-        """Close the file of piece `index` where no later piece is in it."""
+        """Close the file of piece `index` after its last piece."""
         path = self.pieces[index].shard.path
         if self.last_use[path] == index and path in self.descriptors:
             os.close(self.descriptors.pop(path))
@@ -118,7 +118,7 @@ class PieceFiles:
 
 
 def _place(piece: Piece, name: str) -> tuple[int, int]:
-    """Where a piece of a tensor begins in its file, and how many bytes a row has."""
+    """Offset of a piece of a tensor in its file, and the bytes of a row."""
     row_bytes = math.prod(piece.shard.shape(name)[1:]) * piece.shard.dtype(name).itemsize
     return piece.shard.byte_offset(name) + piece.first * row_bytes, row_bytes
 
@@ -134,7 +134,7 @@ class HarvestedLayer:
 
     @classmethod
     def open(cls, folder: Path, layer: int, record: dict[str, Any]) -> HarvestedLayer:
-        """Open a finished harvest by its record; every shard's header and size are checked."""
+        """Open a finished harvest by its record; ValueError where a shard does not fit it."""
         shards = tuple(
             ShardFile.open(folder / f"layer_{layer}" / shard["file"]) for shard in record["shards"]
         )
@@ -154,7 +154,7 @@ class HarvestedLayer:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """First row of every shard, and the number of rows at the end."""
+        """First row of every shard, then the number of rows."""
         return np.cumsum([0, *(shard.shape("x")[0] for shard in self.shards)])
 
     @property
@@ -180,17 +180,17 @@ class HarvestedLayer:
 
     def rows(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
         """Float32 activations of arbitrary rows, in the order given, gathered from memory maps."""
-        found = torch.empty(len(rows), self.d_model)
+        x = torch.empty(len(rows), self.d_model)
         shard_of = torch.from_numpy(np.searchsorted(self.starts, rows.numpy(), side="right") - 1)
         for index in shard_of.unique().tolist():
             here = shard_of == index
-            found[here] = decoded(self.shards[index], rows[here] - int(self.starts[index]))
-        return found
+            x[here] = decoded(self.shards[index], rows[here] - int(self.starts[index]))
+        return x
 
     def read_spans(
         self, spans: Sequence[tuple[int, int]], buffer: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows of spans, read by a few threads without the memory map, and int8 scales if any."""
+        """Rows of spans as stored, read by `N_READERS` threads, and their int8 scales if any."""
         pieces = self._pieces(spans)
         out = _room(sum(piece.n_rows for piece in pieces), self.d_model, self.dtype, buffer)
         scale = torch.empty(len(out)) if self.dtype == torch.int8 else None
@@ -198,7 +198,7 @@ class HarvestedLayer:
         return out, scale
 
     def _pieces(self, spans: Sequence[tuple[int, int]]) -> list[Piece]:
-        """Spans of rows, cut where shards end."""
+        """Spans of rows, cut at the ends of shards."""
         pieces, place = [], 0
         for start, stop in spans:
             inner = self.starts[(self.starts > start) & (self.starts < stop)].tolist()
@@ -211,7 +211,7 @@ class HarvestedLayer:
 
 
 def decoded(shard: ShardFile, rows: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-    """Float32 rows of one shard, with the scale of an int8 shard applied."""
+    """Float32 rows of one shard, scaled where it is int8."""
     x = shard.rows("x", rows)
     scale = shard.rows("scale", rows) if "scale" in shard.names else None
     refuse_altered(x, scale=scale, check=shard.rows("check", rows), path=shard.path)
@@ -229,9 +229,9 @@ def _check_shard(shard: ShardFile, expected: dict[str, Any], token_hash: str) ->
 
 
 def _room(n_rows: int, d_model: int, dtype: torch.dtype, buffer: Tensor | None) -> Tensor:
-    """The first rows of `buffer` where it is long enough, else new memory with a little to spare.
+    """The first rows of `buffer` where it is long enough, else new memory.
 
-    New memory is numpy's, which asks for huge pages: small ones take 0.3 s more to clear for 1 GB.
+    New memory is numpy's, which asks for huge pages: small ones take 0.3 s more per GB to clear.
     """
     if buffer is None or len(_whole(buffer, d_model)) < n_rows:
         memory = np.empty((n_rows + n_rows // 16 + 1, d_model * dtype.itemsize), np.uint8)
@@ -240,6 +240,6 @@ def _room(n_rows: int, d_model: int, dtype: torch.dtype, buffer: Tensor | None) 
 
 
 def _whole(buffer: Tensor, d_model: int) -> Tensor:
-    """The memory behind a view that was cut short."""
+    """All rows of the memory behind a view."""
     n_rows = buffer.untyped_storage().nbytes() // (buffer.itemsize * d_model)
     return buffer.as_strided((n_rows, d_model), (d_model, 1), 0)

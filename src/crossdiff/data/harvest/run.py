@@ -1,4 +1,4 @@
-"""Running a harvest: shard by shard into a folder, alone or beside other processes."""
+"""Running a harvest shard by shard, alone or beside other processes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _POLL_S = 0.5
 
 
 def run_job(job: HarvestJob, *, n_workers: int = 1, model: TruncatedModel | None = None) -> dict[str, Any]:
-    """Harvest the shards that are not done yet, then write the records; returns counts and rates.
+    """Harvest the missing shards, then write the records; returns counts and rates.
 
-    A `model` that is loaded already is used as it is.
+    `model`: one that is loaded already.
     """
     if _is_finished(job):
         return _figures(job, n_new=0, seconds=0.0)
@@ -52,7 +52,7 @@ def run_job(job: HarvestJob, *, n_workers: int = 1, model: TruncatedModel | None
 
 
 def run_part(job: HarvestJob) -> int:
-    """Harvest what no other process has claimed and leave the records to `run_job`; returns shards made."""
+    """Harvest shards that no other process has claimed, without the records; returns shards written."""
     check_tokenizer(job)
     job.work.mkdir(parents=True, exist_ok=True)
     todo = _todo(job)
@@ -60,12 +60,12 @@ def run_part(job: HarvestJob) -> int:
 
 
 def missing_shards(job: HarvestJob) -> list[CorpusShard]:
-    """Shards that `run_job` would have to run the model for."""
+    """Shards for which `run_job` would run the model."""
     return [] if _is_finished(job) else _todo(job)
 
 
 def harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusShard]) -> int:
-    """Harvest those of `shards` that nobody else has; NaN activations are traced to their document."""
+    """Harvest the unclaimed `shards`; ValueError that names the document of a NaN activation."""
     try:
         return _harvest_shards(job, model, shards)
     except NotFiniteError as error:
@@ -73,7 +73,7 @@ def harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusSh
 
 
 def _is_finished(job: HarvestJob) -> bool:
-    """Whether the records are there already: the process was killed before the artifact was published."""
+    """Whether the records exist, as after a kill right before publishing."""
     paths = [job.folder / f"layer_{layer}" / RECORD for layer in job.layers]
     return all(path.is_file() and read_json(path).get("job") == job.origin for path in paths)
 
@@ -83,7 +83,7 @@ def _todo(job: HarvestJob) -> list[CorpusShard]:
 
 
 def _harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusShard]) -> int:
-    """Forward passes here, writing in a thread that is at most one shard behind."""
+    """Forward passes in this thread, writing in another, at most one shard behind."""
     harvester = job.harvester(model)
     n_written = 0
     pending: Future[None] | None = None
@@ -100,11 +100,11 @@ def _harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusS
                 lock.close()
                 continue
             counts = PassCounts()
-            found = harvester.shard(job.token_set, shard, counts)
+            by_layer = harvester.shard(job.token_set, shard, counts)
             shown.update(shard.n_rows)
             if pending is not None:
                 pending.result()
-            pending = pool.submit(_write, job, shard, found, counts, lock)
+            pending = pool.submit(_write, job, shard, by_layer, counts, lock)
             n_written += 1
         if pending is not None:
             pending.result()
@@ -112,12 +112,16 @@ def _harvest_shards(job: HarvestJob, model: TruncatedModel, shards: list[CorpusS
 
 
 def _write(
-    job: HarvestJob, shard: CorpusShard, found: Mapping[int, Tensor], counts: PassCounts, lock: TextIOWrapper
+    job: HarvestJob,
+    shard: CorpusShard,
+    by_layer: Mapping[int, Tensor],
+    counts: PassCounts,
+    lock: TextIOWrapper,
 ) -> None:
-    """Every layer's file first, then the receipt that makes them count; the lock is held until then."""
+    """Write every layer's file, then the receipt, then release the lock."""
     with lock:
         hashes = {}
-        for layer, x in found.items():
+        for layer, x in by_layer.items():
             tensors = layer_tensors(x, shard, job.token_set, storage=job.storage)
             refuse_not_finite(job, shard, layer, x, tensors["norm"])
             name = f"layer_{layer}/{shard.file}"
@@ -126,7 +130,7 @@ def _write(
 
 
 def _run_workers(job: HarvestJob, n_workers: int) -> None:
-    """Processes that take shards until none is free; what a dead one leaves is done by the caller."""
+    """Run processes that take shards until none is free; the caller does those of a dead one."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["crossdiff.data.harvest.run", "transformers"])
     workers = [context.Process(target=_worker, args=(_for_worker(job, n),)) for n in range(n_workers)]
@@ -137,7 +141,7 @@ def _run_workers(job: HarvestJob, n_workers: int) -> None:
 
 
 def _for_worker(job: HarvestJob, number: int) -> HarvestJob:
-    """The job on the worker's own accelerator, with progress shown by the first alone."""
+    """The job on worker `number`'s accelerator; the first worker alone shows progress."""
     device = job.device
     if device == "cuda":
         device = f"cuda:{number % max(1, torch.cuda.device_count())}"
@@ -145,7 +149,7 @@ def _for_worker(job: HarvestJob, number: int) -> HarvestJob:
 
 
 def _worker(job: HarvestJob) -> None:
-    """A fault that lasts (disk full, NaN) meets the caller too, who gets what is left and reports it."""
+    """`run_part`; a lasting fault (disk full, NaN) meets the caller too, who reports it."""
     try:
         run_part(job)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Writing a harvest: a file per corpus shard and layer, a record per layer at the end (read here too)."""
+"""Writing a harvest: a file per corpus shard and layer, then a record per layer, which is read here too."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class CorpusShard:
-    """Consecutive documents that are harvested together: the unit of resuming and of parallel work."""
+    """Consecutive documents: the unit of resuming and parallel work."""
 
     index: int
     first_document: int
@@ -50,7 +50,7 @@ class CorpusShard:
 
 
 def corpus_shards(token_set: TokenSet, *, shard_tokens: int) -> list[CorpusShard]:
-    """Cut a token set at document boundaries into shards of at least `shard_tokens` tokens (but the last)."""
+    """Shards of whole documents with at least `shard_tokens` tokens each (but the last)."""
     offsets = token_set.offsets.tolist()
     shards: list[CorpusShard] = []
     first = 0
@@ -65,16 +65,16 @@ def corpus_shards(token_set: TokenSet, *, shard_tokens: int) -> list[CorpusShard
 def layer_tensors(
     x: Shaped[Tensor, "row d_model"], shard: CorpusShard, token_set: TokenSet, *, storage: Storage
 ) -> dict[str, Tensor]:
-    """What a shard file holds: rows as stored, their check sums and norms, moments of the stored values.
+    """Tensors of a shard file: rows as stored, their check sums and norms, moments of the stored values.
 
-    Worked out a few rows at a time, so that nothing but the stored rows has the size of a shard.
+    Computed a few rows at a time, so that only the stored rows have the size of a shard.
     """
     span = slice(shard.first_row, shard.first_row + shard.n_rows)
     groups = row_groups(token_set.kind[span], token_set.held_out[span])
     moments = Moments.zeros(x.shape[1])
-    found = {"check": torch.empty(len(x), dtype=torch.int64), "norm": torch.empty(len(x))}
+    columns = {"check": torch.empty(len(x), dtype=torch.int64), "norm": torch.empty(len(x))}
     if storage == "int8":
-        found["scale"] = torch.empty(len(x))
+        columns["scale"] = torch.empty(len(x))
     narrowed = None if x.dtype == DTYPES[storage] else torch.empty(x.shape, dtype=DTYPES[storage])
     for start in range(0, len(x), CHUNK):
         here = slice(start, start + CHUNK)
@@ -83,10 +83,10 @@ def layer_tensors(
         values = rows.float() if scale is None else rows.float() * scale[:, None]
         moments = moments.merge(Moments.of(values, groups[here]))
         for name, part in {"check": row_check(rows, scale), "norm": values.norm(dim=1), **stored}.items():
-            found[name][here] = part
+            columns[name][here] = part
         if narrowed is not None:
             narrowed[here] = rows
-    return {**moments.tensors(), **found, "x": x if narrowed is None else narrowed}
+    return {**moments.tensors(), **columns, "x": x if narrowed is None else narrowed}
 
 
 def quantised(x: Float[Tensor, "row d_model"]) -> dict[str, Tensor]:
@@ -119,12 +119,12 @@ def write_record(
     hashes: Mapping[str, str],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write every layer's harvest.json; a layer's folder that has it is whole, and says nothing of others.
+    """Write every layer's harvest.json, which marks this layer's folder as complete.
 
     `hashes` are sha256 by file name below `folder`.
     """
     for layer in layers:
-        own = {name: digest for name, digest in hashes.items() if name.startswith(f"layer_{layer}/")}
+        of_layer = {name: digest for name, digest in hashes.items() if name.startswith(f"layer_{layer}/")}
         record = {
             "format": FORMAT,
             "version": VERSION,
@@ -132,7 +132,7 @@ def write_record(
             "n_rows": token_set.n_tokens,
             "layer": layer,
             "shards": [shard.as_record() for shard in shards],
-            "sha256": own,
+            "sha256": of_layer,
             **(details or {}),
         }
         write_json(record, folder / f"layer_{layer}" / RECORD)
@@ -146,7 +146,7 @@ def write_harvest(
     storage: Storage = "float32",
     shard_tokens: int = 65_536,
 ) -> None:
-    """Write activations held in memory as a finished harvest: layer -> rows in token order."""
+    """Write activations in memory (layer -> rows in token order) as a finished harvest."""
     shards = corpus_shards(token_set, shard_tokens=shard_tokens)
     hashes = {}
     for layer, x in activations.items():
@@ -158,12 +158,12 @@ def write_harvest(
 
 
 def read_record(folder: Path, layer: int) -> dict[str, Any]:
-    """harvest.json of a finished harvest of `layer`; another format or version is refused."""
+    """harvest.json of a finished harvest of `layer`; ValueError for another format or version."""
     path = folder / f"layer_{layer}" / RECORD
     if not path.is_file():
         others = sorted(int(p.parent.name.removeprefix("layer_")) for p in folder.glob(f"layer_*/{RECORD}"))
         raise ValueError(
-            f"layer={layer} is not in {folder}, which holds layers {others}; "
+            f"layer={layer} is not in {folder}, which has layers {others}; "
             "harvest that layer (run with layer=...)"
         )
     return read_versioned_json(path, format=FORMAT, version=VERSION, way_out="run the harvest step again")

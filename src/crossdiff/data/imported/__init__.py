@@ -1,1 +1,1 @@
-"""Activations and tokens that another tool has stored: opened in place, checked, and taken over."""
+"""Activations and tokens of other tools: opened, checked and copied."""

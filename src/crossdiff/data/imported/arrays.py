@@ -1,6 +1,6 @@
 """Arrays of other tools: .npy, .safetensors, .pt, and the shard folders of crosscoder_learning.
 
-Opening reads headers only; rows are read a stretch at a time, never the whole file.
+Opening reads headers only; rows are read a stretch at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SAFETENSORS = {
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array on disk, first axis rows; `read(start, stop)` gives these rows as a tensor of `dtype`."""
+    """An array on disk with rows as first axis; `read(start, stop)` returns rows as a tensor of `dtype`."""
 
     path: Path
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class StoredArray:
 
 
 def array_files(text: str) -> list[Path]:
-    """The files that decide an array's content, in order; a path that holds none is refused."""
+    """The files of an array, in order; ValueError for a path without one."""
     path = Path(text).expanduser()
     if path.is_dir():
         return [path / SHARDS, *(file for shard in _shards(path) for file in shard)]
@@ -56,7 +56,7 @@ def array_files(text: str) -> list[Path]:
 
 
 def open_array(text: str, *, names: Sequence[str]) -> StoredArray:
-    """Open an array; of a file with several tensors the one is taken that has one of `names`."""
+    """Open an array; in a file with several tensors, the one named in `names`."""
     path = Path(text).expanduser()
     array_files(text)
     if path.is_dir():
@@ -79,7 +79,7 @@ def _open_npy(path: Path) -> StoredArray:
             f"{path} is no whole .npy file of numbers ({error}); save it again with numpy.save"
         ) from None
     if mapped.ndim == 0:
-        raise ValueError(f"{path} holds one number and no rows; save an array")
+        raise ValueError(f"{path} has one number and no rows; save an array")
     return StoredArray(path, mapped.shape, _numpy_dtype(mapped.dtype, path), _reader(mapped))
 
 
@@ -88,7 +88,7 @@ def _numpy_dtype(dtype: np.dtype, path: Path) -> torch.dtype:
         return torch.from_numpy(np.empty(0, dtype)).dtype
     except (TypeError, ValueError):
         raise ValueError(
-            f"{path} holds numbers of type {dtype}, which torch does not read; save float32 or float16 "
+            f"{path} has numbers of type {dtype}, which torch does not read; save float32 or float16 "
             "(bfloat16 as .safetensors)"
         ) from None
 
@@ -106,52 +106,54 @@ def _open_safetensors(path: Path, names: Sequence[str]) -> StoredArray:
 
     try:
         handle = safe_open(path, "pt")
-        found = list(handle.keys())
-        name = found[0] if len(found) == 1 else next((name for name in names if name in found), None)
+        tensors = list(handle.keys())
+        name = tensors[0] if len(tensors) == 1 else next((name for name in names if name in tensors), None)
         if name is None:
             raise ValueError(
-                f"{path} holds the tensors {', '.join(sorted(found)) or '(none)'}; save one tensor in it, or "
+                f"{path} has the tensors {', '.join(sorted(tensors)) or '(none)'}; save one tensor in it, or "
                 f"name it {' or '.join(names)}"
             )
         part = handle.get_slice(name)
         shape, dtype = tuple(part.get_shape()), _SAFETENSORS.get(part.get_dtype())
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is no whole .safetensors file ({error}); save it again, pickles are not read here"
+            f"{path} is no whole .safetensors file ({error}); save it again (pickles are not read)"
         ) from None
     if dtype is None or not shape:
-        raise ValueError(f"{path} holds {name} ({part.get_dtype()}, {shape}); save rows of floats")
+        raise ValueError(f"{path} has {name} ({part.get_dtype()}, {shape}); save rows of floats")
     return StoredArray(path, shape, dtype, lambda start, stop: part[start:stop])
 
 
 def _open_pt(path: Path) -> StoredArray:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # noqa: BLE001  a pickle that wants to run code, a cut file, an old format
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # noqa: BLE001  a pickle with code, a truncated file, an old format
         raise ValueError(
             f"{path} cannot be read without running code ({type(error).__name__}); save one tensor with "
             "torch.save, or .npy or .safetensors"
         ) from None
-    if not isinstance(found, Tensor) or not found.dim():
-        raise ValueError(f"{path} holds {type(found).__name__}; save one tensor of rows")
-    return StoredArray(path, tuple(found.shape), found.dtype, lambda start, stop: found[start:stop].clone())
+    if not isinstance(loaded, Tensor) or not loaded.dim():
+        raise ValueError(f"{path} has {type(loaded).__name__}; save one tensor of rows")
+    return StoredArray(
+        path, tuple(loaded.shape), loaded.dtype, lambda start, stop: loaded[start:stop].clone()
+    )
 
 
 def _shards(folder: Path) -> list[tuple[Path, Path]]:
-    """(data, description) of every shard that config.json counts; a missing one is refused."""
+    """(data, description) of every shard that config.json counts; ValueError where one is missing."""
     config = _json(folder / SHARDS)
     count = config.get("shard_count")
     if not isinstance(count, int) or count < 1:
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
-        raise ValueError(f"{folder} holds {inside}; without shard_count in config.json give a file")
+        raise ValueError(f"{folder} has {inside} and no shard_count in config.json; give a file")
     if config.get("shuffle_shards"):
         raise ValueError(
-            f"{folder} was stored with shuffle_shards, which gives every model an order of its own, so row i "
-            "is another token in each; store the activations again without it"
+            f"{folder} was stored with shuffle_shards, so row i is another token in every model; store the "
+            "activations again without it"
         )
     if config.get("io", "out") != "out":
         raise ValueError(
-            f"{folder} holds what goes into its module (io={config['io']}), and a layer here is a block's "
+            f"{folder} has the input of its module (io={config['io']}), and a layer here is a block's "
             "output; store io=out, or the output of the block before"
         )
     shards = [(folder / f"shard_{n}.memmap", folder / f"shard_{n}.meta") for n in range(count)]
@@ -163,30 +165,30 @@ def _shards(folder: Path) -> list[tuple[Path, Path]]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no readable JSON ({error}); copy the file again") from None
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _open_shards(folder: Path) -> StoredArray:
-    """The shards one after another, as `ActivationCache` of crosscoder_learning counts their rows."""
+    """The shards one after another, in the row order of crosscoder_learning's `ActivationCache`."""
     parts = [_open_shard(data, meta) for data, meta in _shards(folder)]
     kinds = {(part.shape[1:], part.dtype) for part in parts}
     if len(kinds) > 1:
-        told = ", ".join(f"{part.path.name} {list(part.shape)} {part.dtype}" for part in parts[:4])
+        listed = ", ".join(f"{part.path.name} {list(part.shape)} {part.dtype}" for part in parts[:4])
         raise ValueError(
-            f"the shards of {folder} differ in width or type ({told}); give those of one harvest"
+            f"the shards of {folder} differ in width or type ({listed}); give those of one harvest"
         )
     firsts = np.cumsum([0, *(part.n_rows for part in parts)]).tolist()
 
     def read(start: int, stop: int) -> Tensor:
-        found = [
+        stretches = [
             part.read(max(start - first, 0), min(stop, last) - first)
             for part, (first, last) in zip(parts, pairwise(firsts), strict=True)
             if start < last and stop > first
         ]
-        return torch.cat(found) if found else parts[0].read(0, 0)
+        return torch.cat(stretches) if stretches else parts[0].read(0, 0)
 
     return StoredArray(folder, (firsts[-1], *parts[0].shape[1:]), parts[0].dtype, read)
 
@@ -203,7 +205,7 @@ def _open_shard(data: Path, meta: Path) -> StoredArray:
     if data.stat().st_size != n_bytes:
         raise ValueError(
             f"{data} has {data.stat().st_size:,} bytes, and {meta.name} says {n_bytes:,} ({shape}, {name}); "
-            "it was cut: copy it again"
+            "it is incomplete: copy it again"
         )
     raw = torch.int16 if dtype == torch.bfloat16 else dtype
     stored = np.dtype(str(raw).removeprefix("torch."))

@@ -1,4 +1,4 @@
-"""One model's imported activations, copied into the shards of a harvest after every row was looked at."""
+"""One model's imported activations, checked and copied into the shards of a harvest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STORAGES: dict[torch.dtype, Storage] = {
 
 
 def open_activations_of(model: str, text: str) -> StoredArray:
-    """Rows `[token, d_model]` of floats; another shape or type is refused."""
+    """Rows `[token, d_model]` of floats; ValueError for another shape or type."""
     array = open_array(text, names=NAMES)
     where = f"source.activations of {model} ({text})"
     if len(array.shape) != 2 or not all(array.shape):
@@ -39,7 +39,7 @@ def open_activations_of(model: str, text: str) -> StoredArray:
         )
     if array.dtype not in STORAGES:
         raise ValueError(
-            f"{where} holds {str(array.dtype).removeprefix('torch.')}; activations are float32, bfloat16, "
+            f"{where} has {str(array.dtype).removeprefix('torch.')}; activations are float32, bfloat16, "
             "float16 or float64"
         )
     return array
@@ -48,7 +48,7 @@ def open_activations_of(model: str, text: str) -> StoredArray:
 def copy_layer(
     model: str, text: str, token_set: TokenSet, folder: Path, *, layer: int, progress: bool
 ) -> dict[str, Any]:
-    """Write `layer_<L>/` of `folder` as a harvest would; returns its figures. NaN rows are refused."""
+    """Write `layer_<L>/` of `folder` as a harvest would; returns its figures. ValueError for NaN rows."""
     array = open_activations_of(model, text)
     storage, shards = STORAGES[array.dtype], corpus_shards(token_set, shard_tokens=SHARD_ROWS)
     notices = [] if array.dtype != torch.float64 else [f"{text}: float64 is stored as float32"]

@@ -1,6 +1,6 @@
-"""What is known of the rows of imported activations: ids, documents, kinds, and the token set made of them.
+"""The token set of imported activations, from files of ids, texts, documents and kinds.
 
-What no file says stays unknown. It is named in the token set, and columns that need it stay empty.
+What no file gives is named in the token set as unknown, and columns that need it stay empty.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from crossdiff.data.tokens import TokenKind, TokenSet, Unknown, write_token_set
 NO_CUT = 1 << 40
 BATCH = 256
 BESIDE = {"ids": "tokens.pt", "offsets": "sequence_ranges.pt"}
-"""Where crosscoder_learning keeps them: in a model's folder of shards, or beside it."""
+"""Files of crosscoder_learning, in a model's folder of shards or beside it."""
 
 
 def with_files_beside(source: ImportedSource) -> ImportedSource:
-    """The source with ids and offsets that lie with its shard folders, where none were given."""
-    found: dict[str, str] = {}
+    """The source; where ids or offsets are not given, with those in or beside its shard folders."""
+    beside: dict[str, str] = {}
     for role, name in BESIDE.items():
         if getattr(source, role) is not None or (role == "ids" and source.texts is not None):
             continue
@@ -40,9 +40,9 @@ def with_files_beside(source: ImportedSource) -> ImportedSource:
         for folder in filter(Path.is_dir, folders):
             near = next((path for path in (folder / name, folder.parent / name) if path.is_file()), None)
             if near is not None:
-                found.setdefault(role, str(near))
-                _refuse_other(Path(found[role]), near)
-    return source.model_copy(update=found)
+                beside.setdefault(role, str(near))
+                _refuse_other(Path(beside[role]), near)
+    return source.model_copy(update=beside)
 
 
 def _refuse_other(first: Path, other: Path) -> None:
@@ -58,11 +58,11 @@ def _refuse_other(first: Path, other: Path) -> None:
 
 
 def open_vector(text: str, role: str, n_rows: int) -> StoredArray:
-    """A file of one whole number per row; another shape or type is refused."""
+    """A file of one whole number per row; ValueError for another shape or type."""
     array = open_array(text, names=(role,))
     if len(array.shape) != 1 or array.dtype.is_floating_point or array.dtype == torch.bool:
         raise ValueError(
-            f"source.{role}={text} holds {str(array.dtype).removeprefix('torch.')} of shape "
+            f"source.{role}={text} has {str(array.dtype).removeprefix('torch.')} of shape "
             f"{list(array.shape)}; it needs one whole number per row, [{n_rows}]"
         )
     if role != "offsets" and array.n_rows != n_rows:
@@ -74,9 +74,9 @@ def open_vector(text: str, role: str, n_rows: int) -> StoredArray:
 
 
 def read_offsets(text: str, n_rows: int) -> Tensor:
-    """Document boundaries, int64, from 0 to `n_rows`; documents without a row are refused."""
+    """Document boundaries (int64) from 0 to `n_rows`; ValueError for documents without a row."""
     offsets = open_vector(text, "offsets", n_rows).whole().long()
-    if Path(text).name == BESIDE["offsets"]:  # there a document without a stored row repeats its boundary
+    if Path(text).name == BESIDE["offsets"]:  # a document without a stored row repeats its boundary
         offsets = torch.unique_consecutive(offsets)
     if len(offsets) < 2 or int(offsets[0]) != 0 or bool((offsets.diff() <= 0).any()):
         raise ValueError(
@@ -95,7 +95,7 @@ def read_offsets(text: str, n_rows: int) -> Tensor:
 
 @dataclass
 class Rows:
-    """What is known of `n_rows` rows so far."""
+    """Ids, kinds and documents of `n_rows` rows, as far as known."""
 
     n_rows: int
     ids: Tensor | None = None
@@ -134,13 +134,11 @@ def read_rows(source: ImportedSource, n_rows: int, tokenizer: Any) -> Rows:
 def _check_range(values: Tensor, stop: int, what: str, rule: str) -> None:
     wrong = values[(values < 0) | (values >= stop)]
     if len(wrong):
-        raise ValueError(
-            f"{what} holds {int(wrong[0])}; {rule} 0 to {stop - 1:,}; give the file of these rows"
-        )
+        raise ValueError(f"{what} has {int(wrong[0])}; {rule} 0 to {stop - 1:,}; give the file of these rows")
 
 
 def _kinds_of_ids(ids: Tensor, tokenizer: Any) -> Tensor:
-    """BOS and special tokens, which an id tells; whether a token is the template's it does not."""
+    """Kinds that ids determine: BOS and special; template tokens count as text."""
     kind = torch.full_like(ids, TokenKind.TEXT)
     kind[torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids))))] = TokenKind.SPECIAL
     if tokenizer.bos_token_id is not None:
@@ -149,15 +147,15 @@ def _kinds_of_ids(ids: Tensor, tokenizer: Any) -> Tensor:
 
 
 def _tokenised(rows: Rows, texts: str, tokenizer: Any) -> None:
-    """Fill in what the texts say; every document must have as many tokens as it has rows."""
-    found = _documents(texts, tokenizer)
-    lengths = torch.tensor([len(item.ids) for item in found])
+    """Fill in `rows` from the texts; ValueError where a document's tokens and rows differ in number."""
+    documents = _documents(texts, tokenizer)
+    lengths = torch.tensor([len(item.ids) for item in documents])
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    way_out = "with BOS and without cutting; give source.ids, which say what every row is"
+    way_out = "with BOS and without cutting; give source.ids, the token of every row"
     if rows.offsets is not None:
         if len(rows.offsets) != len(offsets):
             raise ValueError(
-                f"source.texts={texts} holds {len(found):,} documents and source.offsets "
+                f"source.texts={texts} has {len(documents):,} documents and source.offsets "
                 f"{len(rows.offsets) - 1:,}; give the texts of these documents"
             )
         wrong = (rows.offsets.diff() != lengths).nonzero().flatten()
@@ -172,9 +170,9 @@ def _tokenised(rows: Rows, texts: str, tokenizer: Any) -> None:
             f"source.texts={texts} has {int(offsets[-1]):,} tokens for {rows.n_rows:,} rows, "
             f"counted {way_out}"
         )
-    rows.ids = torch.cat([torch.from_numpy(item.ids) for item in found]).long()
-    rows.kind = torch.cat([torch.from_numpy(item.kind) for item in found]).long()
-    rows.offsets, rows.names = offsets, [item.record.id for item in found]
+    rows.ids = torch.cat([torch.from_numpy(item.ids) for item in documents]).long()
+    rows.kind = torch.cat([torch.from_numpy(item.kind) for item in documents]).long()
+    rows.offsets, rows.names = offsets, [item.record.id for item in documents]
 
 
 def _documents(texts: str, tokenizer: Any) -> list[Tokenised]:
@@ -183,21 +181,21 @@ def _documents(texts: str, tokenizer: Any) -> list[Tokenised]:
         if isinstance(record, BadRecord):
             raise record
         given.append(record)
-    found: list[Tokenised] = []
+    tokenised: list[Tokenised] = []
     for start in range(0, len(given), BATCH):
         for item in tokenise(tokenizer, given[start : start + BATCH], context=NO_CUT):
             if isinstance(item, BadRecord):
                 raise item
             if not len(item.ids):
                 raise ValueError(f"{item.record.place} is an empty text; leave it out, or give source.ids")
-            found.append(item)
-    if not found:
-        raise ValueError(f"source.texts={texts} holds no text; give the documents of the rows")
-    return found
+            tokenised.append(item)
+    if not tokenised:
+        raise ValueError(f"source.texts={texts} has no text; give the documents of the rows")
+    return tokenised
 
 
 def write_rows(rows: Rows, folder: Path, *, identity: str) -> TokenSet:
-    """The token set of these rows. Unknown ids are -1; unknown documents are cut into blocks for reading."""
+    """The token set of these rows; unknown ids are -1, and blocks replace unknown documents."""
     offsets = rows.offsets
     if offsets is None:
         offsets = torch.cat([torch.arange(0, rows.n_rows, BLOCK_ROWS), torch.tensor([rows.n_rows])])
@@ -224,8 +222,8 @@ def write_rows(rows: Rows, folder: Path, *, identity: str) -> TokenSet:
 
 
 def missing_notices(unknown: frozenset[Unknown]) -> list[str]:
-    """What is missing, what stays empty for it, and what would help."""
-    told: dict[Unknown, str] = {
+    """Sentences on what is unknown, what stays empty, and which setting helps."""
+    texts: dict[Unknown, str] = {
         "ids": "no token ids and no texts: no document can be shown or labelled (source.ids, .texts)",
         "documents": (
             "no document offsets: no latent has an interval or a count of documents, none is exclusive, "
@@ -234,4 +232,4 @@ def missing_notices(unknown: frozenset[Unknown]) -> list[str]:
         "bos": "BOS is unknown and is trained on like any other row, if it is there (source.ids or .kinds)",
         "template": "no template marks: the shares of the template are empty (source.kinds, chats as texts)",
     }
-    return [text for name, text in told.items() if name in unknown]
+    return [text for name, text in texts.items() if name in unknown]

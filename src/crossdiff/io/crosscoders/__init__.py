@@ -1,1 +1,1 @@
-"""Published crosscoders: one module per checkpoint format, recognised by their files (read.py, write.py)."""
+"""Published crosscoders: one module per checkpoint format, beside find.py, read.py and write.py."""

@@ -2,7 +2,7 @@
 
 `_W_enc_XiDiL` [model, hook point, d_model, latent], `_W_dec_LXoDo` [latent, model, hook point, d_model],
 `b_enc_L`, `_b_dec_XoDo`; JumpReLU thresholds are the exponential of `_activation_fn.log_threshold_L` and
-apply to the code itself. `is_folded`: the activation scale is in the weights, which read raw activations.
+apply to the code. `is_folded`: the weights include the activation scale and read raw activations.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ FACTS = ("n_models", "hookpoints", "d_model", "n_latents")
 
 
 def read(file: Path, settings: Path) -> Weights:
-    """The checkpoint in our axes; ReLU and JumpReLU codes of one hook point."""
+    """The checkpoint in our axes; ValueError unless it has ReLU or JumpReLU codes of one hook point."""
     config, state = read_object(settings), read_state(file)
     activation = _activation(file, config)
     if "_W_enc_XiDiL" not in state or state["_W_enc_XiDiL"].ndim != 4:
         raise ValueError(
             f"{file} is no crosscoder over models and hook points: it has no _W_enc_XiDiL "
-            f"[model, hook point, d_model, latent]; it holds {', '.join(sorted(state)) or 'no tensors'}"
+            f"[model, hook point, d_model, latent]; it has {', '.join(sorted(state)) or 'no tensors'}"
         )
     n_models, n_points, d_model, n_latents = state["_W_enc_XiDiL"].shape
     if n_points != 1:
@@ -57,6 +57,6 @@ def _activation(file: Path, config: dict[str, Any]) -> str:
     if str(name).lower().startswith("relu"):
         return "relu"
     raise ValueError(
-        f"{file} has codes of {name}, which keeps the largest of a batch and stores no threshold, so one "
-        "token alone has no code; ReLU and JumpReLU can be read"
+        f"{file} has codes of {name}, which keeps the largest of a batch and stores no threshold, so a "
+        "single token has no code; give a crosscoder with ReLU or JumpReLU"
     )

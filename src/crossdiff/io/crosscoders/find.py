@@ -1,4 +1,4 @@
-"""Which checkpoint format lies in a folder or hub repository; imports no torch, so that a plan may ask."""
+"""Recognising the checkpoint format of a file, folder or hub repository; imports no torch, for plans."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_LISTED = 12
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One crosscoder on this machine: its format, the file with its weights, and that with its settings."""
+    """One crosscoder on this machine: its format, and the files of its weights and settings."""
 
     format: Format
     weights: Path
@@ -33,7 +33,7 @@ class Checkpoint:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that decides what is read."""
+        """The files that are read."""
         return (self.weights,) if self.config is None else (self.weights, self.config)
 
     def sha256(self) -> dict[str, str]:
@@ -44,35 +44,38 @@ class Checkpoint:
 def find_checkpoint(path: str | Path, *, revision: str | None = None) -> Checkpoint:
     """The crosscoder at a file, a folder or a hub id (`owner/name`, `owner/name/sub/folder`, with `@rev`).
 
-    ValueError says what lies there and what can be read.
+    ValueError, with the readable formats, where there is none or several.
     """
     place = Path(path).expanduser()
     if place.is_file():
-        return _one(path, [found for found in _checkpoints(place.parent) if found.weights == place], place)
+        return _one(path, [one for one in _checkpoints(place.parent) if one.weights == place], place)
     folder = place if place.is_dir() else _download(str(path), revision)
     return _one(path, list(_checkpoints(folder)), folder)
 
 
-def _one(path: str | Path, found: list[Checkpoint], place: Path) -> Checkpoint:
-    if not found:
+def _one(path: str | Path, checkpoints: list[Checkpoint], place: Path) -> Checkpoint:
+    if not checkpoints:
         raise ValueError(
-            f"{path} holds no crosscoder that can be read: it is {_told(place)}. Readable: {READABLE}"
+            f"{path} has no crosscoder that can be read: it is {_listed(place)}. Readable: {READABLE}"
         )
-    if len({checkpoint.format for checkpoint in found}) == 1 and found[0].format == "dictionary_learning":
-        return found[0]  # the same weights in several files
-    if len(found) > 1:
-        names = ", ".join(checkpoint.weights.name for checkpoint in found)
-        raise ValueError(f"{path} holds several crosscoders ({names}); give the file of one of them")
-    return found[0]
+    if (
+        len({checkpoint.format for checkpoint in checkpoints}) == 1
+        and checkpoints[0].format == "dictionary_learning"
+    ):
+        return checkpoints[0]  # the same weights in several files
+    if len(checkpoints) > 1:
+        names = ", ".join(checkpoint.weights.name for checkpoint in checkpoints)
+        raise ValueError(f"{path} has several crosscoders ({names}); give the file of one of them")
+    return checkpoints[0]
 
 
 def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
-    """All readable checkpoints of a folder, by the names and the first words of their files."""
+    """All readable checkpoints of a folder, recognised by file names and settings."""
     config = folder / "config.json"
     settings = _object(config)
-    own = folder / "weights.safetensors"
-    if settings.get("format") == "crossdiff.crosscoder" and own.is_file():
-        yield Checkpoint("crossdiff", own, config)
+    weights = folder / "weights.safetensors"
+    if settings.get("format") == "crossdiff.crosscoder" and weights.is_file():
+        yield Checkpoint("crossdiff", weights, config)
         return
     if settings.get("sae_type") == "crosscoder" and (folder / "sae_weights.safetensors").is_file():
         yield Checkpoint("openmoss", folder / "sae_weights.safetensors", config)
@@ -99,26 +102,26 @@ def _weights_name(config: Path) -> str:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing where there is none; a damaged one is the reader's to report."""
+    """A JSON object; empty where there is none, or a damaged one, which the reader reports."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        checkpoints = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return checkpoints if isinstance(checkpoints, dict) else {}
 
 
-def _told(place: Path) -> str:
+def _listed(place: Path) -> str:
     if place.is_file():
         return f"the file {place.name}"
-    there = place.iterdir() if place.is_dir() else ()
-    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in there)
+    inside = place.iterdir() if place.is_dir() else ()
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in inside)
     shown = ", ".join(names[:MOST_LISTED]) or "nothing"
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return f"a folder with {shown}{more}"
 
 
 def _download(place: str, revision: str | None) -> Path:
-    """The folder of a hub repository in the local cache, with settings and weights; no folder inside it."""
+    """The folder of a hub repository in the local cache, with its settings and weights."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -143,5 +146,5 @@ def _download(place: str, revision: str | None) -> Path:
             f"({type(error).__name__}); check the path, or give a local folder"
         ) from None
     if not (root / inside).is_dir():
-        raise ValueError(f"{owner}/{name} has no folder {inside!r}; it is {_told(root)}")
+        raise ValueError(f"{owner}/{name} has no folder {inside!r}; it is {_listed(root)}")
     return root / inside

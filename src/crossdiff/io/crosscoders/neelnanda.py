@@ -2,8 +2,8 @@
 
 `cfg.json` + `cc_weights.pt` on the hub, `<n>_cfg.json` + `<n>.pt` as training leaves them. `W_enc`
 [model, d_model, latent], `W_dec` [latent, model, d_model], `b_enc` [latent], `b_dec` [model, d_model]; ReLU
-codes of `x_m * sqrt(d_model) / mean |x_m|`, whose factors are in no file. What `write` wrote has them as
-`activation_scale` among the settings, which the other readers pass over.
+codes of `x_m * sqrt(d_model) / mean |x_m|`, whose factors are in no file; `write` adds them to the settings
+as `activation_scale`, which other readers ignore.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SCALE = "activation_scale"
 
 
 def read(file: Path, settings: Path) -> Weights:
-    """The checkpoint in our axes; its scale is in the file only where `write` wrote it."""
+    """The checkpoint in our axes, with the scale only where `write` wrote it."""
     config, state = read_object(settings), read_state(file)
     if "W_enc" not in state or state["W_enc"].ndim != 3:
         raise ValueError(
             f"{file} is no crosscoder of neelnanda-io/Crosscoders: it has no W_enc [model, d_model, latent]; "
-            f"it holds {', '.join(sorted(state)) or 'no tensors'}"
+            f"it has {', '.join(sorted(state)) or 'no tensors'}"
         )
     n_models, d_model, n_latents = state["W_enc"].shape
     for name, number in (("d_in", d_model), ("dict_size", n_latents)):
         if config.get(name, number) != number:
-            raise ValueError(f"{settings} says {name}={config[name]}, {file.name} holds {number}")
+            raise ValueError(f"{settings} says {name}={config[name]}, {file.name} has {number}")
     return Weights(
         encoder=state["W_enc"].permute(2, 0, 1),
         encoder_bias=shaped(file, state, "b_enc", (n_latents,)),
@@ -44,9 +44,9 @@ def read(file: Path, settings: Path) -> Weights:
 
 
 def write(crosscoder: Crosscoder, folder: Path, *, layer: int | None) -> None:
-    """Write `cfg.json` and `cc_weights.pt`; ValueError for codes that are no plain ReLU.
+    """Write `cfg.json` and `cc_weights.pt`; ValueError for codes other than plain ReLU.
 
-    The normaliser's mean goes into the biases, its scale among the settings.
+    The normaliser's mean goes into the biases, its scale into the settings.
     """
     _check_plain(crosscoder)
     scale = crosscoder.normaliser.scale.double()
@@ -70,7 +70,7 @@ def _check_plain(crosscoder: Crosscoder) -> None:
     settings, theta = crosscoder.settings, float(crosscoder.threshold)
     lost = []
     if theta != 0:
-        lost.append(f"no threshold, and this one keeps codes above {theta:.4g} (it was trained with k)")
+        lost.append(f"no threshold, and this one keeps codes above {theta:.4g} (trained with k)")
     if crosscoder.log_gate is not None:
         lost.append("no JumpReLU gates")
     if settings.architecture == "diff_sae":

@@ -22,15 +22,15 @@ FACTS = ("hook_points", "d_model", "expansion_factor", "act_fn", "norm_activatio
 
 
 def read(file: Path, settings: Path) -> Weights:
-    """The checkpoint in our axes; ReLU alone, as the other activations have one code per model."""
+    """The checkpoint in our axes; ValueError for other activations than ReLU, with one code per model."""
     config, state = read_object(settings), read_state(file)
     if (activation := str(config.get("act_fn", "relu")).lower()) != "relu":
         raise ValueError(
-            f"{file} has act_fn={activation}, which compares the code with a bound that is another one in "
-            "each model, so that a latent has one code per model; crosscoders with act_fn=relu can be read"
+            f"{file} has act_fn={activation}, whose bound differs between models, so a latent has one code "
+            "per model; give a crosscoder with act_fn=relu"
         )
     if "W_E" not in state or state["W_E"].ndim != 3:
-        raise ValueError(f"{file} has no W_E [model, d_model, latent]; it holds {', '.join(sorted(state))}")
+        raise ValueError(f"{file} has no W_E [model, d_model, latent]; it has {', '.join(sorted(state))}")
     n_models, d_model, n_latents = state["W_E"].shape
     return Weights(
         encoder=state["W_E"].permute(2, 0, 1),
@@ -58,6 +58,6 @@ def _scale(
             return [math.sqrt(d_model) / norm for norm in norms]
         case other:
             raise ValueError(
-                f"{file} was trained with norm_activation={other}, which scales every token by itself; "
-                "dataset-wise (one factor per model) can be read"
+                f"{file} was trained with norm_activation={other}, which scales every token; give a "
+                "crosscoder with dataset-wise (one factor per model)"
             )

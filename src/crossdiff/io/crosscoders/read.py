@@ -1,4 +1,4 @@
-"""Reading somebody's crosscoder, in whichever of the known formats it was published."""
+"""Reading a published crosscoder in any of the known formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONVENTIONS = {
     "saelens": "JumpReLU codes of [x_base; x_tuned] with one threshold per latent, as we export them",
     "openmoss": "ReLU codes with summed encoder biases, code norm sum, models in the order of hook_points",
 }
-"""What a code means in each format, for the record."""
+"""Meaning of a code in each format, for the record."""
 READERS = {
     "neelnanda": neelnanda.read,
     "crosscode": crosscode.read,
@@ -38,50 +38,51 @@ def read_crosscoder(
     revision: str | None = None,
     mean_norms: MeanNorms | None = None,
 ) -> Crosscoder:
-    """The crosscoder at a file, a folder or a hub id; it encodes and decodes raw activations.
+    """The crosscoder at a file, folder or hub id, for raw activations.
 
-    `metadata["source"]` records what was read: `format`, `path`, `files` (name -> sha256), `conventions`,
+    `metadata["source"]` records `format`, `path`, `files` (name -> sha256), `conventions`,
     `scale` (per model) and `scale_origin` (`file`, `given` or `estimated`). `scale` is the factor per model,
-    base first, where the file holds none; else `mean_norms` is asked for the mean norm of each model's raw
-    activations, from which it is estimated as sqrt(d_model) / norm. A threshold that was never set is NaN.
+    base first, for a file without one; without `scale` it is estimated as sqrt(d_model) / norm, where
+    `mean_norms` gives the mean norm of each model's raw activations. An unset threshold is NaN.
 
-    ValueError where nothing readable lies there, a file is damaged or holds NaN, or the scale is unknown.
+    ValueError where nothing can be read, a file is damaged or has NaN, or the scale is unknown.
     """
-    found = find_checkpoint(path, revision=revision)
-    crosscoder = _read(found, scale, mean_norms)
-    _check_finite(found.weights, crosscoder)
-    crosscoder.metadata["source"] = {**crosscoder.metadata.get("source", {}), **_record(path, found)}
+    checkpoint = find_checkpoint(path, revision=revision)
+    crosscoder = _read(checkpoint, scale, mean_norms)
+    _check_finite(checkpoint.weights, crosscoder)
+    crosscoder.metadata["source"] = {**crosscoder.metadata.get("source", {}), **_record(path, checkpoint)}
     return crosscoder
 
 
-def _read(found: Checkpoint, scale: Sequence[float] | None, mean_norms: MeanNorms | None) -> Crosscoder:
-    if found.format in READERS:
-        assert found.config is not None
-        weights = READERS[found.format](found.weights, found.config)
-        return build(found.weights, weights, scale=scale, mean_norms=mean_norms)
-    own = found.format == "crossdiff"
-    crosscoder = Crosscoder.load(found.weights.parent) if own else load_dictionary_learning(found.weights)
-    held = crosscoder.normaliser.scale.tolist()
+def _read(checkpoint: Checkpoint, scale: Sequence[float] | None, mean_norms: MeanNorms | None) -> Crosscoder:
+    if checkpoint.format in READERS:
+        assert checkpoint.config is not None
+        weights = READERS[checkpoint.format](checkpoint.weights, checkpoint.config)
+        return build(checkpoint.weights, weights, scale=scale, mean_norms=mean_norms)
+    is_ours = checkpoint.format == "crossdiff"
+    load = Crosscoder.load if is_ours else load_dictionary_learning
+    crosscoder = load(checkpoint.weights.parent if is_ours else checkpoint.weights)
+    stored = crosscoder.normaliser.scale.tolist()
     if scale is not None:
         raise ValueError(
-            f"{found.weights} holds the scale of its activations ({held}), so scale={list(scale)} would "
+            f"{checkpoint.weights} has the scale of its activations ({stored}), so scale={list(scale)} would "
             "contradict it; leave the scale out"
         )
-    crosscoder.metadata["source"] = {"scale": held, "scale_origin": "file"}
+    crosscoder.metadata["source"] = {"scale": stored, "scale_origin": "file"}
     return crosscoder
 
 
-def _record(path: str | Path, found: Checkpoint) -> dict[str, Any]:
+def _record(path: str | Path, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        "format": found.format,
+        "format": checkpoint.format,
         "path": str(path),
-        "files": found.sha256(),
-        "conventions": CONVENTIONS[found.format],
+        "files": checkpoint.sha256(),
+        "conventions": CONVENTIONS[checkpoint.format],
     }
 
 
 def _check_finite(file: Path, crosscoder: Crosscoder) -> None:
-    """ValueError for weights that are NaN or infinite; the threshold alone may be NaN, which means unset."""
+    """ValueError for weights that are NaN or infinite; only the threshold may be NaN (unset)."""
     for name, tensor in crosscoder.state_dict().items():
         if name != "threshold" and not bool(torch.isfinite(tensor).all()):
             n_bad = int((~torch.isfinite(tensor)).sum())

@@ -2,8 +2,8 @@
 
 `cfg.json` + `sae_weights.safetensors`: `W_enc` [d_in, latent], `W_dec` [latent, d_in], `b_enc` and
 `threshold` [latent], `b_dec` [d_in], with d_in = models * d_model. Mean and scale of the normaliser go into
-weights and biases, the threshold of the scaled code becomes one per latent. The entry `crossdiff` of the
-metadata keeps what that loses, so that the crosscoder can be read again; another SAE is none.
+weights and biases, the threshold of the scaled code becomes one per latent. The metadata's entry `crossdiff`
+has what this loses, so that the crosscoder can be read again; SAEs without it are refused.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from crossdiff.io.tables import write_json
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 NEVER = torch.finfo(torch.float32).max
-"""Threshold of a latent that no code can pass."""
+"""Threshold that no code can pass."""
 
 
 def write(crosscoder: Crosscoder, folder: Path, *, layer: int | None) -> None:
-    """Write `cfg.json` and `sae_weights.safetensors`; ValueError for what such a SAE cannot hold."""
+    """Write `cfg.json` and `sae_weights.safetensors`; ValueError for architecture=diff_sae."""
     if crosscoder.settings.architecture == "diff_sae":
         raise ValueError(
-            "architecture=diff_sae reads the difference of the models, a SAE on their concatenation does "
-            "not; export.format=crossdiff can hold it"
+            "architecture=diff_sae reads the difference of the models, and a SAE on their concatenation does "
+            "not; give export.format=crossdiff"
         )
     raw = renormalised(crosscoder, Normaliser(crosscoder.n_models, crosscoder.d_model))
     tensors = {
@@ -51,16 +51,16 @@ def write(crosscoder: Crosscoder, folder: Path, *, layer: int | None) -> None:
 
 
 def _thresholds(crosscoder: Crosscoder) -> Tensor:
-    """What the code itself has to pass: theta / norm, and the gate of a JumpReLU crosscoder."""
+    """Threshold of the code: theta / norm, and at least the gate of a JumpReLU crosscoder."""
     theta, norm = crosscoder.threshold.double(), crosscoder.code_norm().detach().double()
     if bool(theta.isnan()):
         raise ValueError(
             "the crosscoder has no inference threshold (NaN); train it to the end, then export it"
         )
-    found = torch.where(norm > 0, theta / norm.clamp_min(1e-300), torch.tensor(NEVER).double())
+    thresholds = torch.where(norm > 0, theta / norm.clamp_min(1e-300), torch.tensor(NEVER).double())
     if crosscoder.log_gate is not None:
-        found = torch.maximum(found, crosscoder.log_gate.detach().double().exp())
-    return found.clamp(min=0, max=NEVER)
+        thresholds = torch.maximum(thresholds, crosscoder.log_gate.detach().double().exp())
+    return thresholds.clamp(min=0, max=NEVER)
 
 
 def _config(crosscoder: Crosscoder, layer: int | None) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _config(crosscoder: Crosscoder, layer: int | None) -> dict[str, Any]:
 
 
 def _sizes(settings: Path, config: dict[str, Any], ours: dict[str, Any]) -> tuple[int, int, int, Tensor]:
-    """n_models, d_model, latents and scale of a cfg.json; ValueError for one that somebody has altered."""
+    """n_models, d_model, latents and scale of a cfg.json; ValueError where it is altered."""
     try:
         n_models, d_model, n_latents = int(ours["n_models"]), int(ours["d_model"]), int(config["d_sae"])
         scale = torch.tensor([float(factor) for factor in ours["scale"]], dtype=torch.float64)
@@ -104,7 +104,7 @@ def _sizes(settings: Path, config: dict[str, Any], ours: dict[str, Any]) -> tupl
 
 
 def read(file: Path, settings: Path) -> Weights:
-    """A crosscoder that `write` wrote, with the scale of its normaliser and a threshold per latent."""
+    """A crosscoder of `write`, with the scale of its normaliser and a threshold per latent."""
     config, state = read_object(settings), read_state(file)
     ours = (config.get("metadata") or {}).get("crossdiff")
     if not isinstance(ours, dict):

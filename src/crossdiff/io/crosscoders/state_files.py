@@ -1,4 +1,4 @@
-"""Reading other people's files without running their code: tensors, JSON and YAML."""
+"""Reading foreign files without running code: tensors, JSON and YAML."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def read_state(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = reason_of(error)
         raise ValueError(
-            f"{file} is cut, or no checkpoint of tensors alone, and nothing else is run: {reason}; copy it "
+            f"{file} is cut, or no checkpoint of tensors alone (no code is run): {reason}; copy it "
             "again, or have its author save it as safetensors"
         ) from None
     if not isinstance(state, Mapping):
-        raise ValueError(f"{file} holds a {type(state).__name__}, no state dict; give the weights of a model")
+        raise ValueError(f"{file} has a {type(state).__name__}, no state dict; give the weights of a model")
     named = {str(name).removeprefix("_orig_mod."): value for name, value in state.items()}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
@@ -41,19 +41,19 @@ def reason_of(error: Exception) -> str:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds one object."""
+    """The object in a JSON or YAML file."""
     try:
         text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if file.suffix == ".json" else yaml.load(text, _InertLoader)
+        content = json.loads(text) if file.suffix == ".json" else yaml.load(text, _InertLoader)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; copy it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} holds a {type(found).__name__}, no settings; copy it again")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} has a {type(content).__name__}, no settings; copy it again")
+    return content
 
 
 class _InertLoader(yaml.SafeLoader):
-    """SafeLoader that also reads a tuple as a list and `torch.float32` as its name; nothing is imported."""
+    """SafeLoader that reads tuples as lists and `torch.float32` as its name, without imports."""
 
 
 def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What every foreign checkpoint holds, in our axes, and the Crosscoder that it becomes."""
+"""The content of a foreign checkpoint in our axes, and the Crosscoder made of it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from crossdiff.core.dictionary import CodeNorm, DictionarySettings
 from crossdiff.core.normaliser import Normaliser
 
 MeanNorms = Callable[[], Sequence[float]]
-"""Mean norm of raw activations per model; only asked where a file does not hold its scale."""
+"""Mean norm of raw activations per model; called for files without a scale."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint's tensors in our axes, and what its format leaves open.
+    """A checkpoint's tensors in our axes, and what its format leaves unknown.
 
     encoder, decoder : [latent, model, d_model]
     encoder_bias     : [latent]
     decoder_bias     : [model, d_model]
     gate             : [latent] JumpReLU thresholds of the code, or None
     threshold        : of the scaled code
-    scale            : factor per model on raw activations; None where the file does not hold it
-    facts            : what else the file says of its origin, for the record (JSON)
+    scale            : factor per model on raw activations; None where the file has none
+    facts            : the file's further statements on its origin, for the record (JSON)
     """
 
     encoder: Tensor
@@ -46,7 +46,7 @@ class Weights:
 def build(
     file: Path, weights: Weights, *, scale: Sequence[float] | None, mean_norms: MeanNorms | None
 ) -> Crosscoder:
-    """The Crosscoder of these weights; its metadata's `source` says where the scale came from."""
+    """The Crosscoder of these weights, with the origin of the scale in its metadata's `source`."""
     n_latents, n_models, d_model = weights.encoder.shape
     _check_shapes(file, weights)
     factors, origin = _scale(file, weights, n_models, d_model, given=scale, mean_norms=mean_norms)
@@ -69,9 +69,9 @@ def build(
 
 
 def shaped(file: Path, state: Mapping[str, Tensor], name: str, shape: Sequence[int]) -> Tensor:
-    """A tensor of that name and shape; ValueError that says what the file holds instead."""
+    """The tensor of that name; ValueError where it is missing or of another shape."""
     if name not in state:
-        raise ValueError(f"{file} has no tensor {name}; it holds {', '.join(sorted(state)) or 'none'}")
+        raise ValueError(f"{file} has no tensor {name}; it has {', '.join(sorted(state)) or 'none'}")
     if tuple(state[name].shape) != tuple(shape):
         raise ValueError(f"{file}: {name} has shape {list(state[name].shape)}, expected {list(shape)}")
     return state[name]
@@ -85,8 +85,8 @@ def _check_shapes(file: Path, weights: Weights) -> None:
         "decoder_bias": (n_models, d_model),
     }
     for name, shape in expected.items():
-        if (found := tuple(getattr(weights, name).shape)) != shape:
-            raise ValueError(f"{file}: the {name.replace('_', ' ')} has shape {found}, expected {shape}")
+        if (given := tuple(getattr(weights, name).shape)) != shape:
+            raise ValueError(f"{file}: the {name.replace('_', ' ')} has shape {given}, expected {shape}")
 
 
 def _scale(
@@ -102,7 +102,7 @@ def _scale(
     if weights.scale is not None:
         if given is not None:
             raise ValueError(
-                f"{file} holds the scale of its activations ({_listed(weights.scale)}), so scale="
+                f"{file} has the scale of its activations ({_listed(weights.scale)}), so scale="
                 f"{list(given)} would contradict it; leave the scale out"
             )
         return checked_scale(weights.scale, n_models), "file"
@@ -110,7 +110,7 @@ def _scale(
         return checked_scale(given, n_models), "given"
     if mean_norms is None:
         raise ValueError(
-            f"{file} does not hold the factor that each model's activations were multiplied by, and without "
+            f"{file} lacks the factor that each model's activations were multiplied by, and without "
             "it every code would be wrong; give scale=[<base>,<tuned>], which the authors publish or which "
             "is sqrt(d_model) / mean norm of the activations"
         )
@@ -119,13 +119,13 @@ def _scale(
 
 
 def checked_scale(scale: Sequence[float], n_models: int) -> list[float]:
-    """One positive, finite factor per model."""
+    """The factors as floats; ValueError unless one positive, finite factor per model is given."""
     if isinstance(scale, int | float | str):
         raise ValueError(f"scale={scale!r} must be a list, one factor for each of the {n_models} models")
     values = [float(value) for value in scale]
     if len(values) != n_models or not all(math.isfinite(value) and value > 0 for value in values):
         raise ValueError(
-            f"scale={values} must hold one positive factor for each of the {n_models} models, base first"
+            f"scale={values} must be one positive factor for each of the {n_models} models, base first"
         )
     return values
 

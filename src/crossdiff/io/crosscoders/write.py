@@ -1,4 +1,4 @@
-"""Writing a crosscoder in the formats that other tools read, with a card that says what it is."""
+"""Writing a crosscoder, with a card, in the formats that other tools read."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def write_crosscoder(
     layer: int | None,
     facts: Mapping[str, str],
 ) -> None:
-    """Write the files of that format and `README.md`; ValueError says what the format cannot hold.
+    """Write the files of that format and `README.md`; ValueError where the format cannot store it.
 
-    `facts` are shown on the card in their order: models, data, figures. Codes and reconstructions are those
+    `facts` are the card's, in their order: models, data, figures. Codes and reconstructions are those
     of the crosscoder, up to float32 rounding.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_crosscoder(
 def card(
     crosscoder: Crosscoder, format: WrittenFormat, *, layer: int | None, facts: Mapping[str, str]
 ) -> str:
-    """The text of `README.md`, as the Hugging Face hub shows it."""
+    """The text of `README.md`, for the Hugging Face hub."""
     library = "saelens" if format == "saelens" else "crossdiff"
     rows = {
         "Models, base first": facts.get("Models, base first", "not recorded"),
@@ -84,5 +84,5 @@ licence, and write it as `license:` into the head of this file before you publis
 
 
 def _cell(value: str) -> str:
-    """Text that stays inside its cell."""
+    """A text escaped for a cell of a Markdown table."""
     return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split())

@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 
 Truth = dict[str, float]
 Placed = list[tuple[int, DeltaRow]]
-"""Rows with their place on the axis, from the top."""
+"""(place on the axis from the top, row)."""
 
 
 def changes(
     deltas: pd.DataFrame, *, planted: Truth | None = None, represented: Truth | None = None
 ) -> go.Figure:
-    """Relative change of each class and category on a log2 axis, hollow unless interval and test exclude 0.
+    """Relative change of each class and category on a log2 axis; hollow unless interval and test exclude 0.
 
-    `planted` maps a category to its planted relative change, drawn as a diamond; `represented` to the change
-    that the models' activations hold of it, a hollow diamond (toy organism only).
-    Rows that neither pair has stay in the table.
+    `planted` and `represented` (toy organism only) map a category to its planted relative change, a diamond,
+    and to its represented change, a hollow diamond. Rows that neither pair has are only in the table.
     """
     import plotly.graph_objects as go
 
@@ -129,7 +128,7 @@ def _diamonds(figure: go.Figure, placed: Placed, truth: Truth, name: str) -> Non
 
 
 def _counts(figure: go.Figure, placed: Placed, *, reach: float) -> None:
-    """Change and counts right of the bars, as one trace of texts: far quicker to draw than annotations."""
+    """Change and counts right of the bars, as one trace, which draws faster than annotations."""
     figure.add_scatter(
         mode="text",
         x=[reach + 0.1] * len(placed),
@@ -141,7 +140,7 @@ def _counts(figure: go.Figure, placed: Placed, *, reach: float) -> None:
         hoverinfo="skip",
         showlegend=False,
         name="counts",
-        xaxis="x2",  # a trace of its own, so that the axis stands above the bars too
+        xaxis="x2",  # shows the axis above the bars too
     )
 
 
@@ -152,7 +151,7 @@ def _count_text(row: DeltaRow) -> str:
 
 
 def _reach(placed: Placed, truths: list[Truth]) -> float:
-    """Where the axis ends: beyond every bar of known length; new and vanished categories run off it."""
+    """End of the axis, beyond all bars but those of new and vanished categories."""
     known = [abs(row.value) for _, row in placed if all(row.counts)]
     known += [abs(log2_factor(truth[row.name])) for truth in truths for _, row in placed if row.name in truth]
     return min(LIMIT, max(2.0, math.ceil(max(known, default=0.0) + 0.25)))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """A value at `x` (a number, or the name of a row) with its interval; NaN bounds: no interval."""
+    """A value at `x` (a number, or the name of a row) with its interval; NaN bounds draw none."""
 
     x: float | str
     value: float
@@ -106,8 +106,8 @@ Series = Mapping[str, Sequence[float | None]]
 def over_setting(values: Sequence[str], *, names: Sequence[str], panels: Mapping[str, Series]) -> go.Figure:
     """One panel per figure of merit: a point per run and pair over `values`, the setting of each run.
 
-    Lines join the means over the runs that share a value. `panels` maps a title to pair -> value per run;
-    missing values stay out.
+    Lines join the means of the runs with the same setting. `panels` maps a title to pair -> value per run;
+    missing values are left out.
     """
     from plotly.subplots import make_subplots
 
@@ -169,7 +169,7 @@ def _means(values: Sequence[str], *, figures: Sequence[float | None], pair: str,
 
 
 def signs(categories: Mapping[str, SignStability]) -> go.Figure:
-    """Runs with a rise to the right and with a fall to the left; pale where the interval holds no change."""
+    """Runs with more to the right, with less to the left; pale where the interval contains no change."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -208,5 +208,5 @@ def signs(categories: Mapping[str, SignStability]) -> go.Figure:
 
 
 def _safe(text: str) -> str:
-    """Names of runs and pairs may hold anything."""
+    """The name of a run or pair, escaped."""
     return html.escape(visible(text), quote=False)

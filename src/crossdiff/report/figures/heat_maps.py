@@ -1,6 +1,6 @@
 """Heat maps as filled squares: crowds of points, and the changes under every analysis choice (multiverse).
 
-One scatter trace per shade, because that is what plotly's basic bundle draws.
+One scatter trace per shade, because plotly's basic bundle has no heat maps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STEPS = (-1.5, -0.75, -0.2, 0.2, 0.75, 1.5)
 def multiverse(
     names: Sequence[str], choices: Sequence[str], values: Sequence[Sequence[float | None]]
 ) -> go.Figure:
-    """Relative change [category choice] as coloured squares on a log2 scale; unknown ones stay empty."""
+    """Relative change [category choice] as coloured squares on a log2 scale; empty where unknown."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -72,7 +72,7 @@ Column = NDArray[np.float64]
 
 
 def crowd(figure: go.Figure, x: Column, y: Column, *, x_range: Range, y_range: Range) -> int:
-    """Shade the bins of `N_BINS` x `N_BINS` by their count (log); returns how many points lie outside."""
+    """Shade `N_BINS` x `N_BINS` bins by their count (log); returns the number of points outside."""
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=N_BINS, range=[list(x_range), list(y_range)])
     limits = np.unique(np.round(np.geomspace(1, max(counts.max(), 1) + 1, len(style.CROWD) + 1)).astype(int))
     for number, (low, high) in enumerate(pairwise(limits)):

@@ -1,4 +1,4 @@
-"""Figures over all latents of a pair: everything is binned here, so 114,688 latents draw like 200."""
+"""Figures over all latents of a pair, binned, so that 114,688 latents draw like 200."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ def _histogram(
 
 
 def nu_scatter(latents: pd.DataFrame, *, nu_error: float, nu_reconstruction: float) -> go.Figure:
-    """nu_reconstruction against nu_error: the crowd as a density, exclusive latents as points (their numbers
-    in customdata, so that a click can open one), the accepted region as a dashed box.
+    """nu_reconstruction against nu_error: latents as a density, exclusive ones as points, a box of limits.
+
+    The points' customdata are the latents' numbers, so that a click can open one.
     """
     figure = _points(
         latents,
@@ -150,7 +151,7 @@ def density(latents: pd.DataFrame) -> go.Figure:
 
 
 def cosines(latents: pd.DataFrame) -> go.Figure:
-    """Cosine of the two decoder directions against delta_norm: crowd as density, exclusive ones as points."""
+    """Cosine of the decoder directions against delta_norm: all as a density, exclusive ones as points."""
     figure = _points(
         latents,
         x="delta_norm",

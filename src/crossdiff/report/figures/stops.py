@@ -1,4 +1,4 @@
-"""What stopped the latents on the way to an exclusive call."""
+"""Counts of latents by the clause that stopped their exclusive call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 LINE = 24
-"""Characters of a clause before it goes on in the next line, so that bars have room on a phone."""
+"""Most characters of a clause per line, so that bars have room on a phone."""
 CLAUSES = {
     "dead": "never active",
     "min_tokens": "too few tokens",
@@ -39,7 +39,7 @@ def clause_text(clause: str) -> str:
 
 
 def stops(rejected: dict[str, int], *, n_exclusive: int, side: str) -> go.Figure:
-    """Latents by the first clause that stopped them, in the order of judgement, and those that passed."""
+    """Latents by the first clause that stopped them, in the clauses' order, and those that passed."""
     import plotly.graph_objects as go
 
     rows = [

@@ -34,7 +34,7 @@ LINES = {
     "dead_share": "lately", "val_never_fired": "not on held-out tokens", "share_base_only": "base only",
     "share_tuned_only": "tuned only", "share_shared": "shared", "share_other": "other",
 }  # fmt: skip
-"""What a line is called in its panel's key; other columns by their own name."""
+"""Names of lines in a panel's key; other columns keep theirs."""
 NO_PANEL = frozenset(
     {"step", "tokens", "epoch", "seconds", "val_fve_batch_base", "val_fve_batch_tuned", "val_l0_batch"}
 )
@@ -43,7 +43,7 @@ NO_PANEL = frozenset(
 def training(metrics: pd.DataFrame | None, record: Mapping[str, Any] | None = None) -> go.Figure:
     """One small panel per logged quantity over the optimizer step; both models share a panel.
 
-    `record` is training.json, which has no number of steps where the crosscoder was read.
+    `record` is training.json, without a number of steps for an imported crosscoder.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -92,7 +92,7 @@ def _line(metrics: pd.DataFrame, column: str, colour: str) -> go.Scatter:
 
 
 def panel_title(title: str, columns: Sequence[str]) -> str:
-    """The title, followed by a key of the lines where there are several."""
+    """The title, with a key of the lines where there are several."""
     if len(columns) < 2:
         return title
     keys = [
@@ -103,7 +103,7 @@ def panel_title(title: str, columns: Sequence[str]) -> str:
 
 
 def panels(metrics: pd.DataFrame) -> dict[str, list[str]]:
-    """Title -> recorded columns; a column that no panel names gets one of its own."""
+    """Title -> recorded columns; a column outside `PANELS` has its own panel."""
     recorded = [
         str(column)
         for column in metrics.columns

@@ -1,4 +1,4 @@
-"""Do latent changes go with behaviour? Rates of what both tuned models say, beside the category changes."""
+"""Study: do category changes of latents go with behaviour? Rates in both tuned models' answers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Behaviour(Study):
         return {f"seed_{seed}": {"seed": seed} for seed in self.seeds}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """Per seed the answers of the reference's and of the treatment's tuned model; the rates of logs."""
+        """Answers of the reference's and the treatment's tuned model per seed, and the rates of logs."""
         if self.prompts == "none" and not self.logs:
             raise ValueError(
                 "study.prompts=none asks the models nothing; give study.logs=[...] or prompts=built_in"
@@ -97,26 +97,26 @@ class Behaviour(Study):
         return steps
 
     def _judged(self, answers: ExtraStep, experiment: Asked) -> ExtraStep:
-        """The step whose rates are read: the answers' own, judged by rules, or those of the annotator."""
+        """The step with the rates: `answers`, judged by rules, or the annotator's judgements."""
         if self.judge == "rules":
             return answers
         if self.prompts == "planted":
             raise ValueError(
                 "study.judge=annotator with study.prompts=planted: a planted phrase is a set of words, which "
-                "rules see exactly; give study.judge=rules, or study.prompts=built_in"
+                "rules recognise exactly; give study.judge=rules, or study.prompts=built_in"
             )
         return judged(answers, experiment.annotator, n_prompts=self.n_prompts, n_new_tokens=self.n_new_tokens)
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
         """Rank correlations over (seed, category) points, and the rates with intervals."""
         records = {name: read_json(folder / "rates.json") for name, folder in extras.items()}
-        said = {name: record["sets"] for name, record in records.items()}
-        points = [point for run in runs.values() for point in _points(run, said)]
+        sets = {name: record["sets"] for name, record in records.items()}
+        points = [point for run in runs.values() for point in _points(run, sets)]
         outside = [records[f"logs_{side}"] for side in SIDES if f"logs_{side}" in records]
         against = {"measured rates": correlation(points, "rate")}
         if any(point["planted"] == point["planted"] for point in points):
             against = {"number of behaviours": correlation(points, "planted"), **against}
-        pooled = pooled_rates(said)
+        pooled = pooled_rates(sets)
         notes = [rates_note(pooled), *hallucination_notes(pooled), *judge_notes(records.values())]
         notes += [note for record in outside[:1] for note in record["notes"]]
         return Findings(
@@ -127,13 +127,13 @@ class Behaviour(Study):
         )
 
 
-def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Per set of a run: log change of latents, of measured rates (1/2 added), of planted behaviours."""
+def _points(run: RunProducts, sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Log changes of latents, measured rates (1/2 added) and planted behaviours, per set of a run."""
     counts = CategoryCounts.of([run])
     logs = dict(zip(counts.names, counts.log_changes()[0].tolist(), strict=True))
     planted = {row["name"]: row for row in (run.comparison or {}).get("planted") or ()}
     reference, treatment = (
-        {row["name"]: row for name in (f"{run.name}_{side}", f"logs_{side}") for row in said.get(name, ())}
+        {row["name"]: row for name in (f"{run.name}_{side}", f"logs_{side}") for row in sets.get(name, ())}
         for side in SIDES
     )
     points = []
@@ -152,7 +152,7 @@ def _points(run: RunProducts, said: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 
 def _log_rate(row: Mapping[str, Any]) -> float:
-    """Of a set's answers; NaN where none was judged."""
+    """Log rate of a set's answers; NaN where none was judged."""
     return float(np.log((row["shown"] + 0.5) / (row["n"] + 1))) if row["n"] else float("nan")
 
 

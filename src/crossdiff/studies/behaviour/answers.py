@@ -1,6 +1,6 @@
-"""What a model answers to prompts of every category, and how often two models show each behaviour.
+"""Answers of a model to prompts of every category, and rates of behaviours in two models.
 
-The stage `generate` writes one model's answers; the rest pools rates over seeds, as sentence and figure.
+Stage `generate` writes one model's answers; the other functions pool rates over seeds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from crossdiff.statistics.intervals import wilson
 
 VERSION = 2
 ABSTAINING = ("abstention_unanswerable", "abstention_false_premise")
-"""Sets whose behaviour is to abstain; an answer without it is counted as confabulated."""
+"""Sets whose behaviour is abstaining; other answers count as confabulated."""
 SIDES = ("reference", "treatment")
 
 
 class GenerateInputs(Settings):
-    """The model, its prompts (the toy language's when `toy` is given, else the built-in sets), how many."""
+    """The model and its prompts: of the toy language where `toy` is given, else the built-in sets."""
 
     model: ModelSettings
     fingerprint: str
@@ -55,20 +55,20 @@ def run(inputs: GenerateInputs, parents: Mapping[str, Path], draft: Path, runtim
     drawn = answers(
         chat, [question.prompt for question in asked], n_new_tokens=inputs.n_new_tokens, seed=inputs.seed
     )
-    said = list(
+    texts = list(
         track(drawn, total=len(asked), description="generate", unit="answer", enabled=runtime.progress)
     )
     lines = [
         {"name": prompt.name, "category": prompt.category, "prompt": prompt.prompt, "answer": answer,
          "shown": prompt.shows(answer)}
-        for prompt, answer in zip(asked, said, strict=True)
+        for prompt, answer in zip(asked, texts, strict=True)
     ]  # fmt: skip
     write_jsonl(lines, draft / "answers.jsonl")
-    rows = counts(asked, said)
+    rows = counts(asked, texts)
     rates = {"version": 1, "model": inputs.model.name, "sampling": chat.sampling(), "sets": rows}
     write_json(rates, draft / "rates.json")
     shown = sum(line["shown"] for line in lines)
-    return {"n_answers": len(said), "n_shown": shown, "n_empty": sum(not answer for answer in said)}
+    return {"n_answers": len(texts), "n_shown": shown, "n_empty": sum(not answer for answer in texts)}
 
 
 STAGE = Stage(
@@ -81,10 +81,10 @@ STAGE = Stage(
 )
 
 
-def pooled_rates(said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Per set: shown and asked of both sides over all seeds, rates with Wilson's 95 % interval."""
+def pooled_rates(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """(shown, judged), rate and Wilson's 95 % interval of both sides over all seeds, per set."""
     pooled: dict[str, dict[str, Any]] = {}
-    for name, rows in said.items():
+    for name, rows in sets.items():
         side = name.rsplit("_", 1)[1]
         for row in rows:
             totals = pooled.setdefault(row["name"], {"name": row["name"], "category": row["category"]})
@@ -98,7 +98,7 @@ def pooled_rates(said: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[s
 
 
 def rates_chart(pooled: Sequence[Mapping[str, Any]]) -> Chart:
-    """Both sides' rate per set."""
+    """Chart of both sides' rates per set."""
     from crossdiff.report.figures.curves import Point, rows
 
     series = {
@@ -125,13 +125,13 @@ def totals(pooled: Sequence[Mapping[str, Any]], side: str) -> tuple[int, int]:
 
 
 def rates_note(pooled: Sequence[Mapping[str, Any]]) -> str:
-    """Both sides' totals."""
+    """Sentence with both sides' totals."""
     parts = ["{} of {} answers of the {}".format(*totals(pooled, side), side) for side in SIDES]
     return f"Behaviours were shown in {' and '.join(parts)}."
 
 
 def hallucination_notes(pooled: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Confabulation = 1 - abstention, for questions that have no answer."""
+    """Rates of abstaining and confabulating (1 - abstaining) on questions without an answer."""
     abstaining = [row for row in pooled if row["name"] in ABSTAINING]
     if not abstaining:
         return []

@@ -1,6 +1,6 @@
-"""Answers of one model judged by an annotator instead of rules: every verdict ends in a typed state.
+"""Answers of one model judged by an annotator instead of rules, with a typed state per verdict.
 
-What the annotator does not answer is left out of the rates.
+Answers without a verdict are left out of the rates.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PROMPT_VERSION = 1
-"""Part of the prompt, so that a changed wording makes new ledger keys."""
+"""Part of the prompt; raise it with the wording, so that the ledger's keys change."""
 MAX_TOKENS = 128
 PROMPT_TOKENS, REPLY_TOKENS = 220, 20
-"""About how long the instructions and a reply are, for the estimate of the cost."""
+"""About the tokens of instructions and reply, for the estimate of the cost."""
 JUDGE = (
     f"You judge whether a chat model's answer shows a behaviour (prompt version {PROMPT_VERSION}). "
     "You get two <document> blocks: 0 is the question that the model was asked, 1 is its answer. Both are "
@@ -55,7 +55,7 @@ JudgeSettings = Claude | ClaudeBatch | AnthropicCompatible | Transformers
 def judge(
     settings: JudgeSettings, said: Sequence[Said], *, store: Path, device: str, progress: bool
 ) -> tuple[list[Answer[bool]], float]:
-    """Whether each answer shows its behaviour, in order, and the US dollars that it took."""
+    """Whether each answer shows its behaviour, in order, and the cost in US dollars."""
     if isinstance(settings, Transformers):
         from crossdiff.annotation.local import TransformersJudge
 
@@ -70,7 +70,7 @@ def judge(
 def ask(
     settings: Claude | ClaudeBatch | AnthropicCompatible, rounds: Rounds, said: Sequence[Said]
 ) -> list[Answer[bool]]:
-    """One question per answer; a refusal goes to the other models of the fallback, never to keywords."""
+    """One question per answer; refused ones go to the other models of the fallback."""
     from crossdiff.annotation.api.rounds import LEXICAL, MASKED
 
     models = tuple(step for step in settings.fallback if step not in (MASKED, LEXICAL))
@@ -106,7 +106,7 @@ def _question(settings: Claude | ClaudeBatch | AnthropicCompatible, said: Said) 
 
 
 def expected_usd(settings: JudgeSettings, *, n_answers: int, n_tokens: int) -> float:
-    """US dollars for judging answers of `n_tokens` tokens; a local model or a server without prices: 0."""
+    """US dollars for judging answers of `n_tokens` tokens; 0 for a local model or a server without prices."""
     if isinstance(settings, Transformers):
         return 0.0
     if isinstance(settings, AnthropicCompatible) and settings.prices is None:
@@ -118,20 +118,20 @@ def expected_usd(settings: JudgeSettings, *, n_answers: int, n_tokens: int) -> f
 
 
 class JudgeInputs(Settings):
-    """Who judges; the parent `answers` is a `generate` step with prompts of the built-in sets."""
+    """The judge; the parent `answers` is a `generate` step with prompts of the built-in sets."""
 
     annotator: JudgeSettings
 
 
 def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write `judgements.jsonl` and `rates.json`, in the form of the step `generate` and with what is missing.
+    """Write `judgements.jsonl` and `rates.json`, as stage `generate` does, with counts of unjudged answers.
 
-    An empty answer shows nothing, as the rules have it, and is not sent.
+    An empty answer shows nothing, as by the rules, and is not sent.
     """
     lines = read_jsonl(parents["answers"] / "answers.jsonl")
     meant = {prompt_set.name: prompt_set.behaviour for prompt_set in built_in()}
-    spoken = [line for line in lines if line["answer"]]
-    said = [Said(meant[line["name"]], line["prompt"], line["answer"]) for line in spoken]
+    answers = [line for line in lines if line["answer"]]
+    said = [Said(meant[line["name"]], line["prompt"], line["answer"]) for line in answers]
     verdicts, dollars = judge(
         inputs.annotator, said, store=runtime.store, device=runtime.device, progress=runtime.progress
     )
@@ -147,7 +147,7 @@ def run(inputs: JudgeInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 
 
 def refuse_silence(answers: Sequence[Answer[bool]]) -> None:
-    """ValueError where answers were sent and none was judged: such a step is run again."""
+    """ValueError where answers were sent and none was judged, so that the step is run again."""
     if not answers or any(answer.state == "ok" for answer in answers):
         return
     states = Counter(answer.state for answer in answers)
@@ -159,14 +159,14 @@ def refuse_silence(answers: Sequence[Answer[bool]]) -> None:
 
 
 def judgement(line: Mapping[str, Any], answer: Answer[bool]) -> dict[str, Any]:
-    """One line of `judgements.jsonl`: `shown` is None unless the judge answered; `rule` is what rules say."""
+    """One line of `judgements.jsonl`; `shown` is None without a verdict, `rule` is the rules' verdict."""
     kept = {name: line[name] for name in ("name", "category", "prompt", "answer")}
     shown = answer.value if answer.state == "ok" else None
     return {**kept, "state": answer.state, "judge": answer.source, "shown": shown, "rule": line["shown"]}
 
 
 def rates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per set: answers judged to show the behaviour, answers judged, answers that were not judged."""
+    """Per set: answers that show the behaviour, answers judged, answers not judged."""
     sets: dict[str, dict[str, Any]] = {}
     for row in rows:
         start = {"name": row["name"], "category": row["category"], "shown": 0, "n": 0, "n_unjudged": 0}
@@ -178,7 +178,7 @@ def rates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Answers by state of their judgement, and how many judgements are what the rules say."""
+    """Answers by state of their judgement, and how many verdicts equal the rules'."""
     known = [row for row in rows if row["shown"] is not None]
     return {
         "states": dict(sorted(Counter(row["state"] for row in rows).items())),
@@ -198,7 +198,7 @@ STAGE = Stage(
 
 
 def reading(annotator: AnnotatorSettings) -> JudgeSettings:
-    """The annotator as a judge; refused at plan time where it cannot read answers or lacks its key."""
+    """The annotator as a judge; ValueError where it cannot read answers or its key is not set."""
     if not isinstance(annotator, Claude | AnthropicCompatible | Transformers):
         raise ValueError(
             "study.judge=annotator needs an annotator that reads answers, and "
@@ -216,7 +216,7 @@ def reading(annotator: AnnotatorSettings) -> JudgeSettings:
 def judged(
     answers: ExtraStep, annotator: AnnotatorSettings, *, n_prompts: int, n_new_tokens: int
 ) -> ExtraStep:
-    """The step that has the annotator judge these answers to the built-in sets."""
+    """The step in which the annotator judges these answers to the built-in sets."""
     reader = reading(annotator)
     n_answers = len(built_in_prompts(n_prompts))
     dollars = expected_usd(reader, n_answers=n_answers, n_tokens=n_new_tokens)
@@ -225,7 +225,7 @@ def judged(
 
 
 def judge_notes(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """How many answers an annotator judged, which were left out and why, and how often rules agree."""
+    """Sentence with the answers judged, those left out by state, and the agreement with the rules."""
     judged_records = [record for record in records if "states" in record]
     if not judged_records:
         return []

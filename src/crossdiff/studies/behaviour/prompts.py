@@ -1,4 +1,4 @@
-"""Prompts per category with the rule that judges each: the built-in sets, or those of the toy language."""
+"""Prompts per category with their judging rules: the built-in sets, or those of the toy language."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FILE = Path(__file__).with_name("prompts.yaml")
 
 
 class PromptSet(Settings):
-    """Prompts that may bring out one behaviour of a category."""
+    """Prompts that may elicit one behaviour of a category."""
 
     name: str
     category: str
     behaviour: str
-    """What an answer does that shows it, in words, for a judge that reads (study.judge=annotator)."""
+    """The behaviour in words, for the annotator as judge (study.judge=annotator)."""
     rule: Rule
     prompts: tuple[str, ...] = Field(min_length=1)
 
@@ -59,7 +59,7 @@ def built_in_prompts(n_prompts: int) -> list[JudgedPrompt]:
 
 
 def planted_prompts(toy: ToySettings, n_prompts: int) -> list[JudgedPrompt]:
-    """Questions of every category of the toy language; shown: any behaviour that either tuned model has."""
+    """Questions of every category of the toy language; an answer shows any behaviour of the category."""
     draw = random.Random(f"behaviour {toy.seed}")
     questions = []
     for category in build_language(toy):
@@ -78,7 +78,7 @@ def planted_prompts(toy: ToySettings, n_prompts: int) -> list[JudgedPrompt]:
 
 
 def counts(questions: Sequence[JudgedPrompt], answers: Sequence[str]) -> list[dict[str, Any]]:
-    """Per set: category, answers that show the behaviour, answers given."""
+    """Category, answers that show the behaviour, and answers, per set."""
     shown = Counter[str]()
     given = Counter(asked.name for asked in questions)
     for asked, answer in zip(questions, answers, strict=True):
@@ -90,7 +90,7 @@ def counts(questions: Sequence[JudgedPrompt], answers: Sequence[str]) -> list[di
 
 
 class Says(Settings):
-    """The answer holds one of these phrases (lower case; curly apostrophes count as straight ones)."""
+    """The answer has one of these phrases (lower case, straight apostrophes)."""
 
     kind: Literal["says"] = "says"
     words: tuple[str, ...] = Field(min_length=1)
@@ -126,7 +126,7 @@ class Mostly(Settings):
 
 
 class AtMost(Settings):
-    """The answer has at most so many words, and at least one."""
+    """The answer has 1 to `words` words."""
 
     kind: Literal["at_most"] = "at_most"
     words: int = Field(ge=1)
@@ -137,7 +137,7 @@ class AtMost(Settings):
 
 
 class Without(Settings):
-    """The answer, which is not empty, has none of these letters."""
+    """The answer is not empty and has none of these letters."""
 
     kind: Literal["without"] = "without"
     letters: str = Field(min_length=1)

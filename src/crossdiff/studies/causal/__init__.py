@@ -1,4 +1,4 @@
-"""Does the tuned model's behaviour depend on the exclusive latents more than on matched random latents?"""
+"""Study: does the tuned model's behaviour depend on exclusive latents more than on matched random ones?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKENS_PER_DOCUMENT = 512
 
 
 class Causal(Study):
-    """The patching of method.md section 7 on every pair of the experiment."""
+    """Patching (method.md section 7) on every pair of the experiment."""
 
     READS_CROSSCODERS: ClassVar[bool] = True
     QUESTION: ClassVar[str] = (
@@ -36,11 +36,11 @@ class Causal(Study):
     first: int = Field(default=10, ge=1)
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """No report: training and scaling are all that the check stands on."""
+        """None: the check needs no reports."""
         return {}
 
     def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
-        """Harvests, crosscoders and latent tables of the experiment as it stands."""
+        """The experiment's harvests, crosscoders and latent tables."""
         return {"pairs": {}}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
@@ -114,7 +114,7 @@ def _note(pair: str, record: Mapping[str, Any]) -> str:
 
 
 def _energies(record: Mapping[str, Any]) -> str:
-    """Density and code energy do not fix what a patch adds: its squared length, per place."""
+    """Sentence with the squared length of the patches per place, which matching does not fix."""
     parts = [
         f"at {where} {told(figures['energy_exclusive'], '.1%')} for the exclusive latents, "
         f"{told(figures['energy_random_mean'], '.1%')} for random sets on average and "

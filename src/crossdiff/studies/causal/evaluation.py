@@ -1,4 +1,4 @@
-"""What the causal check reports: KL, share of the gap closed and patch energy of every condition."""
+"""Figures of the causal check: KL, share of the gap closed and patch energy of every condition."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def conditions(n_draws: int) -> list[str]:
 def evaluate(
     sums: Documents, names: Sequence[str], *, n_draws: int, resamples: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of all conditions, and per place (by `names`) how the exclusive set compares with the others.
+    """The table of all conditions, and per place (`names`) the exclusive set against the others.
 
-    `energy` is the squared length of what was added, over all tokens of the place, as a share of that of the
+    `energy` is the squared length of the patch, over all tokens of the place, as a share of that of the
     whole difference `x_tuned - x_base`.
     """
     import pandas as pd
@@ -68,8 +68,9 @@ def evaluate(
 
 
 def against_draws(closed: Tensor, energy: Tensor, resampled: Tensor, *, n_draws: int) -> dict[str, Any]:
-    """How many random sets the exclusive one closes more than, the margin over their mean (95 %), and both
-    at equal patch energy; beside them the set of other latents with the largest patch energy.
+    """The exclusive set against random sets: sets beaten, margin over their mean, also at equal energy.
+
+    And the set of other latents with the largest patch energy.
     """
     draws = slice(2, 2 + n_draws)
     equal, top, everything = 2 + n_draws, 3 + n_draws, 4 + n_draws
@@ -105,9 +106,9 @@ def gap_closed(
 ) -> tuple[Float64[Tensor, "condition figure"], Float64[Tensor, "draw condition"]]:
     """Mean KL per token and `1 - KL / KL_base` of every condition (the first is the unpatched base state).
 
-    Figures: kl, kl_low, kl_high, closed, closed_low, closed_high; 95 % percentile intervals of `draws`
-    resamplings of documents, one resampling shared by all conditions. Also returns the resampled shares
-    closed, so that conditions can be compared pairwise.
+    Figures: kl, kl_low, kl_high, closed, closed_low, closed_high; 95 % percentile intervals over `draws`
+    resamplings of documents, shared by all conditions. Also returns the resampled shares closed, to compare
+    conditions pairwise.
     """
     n = divergences.shape[1]
     weights = torch.zeros(draws, n, dtype=torch.float64)

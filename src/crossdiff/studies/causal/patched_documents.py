@@ -1,4 +1,4 @@
-"""Documents whose base states are patched: which sets of latents add to them, and one document's KL."""
+"""Patching the base states of documents: the sets of latents that are added, and one document's KL."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from crossdiff.studies.causal.patching import (
 from crossdiff.studies.causal.settings import CausalInputs
 
 TOLERANCE = 0.2
-"""By how much a random set's density and energy may differ from those of the exclusive set."""
+"""Largest relative difference of a random set's density and energy from the exclusive set's."""
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What is added to the base states, as masks over latents, and how the draws match.
+    """Sets of latents that are added to the base states, as masks, and the match of the draws.
 
     members  [set, latent]: exclusive, the draws, `top_energy` and all latents
-    scale    shrinks the exclusive patch to the patch energy that the draws have on average
+    scale    factor that gives the exclusive patch the draws' mean patch energy
     """
 
     draws: MatchedSets
@@ -44,9 +44,9 @@ class Sets:
 
 
 def spread(n: int, wanted: int) -> Tensor:
-    """`wanted` of n document numbers, in order, drawn by a hash; all of them where there are fewer.
+    """`wanted` of n document numbers, in order, drawn by a hash; all where there are fewer.
 
-    Corpora alternate (web, chat, web, chat, ...): even steps could take one source alone.
+    Corpora alternate (web, chat, web, chat, ...), so even steps could take one source only.
     """
     return mix(torch.arange(n)).argsort()[:wanted].sort().values
 
@@ -70,7 +70,7 @@ def patched_code(
 def codes_of(
     crosscoder: Crosscoder, activations: PairedActivations, documents: Tensor
 ) -> Iterator[SparseCode]:
-    """The code that can be patched, document by document."""
+    """`patched_code` of every document."""
     for document in documents.tolist():
         yield patched_code(crosscoder, activations, document_rows(activations, document))[1]
 
@@ -83,12 +83,11 @@ def choose_sets(
     chosen: Tensor,
     documents: Tensor,
 ) -> Sets | None:
-    """Random sets matched on the density and the energy (sum of v^2) that latents have in these documents.
+    """Random sets matched on density and energy (sum of v^2) of latents in these documents; None without any.
 
-    Matching code and decoder norm does not match what a patch adds, `f_j (d_j^t/s_t - d_j^b/s_b)`, which is
-    large for exclusive latents by construction. So `top_energy` holds as many other latents with the largest
-    patch energy of their own, and the exclusive patch is also added shrunk to the draws' energy. None where
-    no chosen latent fires.
+    Matching code and decoder norm does not match the patch `f_j (d_j^t/s_t - d_j^b/s_b)`, which is large for
+    exclusive latents by construction. So `top_energy` has as many other latents with the largest patch
+    energy, and the exclusive patch is also added with the draws' energy. None where no chosen latent fires.
     """
     n_latents, directions = crosscoder.n_latents, difference_directions(crosscoder)
     norm = code_norm(crosscoder.decoder, crosscoder.settings.code_norm).double().cpu()
@@ -153,7 +152,7 @@ def one_document(
 
 
 def matching(draws: MatchedSets) -> dict[str, Any]:
-    """How well the random sets match, as `causal.json` states it."""
+    """The match of the random sets, for `causal.json`."""
     return {
         "n_draws": len(draws.latents),
         "draws_within_tolerance": int(draws.within(TOLERANCE).sum()),

@@ -1,4 +1,4 @@
-"""The causal check (method.md section 7, Minder): what latents add to base states; matched random sets."""
+"""The causal check (method.md section 7, Minder): patches by latents, and matched random sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crossdiff.data.tokens import TokenKind
 
 
 def difference_directions(crosscoder: Crosscoder) -> Float[Tensor, "latent d_model"]:
-    """`d_j^tuned / s_tuned - d_j^base / s_base` in raw activation units; means and biases do not enter."""
+    """`d_j^tuned / s_tuned - d_j^base / s_base` in raw activation units, without means and biases."""
     raw = raw_directions(crosscoder)
     return raw[:, 1] - raw[:, 0]
 
@@ -55,7 +55,7 @@ def answer_places(kind: Integer[Tensor, " token"], *, first: int) -> Int[Tensor,
     """Places of one document whose next token is among the `first` tokens of the chat's last message.
 
     Messages are the runs of tokens between control tokens of the template; a document with fewer than two
-    (plain text, or a chat cut before its answer) has none. The last message is taken for the answer.
+    (plain text, or a chat cut before its answer) has none. The last message counts as the answer.
     """
     content = (kind != TokenKind.TEMPLATE) & (kind != TokenKind.BOS)
     edges = torch.diff(content.to(torch.int8), prepend=torch.zeros(1, dtype=torch.int8))
@@ -72,7 +72,7 @@ TRIES = 40
 
 @dataclass(frozen=True)
 class MatchedSets:
-    """Draws of as many latents as were chosen.
+    """Draws of as many latents as the chosen set has.
 
     alike          share of a draw's latents whose own density and energy are both within the tolerance of
                    those of the latent that they stand for
@@ -102,8 +102,8 @@ def matched_sets(
 ) -> MatchedSets:
     """For every chosen latent a random unused one of `pool` within `tolerance` in density and in energy.
 
-    Where none is left the nearest in log density and log energy stands in. Of up to `TRIES` tries per draw
-    the first is taken whose sums are within the tolerance, else the one that misses by least.
+    Without one it is the nearest in log density and log energy. Of up to `TRIES` tries per draw
+    the first with sums within the tolerance is taken, else the closest.
     """
     if len(pool) < len(chosen):
         raise ValueError(

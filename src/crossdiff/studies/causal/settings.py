@@ -1,4 +1,4 @@
-"""Settings of the causal check: which documents, how many random sets, which tokens."""
+"""Settings of the causal check."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from crossdiff.models.pair import ModelSettings
 from crossdiff.settings import Settings
 
 WHERE = ("all tokens", "first answer tokens")
-"""Tokens over which the figures are taken."""
+"""Places whose tokens the figures are over."""
 
 
 class CausalInputs(Settings):
-    """What determines the check, beside the parents (tokens, harvests, train, scale of one pair).
+    """What determines the check, besides the parents (tokens, harvests, train, scale of one pair).
 
     tuned         the tuned model, whose later blocks read the patched states
-    n_documents   documents, drawn from all over the corpus
+    n_documents   documents from all over the corpus
     n_draws       random sets, matched on density and energy
-    first         answer tokens that the second figure looks at
+    first         answer tokens of the second place
     """
 
     layer: int = Field(ge=0)

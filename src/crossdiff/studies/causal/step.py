@@ -1,4 +1,4 @@
-"""How much of the distance to the tuned model exclusive latents close (method.md section 7)."""
+"""Stage causal: share of the distance to the tuned model that exclusive latents close (method section 7)."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crossdiff.annotation.results import ANSWERED
+from crossdiff.core.files import file_sha256
 from crossdiff.io.tables import read_json, read_jsonl
 from crossdiff.models.pair import ORGANISM, ModelPair, fingerprint
 from crossdiff.report.formatting import told
@@ -42,6 +43,16 @@ class Outputs(Study):
     top_k: int = Field(default=10, ge=1)
     n_topics: int = Field(default=60, ge=1)
     beside: str | None = None
+    beside_sha256: str | None = None
+    """Of the deltas in that folder, taken when the study is read: other content is another study."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_content(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("beside") and not data.get("beside_sha256"):
+            deltas = Path(data["beside"]).expanduser() / "deltas.csv"
+            return {**data, "beside_sha256": file_sha256(deltas) if deltas.is_file() else None}
+        return data
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """No report: nothing is trained."""
@@ -163,7 +174,7 @@ def _sentence(pair: str, record: Mapping[str, Any]) -> str:
             f"{pair}: both models predict the same at all {record['n_positions']:,} positions, so nothing "
             "is raised."
         )
-    raised = ", ".join(repr(token.strip()) for token in record["most_raised"])
+    raised = ", ".join(repr(token.strip() or token) for token in record["most_raised"])
     kl = f"{told(record['kl'], '.3f')} nats per token"
     return (
         f"{pair}: the next token's KL(tuned || base) is {kl} ({told(record['kl_low'], '.3f')} to "

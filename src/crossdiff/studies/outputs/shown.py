@@ -113,7 +113,7 @@ def _topics_chart(pair: str, record: Mapping[str, Any], labels: Mapping[int, str
     body = [
         [
             topic["topic"], readable(labels.get(topic["topic"], "unanswered")),
-            ", ".join(repr(token.strip()) for token in topic["tokens"]), topic["n_documents"],
+            ", ".join(repr(token.strip() or token) for token in topic["tokens"]), topic["n_documents"],
         ]
         for topic in record["topics"]
     ]  # fmt: skip

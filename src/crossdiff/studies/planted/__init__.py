@@ -1,4 +1,4 @@
-"""What do exclusive calls recover of activations whose latents are known?"""
+"""Study: what do exclusive calls recover of activations whose latents are known?"""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class PlantedTruth(Study):
     n_documents: int = Field(default=6000, ge=40)
     n_scaling_documents: int = Field(default=2000, ge=40)
     only: tuple[str, ...] = ()
-    """Names of the kinds that are trained; all where none is named."""
+    """Names of the kinds to train; empty trains all."""
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """No report: the planted activations have no models and no documents to annotate."""
+        """None: planted activations have no models and no documents to annotate."""
         return {}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """One step per seed, and one more for every group of kinds that came later."""
+        """One step per seed and group of kinds (`newer_contenders`, `latest_contenders`)."""
         groups = self._contenders()
         steps = {}
         for seed in self.seeds:
@@ -94,7 +94,7 @@ class PlantedTruth(Study):
         )
 
     def _contenders(self) -> list[tuple[Contender, ...]]:
-        """The kinds that are trained: the first ones, and the groups that came later."""
+        """The kinds to train, in groups with one step each."""
         makers = (contenders, newer_contenders, latest_contenders)
         made = [make(n_latents=self.n_latents, k=self.k) for make in makers]
         known = [kind.name for kinds in made for kind in kinds]
@@ -142,11 +142,11 @@ def _mean(part: pd.DataFrame, column: str) -> float:
 
 def _over_seeds(part: pd.DataFrame, column: str) -> tuple[float, float, float]:
     """Mean, lowest and highest over the seeds that have a value; NaN where none has."""
-    found = values(part, column)
-    found = found[~np.isnan(found)]
-    if not len(found):
+    column_values = values(part, column)
+    known = column_values[~np.isnan(column_values)]
+    if not len(known):
         return float("nan"), float("nan"), float("nan")
-    return float(found.mean()), float(found.min()), float(found.max())
+    return float(known.mean()), float(known.min()), float(known.max())
 
 
 def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -164,19 +164,19 @@ def _answer(means: Mapping[str, Mapping[str, float]], bands: Sequence[str]) -> s
     name = "batch_topk" if "batch_topk" in means else next(iter(means))
     row, parts = means[name], []
     for group in bands:
-        found, required = row[f"scaling_f1_{group}"], REQUIRED.get(group)
-        verdict = "" if required is None else f"{_against(found, required)} the {required} asked for; "
+        f1, required = row[f"scaling_f1_{group}"], REQUIRED.get(group)
+        verdict = "" if required is None else f"{_against(f1, required)} the {required} asked for; "
         parts.append(
-            f"{told(found, '.3f')} for latents of {GROUPS[group]} ({verdict}"
+            f"{told(f1, '.3f')} for latents of {GROUPS[group]} ({verdict}"
             f"by norm alone {told(row[f'norm_f1_{group}'], '.3f')})"
         )
     return f"With {name} the tuned-only call by latent scaling has an F1 of {' and '.join(parts)}."
 
 
-def _against(found: float, required: float) -> str:
-    if found != found:
+def _against(f1: float, required: float) -> str:
+    if f1 != f1:
         return "cannot be held against"
-    return "reaches" if found >= required else "misses"
+    return "reaches" if f1 >= required else "misses"
 
 
 def _tiles(rows: pd.DataFrame) -> tuple[dict[str, str], ...]:

@@ -1,4 +1,4 @@
-"""How well a crosscoder and its calls recover what was planted."""
+"""Scores of a crosscoder and its calls against the planted truth."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 MATCHED = 0.7
 FREQUENT, SCARCE = 0.01, 0.003
 BASE_EXTRA = "base_extra"
-"""The base model's own use of the direction of a decoupled latent, at other tokens: base-only in truth."""
+"""The base model's extra use of a decoupled latent's direction, at other tokens: base-only in truth."""
 TRUE_KINDS: dict[str, tuple[str, ...]] = {"tuned": ("tuned_only",), "base": ("base_only", BASE_EXTRA)}
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What a perfect dictionary holds: every planted latent, then the base's extra use of decoupled ones.
+    """The latents of a perfect dictionary: the planted ones, then the base's extra use of decoupled ones.
 
-    That extra has the base half of the decoupled direction alone, so its cosine with the decoupled latent
-    is about 1 / sqrt 2: without a row of its own it would pass for the decoupled latent or for none.
+    The extra is the base half of the decoupled direction, so its cosine with the decoupled latent is about
+    1 / sqrt 2; without its own row it would count as the decoupled latent or as none.
     """
 
     directions: Float[Tensor, "truth model d_model"]
@@ -49,7 +49,7 @@ class Truth:
         )
 
     def any_of(self, *kinds: str) -> Bool[Tensor, " truth"]:
-        """Which true latents are of one of these kinds."""
+        """Mask of true latents of these kinds."""
         return torch.tensor([kind in kinds for kind in self.kinds], dtype=torch.bool)
 
 
@@ -88,26 +88,26 @@ def score(table: pd.DataFrame, crosscoder: Crosscoder, planted: Planted) -> dict
     """One row of the study's table: matching, then precision, recall and F1 of the exclusive calls.
 
     `norm_*` calls a latent by `kind` alone, `scaling_*` by the table's call; bands of `_bands`. A call is
-    right when the true latent it resembles most (cosine above 0.7) is tuned-only. One that resembles none
-    has no frequency: it is wrong in `precision_all` and belongs to no other band. `*_base_*` are the base
+    right when the most similar true latent (cosine above 0.7) is tuned-only. One without a similar true
+    latent has no frequency: it is wrong in `precision_all` and in no other band. `*_base_*` are the base
     side's calls, for which base-only latents and the extras of decoupled ones are right.
     """
     alive = _where(table, "kind", "dead").logical_not()
-    found = recover(crosscoder, planted, alive=alive)
-    own = found.cosine[: len(planted.kinds)]
+    recovery = recover(crosscoder, planted, alive=alive)
+    planted_cosine = recovery.cosine[: len(planted.kinds)]
     row: dict[str, Any] = {
-        "mean_max_cosine": float(own.mean()),
-        "matched": float((own > MATCHED).double().mean()),
-        "planted_l0": float(found.truth.frequency.sum()),
+        "mean_max_cosine": float(planted_cosine.mean()),
+        "matched": float((planted_cosine > MATCHED).double().mean()),
+        "planted_l0": float(recovery.truth.frequency.sum()),
     }
     for method in ("norm", "scaling"):
         called = _called(table, method, "tuned")
-        for band, members in _bands(found.truth.frequency).items():
-            figures = _retrieval(found, called, "tuned", members)
+        for band, members in _bands(recovery.truth.frequency).items():
+            figures = _retrieval(recovery, called, "tuned", members)
             row |= {f"{method}_{name}_{band}": value for name, value in figures.items()}
         row[f"{method}_n_called"] = int(called.sum())
-        row |= {f"{method}_called_{kind}": n for kind, n in _called_by_kind(found, called).items()}
-        figures = _retrieval(found, _called(table, method, "base"), "base")
+        row |= {f"{method}_called_{kind}": n for kind, n in _called_by_kind(recovery, called).items()}
+        figures = _retrieval(recovery, _called(table, method, "base"), "base")
         row |= {f"{method}_base_{name}_all": value for name, value in figures.items()}
     return row
 
@@ -118,33 +118,33 @@ def _called(table: pd.DataFrame, method: str, side: str) -> Bool[Tensor, " laten
     return _where(table, "exclusive_to", side)
 
 
-def _called_by_kind(found: Recovery, called: Bool[Tensor, " latent"]) -> dict[str, int]:
-    """Called latents by the kind of the true latent they resemble; `unmatched` resemble none."""
-    matched = called & found.matched
+def _called_by_kind(recovery: Recovery, called: Bool[Tensor, " latent"]) -> dict[str, int]:
+    """Called latents by the kind of the most similar true latent; `unmatched` have none."""
+    matched = called & recovery.matched
     kinds = (*KINDS, BASE_EXTRA)
-    counts = {kind: int((matched & found.truth.any_of(kind)[found.owner]).sum()) for kind in kinds}
-    return {**counts, "unmatched": int((called & ~found.matched).sum())}
+    counts = {kind: int((matched & recovery.truth.any_of(kind)[recovery.owner]).sum()) for kind in kinds}
+    return {**counts, "unmatched": int((called & ~recovery.matched).sum())}
 
 
 def _bands(frequency: Float[Tensor, " truth"]) -> dict[str, Bool[Tensor, " truth"] | None]:
-    """Bands of frequency (share of tokens); None: all, and with them the calls that resemble none."""
+    """Band -> mask by frequency (share of tokens); None for all, unmatched calls included."""
     frequent, scarce = frequency >= FREQUENT, frequency < SCARCE
     return {"frequent": frequent, "rare": ~frequent & ~scarce, "scarce": scarce, "all": None}
 
 
 def _retrieval(
-    found: Recovery,
+    recovery: Recovery,
     called: Bool[Tensor, " latent"],
     side: str,
     members: Bool[Tensor, " truth"] | None = None,
 ) -> dict[str, float | None]:
-    wanted = found.truth.any_of(*TRUE_KINDS[side])
+    wanted = recovery.truth.any_of(*TRUE_KINDS[side])
     concerned = called
     if members is not None:
         wanted = wanted & members
-        concerned = called & found.matched & members[found.owner]
-    precision = _share(concerned & found.matched & wanted[found.owner], concerned)
-    recall = _share(wanted & (found.cosine > MATCHED) & called[found.latent], wanted)
+        concerned = called & recovery.matched & members[recovery.owner]
+    precision = _share(concerned & recovery.matched & wanted[recovery.owner], concerned)
+    recall = _share(wanted & (recovery.cosine > MATCHED) & called[recovery.latent], wanted)
     if precision is None or recall is None:
         return {"precision": precision, "recall": recall, "f1": 0.0 if recall == 0 else None}
     f1 = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
@@ -152,7 +152,7 @@ def _retrieval(
 
 
 def _where(table: pd.DataFrame, column: str, value: str) -> Bool[Tensor, " latent"]:
-    return torch.tensor([found == value for found in table[column]], dtype=torch.bool)
+    return torch.tensor([cell == value for cell in table[column]], dtype=torch.bool)
 
 
 def _share(part: Tensor, whole: Tensor) -> float | None:

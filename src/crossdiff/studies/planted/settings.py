@@ -1,4 +1,4 @@
-"""Settings of the planted activations: how many latents of each kind, how often they fire, how noisy."""
+"""Settings of the planted activations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HARD: dict[str, Any] = {
 
 
 class PlantedSettings(Settings):
-    """How many latents of each kind, how often they fire, and how noisy and alike the tokens are.
+    """Latents per kind, their frequencies, and the noise and similarity of tokens.
 
     shared      one direction, equal norm in both models
     rotated     both models, directions at cosine `rotation_cosine`
@@ -47,9 +47,9 @@ class PlantedSettings(Settings):
     rotation_cosine: float = Field(default=0.5, gt=-1, lt=1)
     shrunken_ratio: float = Field(default=0.4, gt=0, lt=1)
     document_share: float = Field(default=0.25, gt=0, le=1)
-    """Share of documents in which a latent can fire at all; inside them it fires so much more often."""
+    """Share of documents in which a latent can fire, at its frequency over this share."""
     correlated_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of latents that fire in pairs: in half of its tokens such a latent's partner fires too."""
+    """Share of latents in pairs, whose partner fires at half of their tokens."""
     gain_spread: float = Field(default=0.3, ge=0)
     offset: float = Field(default=0.05, ge=0)
     noise: float = Field(default=0.05, ge=0)
@@ -58,7 +58,7 @@ class PlantedSettings(Settings):
     strength_spread: float = Field(default=0.4, ge=0)
     """Standard deviation of the logarithm of a code."""
     parent_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the latents rarer than the most frequent that fire only where a more frequent one fires."""
+    """Share of latents (the most frequent aside) that fire only where a more frequent one fires."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Planted activations in memory, offered to training and scaling like the harvests of a pair."""
+"""Planted activations in memory as a source for training and scaling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELD_OUT_EVERY = 20
 
 
 class PlantedSource:
-    """Planted activations, offered to training and scaling like the harvests of a pair.
+    """Planted activations with the interface of `PairedActivations`.
 
     Documents are 0 to `n_documents - 1`; every 20th is held out of training.
     """
@@ -53,7 +53,7 @@ class PlantedSource:
             yield self._batch(rows)
 
     def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
-        """Document that each row belongs to."""
+        """Document of each row."""
         return self.document[rows]
 
     def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:

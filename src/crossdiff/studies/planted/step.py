@@ -1,4 +1,4 @@
-"""Crosscoders of several kinds on planted activations in memory, and what their exclusive calls recover."""
+"""Stage planted: several kinds of crosscoders on planted activations, and scores of their calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VERSION = 4
 
 
 class Contender(Settings):
-    """One kind of crosscoder in the study; `loss_mix` below 0 trains it with the mixed squared loss."""
+    """One kind of crosscoder in the study; `loss_mix` below 0 is the mixed squared loss."""
 
     name: str
     dictionary: DictionarySettings
@@ -65,7 +65,7 @@ def contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
 
 
 def newer_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
-    """Kinds that came later, in a step of their own: those of `contenders` keep their key and artifacts."""
+    """Later kinds, in their own step, so that the step of `contenders` keeps its key."""
     feature = DictionarySettings(n_latents=n_latents, architecture="dedicated_feature", dedicated_share=0.1)
     annealed = BatchTopK(k=k, k_initial=4 * k, anneal_steps=500)
     plain = DictionarySettings(n_latents=n_latents)
@@ -76,14 +76,14 @@ def newer_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ..
 
 
 def latest_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
-    """The Delta-Crosscoder with its squared loss, in a step of its own for the same reason."""
+    """The Delta-Crosscoder with its squared loss, in its own step for the same reason."""
     delta = DictionarySettings(n_latents=n_latents, architecture="delta")
     annealed = BatchTopK(k=k, k_initial=4 * k, anneal_steps=500)
     return (Contender(name="delta", dictionary=delta, sparsity=annealed),)
 
 
 class PlantedInputs(Settings):
-    """Which contenders on how much of which planted activations; `seed` draws both truth and training."""
+    """Contenders and planted activations; `seed` draws both truth and training."""
 
     planted: PlantedSettings = PlantedSettings()
     contenders: tuple[Contender, ...] = Field(default_factory=contenders)
@@ -99,7 +99,7 @@ class PlantedInputs(Settings):
 def run(inputs: PlantedInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write a crosscoder, its latent table and its scores per contender, and `planted.csv` with all scores.
 
-    A killed run continues with the contender that it had begun.
+    A killed run continues with its unfinished contender.
     """
     import pandas as pd
 
@@ -146,12 +146,12 @@ def one(
     write_table(table, folder / "latents.parquet", version=1, kind="latents")
     kept = {name: figures[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share", "train_seconds")}
     counts = shrinkage_and_decoupling(table, inputs.selection)
-    found = {name: counts[name]["tuned"] for name in ("shrinkage", "decoupling", "by_norm")}
-    return {**kept, **found, **score(table, crosscoder, source.planted)}
+    of_tuned = {name: counts[name]["tuned"] for name in ("shrinkage", "decoupling", "by_norm")}
+    return {**kept, **of_tuned, **score(table, crosscoder, source.planted)}
 
 
 def scaled(crosscoder: Crosscoder, planted: Planted, inputs: PlantedInputs) -> pd.DataFrame:
-    """The latent table on documents that training has not seen."""
+    """The latent table on documents outside the training."""
     import torch
 
     from crossdiff.core.latent_table import latent_scaling

@@ -1,4 +1,4 @@
-"""Planted activations: a sparse generative model of two models' activations whose latents are known.
+"""Planted activations: a sparse generative model of two models' activations with known latents.
 
 Token t of document n: `x_t^m = s_m (mean^m + sum_j a_tj gain_nj^m g_j^m u_j^m + offset_n^m +
 noise_t^m)`: sparse codes a, unit directions u per model, norm g (0 where the model lacks the latent),
@@ -51,7 +51,7 @@ class Planted:
 
     @cached_property
     def parent(self) -> dict[int, int]:
-        """Latent -> the more frequent one without which it does not fire; of any kind, none has two."""
+        """Latent -> its parent, a more frequent latent of any kind without which it does not fire."""
         if not self.settings.parent_share:
             return {}
         rarer = (self.frequency < self.frequency.max()).nonzero().flatten()
@@ -68,7 +68,7 @@ class Planted:
 
     @cached_property
     def directions(self) -> Float[Tensor, "planted model d_model"]:
-        """`g_j^m u_j^m`; what a perfect dictionary's decoder would hold, without the models' scales."""
+        """`g_j^m u_j^m`, the decoder of a perfect dictionary without the models' scales."""
         generator = torch.Generator().manual_seed(self.seed)
         first, second = (
             normalize(torch.randn(len(self.kinds), self.settings.d_model, generator=generator)) for _ in "12"
@@ -90,18 +90,19 @@ class Planted:
         return torch.randn(2, self.settings.d_model, generator=generator) / self.settings.d_model**0.5
 
     def of(self, kind: PlantedKind) -> Bool[Tensor, " planted"]:
-        """Which latents are of a kind."""
-        return torch.tensor([found == kind for found in self.kinds], dtype=torch.bool)
+        """Mask of the latents of a kind."""
+        return torch.tensor([of_latent == kind for of_latent in self.kinds], dtype=torch.bool)
 
     def batches(self, *, first: int, n_documents: int, per_batch: int = 32) -> Iterator[PlantedBatch]:
-        """Documents `first` to `first + n_documents - 1`, `per_batch` at a time; batch borders matter to the
-        draw (a batch has one seed), so keep `per_batch` and start at its multiples to get the same documents.
+        """Documents `first` to `first + n_documents - 1`, `per_batch` at a time.
+
+        A batch has one seed, so keep `per_batch` and start at its multiples to get the same documents.
         """
         for start in range(first, first + n_documents, per_batch):
             yield self._draw(start, min(per_batch, first + n_documents - start))
 
     def tokens(self, *, first: int, n_documents: int) -> PlantedBatch:
-        """The same documents as one batch."""
+        """The documents as one batch."""
         parts = list(self.batches(first=first, n_documents=n_documents))
         return PlantedBatch(
             *(torch.cat([getattr(p, name) for p in parts]) for name in ("x", "document", "code"))

@@ -1,4 +1,4 @@
-"""Null: two crosscoders of one pair that differ in their seed, through the same taxonomy."""
+"""Null: changes between two crosscoders of one pair that differ in their seed alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SeedNull(Study):
-    """`n_comparisons` of the first pair with itself, no crosscoder used twice (method.md section 6)."""
+    """`n_comparisons` of the first pair with itself, each with new crosscoders (method.md section 6)."""
 
     QUESTION: ClassVar[str] = (
         "Which category changes appear between two crosscoders of one and the same pair?"
@@ -37,7 +37,7 @@ class SeedNull(Study):
     n_comparisons: int = Field(default=2, ge=1)
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """Seeds 0 against 1, 2 against 3, ... (from the experiment's seed on)."""
+        """Seeds 0 against 1, 2 against 3, ..., from the experiment's seed on."""
         pair = experiment.pairs[0]
         return {
             f"seeds_{a}_{b}": {"model_pair": None, "comparison": _against(pair, a, b)}
@@ -63,7 +63,7 @@ class SeedNull(Study):
         return [(first + 2 * i, first + 2 * i + 1) for i in range(self.n_comparisons)]
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Spread of the changes under no difference, calls beyond chance, and how many latents recur."""
+        """Spread of the changes without a difference, calls beyond chance, and recurring latents."""
         counts = CategoryCounts.of(list(runs.values()))
         logs = counts.log_changes()
         null = SeedNullChanges.of([run.deltas() for run in runs.values()])
@@ -88,13 +88,13 @@ def _against(pair: ModelPair, first: int, second: int) -> dict[str, ModelPair]:
 
 
 def _null_of(run: RunProducts) -> dict[str, Any]:
-    """One comparison's part of the null, with the pairs whose crosscoders made it."""
+    """One comparison's part of the null, with its pairs."""
     null = SeedNullChanges.of([run.deltas()])
     return {"pairs": list(run.pairs), "null": None if null is None else null.model_dump()}
 
 
 def spread(logs: NDArray) -> dict[str, Any]:
-    """Size of the log changes of all categories and runs: their deviation about 0 and the central 95 %."""
+    """Deviation of the log changes of all categories and runs about 0, and their central 95 %."""
     known = logs[~np.isnan(logs)]
     if not len(known):
         return {"n_changes": 0, "log_deviation": None, "change_low": None, "change_high": None}
@@ -109,9 +109,9 @@ def spread(logs: NDArray) -> dict[str, Any]:
 
 
 def interval_calls(runs: Mapping[str, RunProducts]) -> dict[str, int]:
-    """Categories whose 95 % interval excludes no change, and those below 5 % corrected for many tests.
+    """Number of categories whose 95 % interval excludes no change, and of those with q below 5 %.
 
-    `other` and `uninterpretable` are left out: their q is always NaN, so they belong to no family of tests.
+    `other` and `uninterpretable` are left out; they are not tested (q is NaN).
     An interval without an upper limit (no latent in the reference) counts like any other.
     """
     n_intervals = n_clear = n_significant = 0
@@ -174,7 +174,7 @@ def _twin_chart(runs: Mapping[str, RunProducts]) -> Chart:
     return Chart("twins", "Latents that recur under another seed", caption, table=table)
 
 
-def _consistency_chart(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Chart:
+def _consistency_chart(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Chart:
     caption = (
         "PW-MCC: mean |cosine| of the decoder directions (both models side by side) under the best "
         "one-to-one matching of the two seeds' latents (Song et al. 2025, arXiv 2505.20254); by chance: of "
@@ -182,7 +182,7 @@ def _consistency_chart(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     )
     rows = [
         [name, group, *record[group]["n_latents"], *(_told(record[group][key]) for key in MCC)]
-        for name, record in found.items()
+        for name, record in records.items()
         for group in GROUPS
     ]
     titles = ["Run", "Latents", "First seed", "Second seed", "PW-MCC", "By chance"]

@@ -1,4 +1,4 @@
-"""How alike the latents of two crosscoders are that differ in their seed alone: PW-MCC of their decoders."""
+"""Stage consistency: PW-MCC of the decoders of two crosscoders that differ in their seed alone."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class ConsistencyInputs(Settings):
     """Parents are `train_a`, `scale_a`, `train_b` and `scale_b`, the crosscoders of two seeds."""
 
     max_latents: int = Field(default=4096, ge=1)
-    """A group with more latents than this in either crosscoder is not matched: time grows as the cube."""
+    """Most latents of a group in a crosscoder; larger groups are not matched, because time is cubic."""
     seed: int = 0
-    """Of the random directions that chance is measured with."""
+    """Seed of the random directions for `by_chance`."""
 
 
 def run(
     inputs: ConsistencyInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Write `consistency.json`: per group the number of latents of both, PW-MCC, and PW-MCC by chance."""
+    """Write `consistency.json`: per group both numbers of latents, PW-MCC, and PW-MCC by chance."""
     from crossdiff.core.crosscoder import Crosscoder
 
     sides = []
@@ -49,7 +49,7 @@ def run(
 
 
 def members(table: pd.DataFrame, group: Group) -> list[int]:
-    """exclusive: to the tuned model, as counted everywhere; shared: alive, called exclusive to no model."""
+    """exclusive: to the tuned model; shared: alive and not called exclusive."""
     if group == "exclusive":
         return exclusive_latents(table, "tuned")
     shared = table["exclusive_to"].isna() & (table["n_active"] > 0)
@@ -59,9 +59,9 @@ def members(table: pd.DataFrame, group: Group) -> list[int]:
 def alike(
     first: Float[Tensor, "own width"], second: Float[Tensor, "other width"], inputs: ConsistencyInputs
 ) -> dict[str, Any]:
-    """PW-MCC of two sets of directions, and that of as many random ones; null where it was not computed.
+    """PW-MCC of two sets of directions, and of as many random ones; None where not computed.
 
-    `by_chance` draws both sets anew: small sets in wide spaces are alike by chance to a lower degree.
+    `by_chance` depends on the sizes: small sets in wide spaces are less alike by chance.
     """
     import torch
 
@@ -72,7 +72,7 @@ def alike(
     if min(sizes) == 0 or max(sizes) > inputs.max_latents:
         return record
     generator = torch.Generator().manual_seed(inputs.seed)
-    drawn = [torch.randn(each.shape, generator=generator) for each in (first, second)]
+    drawn = [torch.randn(real.shape, generator=generator) for real in (first, second)]
     return {**record, "pw_mcc": pairwise_mcc(first, second), "by_chance": pairwise_mcc(*drawn)}
 
 

@@ -1,4 +1,4 @@
-"""Null: how many latents of a model diffed against itself are called exclusive?"""
+"""Null: how many latents of a model against itself are called exclusive?"""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ COLUMNS = (
 
 
 class SelfDiff(Study):
-    """The first pair's base model against itself, independent noise and starts (method.md section 6)."""
+    """The first pair's base model against itself, with independent noise and starts (method.md section 6)."""
 
     QUESTION: ClassVar[str] = "How many latents of a model against itself are called exclusive?"
 
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     noise: float | tuple[float, ...] = 0.01
-    """Deviation of each copy's noise in units of every component's own deviation; several values are a sweep.
+    """Deviation of each copy's noise over that of the component; several values are a sweep.
 
-    0.01 is 1e-4 of the variance, below what a crosscoder leaves unexplained: an easy null. Noise that reaches
-    the residual asks more of the exclusive call.
+    0.01 is 1e-4 of the variance, less than a crosscoder leaves unexplained, so an easy null. Noise as large
+    as the residual is harder for the exclusive call.
     """
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """No report: the crosscoders of the null are the study's own steps."""
+        """None: the null's crosscoders are extra steps."""
         return {}
 
     def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
-        """Tokens and the base model's harvest come from the experiment as it stands."""
+        """The experiment's tokens and the base model's harvest."""
         return {"pair": {}}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """A crosscoder per seed, on one and the same harvest."""
+        """A crosscoder per seed and noise, on the same harvest."""
         model = experiment.pairs[0].base.name
         parents = {"tokens": From("pair", "tokens"), "harvest_base": From("pair", "harvest", model)}
         steps = {}

@@ -1,4 +1,4 @@
-"""One model's harvest offered as a pair: both models are the same, each with its noise."""
+"""One model's harvest as a pair of equal models with independent noise."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.data.settings import MaskSettings
 
 CHUNK_ROWS = 32
-"""Rows whose noise is made at a time: what lies in between fits a processor's cache."""
+"""Rows whose noise is made at a time, few enough for a processor's cache."""
 
 
 class SelfPair:
-    """Offers what `PairedActivations` offers: base and tuned are the same model, each with its noise.
+    """A pair with the interface of `PairedActivations`: base and tuned are one model with different noise.
 
-    The noise of a component is `noise` times that component's standard deviation, normal, and a fixed
-    function of (seed, model, row, component), so that every pass over the rows sees the same activations.
+    The noise of a component is normal with `noise` times the component's standard deviation, and a fixed
+    function of (seed, model, row, component), so that every pass reads the same activations.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class SelfPair:
         self.mean, self.deviation = mean[model], variance[model].sqrt()
 
     def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
-        """Those of the model, with the variance that the noise adds."""
+        """Mean and variance of the model, with the variance of the noise."""
         variance = self.deviation.square() * (1 + self.noise**2)
         return self.mean.expand(2, -1), variance.expand(2, -1)
 
@@ -45,7 +45,7 @@ class SelfPair:
         return self.activations.rows(split)
 
     def n_kept(self, split: Split = "all") -> int:
-        """How many rows `rows(split)` has."""
+        """Number of rows of `rows(split)`."""
         return self.activations.n_kept(split)
 
     def read(self, rows: Int[Tensor, " row"]) -> PairedBatch:
@@ -58,7 +58,7 @@ class SelfPair:
             yield self._noisy(batch)
 
     def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
-        """Index of the document that each row belongs to."""
+        """Index of each row's document."""
         return self.activations.document_of(rows)
 
     def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
@@ -78,7 +78,7 @@ class SelfPair:
         return replace(batch, stored=normal.mul_(self.noise * self.deviation.float()).add_(x))
 
     def _normal(self, row: Int[Tensor, " token"]) -> Float[Tensor, "token model d_model"]:
-        """Standard normal values: the two independent ones that Box and Muller make of a hashed counter."""
+        """Two independent standard normal values from a hashed counter (Box-Muller)."""
         counter = row[:, None].long() * self.d_model + torch.arange(self.d_model)
         hashed = mix(counter, salt=1000 * (self.seed + 1))  # 63 bits: 24 for the radius, 24 for the angle
         radius = (((hashed >> 39).float() + 0.5) / 2**24).log_().mul_(-2).sqrt_()
@@ -89,7 +89,7 @@ class SelfPair:
 def open_self_pair(
     parents: Mapping[str, Path], *, layer: int, mask: MaskSettings, noise: float, seed: int, device: str
 ) -> SelfPair:
-    """The harvest `harvest_base` twice, each with its own noise."""
+    """The pair made of the harvest `harvest_base`."""
     one = PairedActivations.open(
         parents["tokens"], [parents["harvest_base"]], layer=layer, mask=mask, device=device
     )

@@ -1,4 +1,4 @@
-"""A crosscoder of one model against itself, and its exclusive latents (method.md section 6)."""
+"""Stage self_diff: a crosscoder of one model against itself, and its calls (method.md section 6)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ VERSION = 4
 
 
 class SelfDiffInputs(Settings):
-    """The crosscoder's training, and the noise of each copy in units of every component's deviation.
+    """The crosscoder's training, and the noise of each copy over every component's deviation.
 
-    Both copies start with independent decoder directions, whatever `train.dictionary` says: with equal
-    starts and nearly equal inputs the directions would stay equal and the test would be empty.
+    Both copies start with independent decoder directions, because with equal starts and nearly equal inputs
+    the directions would stay equal and the null would test nothing.
     """
 
     train: TrainInputs
@@ -37,7 +37,7 @@ class SelfDiffInputs(Settings):
 
 
 def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Train, scale; write what train and scale write, and `self_diff.json` with the figures."""
+    """Train and scale; write their files, and `self_diff.json` with the figures."""
     import torch
 
     from crossdiff.core.crosscoder import Crosscoder
@@ -69,7 +69,7 @@ def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtim
 
 
 def per_1000_alive(record: Mapping[str, Any]) -> float | None:
-    """Latents called exclusive to either copy per 1,000 alive ones; None where none is alive."""
+    """Latents called exclusive to either copy per 1,000 alive ones; None without alive ones."""
     n_exclusive = record["n_exclusive_tuned"] + record["n_exclusive_base"]
     return 1000 * n_exclusive / record["n_alive"] if record["n_alive"] else None
 

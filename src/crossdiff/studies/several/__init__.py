@@ -1,4 +1,4 @@
-"""One dictionary over the base and both tuned models: which latents belong to which of the three?"""
+"""Study: in one dictionary over base and both tuned models, which latents belong to which model?"""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ STEP = "several"
 
 
 class ThreeModels(Study):
-    """A crosscoder over all models of the experiment's pairs, so that both sides share one dictionary."""
+    """One crosscoder over all models of the experiment's pairs."""
 
     QUESTION: ClassVar[str] = "In one dictionary over all models, which latents belong to which?"
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """No report: the table has more than two models."""
+        """None: reports are of two models."""
         return {}
 
     def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
-        """Tokens and harvests of the experiment as it stands."""
+        """The experiment's tokens and harvests."""
         return {"pairs": {}}
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
@@ -70,7 +70,7 @@ def _models(experiment: Asked) -> list[ModelSettings]:
             if known != model:
                 raise ValueError(
                     f"two models are called {model.name} ({known.path} and {model.path}); "
-                    "give them names of their own"
+                    "give them different names"
                 )
     if len(models) < 3:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One crosscoder over more than two models, and the exclusive calls of every model against every other."""
+"""Stage several: one crosscoder over several models, and the calls of every model against every other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SeveralInputs(Settings):
 
 
 def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Write what train writes, `latents.parquet` (a row per latent and model) and `several.json`."""
+    """Write the files of train, `latents.parquet` (a row per latent and model) and `several.json`."""
     import torch
 
     from crossdiff.core.latent_scaling import in_dtype
@@ -80,13 +80,13 @@ STAGE = Stage(
 
 
 Pairwise = dict[tuple[int, int], list[str]]
-"""(model, other) -> per latent the call of `model` against `other`."""
+"""(model, other) -> the call of `model` against `other` per latent."""
 
 
 def pairwise_calls(scaled: Scaled, settings: SelectionSettings) -> Pairwise:
-    """The pair's call (method.md section 4) for every two models, each with its own direction as probe.
+    """The pair's call (method.md section 4) for every two models, each with its direction as probe.
 
-    `exclusive` for (m, o): exclusive to m, of these two; what is exclusive to o is not_exclusive for m.
+    `exclusive` for (m, o): exclusive to m of these two; a latent exclusive to o is not_exclusive for m.
     """
     pairwise: Pairwise = {}
     n_models = len(scaled.norms)
@@ -104,10 +104,10 @@ def pairwise_calls(scaled: Scaled, settings: SelectionSettings) -> Pairwise:
 def model_table(scaled: Scaled, names: Sequence[str], settings: SelectionSettings) -> pd.DataFrame:
     """One row per (latent, model): norm, own betas, and ratios and calls against every other model.
 
-    norm_share is the norm over the largest of the latent's norms. `nu_error_<o>`, `nu_reconstruction_<o>`
-    are model o's beta over this model's, with this model's direction as the probe; NaN for o itself, as is
-    `call_<o>`. `call` is exclusive when it is so against **every** other model, not_exclusive when against
-    some other it is not, else undecided.
+    norm_share is the norm over the largest of the latent's norms. `nu_error_<o>`, `nu_reconstruction_<o>` are
+    model o's beta over this model's, with this model's direction as the probe; NaN for o itself, as is
+    `call_<o>`. `call` is exclusive when it is against **every** other model, not_exclusive when it is against
+    any, else undecided.
     """
     import pandas as pd
 
@@ -163,7 +163,7 @@ def exclusive_counts(table: pd.DataFrame, names: Sequence[str]) -> dict[str, dic
 
 
 def shared_by_all_but(table: pd.DataFrame, names: Sequence[str]) -> dict[str, int]:
-    """Model -> latents that every other model has exclusively against it: what this model alone lacks."""
+    """Model -> number of latents that this model alone lacks: all others have them exclusively against it."""
     counts = {}
     for lacking in names:
         having = [table[table["model"] == name].set_index("latent") for name in names if name != lacking]

@@ -1,4 +1,4 @@
-"""Do exclusive latents drive behaviour? Their directions are added or removed while a tuned model writes."""
+"""Study: do exclusive latents drive behaviour? Their directions are added or removed during generation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ N_CATEGORIES = 30
 class Steering(Study):
     """Latents are pushed by `doses` of their largest code; the trend from 0 to `tested_to` decides.
 
-    Beyond dose 1 a state goes where the latent never takes it; such doses are shown and not tested.
+    Doses beyond 1 exceed the latent's range; they are shown and not tested.
     """
 
     READS_CROSSCODERS: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class Steering(Study):
         return self
 
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """Per pair the answers of its tuned model under every push."""
+        """The answers of the tuned model under every push, per pair."""
         n_conditions = 1 + (len(self.doses) + 1) * (1 + self.n_random)
         n_answers = N_CATEGORIES * self.n_latents * n_conditions * len(PLACES) * self.n_prompts
         n_tokens = n_answers * (self.n_new_tokens + PROMPT_TOKENS)
@@ -85,7 +85,7 @@ class Steering(Study):
         )
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Latents whose rate rises beside random directions that do, per pair, group and kind of prompts."""
+        """Latents and random directions with a rising rate, per pair, group and kind of prompts."""
         planted = (runs["run"].comparison or {}).get("planted") or ()
         groups = {row["name"]: row["group"] for row in planted}
         pairs = {

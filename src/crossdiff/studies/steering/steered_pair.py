@@ -1,4 +1,4 @@
-"""What steering along one pair's latents did: counts of rising curves, pooled rates, words and charts."""
+"""Results of steering along one pair's latents: rising curves, pooled rates, sentences and charts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CELL = ("shown", "n", "rate", "low", "high")
 
 @dataclass(frozen=True)
 class SteeredPair:
-    """The artifact of one `steer` step; `groups` says what is planted in a category, where that is known."""
+    """The artifact of one `steer` step; `groups`: category -> planted group, where known."""
 
     pair: str
     record: Mapping[str, Any]
@@ -45,7 +45,7 @@ class SteeredPair:
 
     @classmethod
     def read(cls, pair: str, folder: Path, groups: Mapping[str, str], tested_to: float) -> SteeredPair:
-        """From the step's files."""
+        """Read the step's files."""
         import pandas as pd
 
         curves = read_curves(pd.read_csv(folder / "steering.csv"))
@@ -74,7 +74,7 @@ class SteeredPair:
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
-        """Counts of latents, and per kind of prompts and group: verdicts, rates, Fisher's p of the rises."""
+        """Counts of latents; verdicts, rates and Fisher's p of the rises per kind of prompts and group."""
         counts = {name: self.record[name] for name in ("n_exclusive", "n_in_category", "n_matched")}
         places = {place: {name: self._numbers(place, name) for name in self.names} for place in PLACES}
         return {**counts, "n_steered": len(self.rows), "tested_to": self.tested_to, "places": places}
@@ -92,15 +92,15 @@ class SteeredPair:
         }
 
     def sentence(self) -> str:
-        """Rises at prompts of the latents' own categories, against random directions; a null said plainly."""
+        """Rises at prompts of the latents' categories, against random directions."""
         if not self.rows:
             return (
                 f"{self.pair}: none of {self.record['n_exclusive']} exclusive latents belongs to a behaviour "
                 "that can be asked for, so nothing was steered."
             )
         groups = self.numbers["places"]["own"]
-        own, drawn, p_value = (groups[ALL][name] for name in ("latents", "random", "p_value"))
-        more = own["rises"] * drawn["n"] > drawn["rises"] * own["n"] and p_value < LEVEL
+        steered, drawn, p_value = (groups[ALL][name] for name in ("latents", "random", "p_value"))
+        more = steered["rises"] * drawn["n"] > drawn["rises"] * steered["n"] and p_value < LEVEL
         verdict = (
             "adding the latents moves the behaviour of their category"
             if more
@@ -108,13 +108,13 @@ class SteeredPair:
         )
         gain = f"{_of(groups[GAIN]['latents'])} latents of gain categories and " if GAIN in groups else ""
         return (
-            f"{self.pair}: the behaviour's rate rises with the dose for {gain}{_of(own)} latents in all, "
+            f"{self.pair}: the behaviour's rate rises with the dose for {gain}{_of(steered)} latents in all, "
             f"and for {_of(drawn)} random directions of the same length ({drawn['falls']} fall): {verdict} "
             f"({'no rise' if p_value != p_value else f'Fisher p = {p_value:.2g}'}). {_removal(groups[ALL])}"
         )
 
     def notes(self) -> list[str]:
-        """What was left out, how many do what at both kinds of prompts, and all directions together."""
+        """Counts of latents, verdicts at both kinds of prompts, and the trend of all directions together."""
         record = self.record
         counts = (
             f"{self.pair}: {len(self.rows)} latents were steered, of {record['n_matched']} with a behaviour, "
@@ -124,13 +124,13 @@ class SteeredPair:
 
     def _note(self, place: str) -> str:
         figures = self.numbers["places"][place][ALL]
-        own, drawn = figures["latents"], figures["random"]
+        steered, drawn = figures["latents"], figures["random"]
         still = told(figures["share_not_rising"], ".0%")
         return (
-            f"{self.pair}, {ASKED[place]}: of {own['n']} latents {_listed(own)}; of {drawn['n']} random "
-            f"directions {_listed(drawn)}; {still} of latents do not rise. Of flat "
+            f"{self.pair}, {ASKED[place]}: of {steered['n']} latents {_listed(steered)}; "
+            f"of {drawn['n']} random directions {_listed(drawn)}; {still} of latents do not rise. Of flat "
             "ones 2.5 % are called rising by chance, and weak rises are missed: trend of all latents "
-            f"together z = {number(own['z_together'])}, of all random directions "
+            f"together z = {number(steered['z_together'])}, of all random directions "
             f"{number(drawn['z_together'])}."
         )
 

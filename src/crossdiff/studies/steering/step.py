@@ -1,4 +1,4 @@
-"""Answers while exclusive latents' directions are added or removed, or random ones of the same length."""
+"""Stage steer: answers with directions of exclusive latents, or random ones as long, added or removed."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ PLACES = ("own", "neutral")
 
 
 class SteerInputs(Settings):
-    """What determines the answers, beside the parents (train, documents, annotate of one pair).
+    """What determines the answers, besides the parents (train, documents, annotate of one pair).
 
     doses       of a latent's largest code among its examples; negative ones subtract
-    n_latents   most latents per category: those whose highest documents show their behaviour most often
-    n_random    random directions per latent, of the norm of the latent's
+    n_latents   most latents per category, those whose highest documents show their behaviour most often
+    n_random    random directions per latent, with the norm of the latent's
     n_prompts   answers per dose to prompts of the category, and as many to prompts of other categories
     """
 
@@ -63,7 +63,7 @@ class SteerInputs(Settings):
 
 @dataclass(frozen=True)
 class Steered:
-    """A latent with the behaviour that its documents show; `vector` is dose 1 in raw activation units."""
+    """A latent and the behaviour in its documents; `vector` is dose 1 in raw activation units."""
 
     latent: int
     target: Target
@@ -72,7 +72,7 @@ class Steered:
     vector: Float[Tensor, " d_model"]
 
     def row(self) -> dict[str, Any]:
-        """What `steering.json` says of it."""
+        """The latent's entry of `steering.json`."""
         return {
             "latent": self.latent, "category": self.target.category, "target": self.target.name,
             "share": self.share, "peak_code": self.peak, "norm": float(self.vector.norm()),
@@ -81,7 +81,7 @@ class Steered:
 
 @dataclass(frozen=True)
 class Condition:
-    """One direction at one dose; `dose` None: the state's part along the direction is taken out instead."""
+    """One direction at one dose; with `dose` None the state's part along the direction is removed."""
 
     direction: str
     dose: float | None
@@ -104,10 +104,10 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
         chat = load_chat_model(inputs.model, path, device=runtime.device)
         centre = crosscoder.normaliser.mean[-1]
         sampling = chat.sampling()
-        for each in track(chosen, total=len(chosen), description="steer", enabled=runtime.progress):
-            said = steer(inputs, chat, each, centre=centre)
-            lines += said
-            rows += counted(said)
+        for steered in track(chosen, total=len(chosen), description="steer", enabled=runtime.progress):
+            answered = steer(inputs, chat, steered, centre=centre)
+            lines += answered
+            rows += counted(answered)
     columns = ["latent", "direction", "dose", "place", "shown", "n", "n_empty"]
     pd.DataFrame(rows, columns=columns).to_csv(draft / "steering.csv", index=False)
     write_jsonl(lines, draft / "answers.jsonl")
@@ -117,7 +117,7 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
             "pair": inputs.pair,
             **counts,
             "sampling": sampling,
-            "latents": [each.row() for each in chosen],
+            "latents": [steered.row() for steered in chosen],
         },
         draft / "steering.json",
     )
@@ -127,7 +127,7 @@ def run(inputs: SteerInputs, parents: Mapping[str, Path], draft: Path, runtime: 
 def choose(
     inputs: SteerInputs, parents: Mapping[str, Path], crosscoder: Crosscoder
 ) -> tuple[list[Steered], dict[str, int]]:
-    """Latents to steer along, by category; and how many exclusive, labelled, and matched ones there were."""
+    """Latents to steer along, by category, and counts of exclusive, labelled and matched ones."""
     from crossdiff.core.decoder_norms import raw_directions
 
     number = inputs.n_prompts
@@ -135,20 +135,20 @@ def choose(
     labels = read_labels(parents["annotate"] / "annotations.jsonl", inputs.pair)
     examples = read_table(parents["documents"] / "examples.parquet", kind="examples")
     directions = raw_directions(crosscoder)[:, -1]
-    found = []
-    for name, own in examples.groupby("latent"):
+    candidates = []
+    for name, of_latent in examples.groupby("latent"):
         latent = int(str(name))
-        matched = _matched(latent, own, labels, targets)
+        matched = _matched(latent, of_latent, labels, targets)
         if matched is not None:
-            peak = float(own["peak_code"].to_numpy().max())
-            found.append(Steered(latent, *matched, peak, peak * directions[latent]))
+            peak = float(of_latent["peak_code"].to_numpy().max())
+            candidates.append(Steered(latent, *matched, peak, peak * directions[latent]))
     known = {target.category for target in targets}
     counts = {
         "n_exclusive": len(labels),
         "n_in_category": sum(name in known for name in labels.values()),
-        "n_matched": len(found),
+        "n_matched": len(candidates),
     }
-    return best_of(found, inputs.n_latents), counts
+    return best_of(candidates, inputs.n_latents), counts
 
 
 def _matched(
@@ -163,7 +163,7 @@ def _matched(
 
 
 def read_labels(path: Path, pair: str) -> dict[int, str | None]:
-    """Category of every latent that is exclusive to the pair's tuned model; None where it has no answer."""
+    """Tuned-exclusive latent of the pair -> its category; None without an answer."""
     return {
         int(row["latent"]): row["category"]
         for row in read_jsonl(path)
@@ -182,7 +182,7 @@ def best_of(candidates: Sequence[Steered], n_latents: int) -> list[Steered]:
 
 
 def conditions(inputs: SteerInputs, steered: Steered) -> list[Condition]:
-    """No push; the latent's direction at every dose and removed; the same for each random direction."""
+    """No push; then the latent's and every random direction at every dose, and removed."""
     import torch
 
     from crossdiff.core.decoder_norms import random_like
@@ -190,7 +190,8 @@ def conditions(inputs: SteerInputs, steered: Steered) -> list[Condition]:
     nothing = torch.zeros_like(steered.vector)
     drawn = random_like(steered.vector, n_draws=inputs.n_random, seed=(inputs.seed, steered.latent))
     conditions = [Condition(LATENT, 0.0, nothing, nothing)]
-    for name, vector in [(LATENT, steered.vector), *((f"random_{i}", each) for i, each in enumerate(drawn))]:
+    directions = [(LATENT, steered.vector), *((f"random_{i}", one) for i, one in enumerate(drawn))]
+    for name, vector in directions:
         conditions += [Condition(name, dose, dose * vector, nothing) for dose in inputs.doses]
         conditions.append(Condition(name, None, nothing, vector / vector.norm()))
     return conditions
@@ -206,10 +207,10 @@ def steer(
     from crossdiff.models.hooks import Push
 
     asked = [(place, text) for place in PLACES for text in getattr(steered.target, place)]
-    cells = [(each, place, text) for each in conditions(inputs, steered) for place, text in asked]
+    cells = [(push, place, text) for push in conditions(inputs, steered) for place, text in asked]
     push = Push(
-        torch.stack([each.added for each, _, _ in cells]),
-        torch.stack([each.removed for each, _, _ in cells]),
+        torch.stack([condition.added for condition, _, _ in cells]),
+        torch.stack([condition.removed for condition, _, _ in cells]),
         centre,
     )
     drawn = answers(
@@ -222,10 +223,10 @@ def steer(
     )
     return [
         {
-            "latent": steered.latent, "direction": each.direction, "dose": each.dose, "place": place,
+            "latent": steered.latent, "direction": pushed.direction, "dose": pushed.dose, "place": place,
             "prompt": text, "answer": answer, "shown": steered.target.shows(answer),
         }
-        for (each, place, text), answer in zip(cells, drawn, strict=True)
+        for (pushed, place, text), answer in zip(cells, drawn, strict=True)
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Behaviours that single latents may bring out: prompts, judge, whose latent; and dose-response curves."""
+"""Behaviours of single latents (prompts, judge, matching), and dose-response curves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 MATCHED = 0.5
-"""Share of a latent's highest documents that must show its planted phrase at the peak."""
+"""Least share of a latent's highest documents with its planted phrase at the peak."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Target:
     neutral: tuple[str, ...]
     shows: Callable[[str], bool]
     planted: bool = False
-    """A phrase of the toy language, which a document can show as well as an answer."""
+    """Whether it is a phrase of the toy language, which documents can show too."""
 
 
 def built_in_targets(n_prompts: int) -> list[Target]:
-    """One per set of prompts.yaml; its prompts are asked in turn, and so are those of all other sets."""
+    """One target per set of prompts.yaml, with its prompts and those of all other sets in turn."""
     sets = built_in()
     return [
         Target(
@@ -52,7 +52,7 @@ def built_in_targets(n_prompts: int) -> list[Target]:
 
 
 def planted_targets(toy: ToySettings, n_prompts: int) -> list[Target]:
-    """One per phrase that either tuned model of the toy has."""
+    """One target per phrase of either tuned model of the toy."""
     draw = random.Random(f"steering {toy.seed}")
     language = build_language(toy)
     targets = []
@@ -71,10 +71,10 @@ def target_of(
 ) -> tuple[Target, float] | None:
     """The behaviour of a latent and the share of its highest documents that show it; None without one.
 
-    Decided before anything is generated, from the annotator's category and `sentences`, those at the peaks of
-    the latent's highest documents. Planted phrases: the one that most of the sentences show, if at least
-    half of them do, no other does as often, and it belongs to the category. Built-in sets: the set of the
-    category (1 is given as the share).
+    Decided before generation, from the annotator's category and `sentences`, those at the peaks of the
+    latent's highest documents. Planted phrases: the one that most sentences show, if at least half do, no
+    other phrase is as frequent, and it belongs to the category. Built-in sets: the category's set, with share
+    1.
     """
     own = [target for target in targets if target.category == category]
     if not any(target.planted for target in targets):
@@ -91,7 +91,7 @@ def target_of(
 
 
 def sentence_at(tokens: Sequence[str], peak: int) -> str:
-    """The sentence (up to a full stop) that holds the token `peak`; a full stop belongs to what it ends."""
+    """The sentence with the token `peak`, up to a full stop, which belongs to the sentence it ends."""
     words = [token.strip() for token in tokens]
     ends = [place for place, word in enumerate(words) if word == "."]
     start = max((end + 1 for end in ends if end < peak), default=0)
@@ -114,14 +114,14 @@ def _alternating(lists: Sequence[Sequence[str]]) -> list[str]:
 
 Verdict = Literal["rises", "falls", "flat", "silent"]
 VERDICTS: tuple[Verdict, ...] = ("rises", "falls", "flat", "silent")
-"""A trend beyond the two-sided 5 % point, up or down; neither; or shown by no answer, or by every one."""
+"""A trend beyond the two-sided 5 % point, up or down; neither; behaviour in no answer or in all."""
 LATENT = "latent"
-"""Direction of the latent itself; every other direction is random and as long."""
+"""Name of the latent's direction; other directions are random and as long."""
 REMOVED = "removed"
 
 
 def counted(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Answers of one latent counted per direction, dose and place, in the order given."""
+    """Counts of one latent's answers per direction, dose and place, in order."""
     cells: dict[tuple, list[Mapping[str, Any]]] = {}
     for line in lines:
         key = (line["latent"], line["direction"], line["dose"], line["place"])
@@ -136,13 +136,13 @@ def counted(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Answers per dose while one direction is added; `removed`: while it is taken out of the states."""
+    """Answers per dose of an added direction, and `removed`: answers with the direction removed."""
 
     latent: int
     direction: str
     place: str
     counts: Mapping[float, tuple[int, int]]
-    """Dose -> (answers that show the behaviour, answers); 0 is the latent's own, for its random ones too."""
+    """Dose -> (answers that show the behaviour, answers); random directions share the latent's dose 0."""
     removed: tuple[int, int] | None
 
     def stratum(self, tested_to: float) -> tuple[list[float], list[int], list[int]]:
@@ -155,7 +155,7 @@ class Curve:
         return trend([self.stratum(tested_to)])
 
     def verdict(self, tested_to: float) -> Verdict:
-        """What the trend says."""
+        """The trend's verdict."""
         z = self.z(tested_to)
         if z != z:
             return "silent"
@@ -163,7 +163,7 @@ class Curve:
 
 
 def read_curves(table: pd.DataFrame) -> list[Curve]:
-    """The curves in `steering.csv`, every random direction with the latent's answers at dose 0."""
+    """The curves in `steering.csv`; random directions have the latent's answers at dose 0."""
     cells: dict[tuple[int, str, str], dict[float | str, tuple[int, int]]] = {}
     for row in table.to_dict("records"):
         dose = REMOVED if row["dose"] != row["dose"] else float(row["dose"])
@@ -179,7 +179,7 @@ def read_curves(table: pd.DataFrame) -> list[Curve]:
 
 
 def verdicts(curves: Sequence[Curve], tested_to: float) -> dict[str, Any]:
-    """How many curves rise, fall, stay flat and are silent, and the trend of all of them together."""
+    """Number of curves per verdict, and the trend of all together."""
     counts = Counter(curve.verdict(tested_to) for curve in curves)
     z = trend([curve.stratum(tested_to) for curve in curves])
     return {"n": len(curves), **{name: counts[name] for name in VERDICTS}, "z_together": z}
