@@ -85,7 +85,7 @@ def parents_of(name: str, parents: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def match_table(
-    own: MatchedPair, other: MatchedPair, sums: CodeCorrelation, inputs: MatchInputs
+    pair: MatchedPair, other: MatchedPair, sums: CodeCorrelation, inputs: MatchInputs
 ) -> pd.DataFrame:
     """One row per exclusive latent: the nearest latents of the other pair, its twin, and the verdict.
 
@@ -101,13 +101,8 @@ def match_table(
     correlation = sums.value()
     by_direction = nearest_direction(*directions, alive=other.alive)
     by_code = nearest_code(correlation)
-    twins = twins_of(
-        *directions,
-        correlation,
-        alive=other.alive,
-        min_cosine=inputs.min_cosine,
-        min_correlation=inputs.min_correlation,
-    )
+    minima = {"min_cosine": inputs.min_cosine, "min_correlation": inputs.min_correlation}
+    twins = twins_of(*directions, correlation, alive=other.alive, **minima)
     exclusive = torch.tensor((other.table["exclusive_to"] == "tuned").to_numpy())
     return pd.DataFrame(
         {
@@ -164,7 +159,7 @@ def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
     return {"pairs": list(twins.values()), "new": lone[0], "gone": lone[1]}
 
 
-def _counts(table: pd.DataFrame, own: MatchedPair) -> dict[str, Any]:
+def _counts(table: pd.DataFrame, pair: MatchedPair) -> dict[str, Any]:
     from crossdiff.io.tables import rows_of, where
 
     counts = Counter(table["verdict"])
