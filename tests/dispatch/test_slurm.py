@@ -189,7 +189,7 @@ def test_a_damaged_submission_record_names_its_file(tmp_path: Path, stub: Path) 
     submit(asked)
     path = Register(tmp_path / "store").folder / "steps" / f"{plan[0].key}.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match=f"{plan[0].key}.json is no readable submission record"):
+    with pytest.raises(ValueError, match=f"{plan[0].key}.json is not a readable submission record"):
         submit(asked)
 
 

@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_refused_when_the_pair_is_opened(models, tmp_path: 
     base, tuned = models
     for crosscoder, told in (
         (random_crosscoder(d_model=16), "width 16 and .* has 32"),
-        (random_crosscoder(n_models=3), "of 3 models, and a pair has two"),
+        (random_crosscoder(n_models=3), "has 3 models, a pair has 2"),
     ):
         with pytest.raises(ValueError, match=told):
             crossdiff.open_pair(base, tuned, LAYER, crosscoder, device="cpu")

@@ -103,7 +103,7 @@ def test_a_folder_that_is_no_run_is_refused_with_what_it_is(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"holds no summary.json"):
         crossdiff.open_run(tmp_path)
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(ValueError, match="no readable JSON"):
+    with pytest.raises(ValueError, match="not readable JSON"):
         crossdiff.open_run(tmp_path)
     write_json({"steps": [{"name": "study layers", "key": "k"}]}, tmp_path / "summary.json")
     (tmp_path / "run_a").mkdir()

@@ -56,7 +56,7 @@ def test_plans_read_only_what_their_stages_declare() -> None:
         reads = step.definition.reads
         parents = {parent.stage for parent in step.parents.values()}
         assert reads == EVERYTHING or parents <= set(reads), (step.name, parents - set(reads))
-    assert {step.stage for step in merge(plans)} | {"judge"} == set(protocol.names())
+    assert {step.stage for step in merge(plans)} | {"judge", "outside_rates"} == set(protocol.names())
 
 
 def test_a_stage_from_outside_is_found_beside_its_inputs() -> None:

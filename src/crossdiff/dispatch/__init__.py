@@ -1,1 +1,1 @@
-"""Where steps run: here, or as a SLURM job graph."""
+"""Running steps: in this process, or as a SLURM job graph."""

@@ -1,4 +1,4 @@
-"""The plan as a graph of jobs: what became of every step, and why it did."""
+"""The plan as a graph of jobs: state of every step, and reasons of failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CANNOT_SEE_STORE = "0:53"
 
 @dataclass(frozen=True)
 class Node:
-    """One step of the plan, and its last submission when its artifact is not there."""
+    """One step of the plan, and its last submission if its artifact is missing."""
 
     step: Step
     state: State
@@ -27,7 +27,7 @@ class Node:
 
     @property
     def is_queued(self) -> bool:
-        """A job that runs or waits will make it."""
+        """Whether a running or waiting job will make the step."""
         return self.state in ("running", "waiting")
 
 
@@ -75,7 +75,7 @@ def why(node: Node, graph: Sequence[Node]) -> list[str]:
     if job.phase == "gone":
         sentence = f"SLURM no longer knows job {entry.job}, and it left no artifact"
     elif job.phase == "finished":
-        sentence = f"job {entry.job} ended well, but left no artifact in this store"
+        sentence = f"job {entry.job} ended without an error, but left no artifact in this store"
     else:
         sentence = f"job {entry.job} {job.state.lower().replace('_', ' ')}" + (
             f", exit {code}" if code else ""
@@ -84,7 +84,7 @@ def why(node: Node, graph: Sequence[Node]) -> list[str]:
 
 
 def ancestors(step: Step) -> set[str]:
-    """Keys of all steps that `step` stands on, directly or not."""
+    """Keys of all ancestors of `step`."""
     keys: set[str] = set()
     front = list(step.parents.values())
     while front:
@@ -96,7 +96,7 @@ def ancestors(step: Step) -> set[str]:
 
 
 def nearest(steps: Iterable[Step]) -> list[Step]:
-    """The steps without those that another of them stands on: waiting for the rest is waiting for all."""
+    """Steps that are no ancestor of another one: their jobs wait for all others."""
     distinct = {step.key: step for step in steps}
     implied: set[str] = set()
     for step in distinct.values():
@@ -118,7 +118,7 @@ def graph_table(graph: Sequence[Node]) -> str:
 
 
 def totals(graph: Sequence[Node]) -> str:
-    """How many steps are in which state."""
+    """Number of steps per state."""
     order: tuple[State, ...] = ("finished", "running", "waiting", "failed", "cancelled", "to do")
     counts = {state: sum(node.state == state for node in graph) for state in order}
     return f"{len(graph)} steps: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)

@@ -1,4 +1,4 @@
-"""Run a plan here: reuse what is finished, resume what was interrupted."""
+"""Run a plan on this machine: finished steps are reused, interrupted ones resumed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HASH_BELOW_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step in this run."""
+    """Outcome of one step in this run."""
 
     step: Step
     state: Literal["done", "reused"]
@@ -88,7 +88,7 @@ def run_steps(
 
 
 def _refused(job: Job, runtime: Runtime) -> Step:
-    """The first step of a refused job that was not made."""
+    """First unfinished step of a refused job."""
     return (missing_steps(job, runtime.store) or job.steps)[0]
 
 
@@ -99,7 +99,7 @@ def _finish(job: Job, runtime: Runtime) -> list[Outcome]:
 
 
 def rows_of(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """What summary.json says of some of the steps that were run: name, key, state, seconds."""
+    """Rows of summary.json for steps: name, key, state, seconds."""
     outcome_of = {outcome.step.key: outcome for outcome in outcomes}
     return [
         {"name": step.name, "key": step.key, "state": made.state, "seconds": round(made.seconds, 3)}
@@ -111,7 +111,7 @@ def rows_of(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> list[dict[str
 def run_job(job: Job, runtime: Runtime) -> list[Outcome]:
     """Compute one job in its draft folder and publish its artifacts; wait for another process that has it.
 
-    Steps that are made together have a draft each, and each is published that is made.
+    Steps made together have one draft each; every finished one is published.
     """
     step = job.steps[0]
     parents = {role: parent.folder(runtime.store) for role, parent in step.parents.items()}
@@ -133,7 +133,7 @@ def _made_meanwhile(job: Job, runtime: Runtime) -> list[Outcome]:
 
 
 def _compute(jobs: Sequence[Job], parents: Mapping[str, Path], runtime: Runtime) -> list[Outcome]:
-    """Run the jobs of one call of their stage, publish what was made, then raise the first refusal."""
+    """Run jobs in one call of their stage, publish finished steps, then raise the first refusal."""
     whole = Job(tuple(step for job in jobs for step in job.steps))
     print(f"{whole.name} ...", flush=True)
     started, drafts = time.time(), [draft_folder(job, runtime.store) for job in jobs]

@@ -28,17 +28,17 @@ from crossdiff.pipeline.steps import Step
 
 
 class Tracker(Protocol):
-    """A logger during one run; leaving the context ends what it still has under way."""
+    """A logger during one run; leaving the context ends its unfinished work."""
 
     def __enter__(self) -> Tracker: ...
 
     def __exit__(self, *exception: object) -> None: ...
 
     def step_finished(self, outcome: Outcome, store: Path) -> None:
-        """One step came to its end: computed now, or found finished."""
+        """Record one finished step, computed now or earlier."""
 
     def published(self, results: Path, rows: Sequence[dict[str, Any]], store: Path) -> None:
-        """A report's products lie in `results`; `rows` are the steps of summary.json."""
+        """Record a report in `results`; `rows` are the steps of summary.json."""
 
 
 def tracker(logger: LoggerSettings, *, group: str) -> Tracker:
@@ -71,10 +71,10 @@ class NoTracker:
 
 @dataclass
 class CsvTracker(NoTracker):
-    """Lays `steps.csv` and each training's `metrics.<pair>.csv` beside the report."""
+    """Writes `steps.csv` and each training's `metrics.<pair>.csv` beside the report."""
 
     def published(self, results: Path, rows: Sequence[dict[str, Any]], store: Path) -> None:
-        """Write what the run did, and copy the training curves."""
+        """Write the steps, and copy the training curves."""
         with (results / "steps.csv").open("w", newline="", encoding="utf-8") as handle:
             writer = csv.DictWriter(handle, ["name", "key", "state", "seconds"])
             writer.writeheader()
@@ -123,7 +123,7 @@ class WandbTracker(NoTracker):
             )
 
     def step_finished(self, outcome: Outcome, store: Path) -> None:
-        """Start the process that writes the step down; a step that was found finished was written before."""
+        """Start the process that records the step; a step finished earlier was recorded then."""
         if outcome.state == "done":
             task = wandb_task(outcome, store, self.settings, group=self.group, mode=self.mode)
             self.running.append(_Recording.start(outcome.step.name, task))
@@ -158,7 +158,7 @@ class _Recording:
         return cls(name, time.monotonic(), process, errors)
 
     def wait(self, seconds: float) -> str | None:
-        """What there is to say: why it did not record, or not as asked; ends it `seconds` after its start."""
+        """Notice of a failed or offline recording; the process ends `seconds` after its start."""
         try:
             code = self.process.wait(max(0.0, self.started + seconds - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -190,7 +190,7 @@ def _failed(reason: str) -> str:
 
 
 def wandb_mode(settings: WandbLogger) -> tuple[str, str | None]:
-    """Mode to record in, and a sentence when that is not what was asked for."""
+    """Mode of recording, and a sentence where it is not the requested one."""
     asked = settings.mode or os.environ.get("WANDB_MODE") or "online"
     if asked != "online" or _has_login():
         return asked, None

@@ -1,6 +1,6 @@
-"""Which SLURM job makes which step (the store's submission register), and what SLURM says about those jobs.
+"""The store's register of submissions (step -> SLURM job), and the states of those jobs.
 
-squeue tells of jobs that SLURM still has, sacct of those that are over.
+squeue lists queued and running jobs, sacct finished ones.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Register:
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever submitted for this store."""
+        """Whether the store has any submission."""
         return (self.folder / "steps").is_dir()
 
     def read(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """Entries of those steps that were submitted at some time."""
+        """Entries of the steps that were submitted."""
         entries = {}
         for key in keys:
             path = self.folder / "steps" / f"{key}.json"
@@ -65,7 +65,7 @@ class Register:
                 continue
             except (json.JSONDecodeError, ValueError) as error:
                 raise ValueError(
-                    f"{path} is no readable submission record ({error}); remove it if no job of that step "
+                    f"{path} is not a readable submission record ({error}); remove it if no job of that step "
                     f"is queued: rm {path}"
                 ) from None
         return entries
@@ -139,7 +139,7 @@ _SECONDS = 120
 
 @dataclass(frozen=True)
 class JobState:
-    """Phase of one job, SLURM's own words for it and, once over, its exit code and signal."""
+    """Phase of one job, SLURM's word for it and, once over, its exit code and signal."""
 
     phase: Phase
     state: str = ""
@@ -156,7 +156,7 @@ def require_slurm() -> None:
     missing = [command for command in ("sbatch", "srun", "squeue", "scancel") if not shutil.which(command)]
     if missing:
         raise ValueError(
-            f"dispatch=slurm needs {', '.join(missing)} on the PATH, and there is none; run this on a login "
+            f"dispatch=slurm needs {', '.join(missing)} on the PATH; run this on a login "
             "node of the cluster, use dispatch=local, or start a one-machine SLURM: slurm/local_cluster.sh up"
         )
 
@@ -173,7 +173,7 @@ def job_states(jobs: Iterable[str]) -> dict[str, JobState]:
 
 
 def exit_code(job: str) -> str | None:
-    """`code:signal` of a job that is over, None when nobody remembers."""
+    """`code:signal` of a finished job, None where unknown."""
     asked = _ask(["scontrol", "show", "job", "-o", job]) or ""
     match = re.search(r"\bExitCode=(\d+:\d+)", asked)
     if match:
@@ -183,7 +183,7 @@ def exit_code(job: str) -> str | None:
 
 
 def cancel_jobs(jobs: Sequence[str]) -> None:
-    """Take jobs out of the queue; those that are over are left as they are."""
+    """Cancel jobs; finished ones stay as they are."""
     for part in _parts(jobs):
         done = _run(["scancel", *part])
         refused = [line for line in done.stderr.splitlines() if "denied" in line.lower()]

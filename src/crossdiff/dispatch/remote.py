@@ -1,4 +1,4 @@
-"""What runs inside a SLURM job: one frozen job of the plan, resumed from its draft when it was requeued."""
+"""Callables inside SLURM jobs: one frozen job of the plan, resumed from its draft after a requeue."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from crossdiff.settings import Runtime
 
 @dataclass(frozen=True)
 class Publication:
-    """A results folder that a report step fills, and what the summary says about every step."""
+    """The results folder of a report step, and the summary's rows of steps."""
 
     report: Step
     results: Path
     steps: tuple[Step, ...]
     new: frozenset[str] = frozenset()
-    """Keys of the steps that the submission made; the others were there, or were on their way."""
+    """Keys of the steps of this submission; the others were finished or queued before."""
 
     def publish(self, store: Path, tracker: Tracker) -> Path:
-        """Copy the report's products and add what the logger keeps beside them; returns the page."""
+        """Copy the report's products, add the logger's files, return the page."""
         rows = [
             {
                 "name": step.name,
@@ -118,7 +118,7 @@ class RemoteJob:
             return refused.made
 
     def checkpoint(self) -> Any:
-        """What submitit puts back into the queue: the same job, whose stage continues from its draft."""
+        """The job for submitit to requeue: the same one, whose stage continues from its draft."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -151,14 +151,14 @@ class RemotePart:
         return shards.make(self.job.inputs, parents, draft, runtime)
 
     def checkpoint(self) -> Any:
-        """As for a whole job: shards that are done are not made again."""
+        """The task for submitit to requeue; finished shards are kept."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def begin(job: Job, runtime: Runtime) -> None:
-    """What every job and every task does first on its node."""
+    """Set up the process of a job or task on its node."""
     atexit.register(ignore_signals)
     allow_open_files()
     prepare_store(runtime.store)
@@ -166,7 +166,7 @@ def begin(job: Job, runtime: Runtime) -> None:
 
 
 def ignore_signals() -> None:
-    """Once the work is done: Python gives up its handlers before it has taken its modules down.
+    """Ignore signals once the work is done: Python drops its handlers before its modules.
 
     A time limit's signal would then end the process, and a finished job count as failed.
     """
@@ -175,7 +175,7 @@ def ignore_signals() -> None:
 
 
 def node_device(job: Job, asked: str, n_gpus: int) -> str:
-    """The device on this node; a GPU job that finds no GPU fails instead of crawling on."""
+    """The device on this node; ValueError for a GPU job without a GPU."""
     if n_gpus == 0:
         return "cpu"
     device = choose_device(asked)
@@ -188,7 +188,7 @@ def node_device(job: Job, asked: str, n_gpus: int) -> str:
 
 
 def refuse_missing_shards(job: Job, runtime: Runtime) -> None:
-    """Raise where the tasks of a harvest left a shard: here it would be run through the model without a GPU.
+    """Raise where array tasks left a shard: this job has no GPU for it.
 
     A task leaves shards that another has locked, and a file system may keep the lock of a task that died.
     """
@@ -201,8 +201,8 @@ def refuse_missing_shards(job: Job, runtime: Runtime) -> None:
     if left:
         raise ValueError(
             f"{job.name}: the array tasks left {len(left):,} shards ({', '.join(left[:3])}"
-            f"{', ...' if len(left) > 3 else ''}), each of which another task seemed to be at; this job only "
-            "merges and was given no GPU to harvest them: repeat the command with action=retry"
+            f"{', ...' if len(left) > 3 else ''}), which another task seemed to work on; this job only "
+            "merges and has no GPU to harvest them: repeat the command with action=retry"
         )
 
 
@@ -214,7 +214,7 @@ def refuse_missing_parents(job: Job, runtime: Runtime) -> None:
 
 
 def check_code(steps: Sequence[Step]) -> None:
-    """Refuse to make an artifact whose stage's version changed between submission and start."""
+    """ValueError where the stage's version changed between submission and start."""
     for step in steps:
         if (now := step.key_now()) != step.key:
             raise ValueError(

@@ -1,9 +1,8 @@
-"""Run the jobs of a plan in several processes: whatever stands on finished steps runs at the same time.
+"""Run the jobs of a plan in several processes: jobs whose parents are finished run at the same time.
 
-The order of the plan decides who goes first. Every process has its share of the CPU's threads and, where
-there are several accelerators, one of its own; a job that nothing can run beside has this process and all its
-threads. A job that is refused (ValueError) lets the running ones end, which are finished work for the next
-run; Ctrl-C and TERM stop them all, as they would a single one.
+Jobs start in the order of the plan. Every process has a share of the CPU's threads and, where there are
+several accelerators, one of them; a job without others to run beside it has this process and all its threads.
+After a refused job (ValueError) the running ones still end and are kept; Ctrl-C and TERM stop all.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a job says is wrong with what it was given; other errors cross the processes as they are."""
+    """A job's ValueError; other errors cross the processes unchanged."""
 
     text: str
 
@@ -49,10 +48,10 @@ def run_side_by_side(
     done: Callable[[list[Made]], object],
     failed: Callable[[Job, ValueError], object],
 ) -> None:
-    """Call `run` (picklable) on every job once the jobs that it stands on are done; `done` after each.
+    """Call `run` (picklable) on every job once its parents are done, and `done` after each.
 
-    Where a job is refused, `failed` is called, no other is begun, and once those that run have ended the
-    first refusal is raised (ValueError); so is a process that was killed, for lack of memory perhaps.
+    After a refused job `failed` is called, no other starts, and once the running ones have ended the first
+    refusal is raised (ValueError); a killed process, perhaps for lack of memory, is raised likewise.
     """
     waiting, running = list(jobs), dict[Future, Job]()
     refused: str | None = None
@@ -83,7 +82,7 @@ def run_side_by_side(
 
 
 def _ready(waiting: Sequence[Job], running: Iterable[Job]) -> list[Job]:
-    """Jobs none of whose steps stands on a step that is not done yet."""
+    """Jobs whose parents are all done."""
     open_keys = {step.key for job in (*waiting, *running) for step in job.steps}
     return [
         job
@@ -99,8 +98,7 @@ def _result(future: Future[list[Made] | Refusal], jobs: Sequence[Job]) -> list[M
         names = ", ".join(job.name for job in jobs)
         raise ValueError(
             f"a process was killed while {names} ran, perhaps for lack of memory: every process holds "
-            "its own models and activations; give dispatch.processes=1 and run again, what is finished "
-            "is kept"
+            "its own models and activations; run again with dispatch.processes=1 (finished steps are kept)"
         ) from None
 
 
@@ -141,7 +139,7 @@ def _interrupt(process: BaseProcess) -> None:
 
 @contextmanager
 def _ending_on_term() -> Iterator[None]:
-    """TERM ends the block like an error would, so that it can clean up; only a main thread can have that."""
+    """TERM ends the block like an error, so that it can clean up; only in a main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -153,7 +151,7 @@ def _ending_on_term() -> Iterator[None]:
 
 
 def _settle(numbers: Queue[int], n_threads: int, n_devices: int) -> None:
-    """In a new process, before it imports PyTorch: its share of the threads, and its accelerator.
+    """Set a new process' share of the threads and its accelerator, before it imports PyTorch.
 
     Ctrl-C reaches all processes of a terminal; one without a job leaves it to the parent.
     """
@@ -166,7 +164,7 @@ def _settle(numbers: Queue[int], n_threads: int, n_devices: int) -> None:
 
 
 def _in_process(run: Callable[[Job], list[Made]], job: Job) -> list[Made] | Refusal:
-    """In a process: the job, its progress in lines that name it, because bars would overwrite each other."""
+    """Run the job with progress as lines that name it, because bars would overwrite each other."""
     from crossdiff.io import progress
 
     progress.title_lines(job.name)

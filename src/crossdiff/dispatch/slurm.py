@@ -25,7 +25,7 @@ AT_ONCE = 6
 
 @dataclass(frozen=True)
 class Submission:
-    """What one command asks of SLURM; the runtime's `device` is as asked for: the node decides on `auto`."""
+    """One command's request to SLURM; the runtime's `device` stays as given: the node decides on `auto`."""
 
     steps: Sequence[Step]
     publications: Sequence[Publication]
@@ -36,14 +36,14 @@ class Submission:
 
 @dataclass
 class Submitted:
-    """Job id of every step that is on its way, and which of them this command submitted."""
+    """Job id of every queued step, and the steps that this command submitted."""
 
     jobs: dict[str, str] = field(default_factory=dict)
     new: list[tuple[Job, str]] = field(default_factory=list)
 
 
 def submit(asked: Submission) -> Submitted:
-    """Submit what is neither finished nor queued, parents first; returns at once."""
+    """Submit steps that are neither finished nor queued, parents first; returns at once."""
     require_slurm()
     resources = resources_of(asked.steps, asked.dispatch, device=asked.runtime.device)
     refuse_unfit_jobs(asked.steps, asked.runtime, resources)
@@ -59,7 +59,7 @@ def submit(asked: Submission) -> Submitted:
 
 
 class _Submitter:
-    """Submits jobs stage by stage, several at once, and takes all back when SLURM refuses one."""
+    """Submits jobs stage by stage, several at once, and cancels all when SLURM refuses one."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class _Submitter:
         )
 
     def after(self, job: Job, known: Mapping[str, str]) -> list[str]:
-        """Job ids that have to end well first."""
+        """Ids of the jobs that must succeed first."""
         parents = {parent.key: parent for step in job.steps for parent in step.parents.values()}
         waiting = [step for step in parents.values() if not step.is_finished(self.store)]
         lost = [step.name for step in waiting if step.key not in known]

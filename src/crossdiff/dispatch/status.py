@@ -1,4 +1,4 @@
-"""action=status, cancel and retry, and dispatch.wait: looking at a submitted plan and acting on it."""
+"""action=status, cancel and retry, and dispatch.wait, for a submitted plan."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _run(asked: Submission) -> int:
 
 
 def described(result: Submitted, asked: Submission) -> str:
-    """What was submitted, what was already queued, what was finished, and where to look next."""
+    """Text of a submission: submitted, queued and finished steps, and the next command."""
     fresh = {step.key for job, _ in result.new for step in job.steps}
     earlier = [step for step in asked.steps if step.key in result.jobs and step.key not in fresh]
     lines = [f"submitted {job.name} as job {number}" for job, number in result.new]
@@ -83,7 +83,7 @@ def cancel(steps: Sequence[Step], store: Path) -> int:
 
 
 def _needed_elsewhere(graph: Sequence[Node], plan: set[str], register: Register) -> dict[str, str]:
-    """Keys that a queued step outside the plan needs, directly or through others, with that step's name."""
+    """Keys of the ancestors of queued steps outside the plan, with that step's name."""
     entries = {key: entry for key, entry in register.everything().items() if key not in plan}
     if not graph or not entries:
         return {}
@@ -100,7 +100,7 @@ def _needed_elsewhere(graph: Sequence[Node], plan: set[str], register: Register)
 
 
 def follow(steps: Sequence[Step], store: Path, *, poll_seconds: float) -> int:
-    """Show the graph until nothing is queued any more: redrawn on a terminal, else a line per change."""
+    """Show the graph until nothing is queued: redrawn on a terminal, else a line per change."""
     shown: list[Node] = []
     drawn = 0
     while True:

@@ -1,6 +1,6 @@
 """The store as a folder that several people and machines share; drafts become artifacts in it.
 
-A kill between two renames loses nothing: what was prepared is published by the next command.
+A kill between two renames loses nothing: the next command publishes the prepared artifact.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from crossdiff.stages import protocol
 def prepare_store(store: Path) -> None:
     """Create the store, prove that it can be written, and keep a shared one shared.
 
-    In a group-writable store everything this process makes is group-writable too, so that a second user of
-    the group can go on from it.
+    In a group-writable store all files of this process are group-writable, so that a second user of the group
+    can continue from them.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -49,12 +49,12 @@ def prepare_store(store: Path) -> None:
 
 
 def draft_folder(job: Job, store: Path) -> Path:
-    """Where a job works until it is published; a killed job finds its own work there again."""
+    """Working folder of a job until it is published; a killed job continues from it."""
     return store / job.stage / f".{job.key}.draft"
 
 
 def warn_of_little_room(steps: Sequence[Step], store: Path) -> None:
-    """One line on stderr where the store has less free space than the plan has still to write.
+    """Warn on stderr where the store has less free space than the plan still writes.
 
     Nothing is refused: sizes are estimates, steps of unknown size count as nothing, and quotas are not seen.
     """
@@ -75,7 +75,7 @@ def warn_of_little_room(steps: Sequence[Step], store: Path) -> None:
 
 
 def _written_gb(draft: Path) -> float:
-    """What an interrupted job has written already; its files may vanish meanwhile."""
+    """Bytes that an interrupted job has written; its files may vanish meanwhile."""
     total = 0
     for path in draft.rglob("*"):
         with suppress(OSError):
@@ -108,7 +108,7 @@ def user_name(user: int) -> str:
 
 
 def publish_job(job: Job, draft: Path, manifest: Mapping[str, Any], store: Path) -> None:
-    """One artifact per step of the job; several layers of one forward pass are parted here."""
+    """One artifact per step of the job; several layers of one forward pass are separated."""
     for step in job.steps:
         _check_unchanged(step)
     for hidden in draft.glob(".*"):
@@ -148,7 +148,7 @@ def _check_unchanged(step: Step) -> None:
 
 
 def _publish_ready(step: Step, store: Path) -> None:
-    """Publish what was prepared whole for this step, by this process or by one that was killed."""
+    """Publish the prepared artifact of this step, of this process or a killed one."""
     home = store / step.stage
     for folder in home.glob(f".{step.key}.*.ready"):
         if (folder / artifacts.MANIFEST).is_file() and (folder / _layer_folder(step)).is_dir():
@@ -157,7 +157,7 @@ def _publish_ready(step: Step, store: Path) -> None:
 
 
 def describe(step: Step) -> dict[str, Any]:
-    """What a manifest says about the step that made it."""
+    """The manifest's facts about the step."""
     return {
         "stage": step.stage,
         "label": step.label,

@@ -20,7 +20,7 @@ UNITS = {
 }
 STEP = "trainer/global_step"
 NOTICE = "notice: "
-"""Begins a line that the recording run shows to its user."""
+"""Prefix of a line that the run shows to its user."""
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def record(task: dict[str, Any]) -> None:
 
 
 def opened(init: dict[str, Any], config: dict[str, Any]) -> Any:
-    """The run as asked for; recorded offline, with a notice, when the server refuses or does not answer."""
+    """The run; recorded offline, with a notice, when the server refuses or does not answer."""
     import wandb
     from wandb.errors import Error
 

@@ -1,4 +1,4 @@
-"""Which latents fire on which tokens of some texts, in the terms of both models."""
+"""Codes of a crosscoder on texts: active latents per token, with the shares of both models."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 MODELS = ("base", "tuned")
 JOINED = ("category", "call", "exclusive_to", "delta_norm")
-"""Columns of a run's latent table that stand beside a latent, where there is a run."""
+"""Columns of a run's latent table that are joined to a latent."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The codes of a crosscoder on texts; tokens that training never looks at (BOS) have none.
+    """The codes of a crosscoder on texts; masked tokens (BOS) have none.
 
     x     [token, model, d_model] raw activations of all tokens
     fve   fraction of variance explained on these tokens, per model (or of the difference: diff_sae)
@@ -37,7 +37,7 @@ class Encoded:
     crosscoder: Crosscoder
     x: Float[Tensor, "token model d_model"]
     code: SparseCode
-    """Of the kept tokens alone."""
+    """Of the kept tokens."""
     fit: FitSums
     labels: pd.DataFrame | None = None
 
@@ -63,7 +63,7 @@ class Encoded:
 
     @property
     def fve(self) -> dict[str, float]:
-        """Per model; NaN where the tokens do not vary."""
+        """FVE per model; NaN where the tokens do not vary."""
         return dict(zip(self.names, self.fit.explained(), strict=True))
 
     @property
@@ -73,7 +73,7 @@ class Encoded:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """`base` and `tuned`; `difference` where the dictionary reads that alone."""
+        """`base` and `tuned`; `difference` for a diff_sae."""
         return MODELS if self.crosscoder.n_models == len(MODELS) else ("difference",)
 
     @cached_property
@@ -86,8 +86,8 @@ class Encoded:
         """One row per latent and token on which it fires, by text, position and falling code.
 
         code       in the crosscoder's normalised space
-        reads_<m>  what the latent's encoder gets from model m there: code = reads of both + encoder bias
-        adds_<m>   length of what the latent adds to model m's activation, in normalised units: code * |d_m|
+        reads_<m>  model m's part of the pre-activation: code = reads of both + encoder bias
+        adds_<m>   norm of the latent's output in model m, in normalised units: code * |d_m|
         """
         import pandas as pd
 
@@ -106,7 +106,7 @@ class Encoded:
         return pd.DataFrame(found.sort_values(order, ascending=[True, True, False], ignore_index=True))
 
     def _shares(self) -> tuple[Float[Tensor, "active model"], Float[Tensor, "active model"]]:
-        """Per active entry and model: its part of the pre-activation, and the length of what it adds."""
+        """Per active entry and model: part of the pre-activation, and norm of the output."""
         crosscoder, code = self.crosscoder, self.code
         with torch.no_grad():
             rows = self.x[self.texts.kept].to(crosscoder.encoder.device)
@@ -123,8 +123,9 @@ class Encoded:
     def top(self, n: int = 10, *, exclusive_to: str | None = None) -> pd.DataFrame:
         """The `n` latents with the highest scaled code (code * code norm, as in training), one row each.
 
-        Code, reads and adds are those at the latent's highest token; `n_tokens` are those it fires on, and
-        `marked` is that text with these tokens between « and ». `exclusive_to` keeps those of one model.
+        Code, reads and adds are those at the latent's highest token; `n_tokens` counts its active tokens, and
+        `marked` is the text with these between « and ». `exclusive_to` keeps the exclusive latents of one
+        model.
         """
         table: Any = self.table
         if exclusive_to is not None:
@@ -148,7 +149,7 @@ class Encoded:
         return peaks
 
     def show(self, latent: int) -> Examples:
-        """The texts on which a latent fires, with its tokens marked; by falling code."""
+        """Texts on which a latent fires, active tokens marked, by falling code."""
         import pandas as pd
 
         check_latent(latent, self.crosscoder.n_latents, "this crosscoder")

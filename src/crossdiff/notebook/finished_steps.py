@@ -1,4 +1,4 @@
-"""From a results folder to the finished steps in the store that its page was made of."""
+"""The finished steps in the store behind a results folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crossdiff.pipeline.steps import Step, role
 
 @dataclass(frozen=True)
 class FinishedSteps:
-    """The folders of a run's finished steps by role (`train_<pair>`, `annotate`), as a report's parents are.
+    """Folders of a run's finished steps by role (`train_<pair>`, `annotate`).
 
     `summary` is the content of summary.json; empty for a run that has no results folder yet.
     """
@@ -32,13 +32,13 @@ class FinishedSteps:
         if not any(name.startswith("scale ") for name, _ in rows):
             inside = sorted(path.parent.name for path in results.glob(f"*/{SUMMARY}"))
             way_out = f"open one of its runs: {', '.join(inside)}" if inside else "open the results of a run"
-            raise ValueError(f"{results} holds the answer of a study, which has no latents itself; {way_out}")
+            raise ValueError(f"{results} holds the answer of a study, which has no latents; {way_out}")
         found = _store_of(results, summary, rows, store)
         return cls(found, _roles(found, rows), summary)
 
     @classmethod
     def of_plan(cls, steps: Sequence[Step], store: Path) -> FinishedSteps:
-        """The finished ones of the steps of a plan."""
+        """The finished steps of a plan."""
         done = [(step.name, step.key) for step in steps if step.is_finished(store)]
         return cls(store, _roles(store, done))
 
@@ -49,11 +49,11 @@ class FinishedSteps:
         return [name for name in scaled if f"train_{name}" in self.roles]
 
     def inputs(self, role: str) -> dict[str, Any]:
-        """The settings of a finished step, as its manifest holds them."""
+        """Settings of a finished step, from its manifest."""
         return self.inputs_of(self.roles[role])
 
     def inputs_of(self, folder: Path) -> dict[str, Any]:
-        """The same of a step by its folder."""
+        """Settings of the step in `folder`."""
         return read_manifest(folder)["inputs"]
 
     def parent(self, folder: Path, role: str) -> Path | None:
@@ -73,7 +73,7 @@ def _summary(results: Path) -> dict[str, Any]:
         summary = read_json(path)
     except ValueError as error:
         raise ValueError(
-            f"{path} is no readable JSON ({error}); give the run's command again with action=render"
+            f"{path} is not readable JSON ({error}); give the run's command again with action=render"
         ) from None
     if not isinstance(summary, dict):
         raise ValueError(f"{path} holds no object; give the run's command again with action=render")

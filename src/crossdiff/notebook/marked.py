@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPEN, CLOSE = "«", "»"
-"""Around active tokens in plain text."""
+"""Marks around active tokens in plain text."""
 PALEST = 0.18
 """Opacity of the mark of the smallest code; the largest has 0.9."""
 BOX = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0.4em 0;padding:0.3em;border-left:3px solid #888"
@@ -47,7 +47,7 @@ class MarkedText:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """The same with shaded tokens; hovering shows the code. Everything that a text holds is escaped."""
+        """HTML with shaded tokens and the code on hover; texts are escaped."""
         spans = "".join(map(self._span, self.tokens, self.codes))
         head = f"<small>{_escaped(self.head)}</small>\n" if self.head else ""
         return f'<div style="{BOX}">{head}{spans}</div>'
@@ -64,7 +64,7 @@ class MarkedText:
 
 @dataclass(frozen=True, repr=False)
 class Examples:
-    """The documents of one latent: `table` has one row each, as the documents step wrote them.
+    """The documents of one latent: `table` has one row each, as written by the documents step.
 
     Displayed in a notebook, and printed by `print`, as texts with the active tokens marked.
     """
@@ -92,7 +92,7 @@ class Examples:
 
     @property
     def heading(self) -> str:
-        """Pair, latent, its label where there is one, and how many of the documents are shown."""
+        """Pair, latent, label if any, and number of documents shown."""
         label = f": {self.title}" if self.title else ""
         return (
             f"{self.pair}, latent {self.latent}{label} "

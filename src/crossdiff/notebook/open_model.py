@@ -25,11 +25,11 @@ from crossdiff.models.tokenizers import load_model_tokenizer, refuse_beyond
 
 @dataclass(frozen=True)
 class OpenModel:
-    """Where a model lies, or the model itself; read when it is first needed."""
+    """A model by its path or as a loaded object; read on first use."""
 
     settings: ModelSettings
     path: str
-    """What `from_pretrained` is given; of a loaded model the name that it was loaded by."""
+    """Argument of `from_pretrained`; for a loaded model the name it was loaded by."""
     layer: int
     device: str
     loaded: Any = None
@@ -61,7 +61,7 @@ class OpenModel:
         return self.truncated.d_model
 
     def tokenizer(self) -> Any:
-        """The tokenizer that the model reads with; a loaded model's by the name that it was loaded by."""
+        """The model's tokenizer; for a loaded model, by the name it was loaded by."""
         try:
             return load_model_tokenizer(self.settings, self.path)
         except ValueError as error:
@@ -71,7 +71,7 @@ class OpenModel:
 
     @cached_property
     def truncated(self) -> TruncatedModel:
-        """Blocks up to the layer; of a loaded model all, in its own dtype and on its own device."""
+        """Blocks up to the layer; a loaded model keeps all blocks, its dtype and its device."""
         if self.loaded is None:
             return load_truncated(self.settings, self.path, layers=[self.layer], device=self.device)
         text = self.loaded.config.get_text_config(decoder=True)
@@ -84,12 +84,11 @@ class OpenModel:
             n_blocks_full=text.num_hidden_layers,
             d_model=text.hidden_size,
             vocab_size=self.loaded.get_input_embeddings().weight.shape[0],
-            commit=None,
             rotary=rotary_rule(text),
         )
 
     def rows(self, tokens: TokenSet) -> Float[Tensor, "token d_model"]:
-        """Output of the layer for every token, float32 on the CPU; every document by itself, unpadded."""
+        """Output of the layer for every token, float32 on the CPU; one unpadded document at a time."""
         model = self.truncated
         names = [str(token) for token in tokens.ids.tolist()]
         refuse_beyond(tokens.ids, model.vocab_size, names=lambda ids: names[: len(ids)], path=self.path)
@@ -103,7 +102,7 @@ class OpenModel:
         return found[self.layer].float()
 
     def chat(self, tokenizer: Any) -> ChatModel:
-        """The whole model for answers, with copies of what has to be set for them."""
+        """The whole model for answers; changed settings are copies."""
         tokenizer = copy.deepcopy(tokenizer)
         if self.loaded is not None:
             return as_chat_model(self.settings.name, copy.copy(self.loaded), tokenizer, self.loaded.device)

@@ -1,4 +1,4 @@
-"""A pair of models with a crosscoder, to be asked with texts: activations, latents, steered answers."""
+"""A pair of models with a crosscoder: activations, latents and steered answers for texts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FEWEST_TOKENS = 8
-"""Tokens from which FVE and L0 are held against those of the training."""
+"""Fewest tokens for a comparison of FVE and L0 with those of the training."""
 LARGEST_L0_RATIO = 3.0
 
 
@@ -55,7 +55,7 @@ def open_pair(
     base, tuned  folder saved with save_pretrained, hub id, or a loaded transformers model
     crosscoder   a `Crosscoder`, or the file, folder or hub id of one in any format that can be read
     scale        factors on the activations of base and tuned, where a crosscoder's file holds none
-    tokenizer    which both models read with; the tuned model's unless given (its chat template is used)
+    tokenizer    of both models; the tuned model's unless given (its chat template is used)
     dtype        of models that are read here; take that of the training. Loaded models keep their own
     context      tokens at which texts are cut
 
@@ -77,7 +77,7 @@ def open_pair(
 
 @dataclass(frozen=True)
 class OpenPair:
-    """What `open_pair` and `run.open_pair` give; models are read when they are first needed."""
+    """A pair with a crosscoder, made by `open_pair` and `run.open_pair`; models are read on first use."""
 
     base: OpenModel
     tuned: OpenModel
@@ -86,7 +86,7 @@ class OpenPair:
     mask: MaskSettings = field(default_factory=MaskSettings)
     context: int = DEFAULT_CONTEXT
     labels: pd.DataFrame | None = None
-    """Of a run: its latent table with labels."""
+    """Latent table of the run, with labels; None without a run."""
     _warned: list[str] = field(default_factory=list, repr=False)
 
     def __repr__(self) -> str:
@@ -94,12 +94,12 @@ class OpenPair:
         return f"OpenPair({models}, {self.crosscoder.n_latents} latents)"
 
     def checked(self) -> OpenPair:
-        """Itself; ValueError where the crosscoder or the tokenizers do not fit the models."""
+        """This pair; ValueError where the crosscoder or the tokenizers do not fit the models."""
         crosscoder, wanted = self.crosscoder, len(MODELS)
         if crosscoder.settings.architecture == "diff_sae":
             wanted = 1
         if crosscoder.n_models != wanted:
-            raise ValueError(f"the crosscoder is of {crosscoder.n_models} models, and a pair has two")
+            raise ValueError(f"the crosscoder has {crosscoder.n_models} models, a pair has 2")
         for model in (self.base, self.tuned):
             if model.d_model != crosscoder.d_model:
                 raise ValueError(
@@ -115,16 +115,16 @@ class OpenPair:
     def activations(self, texts: Text | Sequence[Text]) -> Float[Tensor, "token model d_model"]:
         """Raw activations of all tokens of all texts, one text after the other, float32 on the CPU.
 
-        `encode(texts).tokens` says which row is which token. A chat is a list of messages; a plain text is
+        The rows are those of `encode(texts).tokens`. A chat is a list of messages; a plain text is
         read as it is, behind BOS where the tokenizer has one. ValueError for no text or an empty one.
         """
         return self._rows(self._tokenised(texts))
 
     def encode(self, texts: Text | Sequence[Text], *, threshold: float | None = None) -> Encoded:
-        """Which latents fire on which tokens, with both models' figures; see `Encoded`.
+        """Codes of all latents on the texts, with both models' figures; see `Encoded`.
 
-        Warns, with FVE and L0, where these texts are reconstructed much worse than the training's were: the
-        models, the layer or the texts are then not those that the crosscoder was trained on.
+        Warns, with FVE and L0, where these texts are reconstructed much worse than the training's: the
+        models, the layer or the texts are then not those of the training.
         """
         tokens = self._tokenised(texts)
         found = Encoded.of(
@@ -136,7 +136,7 @@ class OpenPair:
     def top_latents(
         self, text: Text | Sequence[Text], n: int = 10, *, exclusive_to: str | None = None
     ) -> pd.DataFrame:
-        """The `n` latents that fire most on a text, one row each: `encode(text).top(n)`."""
+        """The `n` latents with the highest codes on a text: `encode(text).top(n)`."""
         return self.encode(text).top(n, exclusive_to=exclusive_to)
 
     def generate(
@@ -152,10 +152,10 @@ class OpenPair:
 
         The prompt is a user's turn of a chat; without a chat template it is a text to be continued. `steer`
         adds `strength * d_latent` of that model, in raw activation units, to the layer's output at every new
-        token: strength 1 is what a code of 1 adds, the latent's peak code what it adds at most.
+        token: strength 1 equals a code of 1, the latent's peak code its largest output.
         """
         if model not in MODELS:
-            raise ValueError(f"model={model!r} is none of the pair; give base or tuned")
+            raise ValueError(f"model={model!r} is not in the pair; give base or tuned")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts or not all(isinstance(text, str) and text for text in prompts):
             raise ValueError("the prompt is empty or no text; give a string or a list of them")
@@ -189,7 +189,7 @@ class OpenPair:
 
     @cached_property
     def _chats(self) -> dict[str, ChatModel]:
-        """Whole models that have been asked; read at the first question."""
+        """Whole models, read at the first question."""
         return {}
 
     def _tokenised(self, texts: Text | Sequence[Text]) -> TokenisedTexts:
@@ -199,7 +199,7 @@ class OpenPair:
         return torch.stack([model.rows(texts.tokens) for model in (self.base, self.tuned)], dim=1)
 
     def _compare_with_training(self, found: Encoded) -> None:
-        """One warning for texts that are reconstructed much worse, or with far more or fewer latents."""
+        """Warn of texts that are reconstructed much worse, or with far more or fewer latents."""
         if found.fit.n_tokens < FEWEST_TOKENS or self._warned:
             return
         told = doubts(found, self.crosscoder.metadata.get("training") or {})
@@ -209,10 +209,10 @@ class OpenPair:
 
 
 def doubts(found: Encoded, training: Mapping[str, Any]) -> str | None:
-    """What says that models, layer or texts are not those of the training; None where nothing does.
+    """The warning that models, layer or texts are not those of the training; None where FVE and L0 agree.
 
-    An FVE below half of the training's, or with more than five times its unexplained share (below 0.3 where
-    it is unknown); an L0 beyond a third or three times of the training's.
+    Doubtful: an FVE below half of the training's, or with more than five times its unexplained share (below
+    0.3 where it is unknown); an L0 below a third or above three times the training's.
     """
     parts = []
     for name, fve in found.fve.items():

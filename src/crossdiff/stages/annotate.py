@@ -67,7 +67,7 @@ def _annotate(
     write_jsonl(rows, draft / "annotations.jsonl", ascii_only=True)
     write_jsonl(variant_rows(annotation_run, taxonomy, blind), draft / "variants.jsonl", ascii_only=True)
     (draft / "taxonomy.yaml").write_text(taxonomy.to_yaml(), encoding="utf-8")
-    framing = _framing(asked, taxonomy, blind)
+    framing = _framing(annotation_run, taxonomy, blind)
     summary = summarise(rows, taxonomy) | ({"framing": framing} if framing else {})
     write_json(summary, draft / "annotate.json")
     told = {f"framing_{name}": f"{one['asserted']} of {one['answered']}" for name, one in framing.items()}

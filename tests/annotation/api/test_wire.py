@@ -212,7 +212,7 @@ def test_a_redirect_to_another_host_is_refused_with_both_names(tmp_path: Path) -
 
         with (
             HostileServer(elsewhere) as server,
-            pytest.raises(ValueError, match=f"{server.address} points to '{target}'"),
+            pytest.raises(ValueError, match=f"{server.address} points to another address, '{target}'"),
         ):
             annotate("claude", server.address, tmp_path, 1, n_votes=1)
         assert not other.calls
@@ -229,7 +229,7 @@ def test_results_on_another_host_are_refused_with_both_names(tmp_path: Path, mon
             real(self, content, status, headers)
 
         monkeypatch.setattr(_Handler, "_json", lying)
-        with pytest.raises(ValueError, match=f"{own} points to '{target}'"):
+        with pytest.raises(ValueError, match=f"{own} points to another address, '{target}'"):
             annotate("claude_batch", own, tmp_path, 1)
         monkeypatch.undo()
         assert not other.calls
