@@ -137,13 +137,29 @@ class Experiment(Settings):
         check_fits(self.sparsity, n_latents=self.dictionary.n_latents, architecture=kind)
         self.training.check_models(n_models=1 if kind == "diff_sae" else 2)
         check_shards(self.dictionary, self.sparsity, self.training)
-        if self.dictionary.architecture == "diff_sae" and self.action == "run" and not self.plan:
-            raise ValueError(
-                "dictionary.architecture=diff_sae has one direction per latent, so none can belong to one "
-                "model only and there is nothing to report; give action=train (the crosscoder alone), or "
-                "another architecture"
-            )
+        if kind == "diff_sae":
+            self._refuse_what_asks_for_calls()
         return self
+
+    def _refuse_what_asks_for_calls(self) -> None:
+        """A difference dictionary has one direction per latent, so that none is called one model's own."""
+        asked = None
+        if self.study is not None:
+            asked = "a study"
+        elif self.comparison is not None and self.comparison.seed_null:
+            asked = "comparison.seed_null"
+        elif self.documents.n_drifted:
+            asked = "documents.n_drifted"
+        elif self.action in ("ask", "validate") or (
+            self.action == "export" and self.export.what != "checkpoint"
+        ):
+            asked = f"action={self.action}"
+        if asked is not None:
+            raise ValueError(
+                f"{asked} needs one direction per model, and dictionary.architecture=diff_sae makes no call "
+                "(one direction per latent); give action=run with model_pair=... or comparison=... for "
+                "its own report by sign of effect, or another architecture"
+            )
 
     @property
     def pairs(self) -> tuple[ModelPair, ...]:

@@ -117,11 +117,13 @@ def test_the_plan_ends_with_the_crosscoder(tmp_path: Path) -> None:
     assert "report" not in done.stdout
 
 
-def test_a_dictionary_of_differences_has_no_report_and_says_how_to_train_it() -> None:
-    done = crossdiff(*PAIR, "dictionary.architecture=diff_sae")
-    assert done.returncode == 2
-    assert "give action=train" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_counts_exclusive_latents_refuses_a_dictionary_of_differences(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    differs = "dictionary.architecture=diff_sae"
+    for asked in ((*PAIR, "action=ask"), (*PAIR, "action=export"), ("experiment=layers", "size=ci")):
+        assert typed(monkeypatch, *asked, differs) == 2
+        assert "give action=run with model_pair=... or comparison=..." in capfd.readouterr().err
 
 
 @pytest.mark.slow

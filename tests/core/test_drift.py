@@ -57,6 +57,16 @@ def test_only_shared_latents_with_enough_documents_are_ranked_the_largest_size_f
     assert found.drift == pytest.approx([-math.log(5), math.log(2), 0])
 
 
+def test_with_intervals_the_surest_drift_comes_first() -> None:
+    """Bounds nearer to 0: 0.5, none (holds 0), 0.9 below, unknown."""
+    rows = table(
+        *[(1.0, 2.0, 1.0, 2.0)] * 4,
+        drift_low=[0.5, -1.0, -2.0, math.nan],
+        drift_high=[0.9, 3.0, -0.9, math.nan],
+    )
+    assert drifted(rows).latents == [2, 0, 1, 3]
+
+
 def test_a_drifted_latent_that_is_a_control_stays_one() -> None:
     rows = table(*[(1.0, 1.0 + n, 1.0, 1.0 + n) for n in range(6)])
     before = choose_latents(rows, n_controls=2, max_latents=9, seed=0).latents

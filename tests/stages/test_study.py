@@ -16,7 +16,7 @@ STUDIES = (
     "layers", "direct", "similarity_ladder", "ablation", "corpus", "behaviour", "paper", "paper_10m",
     "llama3", "steering", "seed_null", "frozen_decoder", "two_tunings",
 )  # fmt: skip
-WITHOUT_RUNS = ("causal", "several", "self_diff", "planted", "outputs")
+WITHOUT_RUNS = ("causal", "several", "self_diff", "planted", "contenders", "outputs")
 """Studies that stand on steps of their own, not on runs with a report each."""
 
 

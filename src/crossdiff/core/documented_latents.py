@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Role = Literal["exclusive_tuned", "exclusive_base", "control_shared", "drifted"]
+Role = Literal[
+    "exclusive_tuned", "exclusive_base", "control_shared", "drifted", "effect_up", "effect_down"
+]  # fmt: skip
 ROLES: tuple[Role, ...] = ("exclusive_tuned", "exclusive_base", "control_shared")
-"""Of every run; `drifted` latents are there where they are asked for."""
+"""Of every run but that of a diff_sae; `drifted` latents are there where they are asked for."""
+EFFECT_ROLES: tuple[Role, ...] = ("effect_up", "effect_down")
+"""Of the latents of a diff_sae, by the sign of their effect."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Chosen:
     """(latent, role) by role and number; `not_taken` counts exclusive latents beyond the limit."""
 
     latents: list[tuple[int, Role]]
-    not_taken: dict[Side, int]
+    not_taken: dict[str, int]
 
 
 def choose_latents(
@@ -39,23 +43,33 @@ def choose_latents(
     """Exclusive latents of both sides (at most `max_latents` each), random shared controls, drifted latents.
 
     Controls have norms in the shared bin and the call not_exclusive, so both the norms and latent scaling
-    attribute them to both models. A control among the `n_drifted` most drifted latents stays a control.
+    attribute them to both models. A control among the `n_drifted` most drifted latents stays a control. Of a
+    diff_sae only latents with a sign are taken, up and down.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: list[tuple[int, Role]] = []
-    not_taken: dict[Side, int] = {}
-    sides: tuple[tuple[Side, Role], ...] = (("tuned", "exclusive_tuned"), ("base", "exclusive_base"))
-    for side, role in sides:
-        latents = exclusive_latents(table, side)
+    not_taken: dict[str, int] = {}
+    for side, role, latents in _of_interest(table):
         taken = _draw(latents, max_latents, generator)
         not_taken[side] = len(latents) - len(taken)
         chosen.extend((latent, role) for latent in taken)
     shared = (table["kind"] == "shared") & (table["call"] == "not_exclusive")
     controls = [j for j, is_shared in enumerate(shared) if is_shared]
     chosen.extend((latent, "control_shared") for latent in _draw(controls, n_controls, generator))
+    if "sign" in table:
+        return Chosen(chosen, not_taken)
     taken = {latent for latent, _ in chosen}
     chosen.extend((n, "drifted") for n in drifted(table).latents[:n_drifted] if n not in taken)
     return Chosen(chosen, not_taken)
+
+
+def _of_interest(table: pd.DataFrame) -> list[tuple[str, Role, list[int]]]:
+    """What the counts of latents that are not taken are called, the role, and the latents."""
+    if "sign" in table:
+        of_sign = {sign: [j for j, own in enumerate(table["sign"]) if own == sign] for sign in ("up", "down")}
+        return [("up", "effect_up", of_sign["up"]), ("down", "effect_down", of_sign["down"])]
+    sides: tuple[tuple[Side, Role], ...] = (("tuned", "exclusive_tuned"), ("base", "exclusive_base"))
+    return [(side, role, exclusive_latents(table, side)) for side, role in sides]
 
 
 def codes_of(
@@ -64,7 +78,7 @@ def codes_of(
     """Inference codes (`v > threshold`) of some latents of raw activations."""
     device = crosscoder.decoder.device
     latents = latents.to(device)
-    xn = crosscoder.normaliser.normalise(x.to(device, crosscoder.decoder.dtype))
+    xn = crosscoder.normaliser.normalise(crosscoder.inputs(x.to(device, crosscoder.decoder.dtype)))
     with torch.no_grad():
         code = crosscoder.positive_code(xn, latents)
         return torch.where(code * crosscoder.code_norm()[latents] > crosscoder.threshold, code, 0)

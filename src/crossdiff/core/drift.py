@@ -61,6 +61,14 @@ def drift(table: pd.DataFrame) -> NDArray[np.float64]:
     return drift_of(torch.from_numpy(beta)).numpy()
 
 
+def _sure(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Distance of the interval from 0; 0 where it holds 0, -1 where it does not exist."""
+    if "drift_low" not in table.columns:
+        return np.zeros(len(table))
+    low, high = table["drift_low"].to_numpy(float), table["drift_high"].to_numpy(float)
+    return np.where(np.isfinite(low + high), np.maximum(np.maximum(low, -high), 0), -1.0)
+
+
 @dataclass(frozen=True)
 class Drifted:
     """Shared latents and their drift, the most drifted first; `n_unknown` shared ones have none."""
@@ -71,14 +79,16 @@ class Drifted:
 
 
 def drifted(table: pd.DataFrame) -> Drifted:
-    """The shared latents of a latent table, by falling |drift|, equals by number.
+    """The shared latents of a latent table, the surest drift first, then by |drift| and number.
 
-    Shared: called not exclusive, active in at least `MIN_DOCUMENTS` documents (so alive).
+    Shared: called not exclusive, active in at least `MIN_DOCUMENTS` documents (so alive). Sure is the end of
+    the interval nearer to 0: a beta barely above 0 gives a huge logarithm that says nothing. A table without
+    intervals is ordered by |drift| alone.
     """
     shared = np.asarray(table["call"] == "not_exclusive") & np.asarray(table["n_documents"] >= MIN_DOCUMENTS)
     found, latents = drift(table)[shared], np.asarray(table["latent"])[shared]
     known = np.isfinite(found)
-    order = np.lexsort((latents[known], -np.abs(found[known])))
+    order = np.lexsort((latents[known], -np.abs(found[known]), -_sure(table)[shared][known]))
     return Drifted(
         latents[known][order].tolist(), found[known][order].tolist(), n_unknown=int((~known).sum())
     )

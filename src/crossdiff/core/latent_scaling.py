@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -44,6 +44,8 @@ class ScalingSums:
     documents: DocumentCounts = field(init=False)
     fit: FitSums | None = None
 
+    ADDED: ClassVar[tuple[str, ...]] = ("energy", "overlap", "n_active", "template_energy")
+
     def __post_init__(self) -> None:
         options = {"dtype": torch.float64, "device": self.device}
         shape = (self.n_groups, self.n_latents)
@@ -79,7 +81,7 @@ class ScalingSums:
     def merge(self, other: ScalingSums) -> None:
         """Add the sums of a pass over other tokens; equals one pass over both up to rounding."""
         self.n_tokens += other.n_tokens
-        for name in ("energy", "overlap", "n_active", "template_energy"):
+        for name in self.ADDED:
             getattr(self, name).add_(getattr(other, name))
         self.maximum = torch.maximum(self.maximum, other.maximum)
         self.documents.merge(other.documents)
@@ -184,7 +186,8 @@ def _check_input(crosscoder: Crosscoder, x: Tensor) -> None:
     if crosscoder.settings.architecture == "diff_sae":
         raise ValueError(
             "latent scaling compares one decoder direction per model, and a diff_sae dictionary has one "
-            "direction in all; use another dictionary.architecture, such as standard"
+            "direction in all; take core.difference_table for it, or another dictionary.architecture, "
+            "such as standard"
         )
     if x.dim() != 3 or tuple(x.shape[1:]) != expected:
         raise ValueError(

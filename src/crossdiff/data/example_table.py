@@ -153,7 +153,8 @@ def direction_logits(
         except (ValueError, SafetensorError) as error:
             notices.append(f"no logits of the {name} model: {error}")
             continue
-        directions = crosscoder.decoder[torch.tensor(list(latents), dtype=torch.int64), index].detach().cpu()
+        own = min(index, crosscoder.n_models - 1)  # the one direction of a diff_sae, read by either head
+        directions = crosscoder.decoder[torch.tensor(list(latents), dtype=torch.int64), own].detach().cpu()
         for place, (top, bottom) in enumerate(head.ends(directions, count=COUNT)):
             logits[place][name] = {"top": _shown(token_set, top), "bottom": _shown(token_set, bottom)}
     return logits, notices

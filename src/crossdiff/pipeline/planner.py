@@ -208,7 +208,8 @@ class Planner:
             members=self.names if comparison.n_seeds > 1 else {},
             left_out=comparison.without,
         )
-        parents = {"annotate": self.annotate, "match": self.match(comparison)}
+        by_sign = self.experiment.dictionary.architecture == "diff_sae"  # no exclusive latents to match
+        parents = {"annotate": self.annotate, **({} if by_sign else {"match": self.match(comparison)})}
         stages = ("scale", "documents") if comparison.n_seeds == 1 else PER_CROSSCODER
         for stage in stages:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}

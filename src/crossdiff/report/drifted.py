@@ -86,7 +86,7 @@ def _notes(pair: PairSource) -> Any:
 
 def _text(n_shown: int, n_ranked: int, n_unknown: int, *, labelled: bool) -> str:
     text = (
-        f"The {n_shown:,} with the largest drift of {n_ranked:,} shared latents. Drift is the natural "
+        f"The {n_shown:,} with the surest drift of {n_ranked:,} shared latents. Drift is the natural "
         "logarithm of how many times as strongly the tuned model uses a latent (mean over both directions as "
         "probes); "
         "these latents are called exclusive to neither model and enter no count and no change of categories."

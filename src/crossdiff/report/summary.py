@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import where
 from crossdiff.report.formatting import finite
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
@@ -20,7 +21,10 @@ NO_SETTING = frozenset(
 
 def summary(sources: Sources, *, setting_stages: Sequence[str]) -> dict[str, Any]:
     """`version`, `settings`, `pairs` and `comparison`; the pipeline adds `steps` when it publishes."""
-    pairs = {name: pair_summary(pair) for name, pair in sources.pairs.items()}
+    pairs = {
+        name: difference_summary(pair) if "sign" in pair.latents else pair_summary(pair)
+        for name, pair in sources.pairs.items()
+    }
     comparison = None if sources.comparison is None else comparison_summary(sources.comparison)
     settings = settings_of(sources.provenance, setting_stages)
     return finite({"version": VERSION, "settings": settings, "pairs": pairs, "comparison": comparison})
@@ -109,5 +113,27 @@ def pair_summary(pair: PairSource) -> dict[str, Any]:
             "threshold": training.get("threshold"),
             "signature": pair.diagnostics.get("signature"),
             "n_steps": training.get("n_steps"),
+        }
+    )
+
+
+def difference_summary(pair: PairSource) -> dict[str, Any]:
+    """Figures of a difference dictionary (diff_sae): latents by sign; `n_exclusive` is null: no call."""
+    signs = pair.diagnostics.get("signs") or {}
+    labelled = {
+        sign: sum(row["role"] == f"effect_{sign}" and row["state"] in ANSWERED for row in pair.annotations)
+        for sign in ("up", "down")
+    }
+    training = ("fve_difference", "l0", "dead_share", "k", "threshold", "n_steps")
+    return finite(
+        {
+            "architecture": "diff_sae",
+            **{name: pair.training.get(name) for name in training},
+            "n_latents": len(pair.latents),
+            "n_dead": len(where(pair.latents, kind="dead")),
+            "n_exclusive": None,
+            **{f"n_{sign}": signs.get(sign) for sign in ("up", "down", "undecided")},
+            "n_labelled": sum(labelled.values()) if pair.annotated else None,
+            **{f"n_labelled_{sign}": count if pair.annotated else None for sign, count in labelled.items()},
         }
     )

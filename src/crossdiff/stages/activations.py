@@ -51,7 +51,8 @@ def open_crosscoder(parents: Mapping[str, Path], activations: PairedActivations)
 
 
 def _check_shape(folder: Path, crosscoder: Crosscoder, activations: PairedActivations) -> None:
-    expected = (activations.n_models, activations.d_model)
+    differs = crosscoder.settings.architecture == "diff_sae" and activations.n_models == 2
+    expected = (1 if differs else activations.n_models, activations.d_model)
     if (crosscoder.n_models, crosscoder.d_model) != expected:
         raise ValueError(
             f"{folder} reads {crosscoder.n_models} models of width {crosscoder.d_model}, the harvests hold "
@@ -84,6 +85,8 @@ def _check_origin(folder: Path, crosscoder: Crosscoder, activations: PairedActiv
 
 def _check_scaling(folder: Path, crosscoder: Crosscoder, activations: PairedActivations) -> None:
     """ValueError where its scales are not those of these activations, up to one common factor."""
+    if crosscoder.n_models == 1:  # a difference has one scale, and nothing to compare it with
+        return
     expected, spread = scale_spread(crosscoder, activations)
     if not spread <= SCALE_TOLERANCE:
         raise ValueError(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 5
 N_SWAPPED = 10
-EXCLUSIVE = ("exclusive_tuned", "exclusive_base")
+EXCLUSIVE = ("exclusive_tuned", "exclusive_base", "effect_up", "effect_down")  # the latter two of a diff_sae
 OTHER_LIMIT = 0.10
 """Share of `other` above which a warning says that the taxonomy does not fit."""
 
@@ -208,8 +208,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str
     warnings = []
     if share_other is not None and share_other > OTHER_LIMIT:
         warnings.append(
-            f"{others} of {len(exclusive)} answers on exclusive latents are `other` ({share_other:.0%}, "
-            f"limit {OTHER_LIMIT:.0%}): the taxonomy does not fit these latents well"
+            f"{others} of {len(exclusive)} answers on {_named(exclusive)} latents are `other` "
+            f"({share_other:.0%}, limit {OTHER_LIMIT:.0%}): the taxonomy does not fit these latents well"
         )
     return {
         "version": 1,
@@ -224,6 +224,10 @@ def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str
         "controls": _controls(rows),
         "warnings": warnings,
     }
+
+
+def _named(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "exclusive" if rows[0]["role"].startswith("exclusive") else "the"
 
 
 def _controls(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,17 +53,20 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     """Write deltas.csv and comparison.json."""
     import numpy as np
 
-    from crossdiff.stages.compared_pairs import choices, member_notes, pair_answers
+    from crossdiff.stages.compared_pairs import choices, member_notes, pair_answers, refusal_notes
+    from crossdiff.stages.compared_signs import by_sign, compare_signs
     from crossdiff.statistics.recovery import against_represented
     from crossdiff.statistics.verdict import multiverse
 
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
+    if by_sign(rows):
+        return compare_signs(rows, inputs, parents, draft, deltas=partial(_deltas, inputs, taxonomy=taxonomy))
     reference, treatment = (
         pair_answers(rows, pair, inputs.members_of(pair), parents)
         for pair in (inputs.reference, inputs.treatment)
     )
-    deltas = _deltas(inputs, reference, treatment, taxonomy)
+    deltas = _deltas(inputs, reference, treatment, taxonomy=taxonomy)
     deltas["p_seed_null"] = np.nan if inputs.null is None else inputs.null.p_values(deltas)
     represented = _represented(parents)
     if represented is not None:
@@ -87,7 +91,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
 
 
 def _deltas(
-    inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, taxonomy: Taxonomy
+    inputs: CompareInputs, reference: PairAnswers, treatment: PairAnswers, *, taxonomy: Taxonomy
 ) -> pd.DataFrame:
     """Deltas of single crosscoders, or of all members of both pairs."""
     from crossdiff.statistics.deltas import category_deltas
@@ -123,17 +127,6 @@ def label_notes(check: Mapping[str, Any] | None) -> list[str]:
         f"{facts['n_labelled']} of {facts['n']} exclusive latents ({facts['share_labelled']:.0%}) have a "
         f"category; for {facts['n_right']} of them ({facts['share_right']:.0%}) it is the one that dominates "
         "the planted categories of their top documents"
-    ]
-
-
-def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The range of every class's change over all categories that refused latents could have."""
-    return [
-        f"{row['name']}: the refused latents leave its change anywhere from "
-        f"{row['low_text']} (all of the reference's are of it, none of the treatment's) to "
-        f"{row['high_text']} (the other way round)"
-        for row in bounds
-        if row["level"] == "class"
     ]
 
 

@@ -47,11 +47,19 @@ class PairAnswers:
 
 
 def pair_answers(
-    rows: Sequence[Mapping[str, Any]], pair: str, members: Sequence[str], parents: Mapping[str, Path]
+    rows: Sequence[Mapping[str, Any]],
+    pair: str,
+    members: Sequence[str],
+    parents: Mapping[str, Path],
+    *,
+    role: str = ROLE,
 ) -> PairAnswers:
-    """The exclusive latents of a pair's crosscoders: answered ones as labels, others counted by state."""
+    """The exclusive latents of a pair's crosscoders (or those of another `role`).
+
+    Answered ones come as labels, others are counted by state.
+    """
     exclusive = {
-        name: [row for row in rows if row["pair"] == name and row["role"] == ROLE] for name in members
+        name: [row for row in rows if row["pair"] == name and row["role"] == role] for name in members
     }
     runs = {
         name: Labels([row["category"] for row in latents if row["state"] in ANSWERED])
@@ -128,6 +136,17 @@ def member_notes(comparison: Mapping[str, Any]) -> list[str]:
                 f"(median of the categories, {comparison['df']:.0f} degrees of freedom)"
             )
     return notes
+
+
+def refusal_notes(bounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What refused latents could do to the change of every class."""
+    return [
+        f"{row['name']}: the refused latents leave its change anywhere from "
+        f"{row['low_text']} (all of the reference's are of it, none of the treatment's) to "
+        f"{row['high_text']} (the other way round)"
+        for row in bounds
+        if row["level"] == "class"
+    ]
 
 
 def choices(

@@ -146,20 +146,27 @@ def selection_record(
     pair: str, chosen: Chosen, diagnostics: dict[str, Any], *, n_near_duplicates: int
 ) -> dict[str, Any]:
     """Content of `selection.json`; `sentence` says why no latent is exclusive, or is None."""
-    from crossdiff.core.documented_latents import ROLES
+    from crossdiff.core.documented_latents import EFFECT_ROLES, ROLES
 
+    by_sign = "signs" in diagnostics
     roles = [role for _, role in chosen.latents]
-    counts = {role: roles.count(role) for role in dict.fromkeys((*ROLES, *roles))}
-    rejected = diagnostics["rejected"]
-    return {
+    always = EFFECT_ROLES if by_sign else ROLES
+    counts = {role: roles.count(role) for role in dict.fromkeys((*always, *roles))}
+    record = {
         "version": 1,
         "pair": pair,
         "latents": [{"latent": latent, "role": role} for latent, role in chosen.latents],
         "n_latents": counts,
         "not_taken": chosen.not_taken,
+        "near_duplicates_dropped": n_near_duplicates,
+    }
+    if by_sign:
+        return {**record, "sentence": None if chosen.latents else f"No latent of {pair} has a clear sign."}
+    rejected = diagnostics["rejected"]
+    return {
+        **record,
         "rejected": {name: count for name, count in rejected["tuned"].items() if name != "exclusive"},
         "rejected_base": {name: count for name, count in rejected["base"].items() if name != "exclusive"},
-        "near_duplicates_dropped": n_near_duplicates,
         "sentence": None if counts["exclusive_tuned"] else empty_sentence(pair, rejected["tuned"]),
     }
 

@@ -55,10 +55,15 @@ def run(inputs: ReportInputs, parents: Mapping[str, Path], draft: Path, runtime:
 
 def write(sources: Sources, inputs: ReportInputs, parents: Mapping[str, Path], draft: Path) -> dict[str, Any]:
     """`run` from artifacts that are already read."""
+    from crossdiff.report import difference_page
     from crossdiff.report.page import render
     from crossdiff.report.summary import summary
 
-    page = render(sources, title=inputs.title, n_examples=inputs.n_examples)
+    if any("sign" in pair.latents for pair in sources.pairs.values()):
+        down = parents["compare"] / "deltas_down.csv" if "compare" in parents else None
+        page = difference_page.page(sources, down, title=inputs.title, artifacts=list(parents.items()))
+    else:
+        page = render(sources, title=inputs.title, n_examples=inputs.n_examples)
     (draft / "report.html").write_text(page, encoding="utf-8")
     setting_stages = [stage.name for stage in protocol.stages() if stage.has_settings]
     write_json(summary(sources, setting_stages=setting_stages), draft / "summary.json")
@@ -80,7 +85,8 @@ def copy_products(pairs: tuple[str, ...], parents: Mapping[str, Path], draft: Pa
         shutil.copyfile(parents["annotate"] / "taxonomy.yaml", draft / "taxonomy.yaml")
         _split_annotations(parents["annotate"] / "annotations.jsonl", pairs, draft)
     if "compare" in parents:
-        shutil.copyfile(parents["compare"] / "deltas.csv", draft / "deltas.csv")
+        for path in sorted(parents["compare"].glob("deltas*.csv")):  # a diff_sae has two
+            shutil.copyfile(path, draft / path.name)
 
 
 def _split_annotations(source: Path, pairs: tuple[str, ...], draft: Path) -> None:

@@ -18,6 +18,7 @@ from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     from crossdiff.core.crosscoder import Crosscoder
+    from crossdiff.core.difference_effect import EffectSums
     from crossdiff.core.latent_scaling import ScalingSums
     from crossdiff.data.paired_activations import PairedActivations
 
@@ -48,7 +49,9 @@ def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: 
         n_devices=runtime.n_devices,
         progress=runtime.progress,
     )
-    return write_scaled(worker, sums, inputs.selection, draft)
+    if worker.settings.architecture == "diff_sae":
+        return write_signs(worker, sums, inputs.selection, draft)  # type: ignore[arg-type]
+    return write_scaled(worker, sums, inputs.selection, draft)  # type: ignore[arg-type]
 
 
 def open_both(
@@ -86,6 +89,20 @@ def write_scaled(
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents")
     write_json(diagnostics, draft / "diagnostics.json")
     return summary(diagnostics)
+
+
+def write_signs(
+    crosscoder: Crosscoder, sums: EffectSums, selection: SelectionSettings, draft: Path
+) -> dict[str, Any]:
+    """Table and diagnostics of a difference dictionary; returns the step's figures."""
+    from crossdiff.core.difference_table import diagnose_difference, sign_table
+
+    table = sign_table(crosscoder, sums, selection)
+    found = diagnose_difference(table, sums)
+    write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents")
+    write_json(found, draft / "diagnostics.json")
+    signs = {f"n_{sign}": count for sign, count in found["signs"].items()}
+    return {**signs, "n_alive": found["n_alive"], "dead_share": found["dead_share"], "l0": found["l0"]}
 
 
 def training_reach(crosscoder: Crosscoder) -> float | None:

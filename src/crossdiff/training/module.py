@@ -16,6 +16,7 @@ from crossdiff.core.collective import arrange, own_part
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.delta import set_ratio_
 from crossdiff.core.dense import StepResult
+from crossdiff.core.difference_effect import EffectSums
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums
 from crossdiff.core.shard import mean_over_shards
 from crossdiff.core.sparsity import Sparsity
@@ -136,11 +137,10 @@ class CrosscoderModule(pl.LightningModule):
         self.start = int(checkpoint["global_step"])
 
 
-ADDED = ("energy", "overlap", "n_active", "template_energy")
-
-
 class LatentScalingModule(pl.LightningModule):
     """Accumulates `ScalingSums` over `trainer.predict(module, batches, return_predictions=False)`.
+
+    Of a difference dictionary (diff_sae) these are `EffectSums`.
 
     Every rank reads its own part of the corpus (neighbouring documents, so that document counts stay exact);
     when the pass ends all ranks hold the same sums over everything, in `sums`.
@@ -149,11 +149,11 @@ class LatentScalingModule(pl.LightningModule):
     def __init__(self, crosscoder: Crosscoder) -> None:
         super().__init__()
         self.crosscoder = crosscoder
-        self.sums: ScalingSums | None = None
+        self.sums: ScalingSums | EffectSums | None = None
 
     def on_predict_epoch_start(self) -> None:
         """A new pass starts from nothing."""
-        self.sums = empty_sums(self.crosscoder, documents=True)
+        self.sums = self._empty(documents=True)
 
     def transfer_batch_to_device(
         self, batch: PairedBatch, device: torch.device, dataloader_idx: int
@@ -167,7 +167,7 @@ class LatentScalingModule(pl.LightningModule):
         assert self.sums is not None
         x = batch.x.to(self.crosscoder.decoder.dtype)
         if batch.document is None and not self.sums.n_tokens:
-            self.sums = empty_sums(self.crosscoder, documents=False)
+            self.sums = self._empty(documents=False)
         self.sums.add(self.crosscoder, x, document=batch.document, template=batch.template)
 
     def on_predict_epoch_end(self) -> None:
@@ -175,12 +175,16 @@ class LatentScalingModule(pl.LightningModule):
         assert self.sums is not None
         add_over_ranks_(self.sums)
 
+    def _empty(self, *, documents: bool) -> ScalingSums | EffectSums:
+        empty = EffectSums.empty if self.crosscoder.settings.architecture == "diff_sae" else empty_sums
+        return empty(self.crosscoder, documents=documents)
 
-def add_over_ranks_(sums: ScalingSums) -> None:
+
+def add_over_ranks_(sums: ScalingSums | EffectSums) -> None:
     """Replace the sums of this rank by those over all ranks; nothing to do in a single process."""
     if not distributed.is_available() or not distributed.is_initialized():
         return
-    for name in ADDED:
+    for name in sums.ADDED:
         distributed.all_reduce(getattr(sums, name))
     distributed.all_reduce(sums.maximum, op=distributed.ReduceOp.MAX)
     rest: list = [None] * distributed.get_world_size()

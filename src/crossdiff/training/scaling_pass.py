@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from crossdiff.core.collective import own_rank
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.difference_effect import EffectSums
 from crossdiff.core.latent_scaling import ScalingSums
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.io.progress import track
@@ -28,13 +29,15 @@ from crossdiff.training.source import ActivationSource
 from crossdiff.training.strategy import environment, placed
 from crossdiff.training.trainer import quiet_lightning
 
+Sums = ScalingSums | EffectSums
+"""Of a diff_sae its effects."""
 Opened = tuple[Crosscoder, ActivationSource]
 """A crosscoder in the number format of the pass, and the activations it is to be scaled on."""
 
 
 def scaling_sums(
     open_both: Callable[[], Opened], *, batch_size: int, device: str, n_devices: int, progress: bool = False
-) -> tuple[Crosscoder, ScalingSums]:
+) -> tuple[Crosscoder, Sums]:
     """The crosscoder on its device, and the sums of a pass over `n_devices` devices of this kind.
 
     With several devices `open_both` has to be picklable; it is called in every process.
@@ -52,7 +55,7 @@ def scaling_sums(
 
 def _rank(
     open_both: Callable[[], Opened], batch_size: int, device: str, n_devices: int, progress: bool
-) -> ScalingSums:
+) -> Sums:
     crosscoder, source = open_both()
     return pass_over(
         crosscoder, source, batch_size=batch_size, device=device, n_devices=n_devices, progress=progress
@@ -67,7 +70,7 @@ def pass_over(
     device: str = "cpu",
     n_devices: int = 1,
     progress: bool = False,
-) -> ScalingSums:
+) -> Sums:
     """The sums over all kept rows; in one of `n_devices` processes it reads its part of them.
 
     Where there are several the sums come back on the CPU.

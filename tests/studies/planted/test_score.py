@@ -8,7 +8,7 @@ import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.studies.planted.score import recover, score
+from crossdiff.studies.planted.score import recover, score, score_difference
 from crossdiff.studies.planted.settings import PlantedSettings
 from crossdiff.studies.planted.world import Planted
 
@@ -103,3 +103,17 @@ def test_the_extra_base_activity_of_a_decoupled_latent_is_base_only_in_truth() -
     assert row["scaling_called_base_extra"] == 1
     assert row["scaling_precision_all"] == pytest.approx(1 / 2)
     assert row["scaling_base_recall_all"] == pytest.approx(1 / 2)
+
+
+def test_a_dictionary_of_differences_is_scored_by_directions_and_signs(planted: Planted) -> None:
+    """It holds tuned-only 2 to 4 of 2 to 5 and both shrunken; of three signs on the former two are up."""
+    found = Crosscoder(DictionarySettings(n_latents=5, architecture="diff_sae"), n_models=1, d_model=40)
+    with torch.no_grad():
+        found.decoder[:, 0] = planted.directions[[2, 3, 4, 6, 7], 1]
+    signs = ["up", "up", "down", "up", None]
+    frame = pd.DataFrame({"kind": ["other"] * 5, "sign": pd.Series(signs, dtype=object)})
+    row = score_difference(frame, found, planted)
+    assert (row["held_tuned_frequent"], row["held_tuned_rare"], row["held_tuned_all"]) == (1, 0.5, 0.75)
+    assert row["sign_right"] == pytest.approx(2 / 3)
+    assert (row["n_up"], row["n_down"]) == (3, 1)
+    assert "scaling_f1_all" not in row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,6 +49,12 @@ class PlantedTruth(Study):
     """Every kind of crosscoder, every seed: precision, recall and F1 by norm and by latent scaling."""
 
     QUESTION: ClassVar[str] = "What do exclusive calls recover of activations whose latents are known?"
+    MAKERS: ClassVar[Mapping[str, Callable[..., tuple[Contender, ...]]]] = {
+        "": contenders,
+        "_newer": newer_contenders,
+        "_latest": latest_contenders,
+    }
+    """Ending of a step's name -> what makes the kinds that it trains."""
 
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     planted: PlantedSettings = PlantedSettings()
@@ -70,7 +76,7 @@ class PlantedTruth(Study):
         groups = self._contenders()
         steps = {}
         for seed in self.seeds:
-            for kinds, suffix in zip(groups, ("", "_newer", "_latest"), strict=True):
+            for kinds, suffix in zip(groups, self.MAKERS, strict=True):
                 name = f"seed_{seed}{suffix}"
                 if kinds:
                     steps[name] = ExtraStep("planted", name.replace("_", " "), self._inputs(seed, kinds))
@@ -95,8 +101,7 @@ class PlantedTruth(Study):
 
     def _contenders(self) -> list[tuple[Contender, ...]]:
         """The kinds to train, in groups with one step each."""
-        makers = (contenders, newer_contenders, latest_contenders)
-        made = [make(n_latents=self.n_latents, k=self.k) for make in makers]
+        made = [make(n_latents=self.n_latents, k=self.k) for make in self.MAKERS.values()]
         known = [kind.name for kinds in made for kind in kinds]
         unknown = [name for name in self.only if name not in known]
         if unknown:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.studies.planted.settings import KINDS
-from crossdiff.studies.planted.world import TUNED, Planted
+from crossdiff.studies.planted.world import BASE, TUNED, Planted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,10 +73,16 @@ class Recovery:
 
 
 def recover(crosscoder: Crosscoder, planted: Planted, *, alive: Bool[Tensor, " latent"]) -> Recovery:
-    """Match every true latent with the learned one of highest cosine, and the reverse."""
+    """Match every true latent with the learned one of highest cosine, and the reverse.
+
+    A difference dictionary is matched with the difference that a true latent makes, in raw units.
+    """
     truth = Truth.of(planted)
-    scales = torch.tensor(planted.settings.scales) * crosscoder.normaliser.scale
-    directions = normalize((truth.directions * scales[:, None]).flatten(1))
+    raw = truth.directions * torch.tensor(planted.settings.scales)[:, None]
+    if crosscoder.settings.architecture == "diff_sae":
+        directions = normalize(raw[:, TUNED] - raw[:, BASE])
+    else:
+        directions = normalize((raw * crosscoder.normaliser.scale[:, None]).flatten(1))
     cosine = directions @ normalize(crosscoder.decoder.detach().flatten(1)).T
     cosine[:, ~alive] = -1
     best, latent = cosine.max(dim=1)
@@ -99,6 +105,7 @@ def score(table: pd.DataFrame, crosscoder: Crosscoder, planted: Planted) -> dict
         "mean_max_cosine": float(planted_cosine.mean()),
         "matched": float((planted_cosine > MATCHED).double().mean()),
         "planted_l0": float(recovery.truth.frequency.sum()),
+        **_held(recovery),
     }
     for method in ("norm", "scaling"):
         called = _called(table, method, "tuned")
@@ -110,6 +117,38 @@ def score(table: pd.DataFrame, crosscoder: Crosscoder, planted: Planted) -> dict
         figures = _retrieval(recovery, _called(table, method, "base"), "base")
         row |= {f"{method}_base_{name}_all": value for name, value in figures.items()}
     return row
+
+
+def score_difference(table: pd.DataFrame, crosscoder: Crosscoder, planted: Planted) -> dict[str, Any]:
+    """The row of a difference dictionary, which makes no call: directions held, and whether signs are right.
+
+    `sign_right`: of the learned latents that resemble a tuned-only or base-only one and have a sign, the
+    share whose sign is up and down respectively; None where there is none.
+    """
+    found = recover(crosscoder, planted, alive=_where(table, "kind", "dead").logical_not())
+    up, down = _where(table, "sign", "up"), _where(table, "sign", "down")
+    of_side = {
+        side: found.truth.any_of(*kinds)[found.owner] & found.matched for side, kinds in TRUE_KINDS.items()
+    }
+    right = (of_side["tuned"] & up) | (of_side["base"] & down)
+    return {
+        "mean_max_cosine": float(found.cosine[: len(planted.kinds)].mean()),
+        "planted_l0": float(found.truth.frequency.sum()),
+        **_held(found),
+        "n_up": int(up.sum()),
+        "n_down": int(down.sum()),
+        "sign_right": _share(right, (of_side["tuned"] | of_side["base"]) & (up | down)),
+    }
+
+
+def _held(found: Recovery) -> dict[str, float | None]:
+    """Share of the planted tuned-only latents that some alive latent resembles, called or not, per band."""
+    wanted = found.truth.any_of(*TRUE_KINDS["tuned"])
+    held = {}
+    for band, members in _bands(found.truth.frequency).items():
+        inside = wanted if members is None else wanted & members
+        held[f"held_tuned_{band}"] = _share(inside & (found.cosine > MATCHED), inside)
+    return held
 
 
 def _called(table: pd.DataFrame, method: str, side: str) -> Bool[Tensor, " latent"]:

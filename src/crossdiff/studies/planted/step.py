@@ -82,6 +82,16 @@ def latest_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, .
     return (Contender(name="delta", dictionary=delta, sparsity=annealed),)
 
 
+def difference_contenders(*, n_latents: int = 512, k: int = 6) -> tuple[Contender, ...]:
+    """The dictionary on the difference of the models, which makes no call (experiment=contenders alone)."""
+    differs = DictionarySettings(n_latents=n_latents, architecture="diff_sae")
+    return (
+        Contender(
+            name="diff_sae", dictionary=differs, sparsity=BatchTopK(k=k, k_initial=4 * k, anneal_steps=500)
+        ),
+    )
+
+
 class PlantedInputs(Settings):
     """Contenders and planted activations; `seed` draws both truth and training."""
 
@@ -119,7 +129,7 @@ def run(inputs: PlantedInputs, parents: Mapping[str, Path], draft: Path, runtime
             write_json(one(inputs, contender, source, folder=folder, runtime=runtime), folder / "scores.json")
         rows.append({"contender": contender.name, "seed": inputs.seed, **read_json(folder / "scores.json")})
     pd.DataFrame(rows).to_csv(draft / "planted.csv", index=False)
-    return {f"{row['contender']}_f1": row["scaling_f1_all"] for row in rows}
+    return {f"{row['contender']}_f1": row.get("scaling_f1_all") for row in rows}
 
 
 def one(
@@ -128,7 +138,7 @@ def one(
     """Train, scale and score one crosscoder."""
     from crossdiff.core.diagnostics import shrinkage_and_decoupling
     from crossdiff.io.tables import write_table
-    from crossdiff.studies.planted.score import score
+    from crossdiff.studies.planted.score import score, score_difference
     from crossdiff.training.run import RunFolder, TrainingRun, fit
 
     training_run = TrainingRun(
@@ -144,6 +154,9 @@ def one(
     shutil.rmtree(RunFolder(folder).checkpoint.parent, ignore_errors=True)
     table = scaled(crosscoder, source.planted, inputs)
     write_table(table, folder / "latents.parquet", version=1, kind="latents")
+    if contender.dictionary.architecture == "diff_sae":
+        names = ("fve_difference", "l0", "dead_share", "train_seconds")
+        return {**{n: figures[n] for n in names}, **score_difference(table, crosscoder, source.planted)}
     kept = {name: figures[name] for name in ("fve_base", "fve_tuned", "l0", "dead_share", "train_seconds")}
     counts = shrinkage_and_decoupling(table, inputs.selection)
     of_tuned = {name: counts[name]["tuned"] for name in ("shrinkage", "decoupling", "by_norm")}
@@ -154,10 +167,13 @@ def scaled(crosscoder: Crosscoder, planted: Planted, inputs: PlantedInputs) -> p
     """The latent table on documents outside the training."""
     import torch
 
+    from crossdiff.core.difference_table import difference_table
     from crossdiff.core.latent_table import latent_scaling
 
     fresh = planted.batches(first=inputs.n_documents, n_documents=inputs.n_scaling_documents)
     batches = ((batch.x, batch.document) for batch in fresh)
+    if crosscoder.settings.architecture == "diff_sae":
+        return difference_table(crosscoder, batches, selection=inputs.selection)
     return latent_scaling(crosscoder, batches, dtype=torch.float32, selection=inputs.selection)
 
 

@@ -1,0 +1,40 @@
+"""The isolation score by hand, and that a latent chosen by chance does not keep its score."""
+
+import numpy as np
+import pytest
+
+from crossdiff.statistics.isolation import isolation
+
+
+def test_the_score_by_hand() -> None:
+    """Choosing half: 40 documents, 2 triggered; latent 1 is highest on both, latent 0 on two benign ones.
+
+    Held out: latent 1 passes its limit on 3 of 4 triggered and on 2 of 16 benign documents:
+    F1 = 2 * 3 / (5 + 4) = 2/3, FPR = 1/8, score 2/3 * 7/8 = 7/12.
+    """
+    peaks = np.zeros((60, 2))
+    triggered, held_out = np.zeros(60, dtype=bool), np.arange(60) >= 40
+    triggered[[0, 1]], triggered[40:44] = True, True
+    peaks[[10, 11], 0] = 5
+    peaks[[0, 1], 1] = 5
+    peaks[40:43, 1], peaks[50:52, 1] = 7, 6
+    found = isolation(peaks, triggered, held_out)
+    assert (found.latent, found.chosen) == (1, pytest.approx(1))
+    assert found.f1 == pytest.approx(2 / 3)
+    assert found.false_positive_rate == pytest.approx(1 / 8)
+    assert found.held_out == pytest.approx(7 / 12)
+
+
+def test_what_is_chosen_among_noise_loses_its_score_on_the_other_half() -> None:
+    generator = np.random.default_rng(0)
+    peaks = generator.random((400, 2000))
+    triggered = np.arange(400) % 20 == 0
+    found = isolation(peaks, triggered, np.arange(400) >= 200)
+    assert found.chosen > 0.3
+    assert found.held_out < 0.2
+
+
+def test_a_half_without_triggered_documents_is_refused() -> None:
+    triggered = np.array([True, False, False, False])
+    with pytest.raises(ValueError, match="held-out half has 0 triggered and 2 benign"):
+        isolation(np.ones((4, 1)), triggered, np.array([False, False, True, True]))
