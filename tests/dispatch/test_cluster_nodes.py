@@ -44,7 +44,7 @@ def table(store: Path, scale: Step) -> bytes:
 
 def test_two_nodes_also_requeued_end_with_the_bytes_of_one(tmp_path: Path, cluster_only: None) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    n_steps = 1100
+    n_steps = 1500
     steps, same = plan(one, n_steps=n_steps), plan(two, n_steps=n_steps)
     assert [step.key for step in steps] == [step.key for step in same]
     train, scale = same[-2:]
