@@ -152,9 +152,10 @@ StageResources = Annotated[dict[str, Resources], AfterValidator(_of_stages)]
 class LocalDispatch(Settings):
     """Steps run on this machine, up to `processes` independent ones at a time.
 
-    Each process gets its share of the CPU's threads and, where there are several accelerators, one of them.
-    `harvest_workers` processes share a harvest's shards, with one accelerator each where there are several.
-    `devices` share the pass of latent scaling.
+    Each process has its share of the CPU's threads and, with several accelerators, one of its own.
+    `harvest_workers` above 1 lets that many processes take the shards of a harvest, one accelerator each
+    where there are several. `devices` above 1 shares the passes of scaling, documents and
+    matching over so many devices.
     """
 
     harvest_workers: int = Field(default=1, ge=1)
@@ -175,10 +176,12 @@ class SlurmDispatch(Resources):
     """Steps become SLURM jobs that wait for one another.
 
     `profile` names `slurm/<profile>.yaml` or is the path of such a file. Resources given here hold for
-    every stage, those in `stages` for one. A job saves its work `signal_seconds` before its time limit and is
-    queued again, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job array over its
-    shards and one job that joins them. `devices` GPUs of a node share a scaling (as many as
-    `dispatch.stages.scale.gpus`). `wait` shows a table until the jobs have ended.
+    every stage, those in `stages` for one. `signal_seconds` before the time limit a job saves its work
+    and goes back into the queue, at most `max_timeouts` times. `harvest_tasks` above 1 makes a harvest a job
+    array over its shards and a job that puts them together. `devices` shares a scaling over as many GPUs:
+    those of one node (`dispatch.stages.scale.gpus`), or of several (`dispatch.stages.scale.nodes`, and of a
+    training `dispatch.stages.train.nodes`); documents and matching over those that their jobs
+    have. `wait` follows the jobs with a table.
     """
 
     profile: str | None = None

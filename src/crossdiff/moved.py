@@ -49,7 +49,6 @@ MOVED = {
     "behaviour.targets": "studies.steering.targets",
     "core.active_products": "core.codes",
     "core.axes": "core.codes",
-    "core.code_histogram": "core.documented_latents",
     "core.example_reservoirs": "core.documented_latents",
     "core.fit": "core.explained_variance",
     "core.largest": "core.threshold",

@@ -63,5 +63,5 @@ class Runtime(Settings):
     n_workers: int = 1
     """Processes that share a harvest's shards."""
     n_devices: int = 1
-    """Devices that share the pass of latent scaling, one process each."""
+    """Devices, each with a process, that share the pass of latent scaling, of documents and of matching."""
     progress: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crossdiff.core.documented_latents import CodeHistogram, Peaks, Reservoir, document_peaks
+from crossdiff.core.documented_latents import Peaks, Reservoir, document_peaks
 
 
 def stream(size: int) -> list[Peaks]:
@@ -48,19 +48,19 @@ def test_a_reservoir_keeps_the_highest_and_never_an_inactive_document() -> None:
     assert empty.entries(0) == []
 
 
-def test_codes_fall_into_half_octaves() -> None:
-    """1 and 1.4 lie below sqrt(2), 1.5 and 1.9 above; 4 is two doublings on."""
-    histogram = CodeHistogram.empty(2)
-    histogram.add(torch.tensor([[1.0, 0.0], [1.4, 0.0], [1.5, 0.0], [1.9, 0.0]]))
-    histogram.add(torch.tensor([[4.0, 0.0], [0.0, 0.0]]))
-    found = histogram.of(0)
-    assert found is not None
-    assert found["edges"] == [1.0, 1.41421, 2.0, 2.82843, 4.0, 5.65685]
-    assert found["counts"] == [2, 2, 0, 0, 1]
-    assert histogram.of(1) is None
+def test_reservoirs_of_parts_merge_to_that_of_the_whole_in_any_order() -> None:
+    """Priorities of few values, so that the earlier document has to win many ties."""
+    generator = torch.Generator().manual_seed(0)
+    peak = torch.randint(0, 4, (40, 6), generator=generator).float()
+    peaks = Peaks(torch.arange(40), peak, torch.arange(40)[:, None].expand(40, 6))
 
+    def filled(documents: range) -> Reservoir:
+        found, which = Reservoir(6, size=5), torch.zeros(40, dtype=torch.bool)
+        which[documents.start : documents.stop] = True
+        found.add(peaks.of(which), peak[which].double())
+        return found
 
-def test_what_lies_outside_is_counted_in_the_end_bins() -> None:
-    histogram = CodeHistogram.empty(1)
-    histogram.add(torch.tensor([[1e-9], [1e9]]))
-    assert int(histogram.counts[0, 0]) == int(histogram.counts[0, -1]) == 1
+    whole, last, first, middle = map(filled, (range(40), range(31, 40), range(12), range(12, 31)))
+    last.merge(first)
+    last.merge(middle)
+    assert [last.entries(j) for j in range(6)] == [whole.entries(j) for j in range(6)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -39,6 +41,24 @@ def test_closed_forms_equal_those_of_the_matrices(p: float) -> None:
         scaled = covariance / (expected[:, None] * expected).sqrt()
         by_matrix = scaled.trace() ** 2 / (scaled @ scaled).trace()
         assert float(freedom[latent]) == pytest.approx(float(by_matrix))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_group_with_all_but_a_billionth_of_the_energy_keeps_what_exact_fractions_say(place: int) -> None:
+    weights = [Fraction(1), Fraction(2)]
+    weights.insert(place, Fraction(10**10))
+    total = sum(weights)
+    for p in (1, 2):
+        variances = [weight**p for weight in weights]
+        exact = [
+            float(1 - 2 * weight / total + (weight / total) ** 2 * sum(variances) / variance)
+            for weight, variance in zip(weights, variances, strict=True)
+        ]
+        kept = kept_share(
+            torch.tensor([[float(weight)] for weight in weights], dtype=torch.float64), float(p)
+        )
+        assert kept[:, 0].tolist() == pytest.approx(exact, rel=1e-12)
+    assert exact[place] < 1e-18
 
 
 def simulated(

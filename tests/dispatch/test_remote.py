@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from crossdiff.dispatch.local import run_steps
 from crossdiff.dispatch.loggers import NoTracker
 from crossdiff.dispatch.remote import RemoteJob
 from crossdiff.dispatch.store import draft_folder
-from crossdiff.pipeline.steps import Job
-from crossdiff.settings import Runtime
+from crossdiff.pipeline.steps import Job, Step
+from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import harvest
+from crossdiff.stages.protocol import Stage, Together
 from tests.harvest_process import pipeline_steps
 from tests.model_folders import save_model
 from tests.stages.test_harvest import write_corpus
@@ -60,3 +62,37 @@ def test_a_job_that_only_merges_does_not_harvest_what_the_tasks_left(
     (tmp_path / "receipt").rename(draft / "progress" / "00001.json")
     assert merge() == merge() == [steps[1].key]
     assert "n_shards_harvested 0" in capsys.readouterr().out
+
+
+class Given(Settings):
+    text: str
+
+
+def members(name: str, module: types.ModuleType) -> list[Step]:
+    """Two steps that are made together, of which `bad` is refused, and a step on each."""
+
+    def make(inputs, parents, drafts, runtime):
+        return [ValueError("it diverged") if each.text == "bad" else {} for each in inputs]
+
+    module.STAGE = Stage(  # type: ignore[attr-defined]
+        name, version=1, run=lambda *given: {}, reads=(), writes="",
+        together=Together(lambda inputs: "all", lambda inputs: 2, make),
+    )  # fmt: skip
+    return [Step(name, text, Given(text=text)) for text in ("good", "bad")]
+
+
+def test_a_refused_member_leaves_what_stands_on_the_others_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = types.ModuleType("crossdiff.stages.train")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    good, bad = members("train", module)
+    runtime = Runtime(store=tmp_path / "store", progress=False)
+    ended = RemoteJob(Job((good, bad)), runtime=runtime, n_gpus=0, tracker=NoTracker())
+    ended()  # ends well, so that SLURM starts the jobs that stand on it
+    told = capsys.readouterr().err
+    assert "train bad was refused: it diverged" in told
+    assert (good.is_finished(runtime.store), bad.is_finished(runtime.store)) == (True, False)
+    after = Step("train", "after", Given(text="after"), {"train": bad})
+    with pytest.raises(ValueError, match="train bad is not finished in store="):
+        RemoteJob(Job((after,)), runtime=runtime, n_gpus=0, tracker=NoTracker())()

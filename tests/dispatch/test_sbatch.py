@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff.command_settings import SlurmDispatch
-from crossdiff.dispatch.sbatch import FOLDERS, Profile, load_profile, resolve
+from crossdiff.dispatch.sbatch import FOLDERS, Profile, load_profile, parameters, resolve
 from crossdiff.stages import protocol
 from crossdiff.stages.protocol import Resources
 
@@ -61,3 +61,10 @@ def test_the_stronger_source_wins_and_the_stage_fills_the_rest() -> None:
 
 def test_resources_fill_only_what_is_left_open() -> None:
     assert Resources(gpus=0).over(Resources(gpus=2, cpus=3)) == Resources(gpus=0, cpus=3)
+
+
+def test_several_nodes_are_one_job_with_a_task_on_each() -> None:
+    found = parameters("train", Resources(nodes=2, gpus=4), [], SlurmDispatch())
+    assert (found["nodes"], found["ntasks_per_node"], found["gpus_per_node"]) == (2, 1, 4)
+    assert found["srun_args"] == ["--cpus-per-task=1", "--kill-on-bad-exit=0", "--wait=600"]
+    assert "nodes" not in parameters("train", Resources(nodes=1, gpus=4), [], SlurmDispatch())

@@ -124,6 +124,20 @@ def test_examples_do_not_depend_on_the_batch_size(artifacts: Artifacts, tmp_path
     assert tables[0][same].equals(tables[1][same])
 
 
+@pytest.mark.slow
+def test_two_devices_write_the_bytes_of_one(artifacts: Artifacts, tmp_path: Path) -> None:
+    """Batches of 77 rows end inside documents of 39 kept ones, so that some lie in both parts."""
+    found = []
+    for n_devices in (1, 2):
+        folder = tmp_path / str(n_devices)
+        folder.mkdir()
+        runtime = Runtime(progress=False, n_devices=n_devices)
+        documents.run(inputs(batch_size=77), artifacts.parents, folder, runtime)
+        found.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
 def test_an_empty_selection_ends_well_and_says_why(artifacts: Artifacts, tmp_path: Path) -> None:
     scaled(artifacts, SelectionSettings(min_tokens=10**6), tmp_path / "scale")
     found = documents.run(inputs(), {**artifacts.parents, "scale": tmp_path / "scale"}, tmp_path, QUIET)

@@ -17,7 +17,8 @@ from crossdiff.data.tokens import TokenSet
 from crossdiff.io.tables import read_json, read_table, write_table
 from crossdiff.settings import Runtime
 from crossdiff.stages import scale
-from crossdiff.stages.match import ROLES, VERDICTS, MatchInputs, matched, run, shared_rows
+from crossdiff.stages.match import ROLES, VERDICTS, MatchInputs, matched, run
+from crossdiff.stages.match_pass import shared_rows
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 QUIET = Runtime(progress=False)
@@ -174,3 +175,18 @@ def test_one_document_is_taken_even_if_it_is_too_long() -> None:
     assert len(shared_rows(whole, whole, n_tokens=10)) == 50
     whole.kept[:] = False
     assert len(shared_rows(whole, whole, n_tokens=10)) == 0
+
+
+@pytest.mark.slow
+def test_two_devices_match_what_one_matches(artifacts: Artifacts, tmp_path: Path) -> None:
+    parents = {"tokens": artifacts.parents["tokens"]}
+    for name, own in (("first", artifacts.parents), ("second", shuffled(artifacts, tmp_path / "second"))):
+        parents |= {f"{role}_{name}": own[role] for role in ROLES}
+    inputs = MatchInputs(pairs=("first", "second"), layer=LAYER)
+    tables = []
+    for n_devices in (1, 2):
+        folder = tmp_path / f"devices_{n_devices}"
+        folder.mkdir()
+        run(inputs, parents, folder, Runtime(progress=False, n_devices=n_devices))
+        tables.append(read_table(folder / "matches.parquet", kind="matches", version=2))
+    pd.testing.assert_frame_equal(*tables, rtol=0, atol=1e-10)

@@ -125,3 +125,45 @@ def test_a_refused_member_leaves_the_others_alone(tmp_path: Path) -> None:
     )
     assert "training diverged" in str(found[0])
     same(found[1], train(Counting(), replace(good), tmp_path / "alone"))
+
+
+def test_a_crash_of_one_member_is_told_while_the_others_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+
+    def crashes(source: ActivationSource) -> tuple:
+        source.training_batch(3, seed=7, batch_size=64)
+        raise RuntimeError("out of luck")
+
+    class Listening(Counting):
+        def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
+            if number == N_STEPS - 1:
+                told.append(capsys.readouterr().err)
+            return super().training_batch(number, seed=seed, batch_size=batch_size)
+
+    good = partial(train, run=run_of(0, order_seed=7), folder=tmp_path / "0")
+    with pytest.raises(RuntimeError, match="out of luck"):
+        train_together(Listening(), [good, crashes])
+    assert "training 2 of the 2 that share a reader has failed (RuntimeError: out of luck)" in told[0]
+
+
+def test_ctrl_c_during_the_set_up_ends_it_before_a_step_is_done(tmp_path: Path) -> None:
+    runs = [run_of(seed, order_seed=7) for seed in (0, 5)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    class Pressed(Counting):
+        def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().statistics()
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_together(
+                source := Pressed(),
+                [partial(train, run=run, folder=tmp_path / f"{run.seed}") for run in runs],
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert source.asked[1] == 0
+    assert not any(RunFolder(tmp_path / f"{run.seed}").checkpoint.is_file() for run in runs)

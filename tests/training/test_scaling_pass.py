@@ -46,6 +46,13 @@ def test_parts_are_runs_of_whole_documents_and_together_all_rows(artifacts: Arti
         check_documents(source, 61)
 
 
+def test_a_source_without_rows_is_named(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_activations(artifacts.parents, LAYER, MaskSettings())
+    monkeypatch.setattr(source, "rows", lambda: torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the mask keeps none of the"):
+        check_documents(source, 2)
+
+
 @pytest.mark.parametrize(
     ("number", "ending"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
 )

@@ -12,6 +12,7 @@ from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
 from crossdiff.dispatch.loggers import Tracker, tracker
 from crossdiff.dispatch.remote import Publication
+from crossdiff.dispatch.shared_jobs import refuse_unfit_jobs, resources_of
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.io.environment import choose_device
 from crossdiff.io.progress import show_notices
@@ -35,6 +36,8 @@ def perform(experiments: Sequence[Experiment]) -> int:
     if first.plan or first.action in ("run", "plan"):
         tell_notices(experiments)
     if first.plan or first.action == "plan":
+        if isinstance(first.dispatch, SlurmDispatch):
+            _refuse_unfit_jobs(steps, first, first.dispatch)
         print(plan_table(steps, first.store))
         if (line := memory_line(steps, first.store)) is not None:
             print(line)
@@ -57,6 +60,12 @@ def perform(experiments: Sequence[Experiment]) -> int:
                 f"action={first.action} acts on SLURM jobs; repeat their command with dispatch=slurm"
             )
     raise AssertionError(f"{first.action} is no action on steps")
+
+
+def _refuse_unfit_jobs(steps: Sequence[Step], first: Experiment, dispatch: SlurmDispatch) -> None:
+    """ValueError where submitting the plan would be refused for its nodes and GPUs."""
+    runtime = Runtime(store=first.store, device=first.device, n_devices=dispatch.devices)
+    refuse_unfit_jobs(steps, runtime, resources_of(steps, dispatch, device=first.device))
 
 
 def tell_notices(experiments: Sequence[Experiment]) -> None:
@@ -105,7 +114,7 @@ def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
         return 2
     refuse_what_does_not_fit(steps, first.store, device=device)
     if first.dispatch.devices > 1:
-        from crossdiff.training.ranks import check_gpus
+        from crossdiff.training.devices import check_gpus
 
         check_gpus(device, first.dispatch.devices, setting="dispatch.devices")
     n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1

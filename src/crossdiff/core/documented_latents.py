@@ -1,4 +1,4 @@
-"""The latents with documents, and a pass' records of them: peaks, samples, histograms."""
+"""The latents whose documents are read, and what a pass remembers of their documents: peaks and samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from crossdiff.core.codes import Activations
@@ -99,6 +99,10 @@ class Peaks:
     peak: Float[Tensor, "document latent"]
     row: Int[Tensor, "document latent"]
 
+    def of(self, which: Bool[Tensor, " document"]) -> Peaks:
+        """Some of the documents."""
+        return Peaks(self.document[which], self.peak[which], self.row[which])
+
 
 def document_peaks(
     batches: Iterable[tuple[Float[Tensor, "token latent"], Int[Tensor, " token"], Int[Tensor, " token"]]],
@@ -107,13 +111,16 @@ def document_peaks(
 
     A document that continues in the next batch is held back until it ends.
     """
+    return whole_documents(_of_batch(*batch) for batch in batches if len(batch[1]))
+
+
+def whole_documents(pieces: Iterable[Peaks]) -> Iterator[Peaks]:
+    """The same from peaks of pieces of the corpus in its order, each with a document or more."""
     held: Peaks | None = None
-    for code, document, row in batches:
-        if len(document) == 0:
-            continue
-        peaks = _joined(held, _of_batch(code, document, row))
-        yield Peaks(peaks.document[:-1], peaks.peak[:-1], peaks.row[:-1])
-        held = Peaks(peaks.document[-1:], peaks.peak[-1:], peaks.row[-1:])
+    for piece in pieces:
+        found = _joined(held, piece)
+        yield Peaks(found.document[:-1], found.peak[:-1], found.row[:-1])
+        held = Peaks(found.document[-1:], found.peak[-1:], found.row[-1:])
     if held is not None:
         yield held
 
@@ -173,6 +180,18 @@ class Reservoir:
         for name, new in (("document", document), ("peak", peaks.peak.double()), ("row", peaks.row)):
             setattr(self, name, torch.cat([getattr(self, name), new]).gather(0, order))
 
+    def merge(self, other: Reservoir) -> None:
+        """Take over what another has taken of other documents of the same corpus, in any order."""
+        columns = {
+            name: torch.cat([getattr(self, name), getattr(other, name)])
+            for name in ("priority", "document", "peak", "row")
+        }
+        by_document = columns["document"].argsort(dim=0, stable=True)
+        priority = columns["priority"].gather(0, by_document)
+        order = by_document.gather(0, priority.argsort(dim=0, descending=True, stable=True))[: self.size]
+        for name, column in columns.items():
+            setattr(self, name, column.gather(0, order))
+
     def entries(self, latent: int) -> list[Entry]:
         """Kept documents of one latent, by falling priority."""
         taken = self.priority[:, latent] > -torch.inf
@@ -202,46 +221,11 @@ class ExampleReservoirs:
         return cls(Reservoir(n_latents, n_top), Reservoir(n_latents, n_sample))
 
     def add(self, peaks: Peaks, *, mine: Bool[Tensor, " document"], hashes: Int[Tensor, " document"]) -> None:
-        """Add the documents of this subset (`mine`); `hashes` of document ids make the uniform sample."""
-        chosen = Peaks(peaks.document[mine], peaks.peak[mine], peaks.row[mine])
+        """Offer the documents of this subset; `hashes` (of the document ids) make the uniform sample."""
+        chosen = peaks.of(mine)
         if len(chosen.document) == 0:
             return
         self.top.add(chosen, chosen.peak.double())
         latents = torch.arange(chosen.peak.shape[1])
         draw = mix(hashes[mine][:, None] ^ mix(latents, salt=1)[None, :])
         self.sample.add(chosen, draw.double())
-
-
-PER_OCTAVE = 2
-LOWEST, HIGHEST = -20, 20
-"""Bins from 2**-20 to 2**20, `PER_OCTAVE` per doubling; the end bins count codes beyond."""
-N_BINS = (HIGHEST - LOWEST) * PER_OCTAVE
-
-
-@dataclass(frozen=True)
-class CodeHistogram:
-    """Active tokens per latent and bin; bin i has codes in [2**(LOWEST + i/PER_OCTAVE), the next edge)."""
-
-    counts: Int64[Tensor, "chosen bin"]
-
-    @classmethod
-    def empty(cls, n_latents: int) -> CodeHistogram:
-        """A histogram without tokens."""
-        return cls(torch.zeros(n_latents, N_BINS, dtype=torch.int64))
-
-    def add(self, code: Float[Tensor, "token chosen"]) -> None:
-        """Count the active (positive) codes of these tokens."""
-        place = code.nonzero(as_tuple=True)
-        positions = (code[place].double().log2() - LOWEST) * PER_OCTAVE
-        bins = positions.floor().long().clamp(0, N_BINS - 1)
-        flat = place[1] * N_BINS + bins
-        self.counts.view(-1).add_(torch.bincount(flat, minlength=self.counts.numel()))
-
-    def of(self, place: int) -> dict[str, list[float] | list[int]] | None:
-        """`edges` and `counts` of one latent, from its first to its last used bin; None if it never fired."""
-        used = self.counts[place].nonzero().flatten()
-        if not len(used):
-            return None
-        first, last = int(used[0]), int(used[-1]) + 1
-        edges = [float(f"{2 ** (LOWEST + i / PER_OCTAVE):.6g}") for i in range(first, last + 1)]
-        return {"edges": edges, "counts": self.counts[place, first:last].tolist()}

@@ -128,6 +128,12 @@ class CodeCorrelation:
         flat = place[repeated] * self.n_other + other.latent[met]
         self.product.view(-1).index_add_(0, flat, value[repeated] * other.value[met].double())
 
+    def merge(self, other: CodeCorrelation) -> None:
+        """Add the sums over other tokens; equal to one pass over both, to rounding."""
+        self.n_tokens += other.n_tokens
+        for name in ("own", "other", "product"):
+            getattr(self, name).add_(getattr(other, name))
+
     def value(self) -> Float64[Tensor, "own other"]:
         """Correlations; NaN where a latent was constant."""
         n = self.n_tokens

@@ -30,13 +30,23 @@ def kept_share(energy: Energy, power: Tensor | float) -> Float64[Tensor, "*shape
     """Share of a group's variance that is left in its residual: `1 - 2 h_g + h_g^2 S / C_g^p`.
 
     The residual is `e_g - h_g sum e`, with independent `e_g` of variance `C_g^p`, whose sum is S. 1 for
-    groups without energy, whose residuals are 0.
+    groups without energy, whose residuals are 0. Taken as `(1 - h_g)^2 + h_g^2 (S - C_g^p) / C_g^p`, whose
+    differences are sums over the other groups: of a group with nearly all energy nothing cancels.
     """
-    share = energy / energy.sum(dim=-2, keepdim=True)
     variance = _variances(energy, power)
-    total = variance.sum(dim=-2, keepdim=True)
-    kept = 1 - 2 * share + share.square() * total / variance
+    total = energy.sum(dim=-2, keepdim=True)
+    share, rest = energy / total, _of_others(energy) / total
+    kept = rest.square() + share.square() * _of_others(variance) / variance
     return torch.where(energy > 0, kept, 1.0)
+
+
+def _of_others(values: Deviations) -> Deviations:
+    """For every group the sum over all others, from both sides: a large value cancels no small ones."""
+    before = values.cumsum(dim=-2).roll(1, dims=-2)
+    after = values.flip(-2).cumsum(dim=-2).roll(1, dims=-2).flip(-2)
+    first, last = torch.zeros_like(values), torch.zeros_like(values)
+    first[..., 1:, :], last[..., :-1, :] = before[..., 1:, :], after[..., :-1, :]
+    return first + last
 
 
 def variance_power(residual: Deviations, energy: Energy) -> Float64[Tensor, " *shape"]:

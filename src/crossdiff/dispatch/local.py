@@ -38,6 +38,14 @@ class Outcome:
     counts: dict[str, Any]
 
 
+class PartlyRefused(ValueError):
+    """Of steps that are made together some were refused (by name, the text is the first's), others `made`."""
+
+    def __init__(self, refused: Mapping[str, ValueError], made: list[Outcome]) -> None:
+        super().__init__(str(next(iter(refused.values()))))
+        self.refused, self.made = dict(refused), made
+
+
 def run_steps(
     steps: Sequence[Step],
     runtime: Runtime,
@@ -145,9 +153,13 @@ def _compute(jobs: Sequence[Job], parents: Mapping[str, Path], runtime: Runtime)
         publish_job(job, draft, _measured(found, seconds), runtime.store)
         print(f"{job.name}: {_line(found)} ({_duration(seconds)})", flush=True)
         outcomes += [Outcome(each, "done", seconds, found) for each in job.steps]
-    for found in counts:
-        if isinstance(found, ValueError):
-            raise found
+    refused = {
+        job.name: found for job, found in zip(jobs, counts, strict=True) if isinstance(found, ValueError)
+    }
+    if refused and outcomes:
+        raise PartlyRefused(refused, outcomes)
+    for found in refused.values():
+        raise found
     return outcomes
 
 

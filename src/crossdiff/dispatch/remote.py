@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from crossdiff.dispatch import local
 from crossdiff.dispatch.loggers import Tracker
+from crossdiff.dispatch.register import FOLDER
 from crossdiff.dispatch.store import draft_folder, missing_steps, prepare_store
 from crossdiff.io.artifacts import read_manifest
 from crossdiff.io.environment import allow_open_files, choose_device
@@ -57,19 +59,63 @@ class RemoteJob:
     merges_only: bool = False
     """Whether tasks with GPUs harvest every shard before this job, which has none."""
 
+    n_nodes: int = 1
+    """Nodes of this job, each with a task that calls this; only the first makes the artifacts."""
+
     def __call__(self) -> list[str]:
         """Make the job's artifacts; returns their keys."""
+        if self.n_nodes == 1:
+            return self._make()
+        from crossdiff.training.lent_ranks import lend_ranks, tell_first_node
+        from crossdiff.training.nodes import leading, nodes_of_job
+
+        nodes = nodes_of_job(self.n_nodes, self.runtime.store / FOLDER)
+        nodes.sign_in()
+        if not nodes.own:
+            with leading(nodes):
+                return self._make()
+        try:
+            self._begin()
+            lend_ranks(nodes)
+        except Exception as error:
+            tell_first_node(nodes, error)
+            raise
+        return []
+
+    def _begin(self) -> str:
+        """What every task does first; the device of its node."""
         begin(self.job, self.runtime)
-        device = node_device(self.job, self.runtime.device, self.n_gpus)
-        runtime = self.runtime.model_copy(update={"device": device})
+        return node_device(self.job, self.runtime.device, self.n_gpus)
+
+    def _make(self) -> list[str]:
+        device = self._begin()
+        runtime = self.runtime.model_copy(update={"device": device, "n_devices": self._n_devices()})
         if self.merges_only:
             refuse_missing_shards(self._missing(), runtime)
+        refuse_missing_parents(self.job, runtime)
         with self.tracker:
-            for outcome in local.run_job(self._missing(), runtime):
+            for outcome in self._outcomes(runtime):
                 self.tracker.step_finished(outcome, runtime.store)
         for publication in self.publications:
             print(f"report: {publication.publish(runtime.store, self.tracker)}", flush=True)
         return [step.key for step in self.job.steps]
+
+    def _n_devices(self) -> int:
+        """Devices that share a step: documents and matching take those that their job has."""
+        asked = self.runtime.n_devices
+        if self.job.steps[0].definition.ranks is not None or not self.n_gpus:
+            return asked
+        return min(asked, self.n_gpus)
+
+    def _outcomes(self, runtime: Runtime) -> list[local.Outcome]:
+        """What was made; steps that go on from it do so although others of this job were refused."""
+        try:
+            return local.run_job(self._missing(), runtime)
+        except local.PartlyRefused as refused:
+            for name, error in refused.refused.items():
+                print(f"{name} was refused: {error}", file=sys.stderr, flush=True)
+            print("what stands on the others of this job goes on", file=sys.stderr, flush=True)
+            return refused.made
 
     def checkpoint(self) -> Any:
         """The job for submitit to requeue: the same one, whose stage continues from its draft."""
@@ -158,6 +204,13 @@ def refuse_missing_shards(job: Job, runtime: Runtime) -> None:
             f"{', ...' if len(left) > 3 else ''}), which another task seemed to work on; this job only "
             "merges and has no GPU to harvest them: repeat the command with action=retry"
         )
+
+
+def refuse_missing_parents(job: Job, runtime: Runtime) -> None:
+    """ValueError where a step that this one stands on was refused while others of its job were made."""
+    for step in missing_steps(job, runtime.store):
+        for parent in step.parents.values():
+            parent.finished_folder(runtime.store)
 
 
 def check_code(steps: Sequence[Step]) -> None:

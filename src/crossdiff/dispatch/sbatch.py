@@ -19,14 +19,18 @@ from crossdiff.pipeline.steps import Job
 from crossdiff.stages.protocol import Resources, Stage
 
 SOURCES = shlex.quote(str(Path(__file__).resolve().parents[2]))
-"""Import path of this package, so that the node runs the same code."""
+"""Where this package is imported from, so that the node runs the same code."""
 
 PYTHON = shlex.join(["sh", "-c", "trap '' TERM USR2; exec \"$@\"", "sh", sys.executable])
 """This Python, with the signals of preemption and time limits ignored until submitit's handlers are there.
 
-By default they end a process, and one that dies while it imports counts as failed: SLURM would cancel the
-jobs that wait for it. A job evicted before it starts has nothing to save and is queued again.
+By default they end a process, and one that dies while it imports counts as failed: SLURM would cancel what
+waits for it. A job that is evicted before it has begun has nothing to save and is queued again.
 """
+
+
+TASKS_WAIT = 600
+"""Seconds that the tasks of a job's nodes go on without one that has ended."""
 
 
 def stage_resources(stages: Iterable[Stage], dispatch: SlurmDispatch, *, device: str) -> dict[str, Resources]:
@@ -47,8 +51,10 @@ def stage_resources(stages: Iterable[Stage], dispatch: SlurmDispatch, *, device:
 def parameters(
     name: str, resources: Resources, after: Sequence[str], dispatch: SlurmDispatch
 ) -> dict[str, Any]:
-    """sbatch options in submitit's words; the job starts once the jobs in `after` have succeeded."""
-    cpus = resources.cpus or 1
+    """sbatch options in submitit's words; the job starts once the jobs in `after` have ended well."""
+    cpus, nodes = resources.cpus or 1, resources.nodes or 1
+    # a task that cannot start ends alone, so that the first one can say so; without a lost one none goes on
+    together = ["--kill-on-bad-exit=0", f"--wait={TASKS_WAIT}"] if nodes > 1 else []
     extra: dict[str, Any] = {"requeue": True}
     if after:
         extra |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
@@ -57,6 +63,8 @@ def parameters(
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
+        "nodes": nodes if nodes > 1 else None,
+        "ntasks_per_node": 1 if nodes > 1 else None,
         "gpus_per_node": resources.gpus or None,
         "mem": f"{math.ceil(resources.memory_gb * 1024)}MB" if resources.memory_gb else None,
         "array_parallelism": resources.array_parallelism,
@@ -68,18 +76,19 @@ def parameters(
         "setup": [f"export PYTHONPATH={SOURCES}${{PYTHONPATH:+:$PYTHONPATH}}", *(resources.setup or ())],
         "signal_delay_s": dispatch.signal_seconds,
         "stderr_to_stdout": True,
-        "srun_args": [f"--cpus-per-task={cpus}"],
+        "srun_args": [f"--cpus-per-task={cpus}", *together],
         "additional_parameters": extra,
     }
 
 
 def refusal(error: str, job: Job, resources: Resources) -> str:
-    """The message of a refusal: sbatch's words, the requested resources, other settings."""
+    """What sbatch said, what was asked, and how to ask for something else."""
     told = [line.strip() for line in re.findall(r"sbatch: (?:error: )?(.*)", error)] or error.splitlines()[:1]
     asked = {
         name: value
         for name, value in resources
-        if name in ("partition", "account", "qos", "constraint", "gpus", "cpus", "memory_gb", "hours")
+        if name
+        in ("partition", "account", "qos", "constraint", "nodes", "gpus", "cpus", "memory_gb", "hours")
         and value is not None
     }
     words = ", ".join(f"{name}={value}" for name, value in asked.items())
@@ -95,13 +104,13 @@ FOLDERS = (PACKAGE.parents[1] / "slurm", PACKAGE / "slurm")
 
 
 class Profile(Resources):
-    """Settings of a cluster (`slurm/<cluster>.yaml`): for all stages, and for single ones."""
+    """What is particular to a cluster (`slurm/<cluster>.yaml`): for all stages, and for single ones."""
 
     stages: StageResources = Field(default_factory=dict)
 
 
 def resolve(stage: Stage, dispatch: SlurmDispatch, profile: Profile) -> Resources:
-    """Resources of one stage, by priority: command line (stage, all), profile (stage, all), its own."""
+    """Resources of one stage: command line per stage, command line, profile per stage, profile, its own."""
     open_values = Resources()
     sources = (
         dispatch.stages.get(stage.name, open_values),
@@ -133,7 +142,7 @@ def load_profile(name: str | None) -> Profile:
 
 
 def find_profile(name: str) -> Path:
-    """Path of a profile; the ValueError lists the existing ones."""
+    """Path of a profile; ValueError lists those there are."""
     given = Path(name).expanduser()
     candidates = [given] if given.suffix in (".yaml", ".yml") else []
     candidates += [folder / f"{name}.yaml" for folder in FOLDERS]
@@ -142,7 +151,7 @@ def find_profile(name: str) -> Path:
             return path
     known = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
     raise ValueError(
-        f"dispatch.profile={name} is not a cluster profile; give one of {', '.join(known) or 'none'}, "
+        f"dispatch.profile={name} is no cluster profile; there are {', '.join(known) or 'none'}, "
         "or give the path of a .yaml file (slurm/example.yaml explains the keys)"
     )
 

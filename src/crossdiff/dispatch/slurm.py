@@ -12,7 +12,8 @@ from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.loggers import Tracker
 from crossdiff.dispatch.register import FOLDER, Register, cancel_jobs, require_slurm
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
-from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, stage_resources
+from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal
+from crossdiff.dispatch.shared_jobs import refuse_unfit_jobs, resources_of
 from crossdiff.dispatch.store import prepare_store, warn_of_little_room
 from crossdiff.pipeline.steps import Job, Step, group
 from crossdiff.settings import Runtime
@@ -44,11 +45,8 @@ class Submitted:
 def submit(asked: Submission) -> Submitted:
     """Submit steps that are neither finished nor queued, parents first; returns at once."""
     require_slurm()
-    kinds = {(step.is_imported, step.stage): step.definition for step in asked.steps}
-    resources = {
-        kind: stage_resources([stage], asked.dispatch, device=asked.runtime.device)[stage.name]
-        for kind, stage in kinds.items()
-    }
+    resources = resources_of(asked.steps, asked.dispatch, device=asked.runtime.device)
+    refuse_unfit_jobs(asked.steps, asked.runtime, resources)
     prepare_store(asked.runtime.store)
     warn_of_little_room(asked.steps, asked.runtime.store)
     register = Register(asked.runtime.store)
@@ -135,6 +133,7 @@ class _Submitter:
             job,
             runtime=self.runtime,
             n_gpus=resources.gpus or 0,
+            n_nodes=resources.nodes or 1,
             tracker=self.asked.tracker,
             publications=tuple(
                 replace(item, results=item.results.absolute(), new=self.new) for item in publications

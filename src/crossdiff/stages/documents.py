@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from crossdiff.data.settings import DocumentsSettings, MaskSettings, Subset
-from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
     from crossdiff.core.crosscoder import Crosscoder
-    from crossdiff.core.documented_latents import Chosen, CodeHistogram, ExampleReservoirs
+    from crossdiff.core.documented_latents import Chosen, ExampleReservoirs
     from crossdiff.data.paired_activations import PairedActivations
 
 __all__ = ["VERSION", "DocumentsInputs", "DocumentsSettings", "run"]
@@ -49,23 +48,19 @@ def run(
     Annotators see `examples.parquet`; `top_documents.parquet` has the corpus' highest peaks by falling code,
     `selection.json` roles, histograms and logits.
     """
-    import torch
-
-    from crossdiff.core.documented_latents import CodeHistogram, choose_latents
-    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.core.documented_latents import choose_latents
     from crossdiff.data.example_table import direction_logits
-    from crossdiff.stages.activations import open_activations, open_crosscoder
+    from crossdiff.stages.documents_pass import Asked, pass_over_corpus
 
-    settings = inputs.documents
-    activations = open_activations(parents, inputs.layer, inputs.mask, device=runtime.device)
-    crosscoder = in_dtype(open_crosscoder(parents, activations).to(runtime.device), torch.float32)
+    settings, both = inputs.documents, partial(open_both, inputs, parents)
+    crosscoder, activations = both(runtime.device)
     table = read_table(parents["scale"] / "latents.parquet", kind="latents")
     counts = settings.model_dump(include={"n_controls", "max_latents", "n_drifted"})
     chosen = choose_latents(table, **counts, seed=inputs.seed)
-    histogram = CodeHistogram.empty(len(chosen.latents))
-    reservoirs = fill_reservoirs(
-        crosscoder, activations, chosen, histogram, inputs=inputs, progress=runtime.progress
+    found = pass_over_corpus(
+        (crosscoder, activations), both, Asked.of(chosen, settings, inputs.batch_size), runtime
     )
+    reservoirs, histogram = found.reservoirs, found.histogram
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     write_table(tops, draft / "top_documents.parquet", version=TABLE_VERSION, kind="top_documents")
@@ -81,6 +76,20 @@ def run(
     return {**record["n_latents"], "n_examples": len(examples), "sentence": record["sentence"]}
 
 
+def open_both(
+    inputs: DocumentsInputs, parents: Mapping[str, Path], device: str
+) -> tuple[Crosscoder, PairedActivations]:
+    """The crosscoder in float32 on its device, and its activations."""
+    import torch
+
+    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.stages.activations import open_activations, open_crosscoder
+
+    activations = open_activations(parents, inputs.layer, inputs.mask, device=device)
+    crosscoder = open_crosscoder(parents, activations).to(device)
+    return in_dtype(crosscoder, torch.float32), activations
+
+
 def _write_background(activations: PairedActivations, settings: DocumentsSettings, draft: Path) -> None:
     """Write random documents, with which annotators compare a latent's documents."""
     from crossdiff.data.example_table import Displayed, background_table
@@ -89,48 +98,6 @@ def _write_background(activations: PairedActivations, settings: DocumentsSetting
     n_documents = settings.n_background if activations.token_set.can_be_shown else 0
     background = background_table(activations, shown, n_documents=n_documents, window=settings.window)
     write_table(background, draft / "background.parquet", version=TABLE_VERSION, kind="background")
-
-
-def fill_reservoirs(
-    crosscoder: Crosscoder,
-    activations: PairedActivations,
-    chosen: Chosen,
-    histogram: CodeHistogram,
-    *,
-    inputs: DocumentsInputs,
-    progress: bool = False,
-) -> dict[Subset, ExampleReservoirs]:
-    """One pass over the corpus that encodes the chosen latents and counts their codes in `histogram`.
-
-    Tokens without text or documents (imported activations) leave the reservoirs empty.
-    """
-    import torch
-
-    from crossdiff.core.documented_latents import codes_of, document_peaks
-    from crossdiff.data.examples import document_hashes, for_scoring
-
-    latents = torch.tensor([latent for latent, _ in chosen.latents], dtype=torch.int64)
-    reservoirs = inputs.documents.empty_reservoirs(len(latents))
-    if len(latents) == 0:
-        return reservoirs
-    hashes = document_hashes(activations.token_set.document_ids, salt="examples")
-    scoring = for_scoring(hashes, inputs.documents.score_share)
-    batches = activations.batches(split="all", batch_size=inputs.batch_size)
-    total = -(-activations.n_kept("all") // inputs.batch_size)
-    shown = track(batches, total=total, description="documents", unit="batch", enabled=progress)
-
-    def codes() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for batch in shown:
-            code = codes_of(crosscoder, batch.activations_on(crosscoder.decoder.device).x, latents).cpu()
-            histogram.add(code)
-            if batch.document is not None and activations.token_set.can_be_shown:
-                yield code, batch.document, batch.row
-
-    for peaks in document_peaks(codes()):
-        score, hashed = scoring[peaks.document], hashes[peaks.document]
-        reservoirs["explain"].add(peaks, mine=~score, hashes=hashed)
-        reservoirs["score"].add(peaks, mine=score, hashes=hashed)
-    return reservoirs
 
 
 def read_examples(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from crossdiff.core.exclusive_call import exclusive_latents
 from crossdiff.data.settings import MaskSettings
-from crossdiff.io.tables import read_table, write_json, write_table
+from crossdiff.io.tables import write_json, write_table
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 
@@ -20,10 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from crossdiff.core.codes import SparseCode
-    from crossdiff.core.crosscoder import Crosscoder
     from crossdiff.core.matching import CodeCorrelation, Nearest, Twins
-    from crossdiff.data.paired_activations import PairedActivations
+    from crossdiff.stages.match_pass import MatchedPair
 
 VERSION = 3
 TABLE_VERSION = 2
@@ -53,36 +49,23 @@ class MatchInputs(Settings):
     """Most exclusive latents per pair; the others are counted as left out."""
 
 
-@dataclass(frozen=True)
-class _Pair:
-    activations: PairedActivations
-    crosscoder: Crosscoder
-    table: pd.DataFrame
-    exclusive: torch.Tensor
-    n_left_out: int
-
-    @property
-    def alive(self) -> torch.Tensor:
-        import torch
-
-        return torch.tensor((self.table["n_active"] > 0).to_numpy())
-
-    def code(self, rows: torch.Tensor) -> SparseCode:
-        from crossdiff.core.codes import SparseCode
-
-        x = self.activations.read(rows).x.to(self.crosscoder.decoder.device)
-        code = self.crosscoder.encode_normalised(self.crosscoder.normaliser.normalise(x))
-        token, latent, value = code.token.cpu(), code.latent.cpu(), code.value.cpu()
-        return SparseCode(token, latent, value, code.n_tokens, code.n_latents)
-
-
 def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `matches.parquet` (a row per exclusive latent of either pair) and `matches.json` (the counts)."""
     import pandas as pd
 
-    pairs = [_open(name, inputs, parents, runtime) for name in inputs.pairs]
+    from crossdiff.stages.match_pass import PairFiles, correlations, correlations_on_devices, shared_rows
+
+    files = [
+        PairFiles(parents_of(name, parents), inputs.layer, inputs.mask, inputs.max_latents)
+        for name in inputs.pairs
+    ]
+    pairs = [one.open(runtime.device) for one in files]
     rows = shared_rows(pairs[0].activations, pairs[1].activations, n_tokens=inputs.n_tokens)
-    sums = correlations(pairs[0], pairs[1], rows)
+    if runtime.n_devices == 1:
+        sums = correlations(pairs[0], pairs[1], rows)
+    else:
+        spread = {"device": runtime.device, "n_devices": runtime.n_devices}
+        sums = correlations_on_devices(files[0], files[1], rows, **spread)
     rule = f"cosine >= {inputs.min_cosine:g} and correlation of codes >= {inputs.min_correlation:g}"
     tables, record = [], {"version": 2, "n_tokens": len(rows), "rule": rule, "pairs": {}}
     for index, name in enumerate(inputs.pairs):
@@ -96,56 +79,14 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     return {f"{name}_{what}": record["pairs"][name][what] for name in inputs.pairs for what in VERDICTS}
 
 
-def _open(name: str, inputs: MatchInputs, parents: Mapping[str, Path], runtime: Runtime) -> _Pair:
-    import torch
-
-    from crossdiff.stages.activations import open_activations, open_crosscoder
-
-    folders = {"tokens": parents["tokens"], **{role: parents[f"{role}_{name}"] for role in ROLES}}
-    activations = open_activations(folders, inputs.layer, inputs.mask, device=runtime.device)
-    crosscoder = open_crosscoder(folders, activations).to(runtime.device).requires_grad_(requires_grad=False)
-    table = read_table(folders["scale"] / "latents.parquet", kind="latents")
-    exclusive = torch.tensor(exclusive_latents(table, "tuned"), dtype=torch.int64)
-    kept = exclusive[: inputs.max_latents]
-    return _Pair(activations, crosscoder, table, kept, len(exclusive) - len(kept))
+def parents_of(name: str, parents: Mapping[str, Path]) -> dict[str, Path]:
+    """The artifacts of the pair of that name, by role, and the tokens."""
+    return {"tokens": parents["tokens"], **{role: parents[f"{role}_{name}"] for role in ROLES}}
 
 
-def shared_rows(first: PairedActivations, second: PairedActivations, *, n_tokens: int) -> torch.Tensor:
-    """At most `n_tokens` rows that both pairs keep, in whole documents (at least one document).
-
-    Documents are drawn in the order of a hash, because corpora alternate (web, chat, web, chat, ...) and
-    every n-th document can be of one source.
-    """
-    import torch
-
-    from crossdiff.core.streaming import mix
-
-    rows = (first.kept & second.kept).nonzero().flatten()
-    document, of_row, length = torch.unique_consecutive(
-        first.token_set.document_of(rows), return_inverse=True, return_counts=True
-    )
-    order = mix(document).argsort()
-    fits = length[order].cumsum(0) <= n_tokens
-    fits[:1] = True
-    chosen = torch.zeros_like(fits)
-    chosen[order] = fits
-    return rows[chosen[of_row]]
-
-
-def correlations(first: _Pair, second: _Pair, rows: torch.Tensor) -> tuple[CodeCorrelation, CodeCorrelation]:
-    """Correlations of each pair's exclusive latents with all latents of the other, in one pass."""
-    from crossdiff.core.matching import CodeCorrelation
-
-    n = (first.crosscoder.n_latents, second.crosscoder.n_latents)
-    sums = (CodeCorrelation(first.exclusive, n[0], n[1]), CodeCorrelation(second.exclusive, n[1], n[0]))
-    for part in rows.split(4096):
-        codes = (first.code(part), second.code(part))
-        sums[0].add(codes[0], codes[1])
-        sums[1].add(codes[1], codes[0])
-    return sums
-
-
-def match_table(pair: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchInputs) -> pd.DataFrame:
+def match_table(
+    pair: MatchedPair, other: MatchedPair, sums: CodeCorrelation, inputs: MatchInputs
+) -> pd.DataFrame:
     """One row per exclusive latent: the nearest latents of the other pair, its twin, and the verdict.
 
     twin: one latent passes both minima; split: the nearest by direction and the nearest by code each pass
@@ -160,13 +101,8 @@ def match_table(pair: _Pair, other: _Pair, sums: CodeCorrelation, inputs: MatchI
     correlation = sums.value()
     by_direction = nearest_direction(*directions, alive=other.alive)
     by_code = nearest_code(correlation)
-    twins = twins_of(
-        *directions,
-        correlation,
-        alive=other.alive,
-        min_cosine=inputs.min_cosine,
-        min_correlation=inputs.min_correlation,
-    )
+    minima = {"min_cosine": inputs.min_cosine, "min_correlation": inputs.min_correlation}
+    twins = twins_of(*directions, correlation, alive=other.alive, **minima)
     exclusive = torch.tensor((other.table["exclusive_to"] == "tuned").to_numpy())
     return pd.DataFrame(
         {
@@ -223,7 +159,7 @@ def matched(reference: pd.DataFrame, treatment: pd.DataFrame) -> dict[str, Any]:
     return {"pairs": list(twins.values()), "new": lone[0], "gone": lone[1]}
 
 
-def _counts(table: pd.DataFrame, pair: _Pair) -> dict[str, Any]:
+def _counts(table: pd.DataFrame, pair: MatchedPair) -> dict[str, Any]:
     from crossdiff.io.tables import rows_of, where
 
     counts = Counter(table["verdict"])

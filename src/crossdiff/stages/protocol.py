@@ -20,12 +20,16 @@ EVERYTHING = ("*",)
 
 
 class Resources(Settings):
-    """SLURM resources of a job; None leaves the value to the next weaker source (dispatch/sbatch.py)."""
+    """What a job asks of SLURM; None leaves the value to the next weaker source (dispatch/sbatch.py).
+
+    gpus, cpus and memory_gb are those of one node; above 1 `nodes` share the processes of one step.
+    """
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    nodes: int | None = Field(default=None, ge=1)
     gpus: int | None = Field(default=None, ge=0)
     cpus: int | None = Field(default=None, ge=1)
     memory_gb: float | None = Field(default=None, gt=0)
@@ -111,9 +115,10 @@ class Stage:
     resources        of a SLURM job, unless the profile or the command line gives others
     has_settings     whether its inputs are settings of the command line, which summary.json lists
     joins_layers     whether steps that differ in `inputs.layers` only are one run, which writes `layer_<L>/`
-    shards           how array tasks share a run; None where they cannot
-    together         how several steps are made at a time; None where they are not
-    file_hashes      draft -> sha256 of the files that were hashed while they were written
+    shards           how array tasks share a run; None where it is one piece of work
+    ranks            setting and number of the processes that share a run; None where it is always one
+    together         how several steps are made at a time; None where each is made alone
+    file_hashes      sha256 of the files in a draft that were hashed while they were written
     """
 
     name: str
@@ -125,6 +130,7 @@ class Stage:
     has_settings: bool = False
     joins_layers: bool = False
     shards: Shards | None = None
+    ranks: Callable[[Any, Runtime], tuple[str, int]] | None = None
     together: Together | None = None
     file_hashes: Callable[[Path], Mapping[str, str]] = _hashes_none
 

@@ -149,6 +149,14 @@ def _shared(inputs: TrainInputs | ImportInputs) -> Any:
     return inputs.model_copy(update={"seed": 0}).identity()
 
 
+def _ranks(inputs: TrainInputs | ImportInputs, runtime: Runtime) -> tuple[str, int]:
+    """What sets the number of processes of a training, and that number."""
+    if isinstance(inputs, ImportInputs):
+        return "training.devices", 1
+    shared = "training.devices" if inputs.training.shards == 1 else "training.devices x training.shards"
+    return shared, inputs.training.n_ranks()
+
+
 def _save(crosscoder: Crosscoder, figures: dict[str, Any], draft: Path) -> None:
     """Write the crosscoder, then its figures, and flush both to the disk."""
     from crossdiff.io.tables import write_json
@@ -186,5 +194,6 @@ STAGE = Stage(
     writes="crosscoder, `metrics.csv`, held-out figures",
     resources=needs(gpus=1, cpus=8, memory_gb=96, hours=48),
     has_settings=True,
+    ranks=_ranks,
     together=Together(_shared, lambda inputs: inputs.training.members, run_together),
 )

@@ -33,10 +33,18 @@ class Relay:
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
         self._fits: list[Resume] = []
+        self._begun: set[int] = set()
+
+    def refuse_set_up(self) -> None:
+        """KeyboardInterrupt where the calling thread is asked to stop before its fit has begun."""
+        if self.stopping() and threading.get_ident() not in self._begun:
+            raise KeyboardInterrupt
 
     def add(self, fit: Resume) -> None:
-        """A fit that begins; one that is asked to stop already ends after its next step."""
+        """A fit that begins; KeyboardInterrupt where it is asked to stop already, so that no step is done."""
+        self.refuse_set_up()
         self._fits.append(fit)
+        self._begun.add(threading.get_ident())
         fit.pending = self.ending() or (self.received[-1] if self.received else None)
 
     def pass_on(self, number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""Training on several devices of this machine: one process per device, started here.
+"""Training on several devices: one process per device, started here (and on the other nodes of a SLURM job).
 
 Every rank reads the addressed batch and works on its own contiguous part; the batch top-k, the dead latents
 and the gradients are those of the global batch, so that the weights stay equal on all ranks. With
@@ -13,15 +13,17 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.shard import CrosscoderShard
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
-from crossdiff.training.ranks import FAILED, check_gpus, enter, free_port, leave, refuse_killed, was_killed
+from crossdiff.training.devices import check_gpus
+from crossdiff.training.ranks import FAILED, begin_ranks, finish_ranks, leave
 from crossdiff.training.run import fit
 from crossdiff.training.shard_checks import check_shards
 from crossdiff.training.shard_resume import save_block
@@ -39,25 +41,28 @@ def fit_on_devices(
     result = folder.checkpoint.parent / "result"
     shutil.rmtree(result, ignore_errors=True)
     result.mkdir(parents=True)
-    arguments = (run, open_source, folder, free_port())
-    context = start_processes(
-        _rank, arguments, nprocs=run.training.n_ranks(), join=False, start_method="spawn"
-    )
-    assert context is not None
-    with _forwarding(context.processes) as received:
+    started = begin_ranks(_rank, (run, open_source, folder), n_ranks=run.training.n_ranks())
+    with forwarding(started.processes) as received:
         try:
-            while not context.join(timeout=1):
-                pass
-        except ProcessExitedException as error:
-            for told in sorted(result.glob("error_*.json")):
-                raise ValueError(read_json(told)) from None
+            finish_ranks(started)
+        except (ProcessExitedException, ValueError):
+            refuse_told(result)
             if not received:
-                if was_killed(error):
-                    refuse_killed(context.processes)
                 raise
-    if received and not (result / "figures.json").is_file():  # which is written last
-        end_by(received[0])
+    if not (result / "figures.json").is_file():  # which is written last
+        if received:
+            end_by(received[0])
+        raise ValueError(
+            "training was stopped on another of its nodes, by a signal or the loss of a task; its last save "
+            "is kept: go on with action=retry"
+        )
     return Crosscoder.load(result), read_json(result / "figures.json")
+
+
+def refuse_told(result: Path) -> None:
+    """Raise what a rank has left in the folder of the result."""
+    for told in sorted(result.glob("error_*.json")):
+        raise ValueError(read_json(told)) from None
 
 
 def check_devices(run: TrainingRun) -> None:
@@ -75,10 +80,9 @@ def check_devices(run: TrainingRun) -> None:
 
 
 def _rank(
-    rank: int, run: TrainingRun, open_source: Callable[[], ActivationSource], folder: RunFolder, port: int
+    rank: int, run: TrainingRun, open_source: Callable[[], ActivationSource], folder: RunFolder, told: Any
 ) -> None:
     """One process: trains; rank 0 also measures and leaves the result."""
-    enter(rank, run.training.n_ranks(), port)
     result = folder.checkpoint.parent / "result"
     if "SLURM_JOB_ID" in os.environ:  # there TERM only announces a kill: outside the fit nobody saves
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -99,7 +103,7 @@ def _rank(
 
 
 @contextmanager
-def _forwarding(processes: list[Any]) -> Iterator[list[signal.Signals]]:
+def forwarding(processes: list[Any]) -> Iterator[list[signal.Signals]]:
     """Pass stop signals on to all ranks, which save and end; yields those received."""
     received: list[signal.Signals] = []
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -40,7 +42,7 @@ def train_together(
     saves its state, and this process ends as the signal asks.
     """
     relay = Relay()
-    reading = SharedReading(source, len(trainings), stopping=relay.stopping)
+    reading = SharedReading(source, len(trainings), relay)
     made: list[Any] = [None] * len(trainings)
 
     def work(member: int) -> None:
@@ -49,6 +51,7 @@ def train_together(
                 made[member] = trainings[member](MemberSource(reading, member))
         except BaseException as error:  # noqa: BLE001  raised again in the calling thread
             made[member] = error
+            _tell_at_once(error, member, len(trainings))
 
     threads = [threading.Thread(target=work, args=(member,)) for member in range(len(trainings))]
     with quiet_lightning(), _passing_on(relay):
@@ -64,11 +67,26 @@ def train_together(
     return made
 
 
+def _tell_at_once(error: BaseException, member: int, n_members: int) -> None:
+    """Say on stderr why a member ended: the others may work for hours before the error is raised."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return
+    if not isinstance(error, ValueError):
+        traceback.print_exception(error)
+    print(
+        f"training {member + 1} of the {n_members} that share a reader has failed ({type(error).__name__}: "
+        f"{error}); the others go on",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 class SharedReading:
     """Hands the turn from member to member and keeps the last batch of every kind that was read."""
 
-    def __init__(self, source: ActivationSource, n_members: int, *, stopping: Callable[[], bool]) -> None:
-        self.source, self.stopping = source, stopping
+    def __init__(self, source: ActivationSource, n_members: int, relay: Relay) -> None:
+        self.source, self.relay = source, relay
+        self.stopping = relay.stopping
         self.statistics = cache(source.statistics)
         self._waiting_for: list[Turn] = [BEFORE] * n_members
         self._changed = threading.Condition()
@@ -142,11 +160,14 @@ class MemberSource:
 
     def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
         """Float64 mean and variance of the training rows, taken once for all members."""
+        self._reading.relay.refuse_set_up()
         return self._reading.statistics()
 
     def training_batch(self, number: int, *, seed: int, batch_size: int) -> PairedBatch:
         """Wait for the turn, then the batch."""
+        self._reading.relay.refuse_set_up()
         self._reading.wait(self._member, (0, number))
+        self._reading.relay.refuse_set_up()
         return self._reading.training_batch(number, seed=seed, batch_size=batch_size)
 
     def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:

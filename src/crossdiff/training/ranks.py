@@ -1,4 +1,4 @@
-"""A function called in several processes of this machine that work as the ranks of one run."""
+"""A function called in several processes that work as the ranks of one run, on one node or several."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from crossdiff.io.environment import raised_by_us
+from crossdiff.training.nodes import TELL_SECONDS, Call, Nodes, join_nodes, nodes_here
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -30,27 +32,88 @@ def in_ranks(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_rank
 
     A ValueError of ours, or lack of memory, in any of them is raised here. No process outlives this call.
     """
+    return _told(_rank, (function, arguments), n_ranks=n_ranks)[0]
+
+
+def in_every_rank(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_ranks: int) -> list[Any]:
+    """The same of `function(rank, *arguments)`; what each returns, in their order (one node)."""
+    return _told(_every_rank, (function, arguments), n_ranks=n_ranks)
+
+
+def _told(function: Callable[..., None], arguments: tuple[Any, ...], *, n_ranks: int) -> list[Any]:
+    with ended_at_last() as processes:
+        started = begin_ranks(function, arguments, n_ranks=n_ranks)
+        processes.extend(started.processes)
+        told = finish_ranks(started)
+    return [result for _, result in sorted(told, key=lambda item: item[0])]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The processes of this node, and what they tell."""
+
+    context: Any
+    told: SimpleQueue[bytes]
+
+    @property
+    def processes(self) -> list[Any]:
+        """One per rank of this node."""
+        return self.context.processes
+
+
+def begin_ranks(function: Callable[..., None], arguments: tuple[Any, ...], *, n_ranks: int) -> Started:
+    """Start this node's ranks of `function(rank, *arguments, told)`; other nodes start theirs."""
+    nodes = nodes_here()
+    nodes.refuse_failed()
+    call = Call(function, arguments, n_ranks, nodes.address(), free_port(everywhere=nodes.n_nodes > 1))
+    nodes.ranks_here(n_ranks)
+    if nodes.n_nodes > 1:
+        nodes.give(call)
+    return start_call(call, nodes)
+
+
+def start_call(call: Call, nodes: Nodes) -> Started:
+    """Start the ranks of a call that this node has."""
     told: SimpleQueue[bytes] = multiprocessing.get_context("spawn").SimpleQueue()
     context = start_processes(
-        _rank, (function, arguments, n_ranks, free_port(), told), nprocs=n_ranks, join=False,
-        start_method="spawn",
-    )  # fmt: skip
+        _begin, (call, nodes, told), nprocs=nodes.ranks_here(call.n_ranks), join=False, start_method="spawn"
+    )
     assert context is not None
-    results: list[Any] = []
-    with _ended_at_last(context.processes):
-        try:
-            ended = False
-            while not ended:
-                ended = context.join(timeout=0.1)
-                results += _received(told)
-        except (ProcessExitedException, ProcessRaisedException) as error:
-            for result in (*results, *_received(told)):
-                if isinstance(result, ValueError | MemoryError):
-                    raise result from None
-            if was_killed(error):
-                refuse_killed(context.processes)
-            raise
-    return results[0]
+    return Started(context, told)
+
+
+def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) -> list[Any]:
+    """Wait for this node's ranks, calling `watch` now and then; what they have told.
+
+    On the first of several nodes, what fails on another is raised here; no rank of this node is left then.
+    """
+    nodes, results, ended = nodes_here(), list[Any](), False
+    try:
+        while not ended:
+            ended = started.context.join(timeout=0.1)
+            results += _received(started.told)
+            watch()
+            if not ended and nodes.has_failed():
+                started.context.join(timeout=2)  # a rank of this node may be the cause
+                nodes.refuse_failed()
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        for result in (*results, *_received(started.told)):
+            if isinstance(result, ValueError | MemoryError):
+                raise result from None
+        if was_killed(error):
+            refuse_killed(started.processes)
+        nodes.refuse_failed(seconds=TELL_SECONDS)
+        raise
+    finally:
+        kill(started.processes)
+    return results
+
+
+def kill(processes: list[Any]) -> None:
+    """End those that are left at once: TERM may be ignored, and they have nothing to save any more."""
+    for process in processes:
+        if process.is_alive():
+            process.kill()
 
 
 def _received(told: SimpleQueue[bytes]) -> list[Any]:
@@ -76,20 +139,34 @@ def refuse_killed(processes: list[Any]) -> None:
         )
 
 
+def _begin(local_rank: int, call: Call, nodes: Nodes, told: SimpleQueue[bytes]) -> None:
+    enter(local_rank, call, nodes)
+    call.function(nodes.own * nodes.ranks_here(call.n_ranks) + local_rank, *call.arguments, told)
+
+
 def _rank(
-    rank: int,
-    function: Callable[..., Any],
-    arguments: tuple[Any, ...],
-    n_ranks: int,
-    port: int,
-    told: SimpleQueue[bytes],
+    rank: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: SimpleQueue[bytes]
 ) -> None:
-    enter(rank, n_ranks, port)
+    result = _refusing(function, arguments, told)
+    if rank == 0:
+        told.put(pickle.dumps((rank, result)))
+    leave()
+
+
+def _every_rank(
+    rank: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: SimpleQueue[bytes]
+) -> None:
+    told.put(pickle.dumps((rank, _refusing(function, (rank, *arguments), told))))
+    leave()
+
+
+def _refusing(function: Callable[..., Any], arguments: tuple[Any, ...], told: SimpleQueue[bytes]) -> Any:
+    """What the function returns; a ValueError of ours and lack of memory are told, and end the process."""
     if "SLURM_JOB_ID" in os.environ:  # SLURM may signal every process of a step; the first one acts on it
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
     try:
-        result = function(*arguments)
+        return function(*arguments)
     except ValueError as error:
         if not raised_by_us(error):
             raise
@@ -98,16 +175,27 @@ def _rank(
     except (MemoryError, torch.OutOfMemoryError) as error:
         told.put(pickle.dumps(MemoryError(str(error))))
         leave(FAILED)
-    if rank == 0:
-        told.put(pickle.dumps(result))
-    leave()
 
 
-def enter(rank: int, n_ranks: int, port: int) -> None:
-    """In a new process: what Lightning needs to find the others, and a share of the threads."""
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(n_ranks)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(max(1, torch.get_num_threads() // n_ranks))
+def enter(local_rank: int, call: Call, nodes: Nodes) -> None:
+    """In a new process: what Lightning needs to find the others, and a share of the threads.
+
+    On several nodes these are the variables that srun would have set, had it started every rank.
+    """
+    join_nodes(nodes)
+    n_here = nodes.ranks_here(call.n_ranks)
+    os.environ |= {
+        "LOCAL_RANK": str(local_rank),
+        "NODE_RANK": str(nodes.own),
+        "WORLD_SIZE": str(call.n_ranks),
+    }
+    os.environ |= {"MASTER_ADDR": call.address, "MASTER_PORT": str(call.port)}
+    if nodes.n_nodes > 1:
+        rank = nodes.own * n_here + local_rank
+        os.environ |= {"SLURM_NTASKS": str(call.n_ranks), "SLURM_NTASKS_PER_NODE": str(n_here)}
+        os.environ |= {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(local_rank)}
+        os.environ |= {"SLURM_NODEID": str(nodes.own), "SLURM_NNODES": str(nodes.n_nodes)}
+    torch.set_num_threads(max(1, torch.get_num_threads() // n_here))
 
 
 def leave(code: int = 0) -> NoReturn:
@@ -121,35 +209,27 @@ def leave(code: int = 0) -> NoReturn:
     os._exit(code)
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+def free_port(*, everywhere: bool = False) -> int:
+    """A port of this machine that nobody listens on: for processes of this machine, or of others too."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("" if everywhere else "127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
-def check_gpus(device: str, n_devices: int, *, setting: str) -> None:
-    """ValueError where the machine has fewer GPUs than `setting` asks for, or `device` is one of them."""
-    if ":" in device and n_devices > 1:
-        raise ValueError(f"{setting}={n_devices} and device={device}, which names one; give device=cuda")
-    if device.startswith("cuda") and n_devices > torch.cuda.device_count():
-        raise ValueError(
-            f"{setting}={n_devices}, this machine has {torch.cuda.device_count()} GPUs; choose fewer devices"
-        )
-
-
 @contextmanager
-def _ended_at_last(processes: list[Any]) -> Iterator[None]:
-    """TERM ends the block like an error, unless it has a handler (submitit's); whatever ends it ends all."""
+def ended_at_last() -> Iterator[list[Any]]:
+    """A list for processes, all of which end with the block, whatever ends it.
+
+    TERM ends it like an error, unless TERM has a handler (submitit's).
+    """
     ours = threading.current_thread() is threading.main_thread()
     ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if ours:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    processes: list[Any] = []
     try:
-        yield
+        yield processes
     finally:
-        for process in processes:
-            if process.is_alive():
-                process.kill()  # TERM may be ignored, and a rank has nothing to save
+        kill(processes)
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

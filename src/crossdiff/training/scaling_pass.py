@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Int
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -23,10 +22,12 @@ from crossdiff.core.difference_effect import EffectSums
 from crossdiff.core.latent_scaling import ScalingSums
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.io.progress import track
+from crossdiff.training.devices import check_gpus
 from crossdiff.training.module import LatentScalingModule
-from crossdiff.training.ranks import check_gpus, in_ranks
+from crossdiff.training.ranks import in_ranks
 from crossdiff.training.source import ActivationSource
-from crossdiff.training.trainer import placed, quiet_lightning
+from crossdiff.training.strategy import environment, placed
+from crossdiff.training.trainer import quiet_lightning
 
 Sums = ScalingSums | EffectSums
 """Of a diff_sae its effects."""
@@ -81,7 +82,7 @@ def pass_over(
     with quiet_lightning():
         trainer = pl.Trainer(
             **placed(device, n_devices),
-            plugins=[LightningEnvironment()],
+            plugins=[environment()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -142,6 +143,8 @@ def _start(document: Int[Tensor, " row"], row: int) -> int:
 
 def check_documents(source: ActivationSource, n_parts: int) -> None:
     """ValueError where some process would have no document to read."""
+    if not len(source.rows()):
+        raise ValueError(why() if (why := getattr(source, "why_none_is_kept", None)) else "no token is kept")
     if any(not len(part_of_rows(source, part, n_parts)) for part in range(n_parts)):
         raise ValueError(
             f"dispatch.devices={n_parts} shares whole documents, and the kept tokens do not lie in enough of "

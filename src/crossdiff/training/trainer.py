@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.shard import Shard, sum_over_shards
@@ -32,6 +30,7 @@ from crossdiff.training.optimise import model_names
 from crossdiff.training.resume import check_checkpoint
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.shard_resume import check_sharded, checkpoints_of, say_converted
+from crossdiff.training.strategy import environment, placed
 
 
 @dataclass(frozen=True)
@@ -96,23 +95,6 @@ class TrainingRun:
         }
 
 
-class Ranks(DDPStrategy):
-    """Processes of `DDPStrategy` without its wrapper: core sums the gradients itself."""
-
-    def configure_ddp(self) -> None:
-        """Leave the module as it is; a wrapper would keep a second copy of all gradients."""
-
-
-class ShardRanks(Ranks):
-    """`Ranks` that hold different weights, so that all of them save."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
-    ) -> None:
-        """Every rank's part."""
-        self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
-
-
 def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None:
     """Do all optimizer steps that are left, or end the process as a stop signal asks."""
     settings = run.training
@@ -125,7 +107,7 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
     with quiet_lightning():
         trainer = pl.Trainer(
             **placed(run.device, settings.n_ranks(), sharded=run.shard is not None),
-            plugins=[LightningEnvironment(), checkpoints_of(module.crosscoder)],
+            plugins=[environment(), checkpoints_of(module.crosscoder)],
             max_steps=settings.total_steps(),
             max_epochs=-1,
             logger=list(run.loggers) if run.leads and run.loggers else False,
@@ -176,17 +158,6 @@ def end_by(number: signal.Signals) -> NoReturn:
     if callable(handler):
         handler(number, None)
     raise SystemExit(128 + number)
-
-
-def placed(device: str, n_devices: int, *, sharded: bool = False) -> dict[str, Any]:
-    """Lightning's accelerator, devices (how many, or the index of the one GPU) and strategy."""
-    gpu, index = device.startswith("cuda"), device.partition(":")[2]
-    ranks = ShardRanks if sharded else Ranks
-    return {
-        "accelerator": "gpu" if gpu else "cpu",
-        "devices": [int(index)] if index else n_devices,
-        "strategy": "auto" if n_devices == 1 else ranks(process_group_backend="nccl" if gpu else "gloo"),
-    }
 
 
 def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> Metrics:
