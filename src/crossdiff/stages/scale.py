@@ -40,6 +40,7 @@ class ScaleInputs(Settings):
 
 def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
     """Write `latents.parquet` and `diagnostics.json`."""
+    from crossdiff.core.difference_effect import EffectSums
     from crossdiff.training.scaling_pass import scaling_sums
 
     worker, sums = scaling_sums(
@@ -49,9 +50,9 @@ def run(inputs: ScaleInputs, parents: Mapping[str, Path], draft: Path, runtime: 
         n_devices=runtime.n_devices,
         progress=runtime.progress,
     )
-    if worker.settings.architecture == "diff_sae":
-        return write_signs(worker, sums, inputs.selection, draft)  # type: ignore[arg-type]
-    return write_scaled(worker, sums, inputs.selection, draft)  # type: ignore[arg-type]
+    if isinstance(sums, EffectSums):
+        return write_signs(worker, sums, inputs.selection, draft)
+    return write_scaled(worker, sums, inputs.selection, draft)
 
 
 def open_both(

@@ -41,7 +41,7 @@ def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtim
     import torch
 
     from crossdiff.core.crosscoder import Crosscoder
-    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.core.latent_scaling import ScalingSums, in_dtype
     from crossdiff.studies.self_diff.self_pair import open_self_pair
     from crossdiff.training.scaling_pass import pass_over
 
@@ -61,6 +61,7 @@ def run(inputs: SelfDiffInputs, parents: Mapping[str, Path], draft: Path, runtim
     sums = pass_over(
         crosscoder, open_source(), batch_size=batch_size, device=runtime.device, progress=runtime.progress
     )
+    assert isinstance(sums, ScalingSums)  # studies refuse diff_sae
     record = scale.write_scaled(crosscoder, sums, inputs.selection, draft)
     record |= {name: figures[name] for name in ("fve_base", "fve_tuned")}
     record |= {"seed": training.seed, "per_1000_alive": per_1000_alive(record)}

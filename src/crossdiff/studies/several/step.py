@@ -36,7 +36,7 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
     """Write the files of train, `latents.parquet` (a row per latent and model) and `several.json`."""
     import torch
 
-    from crossdiff.core.latent_scaling import in_dtype
+    from crossdiff.core.latent_scaling import ScalingSums, in_dtype
     from crossdiff.core.latent_table import Scaled
     from crossdiff.stages.activations import open_activations, open_crosscoder
     from crossdiff.training.scaling_pass import pass_over
@@ -51,6 +51,7 @@ def run(inputs: SeveralInputs, parents: Mapping[str, Path], draft: Path, runtime
     sums = pass_over(
         worker, activations, batch_size=batch_size, device=runtime.device, progress=runtime.progress
     )
+    assert isinstance(sums, ScalingSums)  # studies refuse diff_sae
     table = model_table(Scaled.of(worker.decoder, sums), inputs.models, inputs.selection)
     write_table(table, draft / "latents.parquet", version=TABLE_VERSION, kind="latents_by_model")
     fve = dict(zip(inputs.models, sums.fit.explained(), strict=True)) if sums.fit else {}
