@@ -42,7 +42,8 @@ def test_every_test_file_has_its_module() -> None:
         "test_command_line", "test_own_input", "test_docs", "test_demo",
         "test_full_disk", "test_odd_inputs", "test_own_activations", "test_odd_crosscoders",
         "test_installed",
-        "test_cluster", "test_cluster_nodes", "test_cluster_training", "test_cluster_runs", "test_blindness", "test_browser",
+        "test_cluster", "test_cluster_nodes", "test_cluster_training", "test_cluster_runs",
+        "test_blindness", "test_browser",
     }  # fmt: skip
     strangers = []
     for test in sorted((ROOT / "tests").rglob("test_*.py")):
