@@ -92,8 +92,8 @@ CROSSCODERS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "a yaml with Python tags": (yaml_tags, ("model_cfg.yaml", "cannot be read")),
     "another width": (wrong_width, ("2 models of width 4, the pair has 2 of width 32",)),
     "NaN weights": (nan_weights, ("1 of 48 values of decoder are NaN",)),
-    "a threshold that was never set": (never_set, ("no inference threshold", "save it again")),
-    "a threshold that is NaN": (nan_threshold, ("no inference threshold", "save it again")),
+    "a threshold that was never set": (never_set, ("no inference threshold", "save the crosscoder again")),
+    "a threshold that is NaN": (nan_threshold, ("no inference threshold", "save the crosscoder again")),
     "a file that is cut": (cut, ("weights.safetensors",)),
 }
 

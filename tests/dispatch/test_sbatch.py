@@ -44,7 +44,7 @@ def test_a_wrong_profile_names_the_key_and_the_rule(tmp_path: Path, text: str, m
 
 def test_an_unknown_profile_lists_those_there_are() -> None:
     with pytest.raises(
-        ValueError, match=r"dispatch.profile=nowhere is not a cluster profile; give one of example, local"
+        ValueError, match=r"dispatch.profile=nowhere is no cluster profile; there are example, local"
     ):
         load_profile("nowhere")
 

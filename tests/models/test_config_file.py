@@ -35,7 +35,7 @@ def test_what_is_not_said_is_not_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[1]"])
 def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
     folder = write(tmp_path, "config.json", content)
-    with pytest.raises(ValueError, match=r"config.json (is no JSON|holds list).*save the model again"):
+    with pytest.raises(ValueError, match=r"config.json (is no JSON|has list).*save the model again"):
         folder_sizes(folder)
 
 

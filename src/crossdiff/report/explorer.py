@@ -50,7 +50,7 @@ def pack(
         annotation = notes.get((latent, entry["role"]), {})
         figures = latent_columns.figures_of(row)
         recurs = (recurring or {}).get((pair.name, latent), {})
-        concept = {name: recurs[name] for name in ("near", "lead") if name in recurs}
+        concept = {name: recurs[name] for name in ("found", "lead") if name in recurs}
         index.append(index_row(pair.name, entry, annotation, {**figures, "kind": row.get("kind")}) | concept)
         detail = {
             "description": annotation.get("description"),
