@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossdiff.core import shard_files
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.launch import fit_on_devices
 from crossdiff.training.settings import TrainingSettings
-from crossdiff.training.shard_resume import check_sharded, packed, unpacked
+from crossdiff.training.shard_resume import ShardedCheckpoints, check_sharded, packed, unpacked
 from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource
 
@@ -141,3 +143,34 @@ def test_a_folder_without_an_index_is_no_checkpoint_and_a_damaged_one_is_refused
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(ValueError, match=f"remove it to train from the start: rm -r {tmp_path}"):
         check_sharded(tmp_path, {}, n_devices=1)
+
+
+def test_a_second_save_of_a_step_that_breaks_off_leaves_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving = ShardedCheckpoints(
+        CrosscoderShard(DictionarySettings(n_latents=4), shard=Shard(0, 1, 4), n_models=2, d_model=3)
+    )
+
+    def save(value: float) -> None:
+        about = {"identity": {}, "n_devices": 1, "global_step": 500}
+        saving.save_checkpoint({**about, "tensor": torch.full((8,), value)}, tmp_path)
+
+    def value() -> float:
+        assert len(list(tmp_path.glob("*.safetensors"))) == 1
+        return float(saving.load_checkpoint(tmp_path)["tensor"].mean())
+
+    save(1.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(shard_files, "write_block", lambda path, *_, **__: path.write_bytes(b"cut"))
+        patched.setattr("crossdiff.training.shard_resume.wait_for_all_ranks", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(2.0)
+    assert float(saving.load_checkpoint(tmp_path)["tensor"].mean()) == 1.0
+    for again in (3.0, 4.0):
+        save(again)
+        assert value() == again
+
+
+def killed() -> None:
+    raise KeyboardInterrupt

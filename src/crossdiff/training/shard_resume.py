@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crossdiff.core import shard_files
-from crossdiff.core.collective import own_rank, wait_for_all_ranks
+from crossdiff.core.collective import own_rank, told_by_all_ranks, wait_for_all_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.io.tables import errors_name
@@ -40,17 +40,17 @@ class ShardedCheckpoints(CheckpointIO):
         """Replace the checkpoint in the folder `path`; until all files are complete the earlier one stays."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        step = int(checkpoint["global_step"])
+        names = new_names(folder, self.shard.n_shards, step=int(checkpoint["global_step"]))
         if own_rank("data") == 0:
             tensors: dict[str, Tensor] = {}
             state = json.dumps(packed(checkpoint, tensors))
-            file = folder / file_name(self.shard.index, self.shard.n_shards, step=step)
+            file = folder / names[self.shard.index]
             with errors_name(file):
                 shard_files.write_block(file, tensors, state=state)
         wait_for_all_ranks()
         if own_rank("all") == 0:
             about = {name: checkpoint[name] for name in ("identity", "n_devices", "global_step")}
-            write_index(folder, self.crosscoder, step=step, prefix=PREFIX, about=about)
+            write_index(folder, self.crosscoder, names, prefix=PREFIX, about=about)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -81,15 +81,21 @@ def checkpoints_of(crosscoder: Crosscoder) -> CheckpointIO:
     return WholeOfShards()
 
 
-def file_name(index: int, n_shards: int, *, step: int) -> str:
-    """File of a block at a step."""
-    return f"shard_{index}_of_{n_shards}_step_{step}.safetensors"
+def new_names(folder: Path, n_shards: int, *, step: int) -> list[str]:
+    """Files of all blocks at a step, none of which the index names: it may be the second save of that step.
+
+    All ranks call this; the first one decides, because it has written the index.
+    """
+    index = folder / shard_files.INDEX
+    named = index.read_text(encoding="utf-8", errors="replace") if index.is_file() else ""
+    names = [f"shard_{number}_of_{n_shards}_step_{step}" for number in range(n_shards)]
+    suffix = "_again" if any(f'"{name}.safetensors"' in named for name in names) else ""
+    return told_by_all_ranks([f"{name}{suffix}.safetensors" for name in names])[0]
 
 
-def write_index(folder: Path, crosscoder: CrosscoderShard, *, step: int, **more: Any) -> None:
-    """Replace the index of a folder in which all files of this step lie, then remove those of other steps."""
+def write_index(folder: Path, crosscoder: CrosscoderShard, names: list[str], **more: Any) -> None:
+    """Replace the index of a folder in which all files of these names lie, then remove other blocks."""
     shard = crosscoder.shard
-    names = [file_name(number, shard.n_shards, step=step) for number in range(shard.n_shards)]
     whole = crosscoder.settings.model_copy(update={"n_latents": shard.n_latents})
     shape = {"n_models": crosscoder.n_models, "d_model": crosscoder.d_model}
     flush(folder)
@@ -103,11 +109,13 @@ def write_index(folder: Path, crosscoder: CrosscoderShard, *, step: int, **more:
 def save_block(crosscoder: CrosscoderShard, folder: Path) -> None:
     """Write this rank's rows of a trained crosscoder, which `Crosscoder.load(folder)` puts together."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / file_name(crosscoder.shard.index, crosscoder.shard.n_shards, step=0)
+    shard = crosscoder.shard
+    names = [f"shard_{number}_of_{shard.n_shards}.safetensors" for number in range(shard.n_shards)]
+    file = folder / names[shard.index]
     with errors_name(file):
         shard_files.write_block(file, crosscoder.state_dict())
-    if crosscoder.shard.index == 0:
-        write_index(folder, crosscoder, step=0)
+    if shard.index == 0:
+        write_index(folder, crosscoder, names)
 
 
 def read_part(folder: Path, shard: Shard) -> dict[str, Any]:
