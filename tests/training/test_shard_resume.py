@@ -19,7 +19,7 @@ from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.launch import fit_on_devices
 from crossdiff.training.settings import TrainingSettings
-from crossdiff.training.shard_resume import ShardedCheckpoints, check_sharded, packed, unpacked
+from crossdiff.training.shard_resume import ShardedCheckpoints, check_sharded, packed, save_block, unpacked
 from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource
 
@@ -170,6 +170,28 @@ def test_a_second_save_of_a_step_that_breaks_off_leaves_the_first(
     for again in (3.0, 4.0):
         save(again)
         assert value() == again
+
+
+def test_the_result_has_an_index_only_after_all_blocks_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [
+        CrosscoderShard(DictionarySettings(n_latents=4), shard=Shard(index, 2, 4), n_models=2, d_model=3)
+        for index in range(2)
+    ]
+    waits: list[str] = []
+
+    def wait(among: str) -> None:
+        """The first block's rank waits; the other one's writes meanwhile."""
+        assert not (tmp_path / "index.json").exists()
+        waits.append(among)
+        if len(waits) == 1:
+            save_block(blocks[1], tmp_path)
+
+    monkeypatch.setattr("crossdiff.training.shard_resume.wait_for_ranks", wait)
+    save_block(blocks[0], tmp_path)
+    assert waits == ["shards", "shards"]
+    assert Crosscoder.load(tmp_path).n_latents == 4
 
 
 def killed() -> None:

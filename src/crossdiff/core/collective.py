@@ -87,8 +87,13 @@ def gather_over_ranks(tensor: Tensor, among: Among = "data") -> list[Tensor]:
 
 def wait_for_all_ranks() -> None:
     """Until every rank has come here."""
-    if n_ranks("all") > 1:
-        distributed.barrier()
+    wait_for_ranks("all")
+
+
+def wait_for_ranks(among: Among) -> None:
+    """Until those that are among them have come here."""
+    if n_ranks(among) > 1:
+        distributed.barrier(group=_group(among))
 
 
 def told_by_all_ranks(own: Any) -> list[Any]:

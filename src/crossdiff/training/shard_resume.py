@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crossdiff.core import shard_files
-from crossdiff.core.collective import own_rank, told_by_all_ranks, wait_for_all_ranks
+from crossdiff.core.collective import own_rank, told_by_all_ranks, wait_for_all_ranks, wait_for_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.io.tables import errors_name
@@ -107,13 +107,17 @@ def write_index(folder: Path, crosscoder: CrosscoderShard, names: list[str], **m
 
 
 def save_block(crosscoder: CrosscoderShard, folder: Path) -> None:
-    """Write this rank's rows of a trained crosscoder, which `Crosscoder.load(folder)` puts together."""
+    """Write this rank's rows of a trained crosscoder, which `Crosscoder.load(folder)` puts together.
+
+    Called by the ranks of one row, `shards`; returns when all their files are complete, also on other nodes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shard = crosscoder.shard
     names = [f"shard_{number}_of_{shard.n_shards}.safetensors" for number in range(shard.n_shards)]
     file = folder / names[shard.index]
     with errors_name(file):
         shard_files.write_block(file, crosscoder.state_dict())
+    wait_for_ranks("shards")
     if shard.index == 0:
         write_index(folder, crosscoder, names)
 
