@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from crossdiff.io.environment import raised_by_us
+from crossdiff.io.tables import errors_name
 from crossdiff.training.nodes import TELL_SECONDS, Call, Nodes, join_nodes, nodes_here
-
-if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
 
 FAILED = 3
 """Exit code of a rank whose ValueError the parent raises again."""
@@ -50,10 +50,10 @@ def _told(function: Callable[..., None], arguments: tuple[Any, ...], *, n_ranks:
 
 @dataclass(frozen=True)
 class Started:
-    """The processes of this node, and what they tell."""
+    """The processes of this node, and the folder in which each leaves what it has to tell."""
 
     context: Any
-    told: SimpleQueue[bytes]
+    told: Path
 
     @property
     def processes(self) -> list[Any]:
@@ -74,7 +74,7 @@ def begin_ranks(function: Callable[..., None], arguments: tuple[Any, ...], *, n_
 
 def start_call(call: Call, nodes: Nodes) -> Started:
     """Start the ranks of a call that this node has."""
-    told: SimpleQueue[bytes] = multiprocessing.get_context("spawn").SimpleQueue()
+    told = Path(tempfile.mkdtemp(prefix="crossdiff_ranks_"))
     context = start_processes(
         _begin, (call, nodes, told), nprocs=nodes.ranks_here(call.n_ranks), join=False, start_method="spawn"
     )
@@ -83,21 +83,21 @@ def start_call(call: Call, nodes: Nodes) -> Started:
 
 
 def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) -> list[Any]:
-    """Wait for this node's ranks, calling `watch` now and then; what they have told.
+    """Wait for this node's ranks, calling `watch` now and then; what they have told, the first one first.
 
     On the first of several nodes, what fails on another is raised here; no rank of this node is left then.
     """
-    nodes, results, ended = nodes_here(), list[Any](), False
+    nodes, ended = nodes_here(), False
     try:
         while not ended:
             ended = started.context.join(timeout=0.1)
-            results += _received(started.told)
             watch()
             if not ended and nodes.has_failed():
                 started.context.join(timeout=2)  # a rank of this node may be the cause
                 nodes.refuse_failed()
+        return read_told(started.told)
     except (ProcessExitedException, ProcessRaisedException) as error:
-        for result in (*results, *_received(started.told)):
+        for result in read_told(started.told):
             if isinstance(result, ValueError | MemoryError):
                 raise result from None
         if was_killed(error):
@@ -106,7 +106,7 @@ def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) 
         raise
     finally:
         kill(started.processes)
-    return results
+        shutil.rmtree(started.told, ignore_errors=True)
 
 
 def kill(processes: list[Any]) -> None:
@@ -116,12 +116,21 @@ def kill(processes: list[Any]) -> None:
             process.kill()
 
 
-def _received(told: SimpleQueue[bytes]) -> list[Any]:
-    """What our own processes have told since the last call."""
-    received = []
-    while not told.empty():
-        received.append(pickle.loads(told.get()))
-    return received
+def tell(folder: Path, what: Any) -> None:
+    """Leave a result or an error for the process that started this one, whole or not at all.
+
+    Not through a pipe: its reader would wait for ever for the rest of what a killed process has begun.
+    """
+    aside = folder / f"{os.getpid()}.part"
+    with errors_name(aside), aside.open("wb") as handle:
+        pickle.dump(what, handle)
+    aside.rename(aside.with_suffix(".pickle"))
+
+
+def read_told(folder: Path) -> list[Any]:
+    """What our own processes have left, in the order of time."""
+    files = sorted(folder.glob("*.pickle"), key=lambda file: file.stat().st_mtime_ns)
+    return [pickle.loads(file.read_bytes()) for file in files]
 
 
 def was_killed(error: Exception) -> bool:
@@ -139,28 +148,24 @@ def refuse_killed(processes: list[Any]) -> None:
         )
 
 
-def _begin(local_rank: int, call: Call, nodes: Nodes, told: SimpleQueue[bytes]) -> None:
+def _begin(local_rank: int, call: Call, nodes: Nodes, told: Path) -> None:
     enter(local_rank, call, nodes)
     call.function(nodes.own * nodes.ranks_here(call.n_ranks) + local_rank, *call.arguments, told)
 
 
-def _rank(
-    rank: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: SimpleQueue[bytes]
-) -> None:
+def _rank(rank: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: Path) -> None:
     result = _refusing(function, arguments, told)
     if rank == 0:
-        told.put(pickle.dumps((rank, result)))
+        tell(told, (rank, result))
     leave()
 
 
-def _every_rank(
-    rank: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: SimpleQueue[bytes]
-) -> None:
-    told.put(pickle.dumps((rank, _refusing(function, (rank, *arguments), told))))
+def _every_rank(rank: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: Path) -> None:
+    tell(told, (rank, _refusing(function, (rank, *arguments), told)))
     leave()
 
 
-def _refusing(function: Callable[..., Any], arguments: tuple[Any, ...], told: SimpleQueue[bytes]) -> Any:
+def _refusing(function: Callable[..., Any], arguments: tuple[Any, ...], told: Path) -> Any:
     """What the function returns; a ValueError of ours and lack of memory are told, and end the process."""
     if "SLURM_JOB_ID" in os.environ:  # SLURM may signal every process of a step; the first one acts on it
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -170,10 +175,10 @@ def _refusing(function: Callable[..., Any], arguments: tuple[Any, ...], told: Si
     except ValueError as error:
         if not raised_by_us(error):
             raise
-        told.put(pickle.dumps(ValueError(str(error))))
+        tell(told, ValueError(str(error)))
         leave(FAILED)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        told.put(pickle.dumps(MemoryError(str(error))))
+        tell(told, MemoryError(str(error)))
         leave(FAILED)
 
 
