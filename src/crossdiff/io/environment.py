@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+CHANGED = "+changes"
+"""Ends the commit of a checkout that differs from it."""
 _PACKAGES = ("crossdiff", "torch", "transformers", "pytorch-lightning", "hydra-core", "pandas", "anthropic")
 
 
@@ -58,7 +60,7 @@ def git_commit() -> str | None:
                 "describe",
                 "--always",
                 "--abbrev=40",
-                "--dirty=+changes",
+                f"--dirty={CHANGED}",
                 "--exclude=*",
             ],
             capture_output=True,

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from crossdiff.core.collective import n_ranks, told_by_all_ranks
-from crossdiff.io.environment import git_commit, software
+from crossdiff.io.environment import CHANGED, git_commit, software
 from crossdiff.io.tables import errors_name, write_torch
 
 
@@ -80,12 +80,19 @@ def check_same_run(
 
 
 def refuse_disagreement(identity: dict[str, Any]) -> None:
-    """ValueError, on all ranks, where one has other settings or other software than the first."""
+    """ValueError, on all ranks, where one has other settings or other software than the first.
+
+    Each asks git by itself: a commit that git did not tell in time, or changes that were made between two
+    answers, are no disagreement.
+    """
     if n_ranks("all") == 1:
         return
-    told = told_by_all_ranks({"software": software(), "commit": git_commit(), **identity})
+    commit = (git_commit() or "").removesuffix(CHANGED)
+    told = told_by_all_ranks({"software": software(), "commit": commit, **identity})
     for rank, theirs in enumerate(told):
-        differing = differences(told[0], theirs)
+        known = theirs if theirs["commit"] else {**theirs, "commit": told[0]["commit"]}
+        first = told[0] if told[0]["commit"] else {**told[0], "commit": known["commit"]}
+        differing = differences(first, known)
         if differing:
             raise ValueError(
                 f"process {rank} of {len(told)} was started for another run than process 0: "
