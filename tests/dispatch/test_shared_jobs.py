@@ -8,6 +8,7 @@ from crossdiff.command_settings import SlurmDispatch
 from crossdiff.dispatch.shared_jobs import refuse_unfit_jobs, resources_of
 from crossdiff.pipeline.steps import Step
 from crossdiff.settings import Runtime
+from crossdiff.stages.import_crosscoder import ImportInputs
 from crossdiff.stages.protocol import Resources
 from crossdiff.stages.scale import ScaleInputs
 from crossdiff.stages.tokens import STAGE as TOKENS
@@ -43,3 +44,11 @@ def test_what_fits_passes(tmp_path: Path) -> None:
 def test_what_does_not_is_refused_with_what_to_set(tmp_path: Path, given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         refuse(tmp_path, **given)
+
+
+def test_an_imported_crosscoder_has_one_node_beside_trainings_on_several(tmp_path: Path) -> None:
+    dispatch = SlurmDispatch(stages={"train": Resources(nodes=2)})
+    step = Step("train", "pt_it", ImportInputs(path="a", fingerprint="b", layer=1))
+    resources = resources_of([step], dispatch, device="auto")
+    assert resources[True, "train"].nodes is None
+    refuse_unfit_jobs([step], Runtime(store=tmp_path), resources)

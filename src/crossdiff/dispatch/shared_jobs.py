@@ -15,10 +15,14 @@ Kind = tuple[bool, str]
 
 
 def resources_of(steps: Sequence[Step], dispatch: SlurmDispatch, *, device: str) -> dict[Kind, Resources]:
-    """What a job of each kind of step asks for."""
+    """What a job of each kind of step asks for; an imported step is one process, on one node."""
     kinds = {(step.is_imported, step.stage): step.definition for step in steps}
-    return {
+    asked = {
         kind: stage_resources([stage], dispatch, device=device)[stage.name] for kind, stage in kinds.items()
+    }
+    return {
+        (imported, stage): one.model_copy(update={"nodes": None}) if imported else one
+        for (imported, stage), one in asked.items()
     }
 
 
