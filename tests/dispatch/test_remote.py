@@ -15,7 +15,9 @@ from crossdiff.dispatch.store import draft_folder
 from crossdiff.pipeline.steps import Job, Step
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages import harvest
+from crossdiff.stages.match import MatchInputs
 from crossdiff.stages.protocol import Stage, Together
+from crossdiff.stages.scale import ScaleInputs
 from tests.harvest_process import pipeline_steps
 from tests.model_folders import save_model
 from tests.stages.test_harvest import write_corpus
@@ -96,3 +98,20 @@ def test_a_refused_member_leaves_what_stands_on_the_others_to_go_on(
     after = Step("train", "after", Given(text="after"), {"train": bad})
     with pytest.raises(ValueError, match="train bad is not finished in store="):
         RemoteJob(Job((after,)), runtime=runtime, n_gpus=0, tracker=NoTracker())()
+
+
+@pytest.mark.parametrize(("n_gpus", "n_matching"), [(0, 1), (1, 1), (2, 2), (8, 4)])
+def test_matching_takes_the_gpus_of_its_job_and_scaling_what_is_asked_for(
+    n_gpus: int, n_matching: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its job of one process has cpus and memory for."""
+    seen: list[int] = []
+    monkeypatch.setattr(RemoteJob, "_begin", lambda self: "cpu")
+    monkeypatch.setattr(RemoteJob, "_outcomes", lambda self, runtime: seen.append(runtime.n_devices) or [])
+    steps = (
+        Step("match", "", MatchInputs(pairs=("a", "b"), layer=1)),
+        Step("scale", "", ScaleInputs(layer=1)),
+    )
+    for step in steps:
+        RemoteJob(Job((step,)), runtime=Runtime(n_devices=4), n_gpus=n_gpus, tracker=NoTracker())()
+    assert seen == [n_matching, 4]

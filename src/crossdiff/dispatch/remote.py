@@ -101,11 +101,9 @@ class RemoteJob:
         return [step.key for step in self.job.steps]
 
     def _n_devices(self) -> int:
-        """Devices that share a step: documents and matching take those that their job has."""
+        """Devices that share a step: documents and matching take the GPUs of their job, or one process."""
         asked = self.runtime.n_devices
-        if self.job.steps[0].definition.ranks is not None or not self.n_gpus:
-            return asked
-        return min(asked, self.n_gpus)
+        return asked if self.job.steps[0].definition.ranks is not None else min(asked, max(1, self.n_gpus))
 
     def _outcomes(self, runtime: Runtime) -> list[local.Outcome]:
         """What was made; steps that go on from it do so although others of this job were refused."""
