@@ -15,7 +15,7 @@ from crossdiff.data.tokens import TokenSet
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.settings import Runtime
-from crossdiff.stages import documents, scale
+from crossdiff.stages import documents, documents_pass, scale
 from tests.scaling_artifacts import LAYER, Artifacts, build
 
 QUIET = Runtime(progress=False)
@@ -136,6 +136,26 @@ def test_two_devices_write_the_bytes_of_one(artifacts: Artifacts, tmp_path: Path
         found.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert len(found[0]) == 4
     assert found[0] == found[1]
+
+
+def test_the_gpus_are_left_to_the_processes_of_the_pass(
+    artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened, open_both = [], documents.open_both
+
+    def opening(asked, parents, device: str):
+        happened.append(device)
+        return open_both(asked, parents, "cpu")
+
+    def passing(opened, both, asked, runtime):
+        happened.append("pass")
+        return documents_pass.pass_over_part(*opened, asked)
+
+    monkeypatch.setattr(documents, "open_both", opening)
+    monkeypatch.setattr(documents_pass, "pass_over_corpus", passing)
+    runtime = Runtime(progress=False, device="cuda", n_devices=2)
+    documents.run(inputs(), artifacts.parents, tmp_path, runtime)
+    assert happened == ["cpu", "pass", "cuda"]
 
 
 def test_an_empty_selection_ends_well_and_says_why(artifacts: Artifacts, tmp_path: Path) -> None:

@@ -51,15 +51,18 @@ def run(
     from crossdiff.core.documented_latents import choose_latents
     from crossdiff.data.example_table import direction_logits
     from crossdiff.stages.documents_pass import Asked, pass_over_corpus
+    from crossdiff.training.devices import device_beside_ranks
 
     settings, both = inputs.documents, partial(open_both, inputs, parents)
-    crosscoder, activations = both(runtime.device)
+    crosscoder, activations = both(device_beside_ranks(runtime))
     table = read_table(parents["scale"] / "latents.parquet", kind="latents")
     counts = settings.model_dump(include={"n_controls", "max_latents", "n_drifted"})
     chosen = choose_latents(table, **counts, seed=inputs.seed)
     found = pass_over_corpus(
         (crosscoder, activations), both, Asked.of(chosen, settings, inputs.batch_size), runtime
     )
+    if device_beside_ranks(runtime) != runtime.device:
+        crosscoder, activations = both(runtime.device)
     reservoirs, histogram = found.reservoirs, found.histogram
     examples, n_refused = read_examples(crosscoder, activations, chosen, reservoirs, inputs=inputs)
     tops = read_top(crosscoder, activations, chosen, reservoirs, inputs=inputs)

@@ -54,12 +54,13 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     import pandas as pd
 
     from crossdiff.stages.match_pass import PairFiles, correlations, correlations_on_devices, shared_rows
+    from crossdiff.training.devices import device_beside_ranks
 
     files = [
         PairFiles(parents_of(name, parents), inputs.layer, inputs.mask, inputs.max_latents)
         for name in inputs.pairs
     ]
-    pairs = [one.open(runtime.device) for one in files]
+    pairs = [one.open(device_beside_ranks(runtime)) for one in files]
     rows = shared_rows(pairs[0].activations, pairs[1].activations, n_tokens=inputs.n_tokens)
     if runtime.n_devices == 1:
         sums = correlations(pairs[0], pairs[1], rows)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from crossdiff.settings import Runtime
 from crossdiff.training.nodes import nodes_here
 
 
 def device_of(device: str, rank: int) -> str:
     """The device of one of several ranks of a node."""
     return f"{device}:{rank}" if device == "cuda" else device
+
+
+def device_beside_ranks(runtime: Runtime) -> str:
+    """The device of a process that starts ranks on the step's devices: the CPU, to leave them all memory."""
+    return runtime.device if runtime.n_devices == 1 else "cpu"
 
 
 def check_gpus(device: str, n_devices: int, *, setting: str) -> None:
