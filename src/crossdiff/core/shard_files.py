@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from crossdiff.core.checkpoint import Content
+from crossdiff.core.checkpoint import CONFIG, WEIGHTS, Content
 from crossdiff.core.dictionary import DictionarySettings
 
 FORMAT, VERSION = "crossdiff.crosscoder_shards", 1
@@ -83,8 +83,10 @@ def write_index(
 
 
 def is_there(folder: str | Path) -> bool:
-    """Whether a folder holds such an index."""
-    return (Path(folder) / INDEX).is_file()
+    """Whether a folder holds such an index, and no crosscoder in one file (beside an index of another tool)."""
+    folder = Path(folder)
+    in_one = all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
+    return (folder / INDEX).is_file() and not in_one
 
 
 def read_index(folder: Path, *, way_out: str = WAY_OUT) -> dict[str, Any]:
