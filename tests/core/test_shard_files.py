@@ -89,7 +89,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
 
 
 def test_a_crosscoder_in_one_file_is_read_beside_the_index_of_another_tool(tmp_path: Path) -> None:
-    whole = written(tmp_path / "parts")
+    whole = written(tmp_path)
     whole.save(tmp_path / "one")
     (tmp_path / "one" / "index.json").write_text('{"pages": []}')
     assert torch.equal(Crosscoder.load(tmp_path / "one").decoder, whole.decoder)

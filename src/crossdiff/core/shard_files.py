@@ -83,7 +83,7 @@ def write_index(
 
 
 def is_there(folder: str | Path) -> bool:
-    """Whether a folder holds such an index, and no crosscoder in one file (beside an index of another tool)."""
+    """Whether a folder holds such an index; beside a crosscoder in one file it is another tool's."""
     folder = Path(folder)
     in_one = all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
     return (folder / INDEX).is_file() and not in_one
