@@ -8,37 +8,41 @@ global batch orders ranks first, then tokens, then latents.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import timedelta
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
-
 Among = Literal["data", "shards", "all"]
 """Whom a sum is over: the ranks that hold the same latents, those that share the tokens, or both."""
 
-_tables: list[DeviceMesh] = []
-"""This process's data x shards, if it has any; without one all ranks are `data`."""
+_groups: dict[Among, distributed.ProcessGroup | None] = {}
+"""This process's column and row of the table, if there is one; without one all ranks are `data`."""
 
 
-def arrange(n_shards: int, *, device: str = "cpu") -> None:
-    """Make the ranks of this run a table of data x `n_shards`; all ranks call it."""
-    from torch.distributed.device_mesh import init_device_mesh
+def arrange(n_shards: int, *, timeout: timedelta | None = None) -> None:
+    """Make the ranks of this run a table of data x `n_shards`; all ranks call it.
 
-    shape = (n_ranks("all") // n_shards, n_shards)
-    _tables[:] = [init_device_mesh(device, shape, mesh_dim_names=("data", "shards"))]
+    Those of a row or column wait for one another up to `timeout`, by default as long as torch has it.
+    """
+    table = torch.arange(n_ranks("all")).view(-1, n_shards)
+    lines: dict[Among, list[list[int]]] = {"data": table.T.tolist(), "shards": table.tolist()}
+    _groups.clear()
+    for among, ranks in lines.items():
+        own = None if len(ranks) == 1 else distributed.new_subgroups_by_enumeration(ranks, timeout)[0]
+        assert not isinstance(own, int)
+        _groups[among] = own
 
 
 def n_ranks(among: Among = "data") -> int:
     """Processes that train together; 1 outside a distributed run."""
     if not distributed.is_available() or not distributed.is_initialized():
         return 1
-    if among == "all" or (among == "data" and not _tables):
-        return distributed.get_world_size()
-    return _tables[0][among].size() if _tables else 1
+    if among == "shards" and not _groups:
+        return 1
+    return distributed.get_world_size(_group(among))
 
 
 def own_rank(among: Among = "data") -> int:
@@ -113,4 +117,4 @@ def residual_variance(residual: Float[Tensor, "token width"]) -> Float[Tensor, "
 
 def _group(among: Among) -> distributed.ProcessGroup | None:
     """None is everybody."""
-    return _tables[0].get_group(among) if _tables and among != "all" else None
+    return _groups.get(among)

@@ -27,6 +27,7 @@ from crossdiff.training.optimizer import clip_
 from crossdiff.training.resume import refuse_disagreement
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, AddressedBatches, check_finite
+from crossdiff.training.strategy import RANKS_WAIT
 
 
 class CrosscoderModule(pl.LightningModule):
@@ -60,7 +61,7 @@ class CrosscoderModule(pl.LightningModule):
         """Once the ranks know each other: who shares tokens, who latents, and that all mean one run."""
         refuse_disagreement(self.identity)
         if self.training_settings.shards > 1:
-            arrange(self.training_settings.shards, device=self.trainer.strategy.root_device.type)
+            arrange(self.training_settings.shards, timeout=RANKS_WAIT)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over all parameters; its rate is set at every step."""
