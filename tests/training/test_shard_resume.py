@@ -19,7 +19,14 @@ from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.launch import fit_on_devices
 from crossdiff.training.settings import TrainingSettings
-from crossdiff.training.shard_resume import ShardedCheckpoints, check_sharded, packed, save_block, unpacked
+from crossdiff.training.shard_resume import (
+    ShardedCheckpoints,
+    WholeOfShards,
+    check_sharded,
+    packed,
+    save_block,
+    unpacked,
+)
 from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource
 
@@ -192,6 +199,17 @@ def test_the_result_has_an_index_only_after_all_blocks_are_written(
     save_block(blocks[0], tmp_path)
     assert waits == ["shards", "shards"]
     assert Crosscoder.load(tmp_path).n_latents == 4
+
+
+def test_a_whole_save_replaces_what_was_saved_with_shards(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    block = CrosscoderShard(DictionarySettings(n_latents=4), shard=Shard(0, 1, 4), n_models=2, d_model=3)
+    state = {"identity": {}, "n_devices": 1, "global_step": 7}
+    ShardedCheckpoints(block).save_checkpoint(state, folder.shards)
+    whole = WholeOfShards()
+    assert whole.load_checkpoint(folder.shards) == state
+    whole.save_checkpoint(state, folder.checkpoint)
+    assert [path.name for path in folder.checkpoint.parent.iterdir()] == ["last.ckpt"]
 
 
 def killed() -> None:

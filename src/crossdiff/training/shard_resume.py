@@ -7,6 +7,7 @@ all files, apart from random states, which are then those of the first.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.io.tables import errors_name
 from crossdiff.training.resume import WholeCheckpoints, check_same_run, flush
 
+SHARDS = "shards"
+"""Folder of such a checkpoint, beside the file of a run without shards."""
 PREFIX = "state_dict.crosscoder."
 N_MOMENTS = len(shard_files.OF_LATENTS)
 """The first parameters, in the order of their moments in the optimizer's state, have a row per latent."""
@@ -64,7 +67,17 @@ class ShardedCheckpoints(CheckpointIO):
 
 
 class WholeOfShards(WholeCheckpoints):
-    """One file with everything, as without shards; reads what was saved with shards too."""
+    """One file with everything, as without shards; reads what was saved with shards too.
+
+    The first save removes that: who removes the file then starts anew, and not from an older state.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Replace the file, then remove the folder beside it."""
+        super().save_checkpoint(checkpoint, path, storage_options)
+        shutil.rmtree(Path(path).with_name(SHARDS), ignore_errors=True)
 
     def load_checkpoint(self, path: str | Path, *more: Any, **options: Any) -> dict[str, Any]:
         """From a file, or put together from the files of a folder."""

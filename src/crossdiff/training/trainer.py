@@ -29,7 +29,7 @@ from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.optimise import model_names
 from crossdiff.training.resume import check_checkpoint
 from crossdiff.training.settings import TrainingSettings
-from crossdiff.training.shard_resume import check_sharded, checkpoints_of, say_converted
+from crossdiff.training.shard_resume import SHARDS, check_sharded, checkpoints_of, say_converted
 from crossdiff.training.strategy import environment, placed
 
 
@@ -52,7 +52,7 @@ class RunFolder:
     @property
     def shards(self) -> Path:
         """The same of a run whose latents are dealt to several ranks."""
-        return self.folder / ".resume" / "shards"
+        return self.folder / ".resume" / SHARDS
 
 
 @dataclass(frozen=True)
