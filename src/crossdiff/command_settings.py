@@ -167,7 +167,7 @@ class LocalDispatch(Settings):
         if self.processes > 1 and self.devices > 1:
             raise ValueError(
                 f"dispatch.processes={self.processes} gives every step one accelerator, dispatch.devices="
-                f"{self.devices} gives a scaling several; give one of them"
+                f"{self.devices} gives a scaling, documents and matching several; give one of them"
             )
         return self
 

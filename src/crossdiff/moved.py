@@ -161,7 +161,7 @@ MOVED = {
     "training.fit": "training.run",
     "training.held_out": "training.evaluation",
     "training.initialise": "training.run",
-    "training.optimizers": "training.optimise",
+    "training.optimizers": "training.optimizer",
     "training.random_states": "training.resume",
     "training.scaling_module": "training.module",
     "training.schedules": "training.settings",

@@ -71,10 +71,10 @@ class TrainingSettings(Settings):
     checkpoint_minutes: float = Field(default=0, ge=0)
     """A checkpoint that its step makes due is left out until this time since the last one has passed."""
     devices: int = Field(default=1, ge=1)
-    """Processes on this machine that share every batch, one per GPU (or on CPU)."""
+    """Processes, on one node or several, that share every batch, one per GPU (or on CPU)."""
     shards: int = Field(default=1, ge=1)
-    """Blocks of latents, each held and trained by a process of its own on this machine, one per GPU (or on
-    CPU): for a dictionary that one device cannot hold."""
+    """Blocks of latents, each held and trained by a process of its own, one per GPU (or on CPU), on one node
+    or several: for a dictionary that one device cannot hold."""
     members: int = Field(default=1, ge=1)
     """How many crosscoders of one pair that differ in their seed alone are trained at a time, on one device
     and from one reader (`training.members`)."""
