@@ -164,8 +164,8 @@ def _correlations(against: Mapping[str, Mapping[str, float]]) -> Chart:
     return Chart(
         "correlations",
         "Rank correlation of latent changes with changes of behaviour",
-        "Spearman's rho over categories, each the mean of its tasks, scores and runs; bars are 95 % intervals "
-        f"over resampled categories (none below {MIN_CATEGORIES}).",
+        "Spearman's rho over categories, each the mean of its tasks, scores and runs; bars are 95 % "
+        f"intervals over resampled categories (none below {MIN_CATEGORIES}).",
         rows({"rho": points}, x_title="Spearman's rho"),
         tables.plain(["With the change of", "Categories", "rho", "Low", "High"], body, numeric=range(1, 5)),
     )
