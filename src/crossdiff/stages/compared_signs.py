@@ -71,10 +71,9 @@ def compare_signs(
     if not any(row["role"] in TABLES for row in rows):
         notes.insert(0, "No latent of either pair has a clear sign, so nothing is compared")
     up = found["up"]
-    compared = "latents of the difference by the sign of their effect"
     record = {"version": 1, "reference": pairs[0], "treatment": pairs[1], "draws": inputs.draws}
     record |= {
-        "compared": compared,
+        "compared": "latents of the difference by the sign of their effect",
         "by_sign": found,
         "notes": notes,
         **{name: up.get(name) for name in OF_UP},
