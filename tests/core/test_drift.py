@@ -68,12 +68,19 @@ def test_with_intervals_the_surest_drift_comes_first() -> None:
 
 
 def test_a_drifted_latent_that_is_a_control_stays_one() -> None:
-    rows = table(*[(1.0, 1.0 + n, 1.0, 1.0 + n) for n in range(6)])
+    rows = table(*[(1.0, 1.0 + n, 1.0, 1.0 + n) for n in range(6)], drift_low=math.nan, drift_high=math.nan)
     before = choose_latents(rows, n_controls=2, max_latents=9, seed=0).latents
     after = choose_latents(rows, n_controls=2, max_latents=9, seed=0, n_drifted=4).latents
     assert after[:2] == before
     assert {latent for latent, _ in after} == {2, 3, 4, 5} | {latent for latent, _ in before}
     assert len(after) == len({latent for latent, _ in after})
+
+
+def test_an_older_table_gives_no_documents_of_drifted_latents() -> None:
+    rows = table(*[(1.0, 2.0, 1.0, 2.0)] * 3)
+    with pytest.raises(ValueError, match="before drift had intervals; make the step `scale` again"):
+        choose_latents(rows, n_controls=0, max_latents=9, seed=0, n_drifted=1)
+    assert choose_latents(rows, n_controls=0, max_latents=9, seed=0).latents == []
 
 
 N_LATENTS, D_MODEL, N_TOKENS = 6, 32, 8000

@@ -60,3 +60,15 @@ def test_equal_logits_raise_nothing() -> None:
     sums.add_document(change)
     assert all(int(each.sum()) == 0 for each in sums.tensors().values())
     assert change.kl.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_broken_model_is_refused_and_named(wrong: float) -> None:
+    """NaN on one side would otherwise pass for `both predict the same`."""
+    good = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
+    bad, following = good.clone(), torch.zeros(3, dtype=torch.int64)
+    bad[1, 2] = wrong
+    with pytest.raises(ValueError, match="the tuned model predicts NaN or infinity at 1 of 3"):
+        change_of(good, bad, following, k=2)
+    with pytest.raises(ValueError, match="the base model"):
+        change_of(bad, good, following, k=2)

@@ -71,6 +71,16 @@ def test_a_wrong_name_is_one_error_that_lists_what_there_is(run, ask, told: str)
         ask(run)
 
 
+def test_a_run_of_difference_dictionaries_says_what_it_has_not(tmp_path: Path) -> None:
+    found = crossdiff.open_run(results_of(tmp_path))
+    for pair in found.pairs:
+        source = found.source(pair)
+        object.__setattr__(source, "latents", source.latents.assign(sign="up"))
+    for ask in (lambda: found.figure("training", "pt_it"), lambda: found.relabel(lambda _: "a")):
+        with pytest.raises(ValueError, match=r"pt_it has a difference dictionary \(diff_sae\), so it has no"):
+            ask()
+
+
 def test_a_run_of_one_pair_needs_no_pair_named_and_has_no_deltas(tmp_path: Path) -> None:
     run = crossdiff.open_run(str(results_of(tmp_path, pairs=("pt_it",))))
     assert run.figure("nu").data

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from crossdiff.io.tables import read_json, write_json
+from crossdiff.io.tables import read_deltas, read_json, write_json, write_table
+from crossdiff.report.delta_rows import delta_rows
 from crossdiff.settings import Runtime
 from crossdiff.stages import compare
 from crossdiff.taxonomy.scheme import PaperTaxonomy
@@ -60,3 +61,19 @@ def test_each_sign_is_compared_for_itself(folder: Path) -> None:
     assert found["by_sign"]["down"]["n_labelled"] == {"pt_it": 16, "pt_simpo": 16}
     assert found["spearman"]["rho"] == told["spearman"] == pytest.approx(1)
     assert "n_exclusive" not in found
+
+
+def test_without_a_latent_of_clear_sign_it_says_so(folder: Path) -> None:
+    (folder / "annotate" / "annotations.jsonl").write_text("")
+    parents = {name: folder / name for name in ("annotate", "organism")}
+    for pair in ("pt_it", "pt_simpo"):
+        parents[f"scale_{pair}"] = folder / pair
+        (folder / pair).mkdir()
+        table = pd.DataFrame({"latent": [0, 1], "sign": ["undecided", None]})
+        write_table(table, folder / pair / "latents.parquet", version=1, kind="latents")
+    compare.run(INPUTS, parents, folder / "compare", Runtime(progress=False))
+    found = read_json(folder / "compare" / "comparison.json")
+    assert found["notes"][0] == "No latent of either pair has a clear sign, so nothing is compared"
+    assert found["n_labelled"] == {"pt_it": 0, "pt_simpo": 0}
+    assert found["verdict"].startswith("no comparison is possible")
+    assert delta_rows(read_deltas(folder / "compare" / "deltas_down.csv"))

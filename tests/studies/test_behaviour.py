@@ -61,7 +61,7 @@ def test_the_planted_change_is_correlated_too(make_run, tmp_path) -> None:
 
 
 def test_missing_points_are_left_out() -> None:
-    points = [{"latents": x, "rate": x} for x in (0.1, 0.5, float("nan"), 0.9)]
+    points = [{"category": str(x), "latents": x, "rate": x} for x in (0.1, 0.5, float("nan"), 0.9)]
     assert correlation(points, "rate")["n"] == 3
 
 
@@ -88,5 +88,21 @@ def test_a_correlation_without_an_interval_is_no_verdict() -> None:
     nothing = float("nan")
     against = {"measured rates": {"n": 3, "rho": 0.5, "ci_low": nothing, "ci_high": nothing}}
     assert _told(against) == (
-        "Whether latent changes go with the change of measured rates is unknown (3 points)"
+        "Whether latent changes go with the change of measured rates is unknown (3 categories; an interval "
+        "needs 6)"
     )
+
+
+def test_tasks_and_runs_of_one_category_are_one_point() -> None:
+    """Means per category: latents 1, 2, 3; rates 2 (of 1 and 3), 1, 3: ranks 2, 1, 3, so rho 1/2."""
+    rows = [("a", 1, 1), ("a", 1, 3), ("b", 2, 1), ("c", 3, 3)]
+    points = [{"category": c, "latents": x, "rate": y} for c, x, y in rows for _ in range(4)]
+    found = correlation(points, "rate")
+    assert (found["n"], found["rho"]) == (3, pytest.approx(0.5))
+    assert np.isnan([found["ci_low"], found["ci_high"]]).all()
+    assert "is unknown (3 categories" in _told({"measured rates": found})
+
+
+def test_copies_of_points_do_not_narrow_the_interval() -> None:
+    points = [{"category": str(n), "latents": n, "rate": (n * 5) % 7} for n in range(7)]
+    assert correlation(points * 9, "rate") == correlation(points, "rate")

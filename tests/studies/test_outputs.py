@@ -18,6 +18,14 @@ def test_no_crosscoder_is_trained() -> None:
     assert set(annotate.parents) == {"documents_toy_pt_it", "documents_toy_pt_simpo"}
 
 
+def test_the_price_of_the_labels_is_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """7 topics of each of two pairs at the price of a latent, $0.0035."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    asked = ("experiment=outputs", "size=ci", "annotator=claude", "study.n_topics=7")
+    annotate = next(step for step in plan(experiment(*asked)) if step.stage == "annotate")
+    assert annotate.cost.api_usd == pytest.approx(14 * 0.0035)
+
+
 def test_what_cannot_be_done_is_refused_before_it_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="beside=.* has no summary.json"):
         plan(experiment("experiment=outputs", "size=ci", f"study.beside={tmp_path}"))

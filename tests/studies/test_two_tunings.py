@@ -39,6 +39,14 @@ def test_several_crosscoders_per_pair_are_kept() -> None:
     assert sum(step.stage == "train" for step in planned("size=ci", "comparison.n_seeds=2")) == 4
 
 
+def test_a_crosscoder_that_is_left_out_stays_out() -> None:
+    """Of the ordinary comparison pt-simpo's is none of these pairs'."""
+    without = "comparison.without=[toy_pt_it_seed1,toy_pt_simpo_seed1]"
+    steps = planned("size=ci", "comparison.n_seeds=2", without)
+    trained = {step.label for step in steps if step.stage == "train"}
+    assert trained == {"toy_pt_it", "toy_pt_it_tuning2", "toy_pt_it_tuning2_seed1"}
+
+
 def test_other_models_are_named_by_the_user(tmp_path: Path) -> None:
     with pytest.raises(NeedsModels, match="study.again="):
         planned("size=paper")
@@ -71,6 +79,9 @@ def test_counts_by_hand(make_run) -> None:
     assert found["significant"]["value"] == found["clear"]["value"] == 30
     assert "1 of 1 categories are called changed" in findings.answer
     assert "3 of 400 alive latents" in findings.answer
+    assert len(findings.notes) == 1
+    named = TwoTunings(again="other", n_comparisons=3).analyse({"it_it_2": run}, {})
+    assert named.notes[-1].endswith("one second model is named, so one comparison is made.")
 
 
 def test_nothing_labelled_is_told() -> None:

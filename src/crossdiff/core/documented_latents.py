@@ -56,11 +56,22 @@ def choose_latents(
     shared = (table["kind"] == "shared") & (table["call"] == "not_exclusive")
     controls = [j for j, is_shared in enumerate(shared) if is_shared]
     chosen.extend((latent, "control_shared") for latent in _draw(controls, n_controls, generator))
-    if "sign" in table:
+    if "sign" in table or not n_drifted:
         return Chosen(chosen, not_taken)
+    _check_intervals(table)
     taken = {latent for latent, _ in chosen}
     chosen.extend((n, "drifted") for n in drifted(table).latents[:n_drifted] if n not in taken)
     return Chosen(chosen, not_taken)
+
+
+def _check_intervals(table: pd.DataFrame) -> None:
+    """ValueError where drifted latents are asked of an older table, whose order would be another one."""
+    if "drift_low" not in table:
+        raise ValueError(
+            "documents.n_drifted takes the surest drift first, and this latent table was written before "
+            "drift had intervals; make the step `scale` again (delete its folder, or give another store=), "
+            "or give documents.n_drifted=0"
+        )
 
 
 def _of_interest(table: pd.DataFrame) -> list[tuple[str, Role, list[int]]]:

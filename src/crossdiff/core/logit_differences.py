@@ -43,8 +43,11 @@ def change_of(
     *,
     k: int,
 ) -> Change:
-    """The change from float32 logits; a token that both models exclude (-inf) does not differ."""
-    logs = [torch.log_softmax(logits.float(), dim=-1) for logits in (base, tuned)]
+    """The change from float32 logits; a token that both models exclude (-inf) does not differ.
+
+    ValueError where the logits of a model give no probabilities (NaN, +inf, or every token excluded).
+    """
+    logs = [_log_probabilities(logits, model) for logits, model in ((base, "base"), (tuned, "tuned"))]
     difference, raw = (torch.nan_to_num(t - b, nan=0.0) for b, t in (logs, (base.float(), tuned.float())))
     k = min(k, difference.shape[-1])
     values, top = difference.topk(k, dim=-1)
@@ -53,6 +56,20 @@ def change_of(
     probability = logs[1].exp()
     kl = torch.where(probability > 0, probability * difference, 0.0).sum(dim=-1)
     return Change(difference, raw, top, values.clamp(min=0), bottom.where(least < 0, -1), nll, kl)
+
+
+def _log_probabilities(
+    logits: Float[Tensor, "position vocabulary"], model: str
+) -> Float[Tensor, "position vocabulary"]:
+    """Log-probabilities; a NaN among them would pass for a token that does not differ."""
+    logs = torch.log_softmax(logits.float(), dim=-1)
+    wrong = logs.isnan().any(dim=-1)
+    if wrong.any():
+        raise ValueError(
+            f"the {model} model predicts NaN or infinity at {int(wrong.sum())} of {len(wrong)} positions of "
+            "a document, so its outputs say nothing; load it with dtype=float32, and check its weights"
+        )
+    return logs
 
 
 @dataclass

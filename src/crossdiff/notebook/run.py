@@ -91,7 +91,7 @@ class Run:
     def examples(self, pair: str, latent: int, *, n: int = 10) -> Examples:
         """Documents of a latent with its active tokens marked: the corpus' highest and the annotator's.
 
-        Documents were collected for exclusive latents and controls only; another latent is a ValueError.
+        Documents were collected for the latents of interest and for controls; another latent is a ValueError.
         """
         source = self.source(pair)
         check_latent(latent, len(source.latents), pair)
@@ -101,8 +101,8 @@ class Run:
         if latent not in documents:
             known = sorted(documents)
             raise ValueError(
-                f"latent {latent} of {pair} has no documents: they were collected for the {len(known)} "
-                f"exclusive latents and controls alone ({_listed(known)}); run.open_pair reads other texts"
+                f"latent {latent} of {pair} has no documents: they were collected for {len(known)} "
+                f"latents of interest and controls alone ({_listed(known)}); run.open_pair reads other texts"
             )
         own = documents[latent].drop_duplicates("document_id")
         own = own.sort_values("peak_code", ascending=False, kind="stable").reset_index(drop=True)
@@ -128,7 +128,9 @@ class Run:
             return comparison_figure(name, self.comparison, whose=str(self.results))
         if pair is None and len(self.pairs) != 1:
             raise ValueError(f"figure {name!r} shows one pair; give pair= one of {', '.join(self.pairs)}")
-        return pair_figure(name, self.source(self.pairs[0] if pair is None else pair))
+        source = self.source(self.pairs[0] if pair is None else pair)
+        _refuse_differences([source], "no figure of a crosscoder; its own are on the page of its report")
+        return pair_figure(name, source)
 
     def relabel(
         self,
@@ -153,7 +155,9 @@ class Run:
             )
         members = compared.get("members") or {}
         sides = [list(members.get(pair, [pair])) for pair in (compared["reference"], compared["treatment"])]
-        asked = {name: self.selected(name) for side in sides for name in side}
+        sources = [self.source(name) for side in sides for name in side]
+        _refuse_differences(sources, "no exclusive latents to label again; run.latents has its labels")
+        asked = {source.name: self.selected(source.name) for source in sources}
         given = given_labels(labels, asked, self.examples)
         own = self.steps.inputs("compare") if "compare" in self.steps.roles else {}
         draws = int(own.get("draws", 5000)) if draws is None else draws
@@ -225,6 +229,13 @@ class Run:
     def _check_pair(self, pair: str) -> None:
         if pair not in self.pairs:
             raise ValueError(f"{pair!r} is no pair of {self.results}; it has {_listed(self.pairs)}")
+
+
+def _refuse_differences(sources: Sequence[PairSource], lacks: str) -> None:
+    """ValueError where a pair has a difference dictionary (diff_sae), which has a sign per latent."""
+    for source in sources:
+        if "sign" in source.latents:
+            raise ValueError(f"{source.name} has a difference dictionary (diff_sae), so it has {lacks}")
 
 
 def _listed(names: Sequence[Any]) -> str:

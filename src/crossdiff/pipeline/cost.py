@@ -132,12 +132,17 @@ def organism_cost(toy: ToySettings) -> Cost:
 
 def annotation_cost(annotator: AnnotatorSettings, *, n_pairs: int, n_drifted: int = 0) -> Cost:
     """API dollars for about 110 latents per pair and its drifted ones; none for annotators that run here."""
-    paid = type(annotator).__name__ in ("Claude", "ClaudeBatch")
-    half = 0.5 if type(annotator).__name__ == "ClaudeBatch" else 1.0
-    n_latents = n_pairs * (110 + n_drifted)
-    if paid and getattr(annotator, "framing", False):
+    n_latents: float = n_pairs * (110 + n_drifted)
+    if getattr(annotator, "framing", False):
         n_latents += 2 * N_SWAPPED / QUESTIONS_PER_LATENT
-    return Cost(api_usd=n_latents * USD_PER_LATENT * half if paid else 0.0)
+    return label_cost(annotator, n_latents)
+
+
+def label_cost(annotator: AnnotatorSettings, n_labelled: float) -> Cost:
+    """API dollars for labels of that many latents or topics; none for annotators that run here."""
+    kind = type(annotator).__name__
+    paid = {"Claude": 1.0, "ClaudeBatch": 0.5}.get(kind, 0.0)
+    return Cost(api_usd=n_labelled * USD_PER_LATENT * paid)
 
 
 HEADER = ("step", "key", "state", "GPU h", "CPU h", "disk GB", "API $")

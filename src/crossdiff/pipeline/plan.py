@@ -97,8 +97,8 @@ def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> St
 
 
 def _cost(asked: ExtraStep, experiment: Experiment) -> Cost:
-    """Forward passes of `asked.n_tokens` tokens through every model of the step, and its API calls."""
-    total = Cost(api_usd=asked.api_usd)
+    """Forward passes of `asked.n_tokens` tokens through every model of the step, its API calls and labels."""
+    total = Cost(api_usd=asked.api_usd) + cost.label_cost(experiment.annotator, asked.n_labelled)
     for model in asked.models:
         shape = cost.model_shape(model, experiment.organism)
         layer = 0 if shape is None else shape.n_blocks - 1

@@ -62,8 +62,9 @@ def findings(sources: Sources, down: Path | None) -> Findings:
 
 def _compared(sources: Sources) -> list[str]:
     """Per sign what changes between the two pairs and, of a toy, how it goes with what was planted."""
-    lines = []
-    by_sign = sources.comparison.facts.get("by_sign", {}) if sources.comparison is not None else {}
+    facts = sources.comparison.facts if sources.comparison is not None else {}
+    lines = [f"{note}." for note in facts.get("notes", ())]
+    by_sign = facts.get("by_sign", {})
     for sign, found in by_sign.items():
         line = f"Latents that go {sign}: {found['verdict']}."
         rank = found.get("spearman") or {}

@@ -60,7 +60,7 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
 
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
-    if by_sign(rows):
+    if by_sign(rows, parents, (name for side in inputs.sides for name in side)):
         return compare_signs(rows, inputs, parents, draft, deltas=partial(_deltas, inputs, taxonomy=taxonomy))
     reference, treatment = (
         pair_answers(rows, pair, inputs.members_of(pair), parents)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crossdiff.io.tables import read_json, write_json
+from crossdiff.io.tables import read_json, read_table, write_json
 from crossdiff.stages.compared_pairs import PairAnswers, pair_answers
 
 if TYPE_CHECKING:
@@ -30,9 +30,16 @@ class AskedPairs(Protocol):
     def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]: ...  # noqa: D102
 
 
-def by_sign(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these annotations are of the latents of difference dictionaries."""
-    return any(row["role"] in TABLES for row in rows)
+def by_sign(rows: Sequence[Mapping[str, Any]], parents: Mapping[str, Path], members: Iterable[str]) -> bool:
+    """Whether the compared latents are those of difference dictionaries.
+
+    The latent tables tell it too (column `sign`): where no latent has a clear sign, nothing is annotated.
+    """
+    return any(row["role"] in TABLES for row in rows) or any(
+        "sign" in read_table(file, kind="latents")
+        for name in members
+        if (file := parents.get(f"scale_{name}", Path()) / "latents.parquet").is_file()
+    )
 
 
 def compare_signs(
@@ -61,11 +68,12 @@ def compare_signs(
             for answers in both
             if answers.side.total == 0
         ]
+    if not any(row["role"] in TABLES for row in rows):
+        notes.insert(0, "No latent of either pair has a clear sign, so nothing is compared")
     up = found["up"]
-    compared = "latents of the difference by the sign of their effect"
     record = {"version": 1, "reference": pairs[0], "treatment": pairs[1], "draws": inputs.draws}
     record |= {
-        "compared": compared,
+        "compared": "latents of the difference by the sign of their effect",
         "by_sign": found,
         "notes": notes,
         **{name: up.get(name) for name in OF_UP},

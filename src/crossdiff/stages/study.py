@@ -115,6 +115,8 @@ class ExtraStep:
     """Tokens per model, read and written, for the estimate of the cost."""
     api_usd: float = 0.0
     """Estimated cost of its API calls, US dollars."""
+    n_labelled: int = 0
+    """Latents or topics that the annotator labels, for the estimate of the cost."""
 
 
 class NeedsModels(ValueError):

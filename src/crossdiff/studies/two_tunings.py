@@ -29,7 +29,8 @@ class TwoTunings(Study):
 
     On the toy the second model is a further tuning of pt (organism:it_2, stage `tune_again`), and
     `n_comparisons` takes tunings 1 and 2, 3 and 4, ... Of other models it is named: `again` (folder or hub
-    id), `again_adapter` (a PEFT adapter on the first tuned model's path) or `again_revision`.
+    id), `again_adapter` (a PEFT adapter on the first tuned model's path) or `again_revision`; one named model
+    gives one comparison, whatever `n_comparisons` is, and the page says so.
     """
 
     QUESTION: ClassVar[str] = "Which category changes appear between two tunings of one and the same kind?"
@@ -40,20 +41,27 @@ class TwoTunings(Study):
     again_revision: str | None = None
 
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
-        """The ordinary comparison of both pairs, with as many crosscoders per pair as the experiment has."""
-        given, pairs = experiment.comparison, self._pairs(experiment.pairs[0])
-        n_seeds = given.n_seeds if isinstance(given, Comparison) else 1
+        """The ordinary comparison of both pairs, with as many crosscoders per pair as the experiment has.
+
+        Of the crosscoders in `comparison.without` those of these pairs are left out.
+        """
+        given = experiment.comparison if isinstance(experiment.comparison, Comparison) else None
         return {
             f"{reference.tuned.name}_{treatment.tuned.name}": {
                 "model_pair": None,
-                "comparison": Comparison(reference=reference, treatment=treatment, n_seeds=n_seeds),
+                "comparison": _compared(reference, treatment, given, first_seed=experiment.seed),
             }
-            for reference, treatment in pairs
+            for reference, treatment in self._pairs(experiment.pairs[0])
         }
 
-    def _pairs(self, first: ModelPair) -> list[tuple[ModelPair, ModelPair]]:
+    @property
+    def _named(self) -> dict[str, Any]:
+        """What the user names of the second model."""
         named = {"path": self.again, "adapter": self.again_adapter, "revision": self.again_revision}
-        changes: dict[str, Any] = {field: value for field, value in named.items() if value is not None}
+        return {field: value for field, value in named.items() if value is not None}
+
+    def _pairs(self, first: ModelPair) -> list[tuple[ModelPair, ModelPair]]:
+        changes = self._named
         if self.again is not None:  # a whole model: nothing of the first tuned model's goes into it
             changes = {"adapter": None, "revision": None, **changes}
         if changes:
@@ -83,9 +91,26 @@ class TwoTunings(Study):
             "to read such a call as a difference of kind. Categories of one comparison share their latents: "
             "the binomial intervals take them as independent, and with one comparison they are too narrow."
         )
+        notes = [note]
+        if self._named and self.n_comparisons > 1:
+            notes.append(
+                f"study.n_comparisons={self.n_comparisons} is of the toy, which can be tuned again; one "
+                "second model is named, so one comparison is made."
+            )
         charts = (_calls_chart(numbers), counts_chart(runs, x_title="tunings"), changes_chart(counts, runs))
         tiles = _tiles(numbers)
-        return Findings(answer(numbers), notes=(note,), tiles=tiles, charts=charts, numbers=numbers)
+        return Findings(answer(numbers), notes=tuple(notes), tiles=tiles, charts=charts, numbers=numbers)
+
+
+def _compared(
+    reference: ModelPair, treatment: ModelPair, given: Comparison | None, *, first_seed: int
+) -> Comparison:
+    """The comparison of two tunings with the crosscoders per pair that the experiment asks for."""
+    if given is None:
+        return Comparison(reference=reference, treatment=treatment)
+    whole = Comparison(reference=reference, treatment=treatment, n_seeds=given.n_seeds)
+    here = {one.name for members in whole.members(first_seed).values() for one in members}
+    return whole.model_copy(update={"without": tuple(name for name in given.without if name in here)})
 
 
 def _toy(pair: ModelPair, number: int) -> ModelPair:

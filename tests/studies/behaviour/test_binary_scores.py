@@ -11,7 +11,8 @@ from crossdiff.studies.behaviour.binary_scores import LoggedSet, counted, log_of
     ("value", "expected"),
     [("C", "yes"), ("I", "no"), ("N", "no"), ("P", "partial"), (1, "yes"), (0.0, "no"), (True, "yes"),
      ("1.0", "yes"), ("No", "no"), ("false", "no"), (None, "unscored"), (math.nan, "unscored"),
-     ("nan", "unscored"), (0.5, "grade"), (3, "grade"), ("poetic", "grade"), ([1, 0], "grade")],
+     ("nan", "unscored"), (0.5, "grade"), (3, "grade"), (10**400, "grade"), ("poetic", "grade"),
+     ([1, 0], "grade")],
 )  # fmt: skip
 def test_a_score_is_yes_no_or_nothing_to_count(value: object, expected: str) -> None:
     assert verdict(value) == expected

@@ -95,6 +95,9 @@ def test_a_score_of_several_values_is_several_sets_and_a_missing_one_unjudged() 
         ({**HEADER, "invalidated": True}, SAMPLES, "was invalidated"),
         (HEADER, None, "no scores of single answers.*inspect score"),
         (HEADER, [{"id": 1, "epoch": 1, "scores": {}}], "no scores of single answers"),
+        (HEADER, [*SAMPLES, 7], "sample 4 of .* is no sample"),
+        (HEADER, [{"id": 1, "scores": [1]}], "sample 0 of .* is no sample"),
+        (HEADER, [{"id": 1, "epoch": "a", "scores": {}}], "sample 0 of .* is no sample"),
         ({"version": 2}, SAMPLES, "no evaluation log of inspect_ai"),
     ],
 )
@@ -109,6 +112,40 @@ def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
         read_archive(tmp_path / "a.eval")
     with pytest.raises(ValueError, match="evaluation has not ended"):
         read_archive(write(tmp_path / "b.eval", start={}))
+
+
+def packed(path: Path, data: bytes, *, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("header.json", data)
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_inspect_does_not_write_are_refused(tmp_path: Path, method: int) -> None:
+    path = packed(tmp_path / "a.eval", json.dumps(HEADER).encode(), method=method)
+    with pytest.raises(ValueError, match=f"compressed with method {method}"):
+        read_archive(path)
+
+
+def test_unusual_and_damaged_archives_are_one_clear_error(tmp_path: Path) -> None:
+    data = bytearray(packed(tmp_path / "a.eval", json.dumps(HEADER).encode()).read_bytes())
+    central = data.find(b"PK\x01\x02")
+    encrypted, patched, torn = (bytearray(data) for _ in range(3))
+    encrypted[central + 8] |= 1
+    patched[central + 8] |= 0x20
+    torn[41] ^= 0xFF  # the first byte of the deflated member
+    for name, content in {"encrypted": encrypted, "patched": patched, "torn": torn}.items():
+        path = tmp_path / f"{name}.eval"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.eval is (encrypted|damaged)"):
+            read_archive(path)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_archive(packed(tmp_path / "deep.eval", b"[" * 100_000))
+
+
+def test_a_sample_without_an_epoch_is_of_the_first(tmp_path: Path) -> None:
+    rows = [sample(1, grader="I", epoch=2), {**sample(1, grader="C"), "epoch": None}]
+    assert read_log({**HEADER}, rows, tmp_path / "a.json").sets[0].shown == 1
 
 
 def test_only_logs_are_taken_for_logs() -> None:

@@ -10,7 +10,8 @@ from crossdiff.models.pair import ModelSettings
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
 from crossdiff.studies.behaviour import Behaviour
-from crossdiff.studies.behaviour.logs import is_model, read_logs, run
+from crossdiff.studies.behaviour.logged_model import is_model
+from crossdiff.studies.behaviour.logs import read_logs, run
 from tests.composed import experiment
 from tests.studies.behaviour.test_inspect_logs import HEADER, sample
 from tests.studies.behaviour.test_inspect_logs import write as write_archive
@@ -70,8 +71,11 @@ def test_where_the_logs_lie_is_no_part_of_the_identity(tmp_path: Path) -> None:
     [
         ("google/gemma-2-9b-it", True, False),
         ("vllm/google/gemma-2-9b-it", True, False),
-        ("/models/gemma-2-9b-it/", True, False),
+        ("/models/google/gemma-2-9b-it/", True, False),
+        ("gemma-2-9b-it", True, False),
         ("it", True, False),
+        ("hf/someone/gemma-2-9b-it", False, False),
+        ("hf/someone/it", False, False),
         ("hf/princeton-nlp/gemma-2-9b-it-simpo", False, True),
         ("openai/gpt-4o", False, False),
     ],
@@ -134,8 +138,36 @@ def test_logged_rates_stand_in_the_table_and_in_the_correlation(make_run, tmp_pa
         run(asked, {}, folders[f"logs_{side}"], Runtime(progress=False))
     study = Behaviour(seeds=(0,), prompts="built_in", n_prompts=8, n_new_tokens=4, logs=("logs",))
     found = study.analyse(one_run(make_run), folders)
-    assert found.numbers["correlations"]["measured rates"]["n"] == 7
+    assert found.numbers["correlations"]["measured rates"]["n"] == 6  # xstest joins a category
     row = next(row for row in found.numbers["rates"] if row["name"] == "xstest/grader")
     assert (row["reference"], row["treatment"]) == ((8, 10), (6, 10))
     low, high = row["interval_reference"]
     assert (low, high) == pytest.approx((0.490, 0.943), abs=1e-3)  # Wilson, 8 of 10
+
+
+def test_a_foreign_file_in_a_folder_is_skipped_and_named(tmp_path: Path) -> None:
+    for side in MODELS:
+        archive(tmp_path, side, 5)
+    (tmp_path / "notes.json").write_text('{"messages": []}')
+    found = read_logs([str(tmp_path)], MODELS, {})
+    assert found["reference"].sets[0].shown == 5
+    assert any("no logs" in note and "notes.json" in note for note in found["reference"].notes)
+
+
+def test_a_score_that_another_file_of_the_model_counts_is_not_left_out(tmp_path: Path) -> None:
+    """Results without a number of answers, samples beside them; the other model lacks the samples."""
+    for side in MODELS:
+        folder = tmp_path / side
+        folder.mkdir()
+        archive(folder, side, 5)
+        data = {"results": {"mbpp": {"acc,none": 0.5}}, "n-samples": {}, "model_name": NAME[side]}
+        (folder / "results_a.json").write_text(json.dumps(data))
+        lines = [
+            {"doc_id": n, "doc": {}, "metrics": ["acc"], "acc": n % 2, "filter": "none"} for n in range(4)
+        ]
+        text = "\n".join(map(json.dumps, lines))
+        (folder / "samples_mbpp_2026-01-01T00-00-00.000000.jsonl").write_text(text)
+    entries = [f"{side}={tmp_path / side}" for side in MODELS]
+    found = read_logs(entries, MODELS, {})["treatment"]
+    assert {one.name: one.shown for one in found.sets} == {"xstest/grader": 5, "mbpp/acc": 2}
+    assert not any("no yes or no" in note for note in found.notes)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from crossdiff.io.tables import read_json
@@ -18,7 +17,6 @@ from crossdiff.report.formatting import between, readable, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.statistics.pooling import rank_correlations, spearman
 from crossdiff.studies.behaviour.answers import (
     SIDES,
     GenerateInputs,
@@ -28,6 +26,7 @@ from crossdiff.studies.behaviour.answers import (
     rates_note,
     totals,
 )
+from crossdiff.studies.behaviour.correlation import MIN_CATEGORIES, correlation
 from crossdiff.studies.behaviour.judge import judge_notes, judged
 from crossdiff.studies.behaviour.logs import logged
 from crossdiff.studies.changes import CategoryCounts
@@ -108,7 +107,7 @@ class Behaviour(Study):
         return judged(answers, experiment.annotator, n_prompts=self.n_prompts, n_new_tokens=self.n_new_tokens)
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Rank correlations over (seed, category) points, and the rates with intervals."""
+        """Rank correlations over categories, and the rates with intervals."""
         records = {name: read_json(folder / "rates.json") for name, folder in extras.items()}
         sets = {name: record["sets"] for name, record in records.items()}
         points = [point for run in runs.values() for point in _points(run, sets)]
@@ -144,7 +143,8 @@ def _points(run: RunProducts, sets: Mapping[str, Sequence[Mapping[str, Any]]]) -
         behaviours = np.log1p(truth["change"]) if truth and truth["change"] > -1 else np.nan
         points.append(
             {
-                "run": run.name, "name": name, "latents": logs.get(category, float("nan")),
+                "run": run.name, "name": name, "category": category,
+                "latents": logs.get(category, float("nan")),
                 "rate": rate, "planted": float(behaviours),
             }
         )  # fmt: skip
@@ -156,37 +156,6 @@ def _log_rate(row: Mapping[str, Any]) -> float:
     return float(np.log((row["shown"] + 0.5) / (row["n"] + 1))) if row["n"] else float("nan")
 
 
-def correlation(
-    points: Sequence[Mapping[str, Any]], with_what: str, *, draws: int = 2000
-) -> dict[str, float | int]:
-    """Spearman's rho of latent change with another change; 95 % percentile interval over resampled points.
-
-    Points without either value are left out; NaN where fewer than three are left or one side is constant.
-    """
-    left = np.array([point["latents"] for point in points], dtype=float)
-    right = np.array([point[with_what] for point in points], dtype=float)
-    known = ~np.isnan(left) & ~np.isnan(right)
-    left, right = left[known], right[known]
-    if len(left) < 3:
-        return {"n": len(left), "rho": float("nan"), "ci_low": float("nan"), "ci_high": float("nan")}
-    generator = np.random.default_rng([0, 13])
-    chosen = generator.integers(len(left), size=(draws, len(left)))
-    low, high = _bounds(rank_correlations(left[chosen], right[chosen]))
-    return {"n": len(left), "rho": _rho(left, right), "ci_low": low, "ci_high": high}
-
-
-def _rho(left: NDArray, right: NDArray) -> float:
-    return spearman(left, right) if np.ptp(left) and np.ptp(right) else float("nan")
-
-
-def _bounds(drawn: NDArray) -> tuple[float, float]:
-    known = drawn[~np.isnan(drawn)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _correlations(against: Mapping[str, Mapping[str, float]]) -> Chart:
     from crossdiff.report.figures.curves import Point, rows
 
@@ -195,9 +164,10 @@ def _correlations(against: Mapping[str, Mapping[str, float]]) -> Chart:
     return Chart(
         "correlations",
         "Rank correlation of latent changes with changes of behaviour",
-        "Spearman's rho over (seed, category) points; bars are 95 % intervals over resampled points.",
+        "Spearman's rho over categories, each the mean of its tasks, scores and runs; bars are 95 % "
+        f"intervals over resampled categories (none below {MIN_CATEGORIES}).",
         rows({"rho": points}, x_title="Spearman's rho"),
-        tables.plain(["With the change of", "Points", "rho", "Low", "High"], body, numeric=range(1, 5)),
+        tables.plain(["With the change of", "Categories", "rho", "Low", "High"], body, numeric=range(1, 5)),
     )
 
 
@@ -226,7 +196,8 @@ def _told(against: Mapping[str, Mapping[str, float]]) -> str:
     for name, row in against.items():
         if any(row[key] != row[key] for key in ("rho", "ci_low", "ci_high")):
             parts.append(
-                f"whether latent changes go with the change of {name} is unknown ({row['n']} points)"
+                f"whether latent changes go with the change of {name} is unknown "
+                f"({row['n']} categories; an interval needs {MIN_CATEGORIES})"
             )
             continue
         if row["ci_low"] > 0:

@@ -44,9 +44,9 @@ def verdict(value: Any) -> Verdict:
             return "unscored"
         case bool():
             return "yes" if value else "no"
+        case float() if math.isnan(value):  # an integer can be too large for a float
+            return "unscored"
         case int() | float():
-            if math.isnan(value):
-                return "unscored"
             return {1: "yes", 0: "no"}.get(value, "grade")  # type: ignore[return-value]
         case str():
             if value in LETTERS:

@@ -19,6 +19,12 @@ from crossdiff.studies.behaviour.binary_scores import Log, log_of
 HEADER, SUMMARIES = "header.json", "summaries.json"
 ZSTANDARD = 93
 """Compression method of a zip member; inspect_ai writes it since 2026, Python reads it from 3.14 on."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, ZSTANDARD)
+"""What inspect_ai has written; bzip2 and lzma unpack without a limit."""
+ENCRYPTED = 1
+"""Flag of a zip member."""
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
+"""What zipfile raises on damaged and on unusual archives (NotImplementedError is a RuntimeError)."""
 LARGEST_BYTES = 1 << 30
 """A member that claims to be larger is refused before it is unpacked."""
 
@@ -39,7 +45,7 @@ def read_archive(path: Path) -> Log:
                     f"{path} has no {HEADER}: its evaluation has not ended, or it is no .eval log"
                 )
             header, samples = (_member(archive, path, name) for name in (HEADER, SUMMARIES))
-    except zipfile.BadZipFile as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} is damaged or no .eval log of inspect_ai: {error}") from error
     return read_log(header, samples, path)
 
@@ -51,11 +57,27 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str) -> Any:
     info = archive.getinfo(name)
     if info.file_size > LARGEST_BYTES:
         raise ValueError(f"{name} of {path} is larger than 1 GiB; give a log of fewer samples")
-    data = _zstandard(archive, path, info) if info.compress_type == ZSTANDARD else archive.read(info)
+    if info.compress_type not in METHODS or info.flag_bits & ENCRYPTED:
+        raise ValueError(
+            f"{name} of {path} is encrypted or compressed with method {info.compress_type}, which inspect_ai "
+            "does not write; give the log as inspect_ai wrote it"
+        )
     try:
-        return json.loads(data)
-    except ValueError as error:
+        return json.loads(_unpacked(archive, path, info))
+    except RecursionError as error:
+        raise ValueError(f"{name} of {path} is nested too deeply to be a log of inspect_ai") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} of {path} is not UTF-8: {error}") from error
+    except json.JSONDecodeError as error:
         raise ValueError(f"{name} of {path} is not JSON: {error}") from error
+
+
+def _unpacked(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, never more than the archive claims."""
+    if info.compress_type == ZSTANDARD:
+        return _zstandard(archive, path, info)
+    with archive.open(info) as member:
+        return member.read(info.file_size + 1)
 
 
 def _zstandard(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> bytes:
@@ -72,7 +94,7 @@ def _zstandard(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> b
         packed = handle.read(info.compress_size)
     try:
         with pa.input_stream(pa.BufferReader(packed), compression="zstd") as stream:
-            data = stream.read(LARGEST_BYTES + 1)
+            data = stream.read(info.file_size + 1)
     except OSError as error:
         raise zipfile.BadZipFile(f"{info.filename} cannot be unpacked: {error}") from error
     if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
@@ -88,6 +110,7 @@ def read_log(header: Any, samples: Any, path: Path) -> Log:
     if status != "success" or header.get("invalidated"):
         said = "was invalidated" if header.get("invalidated") else f"has the status {status!r}"
         raise ValueError(f"{path} {said}, so its rates are those of a part; run `inspect eval-retry` first")
+    _check_samples(samples, path)
     if not isinstance(samples, list) or not any(_scores(sample) for sample in samples):
         raise ValueError(
             f"{path} has no scores of single answers, which are counted here; score it with `inspect score`, "
@@ -97,10 +120,19 @@ def read_log(header: Any, samples: Any, path: Path) -> Log:
     return log_of(_model(header["eval"]), task, _by_score(_first_epoch(samples)))
 
 
+def _check_samples(samples: Any, path: Path) -> None:
+    """ValueError where a sample is none: left out, it would change a rate silently."""
+    for number, sample in enumerate(samples if isinstance(samples, list) else ()):
+        whole = isinstance(sample, dict) and isinstance(sample.get("scores"), dict | None)
+        if not whole or not isinstance(sample.get("epoch"), int | None):
+            raise ValueError(f"sample {number} of {path} is no sample of inspect_ai (id, epoch, scores)")
+
+
 def _model(spec: Mapping[str, Any]) -> str:
     """Name of the model; a local folder is an argument of the provider."""
-    arguments = spec.get("model_args") or {}
-    return str(arguments.get("model_path") or spec["model"])
+    arguments = spec.get("model_args")
+    path = arguments.get("model_path") if isinstance(arguments, dict) else None
+    return str(path or spec["model"])
 
 
 def _first_epoch(samples: Iterable[Any]) -> list[Mapping[str, Any]]:
@@ -108,7 +140,7 @@ def _first_epoch(samples: Iterable[Any]) -> list[Mapping[str, Any]]:
     first: dict[str, Mapping[str, Any]] = {}
     for sample in samples:
         name = json.dumps(sample.get("id"))
-        if name not in first or sample.get("epoch", 1) < first[name].get("epoch", 1):
+        if name not in first or (sample.get("epoch") or 1) < (first[name].get("epoch") or 1):
             first[name] = sample
     return list(first.values())
 
@@ -120,11 +152,10 @@ def _by_score(samples: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _scores(sample: Any) -> dict[str, Any]:
+def _scores(sample: Mapping[str, Any]) -> dict[str, Any]:
     """Score -> value; a score of several values gives one entry each, `<score>.<value>`."""
     found: dict[str, Any] = {}
-    scores = sample.get("scores") if isinstance(sample, dict) else None
-    for name, score in (scores or {}).items():
+    for name, score in (sample.get("scores") or {}).items():
         value = score.get("value") if isinstance(score, dict) else score
         if isinstance(value, dict):
             found |= {f"{name}.{part}": one for part, one in value.items()}

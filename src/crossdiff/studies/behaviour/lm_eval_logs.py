@@ -114,7 +114,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 line = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} of {path} is not JSON: {error}") from error
             if not isinstance(line, dict) or ("doc" not in line and "doc_id" not in line):
                 raise ValueError(f"line {number} of {path} is no sample of lm-evaluation-harness")

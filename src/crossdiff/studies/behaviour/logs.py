@@ -18,6 +18,7 @@ from crossdiff.stages.study import ExtraStep
 from crossdiff.studies.behaviour.binary_scores import Log, LoggedSet
 from crossdiff.studies.behaviour.inspect_logs import is_inspect, read_archive, read_log
 from crossdiff.studies.behaviour.lm_eval_logs import SAMPLES, is_results, read_results, read_samples
+from crossdiff.studies.behaviour.logged_model import side_of
 
 VERSION = 1
 NOT = "not "
@@ -97,48 +98,61 @@ def read_logs(
 ) -> dict[str, OutsideRatesInputs]:
     """Per side (`reference`, `treatment`) the sets that both have; a log goes to the side of its model.
 
-    An entry is a file, a folder of logs, or `<side>=<either>`. ValueError for a file of another kind, for a
-    log of neither model or of a model that both sides fit, and where no set is on both sides.
+    An entry is a file, a folder of logs, or `<side>=<either>`. ValueError for a file of another kind (in a
+    folder it is skipped and noted), for a log of neither model or of a model that both sides fit, and where
+    no set is on both sides.
     """
     kept: dict[str, dict[str, LoggedSet]] = {side: {} for side in models}
     sources: dict[str, list[str]] = {side: [] for side in models}
-    left_out: dict[str, str] = {}
-    for given, path in _files(entries, tuple(models)):
-        log = read_file(path)
-        side = given or _side(log, path, models)
+    refused: dict[str, dict[str, str]] = {side: {} for side in models}
+    skipped: list[str] = []
+    for given, path, in_folder in _files(entries, tuple(models)):
+        try:
+            log = read_file(path)
+        except NotALog:
+            if not in_folder:
+                raise
+            skipped.append(path.name)
+            continue
+        side = given or side_of(log, path, models)
         sources[side].append(str(path))
-        left_out |= log.left_out
+        refused[side] |= log.left_out
         _keep(kept[side], log, path)
+    left_out = _left_out(kept, refused)
     shared = _shared(kept, left_out)
     wanted = {**CATEGORIES, **categories}
     sets = {side: tuple(_counted(kept[side][name], wanted) for name in shared) for side in models}
-    notes = tuple(_notes(kept, shared, left_out, sets))
+    notes = tuple(_notes(kept, shared, left_out, sets, skipped))
     return {
         side: OutsideRatesInputs(model=model.name, sets=sets[side], notes=notes, logs=tuple(sources[side]))
         for side, model in models.items()
     }
 
 
+class NotALog(ValueError):
+    """A JSON file of another kind."""
+
+
 def read_file(path: Path) -> Log:
-    """One file of either tool; ValueError for another kind."""
+    """One file of either tool; NotALog for another kind."""
     if path.suffix == ".eval":
         return read_archive(path)
     if path.suffix == ".jsonl":
         return read_samples(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no log of {KNOWN}: it is not JSON ({error})") from error
     if is_inspect(data):
         return read_log(data, data.get("samples"), path)
     if is_results(data):
         return read_results(data, path)
-    raise ValueError(f"{path} is no log of {KNOWN}; convert it into one of these")
+    raise NotALog(f"{path} is no log of {KNOWN}; convert it into one of these")
 
 
-def _files(entries: Sequence[str], sides: Sequence[str]) -> list[tuple[str | None, Path]]:
-    """Side, where it was named, and file; of a folder all logs below it, results after their samples."""
-    found: list[tuple[str | None, Path]] = []
+def _files(entries: Sequence[str], sides: Sequence[str]) -> list[tuple[str | None, Path, bool]]:
+    """Side, where it was named, file, and whether a folder was given: of it all logs below it."""
+    found: list[tuple[str | None, Path, bool]] = []
     for entry in entries:
         side = next((side for side in sides if entry.startswith(f"{side}=")), None)
         path = Path(entry.removeprefix(f"{side}=") if side else entry).expanduser()
@@ -146,9 +160,9 @@ def _files(entries: Sequence[str], sides: Sequence[str]) -> list[tuple[str | Non
             inside = [one for one in sorted(path.rglob("*")) if one.is_file() and _may_be_log(one)]
             if not inside:
                 raise ValueError(f"study.logs: the folder {path} holds no log of {KNOWN}")
-            found += [(side, one) for one in inside]
+            found += [(side, one, True) for one in inside]
         elif path.is_file():
-            found.append((side, path))
+            found.append((side, path, False))
         else:
             raise ValueError(f"study.logs: {path} does not exist; give files or folders of logs")
     return found
@@ -156,28 +170,6 @@ def _files(entries: Sequence[str], sides: Sequence[str]) -> list[tuple[str | Non
 
 def _may_be_log(path: Path) -> bool:
     return path.suffix in (".eval", ".json") or SAMPLES.fullmatch(path.name) is not None
-
-
-def _side(log: Log, path: Path, models: Mapping[str, ModelSettings]) -> str:
-    fitting = [side for side, model in models.items() if log.model and is_model(log.model, model)]
-    if len(fitting) == 1:
-        return fitting[0]
-    asked = "neither" if not fitting else "both"
-    known = " and ".join(f"{side} {model.adapter or model.path}" for side, model in models.items())
-    raise ValueError(
-        f"{path} evaluates {log.model or 'a model without a name'}, which fits {asked} of the models "
-        f"compared ({known}); say which it is: 'study.logs=[\"reference={path}\"]' or treatment="
-    )
-
-
-def is_model(said: str, model: ModelSettings) -> bool:
-    """Whether a name as tools log it (`hf/google/gemma-2-9b-it`, a folder) is this model's."""
-    path = (model.adapter or model.path).rstrip("/").casefold()
-    said = said.rstrip("/").casefold()
-    last = said.rsplit("/", 1)[-1]
-    return (
-        said == path or said.endswith(f"/{path}") or last in (path.rsplit("/", 1)[-1], model.name.casefold())
-    )
 
 
 def _keep(kept: dict[str, LoggedSet], log: Log, path: Path) -> None:
@@ -189,6 +181,18 @@ def _keep(kept: dict[str, LoggedSet], log: Log, path: Path) -> None:
                 f"{path} gives {one.shown} of {one.n} for {one.name}, another log of the same model "
                 f"{former.shown} of {former.n}; give one log per task and model"
             )
+
+
+def _left_out(
+    kept: Mapping[str, Mapping[str, LoggedSet]], refused: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Scores that no file of a side could count: the samples may count what the results could not."""
+    return {
+        name: why
+        for side, scores in refused.items()
+        for name, why in scores.items()
+        if name not in kept[side]
+    }
 
 
 def _shared(kept: Mapping[str, Mapping[str, LoggedSet]], left_out: Mapping[str, str]) -> list[str]:
@@ -219,6 +223,7 @@ def _notes(
     shared: Sequence[str],
     left_out: Mapping[str, str],
     sets: Mapping[str, Sequence[CountedSet]],
+    skipped: Sequence[str],
 ) -> list[str]:
     rows = [one for side in sets.values() for one in side]
     alone = sorted({name for sets in kept.values() for name in sets} - set(shared))
@@ -230,6 +235,7 @@ def _notes(
         "scores that are no yes or no": [f"{name} ({why})" for name, why in left_out.items()],
         "without a category (study.categories), so in the table and not in the correlation": without,
         "with another number of answers for each model": unlike,
+        "JSON files in the folders that are no logs, so not read": sorted(set(skipped)),
     }
     notes = [f"Logs, {what}: {', '.join(names)}." for what, names in told.items() if names]
     if unjudged:

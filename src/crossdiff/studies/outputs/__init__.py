@@ -78,7 +78,9 @@ class Outputs(Study):
             seed=experiment.seed,
         )
         parents = {f"documents_{pair}": step for pair, step in steps.items()}
-        return {**steps, LABELS: ExtraStep("annotate", "_and_".join(steps), inputs, parents)}
+        n_topics = len(steps) * self.n_topics
+        labels = ExtraStep("annotate", "_and_".join(steps), inputs, parents, n_labelled=n_topics)
+        return {**steps, LABELS: labels}
 
     def _step(self, experiment: Asked, pair: ModelPair) -> ExtraStep:
         inputs = OutputsInputs(

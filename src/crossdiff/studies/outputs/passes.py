@@ -35,7 +35,10 @@ class Corpus:
     def positions(self, document: int) -> Int[Tensor, " position"]:
         """Rows that the mask keeps and that another token of the document follows."""
         start, stop = self.token_set.offsets[document : document + 2].tolist()
-        return start + self.kept[start : stop - 1].nonzero().flatten()
+        last = max(
+            start, stop - 1
+        )  # an empty document at the start would end at -1, that is, before the last
+        return start + self.kept[start:last].nonzero().flatten()
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,12 @@ def pair_charts(pair: str, folder: Path, record: Mapping[str, Any], labels: Mapp
     import pandas as pd
 
     tokens = pd.read_csv(folder / "tokens.csv", dtype={"token": str}, keep_default_na=False)
-    documents = pd.read_csv(folder / "documents.csv", dtype={"document_id": str, "source": str})
+    documents = pd.read_csv(
+        folder / "documents.csv",
+        dtype={"document_id": str, "source": str},
+        keep_default_na=False,  # a document may be called NA
+        na_values={name: [""] for name in ("nll_base", "nll_tuned", "gain", "kl")},
+    )
     raised = tokens.loc[tokens["share_top"] > 0].head(N_ROWS)
     lowered = tokens.loc[tokens["share_bottom"] > 0].sort_values("share_bottom", ascending=False).head(N_ROWS)
     where = f"of the {record['top_k']} most"
