@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.annotation.settings import Lexical
+from crossdiff.annotation.settings import N_SWAPPED, Lexical
 from crossdiff.io.tables import read_json
 from crossdiff.settings import Runtime
 from crossdiff.stages import annotate
@@ -40,7 +40,7 @@ def test_every_selected_latent_gets_a_row_with_its_planted_category(documents_fo
     assert [row["category"] for row in exclusive if row["pair"] == "pt_simpo"] == SIMPO
     assert exclusive[0]["class"] == "linguistic_multilingual"
     assert set(exclusive[0]) >= {"version", "label", "votes", "confidence", "keywords", "evidence", "scores"}
-    assert summary["n_subjects"] == len(rows) == 24 + annotate.N_SWAPPED
+    assert summary["n_subjects"] == len(rows) == 24 + N_SWAPPED
     assert summary["share_other"] == 0  # the swapped controls are other
     assert read_json(tmp_path / "annotate" / "annotate.json")["warnings"] == []
 

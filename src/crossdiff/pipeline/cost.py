@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.annotation.settings import N_SWAPPED, AnnotatorSettings
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.models.config_file import folder_sizes
 from crossdiff.models.pair import ORGANISM, ModelSettings
 from crossdiff.organisms.settings import CONTEXT, ToySettings
 from crossdiff.pipeline.steps import Cost, Step, group
-from crossdiff.stages.annotate import N_SWAPPED
 
 GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
 CPU_FLOPS = 0.2e12

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.framing import Asserted, framing_control
 from crossdiff.annotation.results import ANSWERED, Annotation
-from crossdiff.annotation.settings import AnnotatorSettings
+from crossdiff.annotation.settings import N_SWAPPED, AnnotatorSettings
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_jsonl
 from crossdiff.settings import Runtime, Settings
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from crossdiff.annotation.subjects import Candidate, Document, Subject
 
 VERSION = 5
-N_SWAPPED = 10
 EXCLUSIVE = ("exclusive_tuned", "exclusive_base", "effect_up", "effect_down")  # the latter two of a diff_sae
 OTHER_LIMIT = 0.10
 """Share of `other` above which a warning says that the taxonomy does not fit."""
