@@ -17,7 +17,7 @@ from crossdiff.settings import Settings
 Score = Literal["detection", "fuzz", "intruder"]
 Effort = Literal["low", "medium", "high"]
 N_SWAPPED = 10
-"""Swapped controls of a blind run: one example each of different latents, so that nothing holds them together."""
+"""Swapped controls of a blind run: examples of different latents, so that nothing holds them together."""
 
 
 class Annotator(Protocol):
