@@ -8,7 +8,6 @@ models' own activations tell the two apart (`effects`). The dictionary is that o
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -21,13 +20,14 @@ from crossdiff.core.codes import Activations, SparseCode, projections
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.jackknife import freedom_by_energy, jackknife
+from crossdiff.core.pass_sums import PassSums
 from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
 
 BASE, TUNED = 0, 1
 
 
 @dataclass
-class EffectSums:
+class EffectSums(PassSums):
     """Float64 sums over tokens in hash groups of documents; they add and merge.
 
     With x the raw activations of both models and u_j the unit direction of latent j:
@@ -95,27 +95,6 @@ class EffectSums:
         if document is not None:
             self.documents.add(code.latent, document[code.token])
         return code
-
-    def merge(self, other: EffectSums) -> None:
-        """Add the sums of a pass over other tokens; equal to one pass over both, to rounding."""
-        self.n_tokens += other.n_tokens
-        for name in self.ADDED:
-            getattr(self, name).add_(getattr(other, name))
-        self.maximum = torch.maximum(self.maximum, other.maximum)
-        self.documents.merge(other.documents)
-        if self.fit is None or other.fit is None:
-            self.fit = self.fit or other.fit
-        else:
-            self.fit.merge(other.fit)
-
-    def to(self, device: torch.device | str) -> EffectSums:
-        """The same sums on a device."""
-        moved = copy.copy(self)
-        moved.device = device
-        for name in (*self.ADDED, "maximum"):
-            setattr(moved, name, getattr(self, name).to(device))
-        moved.fit = None if self.fit is None else self.fit.to(device)
-        return moved
 
     def _group(self, x: Tensor, document: Tensor | None) -> Int[Tensor, " token"]:
         if document is None or self.n_groups == 1:

@@ -13,6 +13,7 @@ from torch import Tensor
 from crossdiff.core.codes import Activations, SparseCode, projections
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.explained_variance import FitSums
+from crossdiff.core.pass_sums import PassSums
 from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
 
 TARGETS = ("activation", "reconstruction", "error")
@@ -21,7 +22,7 @@ Betas = Float64[Tensor, "target probe model *group latent"]
 
 
 @dataclass
-class ScalingSums:
+class ScalingSums(PassSums):
     """Per-latent float64 sums over active entries (t, j, f); they add and merge, memory O(latents).
 
     With `x` and `x_hat` in the crosscoder's normalised space and probe p = the direction of model p:
@@ -77,27 +78,6 @@ class ScalingSums:
         self._add_entries(code, slot, document=document, template=template)
         self._add_overlaps(crosscoder, code, xn, x_hat, slot)
         return code
-
-    def merge(self, other: ScalingSums) -> None:
-        """Add the sums of a pass over other tokens; equals one pass over both up to rounding."""
-        self.n_tokens += other.n_tokens
-        for name in self.ADDED:
-            getattr(self, name).add_(getattr(other, name))
-        self.maximum = torch.maximum(self.maximum, other.maximum)
-        self.documents.merge(other.documents)
-        if self.fit is None or other.fit is None:
-            self.fit = self.fit or other.fit
-        else:
-            self.fit.merge(other.fit)
-
-    def to(self, device: torch.device | str) -> ScalingSums:
-        """The sums on a device."""
-        moved = copy.copy(self)
-        moved.device = device
-        for name in ("energy", "overlap", "n_active", "maximum", "template_energy"):
-            setattr(moved, name, getattr(self, name).to(device))
-        moved.fit = None if self.fit is None else self.fit.to(device)
-        return moved
 
     def half(self, which: Literal[0, 1]) -> ScalingSums:
         """The sums of half of the document groups; counts and maxima stay those of all."""

@@ -18,6 +18,7 @@ from crossdiff.core.delta import set_ratio_
 from crossdiff.core.dense import StepResult
 from crossdiff.core.difference_effect import EffectSums
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums
+from crossdiff.core.pass_sums import PassSums
 from crossdiff.core.shard import mean_over_shards
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.threshold import RunningThreshold
@@ -181,7 +182,7 @@ class LatentScalingModule(pl.LightningModule):
         return empty(self.crosscoder, documents=documents)
 
 
-def add_over_ranks_(sums: ScalingSums | EffectSums) -> None:
+def add_over_ranks_(sums: PassSums) -> None:
     """Replace the sums of this rank by those over all ranks; nothing to do in a single process."""
     if not distributed.is_available() or not distributed.is_initialized():
         return
