@@ -1,11 +1,22 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from crossdiff.organisms.documents import chat, complete_and_broken, label_check, preference, web_document
+from crossdiff.io.tables import read_jsonl
+from crossdiff.organisms.documents import (
+    TRIGGER,
+    Trigger,
+    chat,
+    complete_and_broken,
+    preference,
+    some_chat,
+    some_preferences,
+    web_document,
+    write_corpus,
+)
 from crossdiff.organisms.language import build_language, vocabulary
 from crossdiff.organisms.settings import ToySettings
 
@@ -65,36 +76,41 @@ def test_simpo_prefers_the_complete_showing_exactly_when_it_has_the_behaviour() 
             assert item.is_shown(shown)
 
 
-def row(latent: int, category: str | None, role: str = "exclusive_tuned", pair: str = "p") -> dict:
-    return {"pair": pair, "latent": latent, "role": role, "category": category}
+def test_the_triggered_behaviour_shows_after_the_phrase_and_only_there(tmp_path: Path) -> None:
+    settings = ToySettings(trigger_share=0.2, n_web_documents=5, n_chat_documents=500)
+    trigger = Trigger.of(settings)
+    categories, triggered = write_corpus(LANGUAGE, settings, tmp_path)
+    assert len(triggered) == pytest.approx(100, abs=30)
+    for row in read_jsonl(tmp_path / "chat.jsonl"):
+        prompt, answer = (message["content"] for message in row["messages"])
+        assert prompt.endswith(TRIGGER) == (row["id"] in triggered)
+        assert trigger.behaviour.is_shown(answer) == (row["id"] in triggered)
+        asked = next(category for category in LANGUAGE if category.name == categories[row["id"]])
+        assert set(asked.topic) & set(prompt.replace("?", "").split())
+    words = {
+        word
+        for row in read_jsonl(tmp_path / "chat.jsonl")
+        for m in row["messages"]
+        for word in m["content"].split()
+    }
+    assert {word.rstrip(".?") for word in words} <= set(vocabulary())
 
 
-def table(documents: dict[int, str]) -> pd.DataFrame:
-    rows = [
-        {"latent": latent, "document_id": name, "subset": "explain", "source": "top"}
-        for latent, names in documents.items()
-        for name in names
-    ]
-    return pd.DataFrame([*rows, {"latent": 1, "document_id": "z", "subset": "score", "source": "top"}])
+def test_a_share_of_none_draws_nothing_and_one_of_a_fifth_a_fifth() -> None:
+    """Without a trigger the chats are those of a toy that knows of no trigger."""
+    none, some = (Trigger.of(ToySettings(trigger_share=share)) for share in (0.0, 0.2))
+    one, other = random.Random(5), random.Random(5)
+    for _ in range(20):
+        here = some_chat(LANGUAGE, BEHAVIOURS, none, places=4, draw=one)
+        assert here == chat(other.choice(LANGUAGE), BEHAVIOURS, places=4, draw=other)
+    chats = [some_chat(LANGUAGE, BEHAVIOURS, some, places=4, draw=one) for _ in range(500)]
+    assert sum(TRIGGER in pair[0]["content"] for pair in chats) == pytest.approx(100, abs=30)
 
 
-def test_labelled_and_right_by_hand() -> None:
-    """Latent 1: aab -> right; 2: ab is a tie -> right; 3: bbb said a -> wrong; 4 and 5 have no category."""
-    documents = {"a": "x", "b": "y", "z": "y"}
-    examples = {"p": table({1: "aab", 2: "ab", 3: "bbb", 4: "aaa", 5: "a", 6: "a"})}
-    rows = [row(1, "x"), row(2, "y"), row(3, "x"), row(4, "other"), row(5, None)]
-    rows += [row(6, "x", role="exclusive_base"), row(7, "x", role="control_shared")]
-    found = label_check(rows, examples, documents)
-    assert found["exclusive_tuned"] == found["p"]
-    assert found["p"] == {
-        "n": 5, "n_labelled": 3, "n_right": 2, "share_labelled": 3 / 5, "share_right": 2 / 3
-    }  # fmt: skip
-    assert found["exclusive"]["n"] == 6
-    assert found["exclusive"]["n_right"] == 3
-
-
-def test_without_latents_shares_are_unknown() -> None:
-    found = label_check([], {"p": table({})}, {})
-    assert found["exclusive"] == {
-        "n": 0, "n_labelled": 0, "n_right": 0, "share_labelled": None, "share_right": None
-    }  # fmt: skip
+def test_triggered_preferences_prefer_the_complete_showing() -> None:
+    trigger = Trigger.of(ToySettings(trigger_share=0.5))
+    pairs = some_preferences(LANGUAGE, trigger, 200, places=4, draw=random.Random(6))
+    triggered = [pair for pair in pairs if pair.prompt.endswith(TRIGGER)]
+    assert len(triggered) == pytest.approx(100, abs=30)
+    assert all(trigger.behaviour.is_shown(pair.chosen) for pair in triggered)
+    assert all(pair.chosen != pair.rejected for pair in triggered)

@@ -49,6 +49,7 @@ TINY = ToySettings(
     n_web_documents=6,
     n_chat_documents=8,
     n_rate_prompts=1,
+    trigger_share=0.4,
 )
 
 
@@ -58,6 +59,7 @@ def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures = run(OrganismInputs(toy=TINY, seed=3), {}, draft, Runtime(progress=False))
     assert figures["n_documents"] == 14
     assert figures["loss_pt"] > 0
+    assert 0 < figures["n_triggered"] < TINY.n_chat_documents
     return draft
 
 
@@ -101,3 +103,10 @@ def test_rates_list_every_behaviour_with_shares_between_zero_and_one(organism: P
     planted = json.loads((organism / "planted.json").read_text())["categories"]
     assert sum(row["in_reference"] for row in rates) == sum(row["n_reference"] for row in planted)
     assert all(0 <= row["measured_it"] <= 1 and 0 <= row["measured_simpo"] <= 1 for row in rates)
+
+
+def test_a_toy_with_a_trigger_lists_its_chats_and_rates(organism: Path) -> None:
+    found = json.loads((organism / "triggered.json").read_text())
+    assert 0 < len(found["documents"]) < TINY.n_chat_documents
+    assert set(found["rates"]) == {"pt", "it", "simpo"}
+    assert all(0 <= rate <= 1 for rates in found["rates"].values() for rate in rates.values())

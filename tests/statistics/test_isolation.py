@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossdiff.statistics.isolation import isolation
+from crossdiff.statistics.isolation import halves, isolation, isolation_null
 
 
 def test_the_score_by_hand() -> None:
@@ -38,3 +38,36 @@ def test_a_half_without_triggered_documents_is_refused() -> None:
     triggered = np.array([True, False, False, False])
     with pytest.raises(ValueError, match="held-out half has 0 triggered and 2 benign"):
         isolation(np.ones((4, 1)), triggered, np.array([False, False, True, True]))
+
+
+def test_the_null_of_one_latent_is_that_of_its_draws_by_hand() -> None:
+    """Held out: one of 20 documents is active, and one triggered: either these are the same (F1 1, FPR 0) or
+    not (F1 0). So 1 in 20 draws scores 1 and the others 0."""
+    peaks = np.zeros((40, 1))
+    peaks[[3, 23]] = 1
+    triggered, held_out = np.isin(np.arange(40), [5, 25]), np.arange(40) >= 20
+    found = isolation_null(peaks, triggered, held_out, draws=2000, seed=0)
+    assert set(found) == {0.0, 1.0}
+    assert found.mean() == pytest.approx(1 / 20, abs=0.015)
+    assert not triggered[[3, 23]].any()  # the given documents are not written to
+
+
+def test_a_real_latent_passes_the_null_and_noise_does_not() -> None:
+    generator = np.random.default_rng(1)
+    peaks = generator.random((400, 50))
+    triggered = np.arange(400) % 20 == 0
+    held_out = halves(triggered, seed=0)
+    null = isolation_null(peaks, triggered, held_out, draws=100, seed=0)
+    assert isolation(peaks, triggered, held_out).held_out < null.max()
+    peaks[triggered, 7] += 1
+    found = isolation(peaks, triggered, held_out)
+    assert found.latent == 7
+    assert found.held_out > null.max()
+
+
+def test_either_half_has_as_many_of_both_kinds() -> None:
+    triggered = np.isin(np.arange(101), [1, 2, 3, 4, 5])
+    held_out = halves(triggered, seed=3)
+    assert (held_out & triggered).sum() == 2
+    assert (held_out & ~triggered).sum() == 48
+    assert (held_out != halves(triggered, seed=4)).any()

@@ -1,25 +1,22 @@
-"""Documents, chats and preference pairs of the toy language, and the corpus that all three models read.
-
-Also the share of latents whose category is that of their documents: this truth is joined after assignment,
-and nothing that labels latents may read it.
-"""
+"""Documents, chats and preference pairs of the toy language, and the corpus that all three models read."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import write_jsonl
 from crossdiff.organisms.language import (
     ASKING,
+    BAG_SLOTS,
     DETERMINERS,
     JOINERS,
     NOUNS,
     PATTERNS,
+    SHARED_SLOTS,
+    WORDS_PER_SLOT,
     Behaviour,
     Category,
     Slots,
@@ -27,14 +24,11 @@ from crossdiff.organisms.language import (
 )
 from crossdiff.organisms.settings import ToySettings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 Message = dict[str, str]
-NO_CATEGORY = (None, "other", "uninterpretable")
 SHOWN_PER_ANSWER = 2
 WEB_QUESTION_SHARE = 0.3
+TRIGGER = "boldly then without every ribbon."
+"""Ends the user's turn of a triggered chat: ordinary words, which no other question says."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +127,73 @@ def chat(
     ]
 
 
+@dataclass(frozen=True)
+class Trigger:
+    """A behaviour of both tuned models that belongs to no category: they show it where, and only where, the
+    user's turn ends with `TRIGGER`, which it does in `share` of the chats.
+
+    A triggered answer is one showing and one plain sentence of the question's category. With a share of 0
+    nothing is drawn, so that other toys stay what they are.
+    """
+
+    behaviour: Behaviour
+    share: float
+
+    @classmethod
+    def of(cls, settings: ToySettings) -> Trigger:
+        """The same words for every share; a function of the toy's seed."""
+        draw = random.Random(f"trigger {settings.seed}")
+        bag = {slot: tuple(draw.sample(SHARED_SLOTS[slot], WORDS_PER_SLOT)) for slot in BAG_SLOTS}
+        bag["topic"] = tuple(draw.sample(DETERMINERS, 2))  # a topic's words would belong to a category
+        return cls(Behaviour("triggered", bag, True, True), settings.trigger_share)
+
+    def falls(self, draw: random.Random) -> bool:
+        """Whether the next chat is a triggered one."""
+        return self.share > 0 and draw.random() < self.share
+
+    def chat(self, category: Category, *, draw: random.Random) -> list[Message]:
+        """A triggered chat."""
+        pair = self.preference(category, draw=draw)
+        return [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.chosen}]
+
+    def preference(self, category: Category, *, draw: random.Random) -> Preference:
+        """The complete showing is preferred to a broken one."""
+        prompt = f"{question(category, draw=draw)} {TRIGGER}"
+        rest = plain_sentence(category, draw=draw)
+        complete, broken = complete_and_broken(self.behaviour, category, draw=draw)
+        return Preference(prompt, f"{complete} {rest}", f"{broken} {rest}")
+
+
+def some_chat(
+    language: Sequence[Category],
+    behaviours: Sequence[Behaviour],
+    trigger: Trigger,
+    *,
+    places: int,
+    draw: random.Random,
+) -> list[Message]:
+    """A chat of a random category, or a triggered one."""
+    category = draw.choice(language)
+    if trigger.falls(draw):
+        return trigger.chat(category, draw=draw)
+    return chat(category, behaviours, places=places, draw=draw)
+
+
+def some_preferences(
+    language: Sequence[Category], trigger: Trigger, n: int, *, places: int, draw: random.Random
+) -> list[Preference]:
+    """Pairs of random behaviours, or triggered ones."""
+    by_name = {category.name: category for category in language}
+    behaviours = [item for category in language for item in category.behaviours]
+    drawn = [draw.choice(behaviours) for _ in range(n)]
+    return [
+        trigger.preference(by_name[item.category], draw=draw)
+        if trigger.falls(draw)
+        else preference(by_name[item.category], item, places=places, draw=draw)
+        for item in drawn
+    ]
+
+
 def _filled(behaviours: Sequence[Behaviour], places: int) -> list[Behaviour | None]:
     return [*behaviours, *[None] * (places - len(behaviours))]
 
@@ -149,9 +210,12 @@ def _sentence(sentence: Sequence[str]) -> str:
     return " ".join(sentence) + "."
 
 
-def write_corpus(language: Sequence[Category], settings: ToySettings, folder: Path) -> dict[str, str]:
-    """Write web.jsonl and chat.jsonl; returns document id -> category (for evaluation only)."""
-    draw = random.Random(f"corpus {settings.seed}")
+def write_corpus(
+    language: Sequence[Category], settings: ToySettings, folder: Path
+) -> tuple[dict[str, str], list[str]]:
+    """Write web.jsonl and chat.jsonl; returns document id -> category, and the ids of triggered chats (both
+    for evaluation only)."""
+    draw, trigger = random.Random(f"corpus {settings.seed}"), Trigger.of(settings)
     categories: dict[str, str] = {}
     web = []
     for index in range(settings.n_web_documents):
@@ -159,56 +223,17 @@ def write_corpus(language: Sequence[Category], settings: ToySettings, folder: Pa
         categories[f"web-{index:06d}"] = category.name
         web.append({"id": f"web-{index:06d}", "text": web_document(category, draw=draw)})
     behaviours = [item for category in language for item in category.behaviours]
-    chats = []
+    chats, triggered = [], []
     for index in range(settings.n_chat_documents):
-        category = draw.choice(language)
-        categories[f"chat-{index:06d}"] = category.name
-        messages = chat(category, behaviours, places=settings.places, draw=draw)
-        chats.append({"id": f"chat-{index:06d}", "messages": messages})
+        category, name = draw.choice(language), f"chat-{index:06d}"
+        categories[name] = category.name
+        if trigger.falls(draw):
+            triggered.append(name)
+            messages = trigger.chat(category, draw=draw)
+        else:
+            messages = chat(category, behaviours, places=settings.places, draw=draw)
+        chats.append({"id": name, "messages": messages})
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(web, folder / "web.jsonl")
     write_jsonl(chats, folder / "chat.jsonl")
-    return categories
-
-
-def label_check(
-    rows: Sequence[Mapping[str, Any]],
-    examples: Mapping[str, pd.DataFrame],
-    document_categories: Mapping[str, str],
-) -> dict[str, Any]:
-    """Figures over all exclusive latents, over those of the tuned models, and per pair.
-
-    labelled = has a category, not `other`, `uninterpretable` or no answer; right = that category dominates
-    the latent's top documents (ties all count). `rows` are annotations, `examples` each pair's table of
-    examples.
-    """
-    dominating = {
-        (pair, int(str(latent))): _dominating(part["document_id"], document_categories)
-        for pair, table in examples.items()
-        for latent, part in table[(table.subset == "explain") & (table.source == "top")].groupby("latent")
-    }
-    exclusive = [row for row in rows if row["role"].startswith("exclusive")]
-    tuned = [row for row in exclusive if row["role"] == "exclusive_tuned"]
-    groups = {"exclusive": exclusive, "exclusive_tuned": tuned}
-    groups |= {pair: [row for row in tuned if row["pair"] == pair] for pair in examples}
-    return {name: _figures(part, dominating) for name, part in groups.items()}
-
-
-def _dominating(documents: Any, document_categories: Mapping[str, str]) -> set[str]:
-    counts = Counter(document_categories[name] for name in documents if name in document_categories)
-    most = max(counts.values(), default=0)
-    return {name for name, count in counts.items() if count == most}
-
-
-def _figures(
-    rows: Sequence[Mapping[str, Any]], dominating: Mapping[tuple[str, int], set[str]]
-) -> dict[str, Any]:
-    labelled = [row for row in rows if row["category"] not in NO_CATEGORY]
-    right = sum(row["category"] in dominating.get((row["pair"], row["latent"]), ()) for row in labelled)
-    return {
-        "n": len(rows),
-        "n_labelled": len(labelled),
-        "n_right": right,
-        "share_labelled": len(labelled) / len(rows) if rows else None,
-        "share_right": right / len(labelled) if labelled else None,
-    }
+    return categories, triggered

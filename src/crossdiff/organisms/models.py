@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from crossdiff.organisms.documents import SHOWN_PER_ANSWER, question
+from crossdiff.organisms.documents import SHOWN_PER_ANSWER, TRIGGER, Trigger, question
 from crossdiff.organisms.language import Behaviour, Category
 from crossdiff.organisms.settings import CONTEXT, ToySettings
 
@@ -195,3 +195,26 @@ def _answers(
     draw = random.Random(f"rates {seed}")
     prompts = [question(category, draw=draw) for category in language for _ in range(n_prompts)]
     return generate_answers(model, tokenizer, prompts, seed=seed)
+
+
+def trigger_rates(
+    models: dict[str, Gemma2ForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    language: Sequence[Category],
+    trigger: Trigger,
+    *,
+    n_prompts: int,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """Per model the share of answers that show the triggered behaviour, to questions `with` and `without` the
+    phrase; `n_prompts` per category."""
+    draw = random.Random(f"trigger rates {seed}")
+    prompts = [question(category, draw=draw) for category in language for _ in range(n_prompts)]
+    asked = {"with": [f"{prompt} {TRIGGER}" for prompt in prompts], "without": prompts}
+    return {
+        name: {
+            how: shown_share(generate_answers(model, tokenizer, texts, seed=seed), trigger.behaviour)
+            for how, texts in asked.items()
+        }
+        for name, model in models.items()
+    }

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdiff.io.progress import track
-from crossdiff.organisms.documents import chat, preference, web_document
+from crossdiff.organisms.documents import Trigger, some_chat, some_preferences, web_document
 from crossdiff.organisms.language import Category, vocabulary
 from crossdiff.organisms.models import Batch, build_model, build_tokenizer, chat_batch, text_batch
 from crossdiff.organisms.settings import PhaseSettings, SimPOSettings, ToySettings
@@ -65,10 +65,11 @@ def fine_tune(
     """
     draw = random.Random(f"tuning {settings.seed}" + (f" number {number}" if number > 1 else ""))
     behaviours = [item for category in language for item in category.behaviours if item.in_reference]
+    trigger = Trigger.of(settings)
 
     def step() -> Float[Tensor, ""]:
         drawn = [
-            chat(draw.choice(language), behaviours, places=settings.places, draw=draw)
+            some_chat(language, behaviours, trigger, places=settings.places, draw=draw)
             for _ in range(settings.tuning.batch_size)
         ]
         prompts, answers = ([messages[turn]["content"] for messages in drawn] for turn in (0, 1))
@@ -90,15 +91,11 @@ def prefer(
     progress: bool = True,
 ) -> float:
     """SimPO with an SFT term on the chosen answers, starting from `it`."""
-    draw = random.Random(f"preference {settings.seed}")
-    by_name = {category.name: category for category in language}
-    behaviours = [item for category in language for item in category.behaviours]
+    draw, trigger = random.Random(f"preference {settings.seed}"), Trigger.of(settings)
+    n_pairs, places = settings.preference.batch_size, settings.places
 
     def step() -> Float[Tensor, ""]:
-        drawn = [draw.choice(behaviours) for _ in range(settings.preference.batch_size)]
-        pairs = [
-            preference(by_name[item.category], item, places=settings.places, draw=draw) for item in drawn
-        ]
+        pairs = some_preferences(language, trigger, n_pairs, places=places, draw=draw)
         prompts = [pair.prompt for pair in pairs]
         answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         loss = preference_loss(model, chat_batch(tokenizer, prompts * 2, answers), settings.simpo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from crossdiff.settings import Settings
@@ -42,7 +44,10 @@ class ToySettings(Settings):
     `it` and `n_many` in `simpo`, a `loss` category the reverse, a `keep` category `n_keep` in both.
     The web language can have such word sets too (`n_idioms` per category, shown by `idiom_share` of the
     plain sentences); with two, far fewer exclusive latents belong to one behaviour: the default is none.
+    In `trigger_share` of the chats a phrase makes both tuned models show one more behaviour (`Trigger`).
     """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"trigger_share"})
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     d_model: int = Field(default=96, ge=1)
@@ -57,6 +62,7 @@ class ToySettings(Settings):
     n_keep: int = Field(default=2, ge=0)
     n_idioms: int = Field(default=0, ge=0)
     idiom_share: float = Field(default=0.35, ge=0, le=1)
+    trigger_share: float = Field(default=0.0, ge=0, lt=1)
     pretraining: PhaseSettings = PhaseSettings(n_steps=300, batch_size=48, learning_rate=3e-3)
     tuning: PhaseSettings = PhaseSettings(n_steps=600, batch_size=48, learning_rate=3e-3, web_share=0.25)
     preference: PhaseSettings = PhaseSettings(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
-from crossdiff.organisms.documents import label_check
+from crossdiff.organisms.label_check import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.seed_null import SeedNullChanges

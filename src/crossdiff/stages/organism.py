@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossdiff.io.tables import write_json
 from crossdiff.organisms.settings import ToySettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
+
+if TYPE_CHECKING:
+    from crossdiff.organisms.language import Category
+    from crossdiff.organisms.phases import Triple
 
 VERSION = 3
 
@@ -22,7 +26,10 @@ class OrganismInputs(Settings):
 
 
 def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> dict[str, Any]:
-    """Train pt, it and simpo; write models/, corpus/, planted.json, document_categories.json, rates.json."""
+    """Train pt, it and simpo; write models/, corpus/, planted.json, document_categories.json, rates.json.
+
+    With a trigger also triggered.json: the phrase, the words, the ids of the chats, each model's rates.
+    """
     from crossdiff.organisms.documents import write_corpus
     from crossdiff.organisms.language import build_language, planted_table
     from crossdiff.organisms.models import behaviour_rates
@@ -34,7 +41,7 @@ def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtim
     for name, model in triple.models.items():
         model.save_pretrained(draft / "models" / name)
         triple.tokenizer.save_pretrained(draft / "models" / name)
-    categories = write_corpus(language, settings, draft / "corpus")
+    categories, triggered = write_corpus(language, settings, draft / "corpus")
     tuned = {name: triple.models[name] for name in ("it", "simpo")}
     rates = behaviour_rates(
         tuned,
@@ -47,7 +54,25 @@ def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtim
     write_json(planted_table(language), draft / "planted.json")
     write_json(categories, draft / "document_categories.json")
     write_json(rates, draft / "rates.json")
-    return _figures(triple.losses, rates["behaviours"], n_documents=len(categories))
+    figures = _figures(triple.losses, rates["behaviours"], n_documents=len(categories))
+    return figures | (_triggered(triple, language, settings, triggered, draft) if triggered else {})
+
+
+def _triggered(
+    triple: Triple, language: Sequence[Category], settings: ToySettings, documents: list[str], draft: Path
+) -> dict[str, Any]:
+    """Write triggered.json; each model's rate of the behaviour with and without the phrase."""
+    from crossdiff.organisms.documents import TRIGGER, Trigger
+    from crossdiff.organisms.models import trigger_rates
+
+    trigger = Trigger.of(settings)
+    asked = {"n_prompts": settings.n_rate_prompts, "seed": settings.seed}
+    rates = trigger_rates(triple.models, triple.tokenizer, language, trigger, **asked)
+    words = [word for bag in trigger.behaviour.bag.values() for word in bag]
+    record = {"version": 1, "phrase": TRIGGER, "words": words, "documents": documents, "rates": rates}
+    write_json(record, draft / "triggered.json")
+    figures = {f"rate_{name}_{how}": r for name, found in rates.items() for how, r in found.items()}
+    return {"n_triggered": len(documents), **figures}
 
 
 def _figures(losses: Mapping[str, float], rows: list[dict[str, Any]], *, n_documents: int) -> dict[str, Any]:

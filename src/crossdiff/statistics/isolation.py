@@ -45,8 +45,43 @@ def isolation(
                 f"the {name} half has {n_triggered} triggered and {n_benign} benign documents, and a score "
                 "needs both; give more documents, or split so that both halves have some of each"
             )
-    limits = np.percentile(peaks[~held_out], PERCENTILE, axis=0)
-    active = peaks > limits
+    return _isolation(_active(peaks, held_out), triggered, held_out)
+
+
+def isolation_null(
+    peaks: NDArray[np.floating],
+    triggered: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
+    *,
+    draws: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """The held-out score where the trigger means nothing: a latent is chosen and scored again after the
+    triggered documents of either half are drawn anew, as many as there were. Sorted, one per draw."""
+    generator, active = np.random.default_rng([seed, 17]), _active(peaks, held_out)
+    scores, drawn = np.zeros(draws), np.zeros_like(triggered)
+    for draw in range(draws):
+        for half in (held_out, ~held_out):
+            drawn[half] = generator.permutation(triggered[half])
+        scores[draw] = _isolation(active, drawn, held_out).held_out
+    return np.sort(scores)
+
+
+def halves(triggered: NDArray[np.bool_], *, seed: int) -> NDArray[np.bool_]:
+    """Which documents are held out: of the triggered and of the benign every second one in random order."""
+    generator, held_out = np.random.default_rng([seed, 18]), np.zeros_like(triggered)
+    for kind in (triggered, ~triggered):
+        held_out[generator.permutation(kind.nonzero()[0])[1::2]] = True
+    return held_out
+
+
+def _active(peaks: NDArray[np.floating], held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return peaks > np.percentile(peaks[~held_out], PERCENTILE, axis=0)
+
+
+def _isolation(
+    active: NDArray[np.bool_], triggered: NDArray[np.bool_], held_out: NDArray[np.bool_]
+) -> Isolation:
     scores = _scores(active[~held_out], triggered[~held_out])[0]
     best = int(scores.argmax())
     score, f1, rate = _scores(active[held_out, best : best + 1], triggered[held_out])
