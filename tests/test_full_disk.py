@@ -79,6 +79,43 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half(namespace: list[str]
     assert not final & {name for _, _, *names in rows for name in names}
 
 
+RANKS = """
+import os
+from contextlib import suppress
+from pathlib import Path
+from crossdiff.__main__ import guarded
+from crossdiff.training.ranks import in_every_rank
+disk = Path(os.environ["TMPDIR"])
+def work(rank, what):
+    if what == "ballast":
+        with suppress(OSError), (disk / "ballast").open("wb") as ballast:
+            ballast.write(bytes(2_000_000))
+    return bytes(3_000_000)
+if __name__ == "__main__":
+    for what in ("result", "ballast"):
+        print(what, guarded(lambda: in_every_rank(work, (what,), n_ranks=1)))
+        print(*disk.iterdir())
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_whose_temporary_folder_is_full_ends_in_the_message(
+    namespace: list[str], tmp_path: Path
+) -> None:
+    """Its result has no room; then nothing has, not even the error."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "program.py").write_text(RANKS)
+    disk = str(tmp_path / "disk")
+    done = subprocess.run(
+        [*namespace, "sh", "-c", ON_A_SMALL_DISK, disk, sys.executable, str(tmp_path / "program.py")],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "TMPDIR": disk},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.stdout.splitlines() == ["result 2", "", "ballast 2", f"{disk}/ballast"]
+    assert done.stderr.count(f"error: no space left on the device ({disk}/crossdiff_ranks_") == 2
+
+
 PAIR = "{_target_: crossdiff.models.pair.custom_pair, base: %(base)s, dtype: float32, "
 COMPARISON = f"""
 _target_: crossdiff.models.pair.Comparison

@@ -91,16 +91,15 @@ def _reader_is_gone() -> bool:
 def user_message(error: BaseException) -> str | None:
     """The message for a mistake that the user can mend; None for a bug of ours."""
     from crossdiff import mistakes
-    from crossdiff.io.environment import raised_by_us
+    from crossdiff.io.environment import is_full_disk, raised_by_us
 
     hint = mistakes.explain(error)
     if hint is not None:
         return hint
-    if _is_full_disk(error):
-        return (
-            f"no space left on the device ({getattr(error, 'filename', None) or 'store'}); free some and run "
-            "the same command again, which continues from here, or give another store=..."
-        )
+    if isinstance(error, ValueError) and raised_by_us(error):
+        return str(error)
+    if is_full_disk(error):
+        return _no_space(getattr(error, "filename", None))
     if _is_full_memory(error):
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return (
@@ -109,9 +108,18 @@ def user_message(error: BaseException) -> str | None:
         )
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return _no_access(error)
-    if isinstance(error, ValueError) and raised_by_us(error):
-        return str(error)
     return None
+
+
+def _no_space(path: str | None) -> str:
+    """The message for a full disk, which may be that of temporary files."""
+    import tempfile
+
+    temporary = path and Path(path).is_relative_to(tempfile.gettempdir())
+    return (
+        f"no space left on the device ({path or 'store'}); free some and run the same command again, which "
+        f"continues from here, or give another store=...{' or TMPDIR=...' if temporary else ''}"
+    )
 
 
 def _no_access(error: OSError) -> str:
@@ -133,13 +141,6 @@ def _closed(path: Path) -> Path | None:
             wanted = os.R_OK | os.X_OK if os.path.isdir(place) else os.R_OK
             return None if os.access(place, wanted) else place
     return None
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    """Whether a disk or quota is full; safetensors, SQLite and others say so in their text alone."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return any(text in str(error) for text in (os.strerror(errno.ENOSPC), "database or disk is full"))
 
 
 def _is_full_memory(error: BaseException) -> bool:

@@ -20,14 +20,19 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def plan(store: Path, *, n_steps: int) -> list[Step]:
-    """A training and a scaling, each of two processes; all steps, parents first."""
+    """A training and a scaling of two processes, and a training whose latents are dealt to two; all steps,
+    parents first.
+    """
     alone = train_step(store)
-    training = alone.inputs.training.model_copy(update={"n_steps": n_steps, "devices": 2})  # type: ignore[attr-defined]
-    train = replace(alone, inputs=alone.inputs.model_copy(update={"training": training}))
-    scale = Step(
-        "scale", "pt_it", ScaleInputs(layer=scaling_artifacts.LAYER), {**train.parents, "train": train}
-    )
-    return [*train.parents.values(), train, scale]
+
+    def train(label: str, **given: int) -> Step:
+        training = alone.inputs.training.model_copy(update={"n_steps": n_steps, **given})  # type: ignore[attr-defined]
+        return replace(alone, label=label, inputs=alone.inputs.model_copy(update={"training": training}))
+
+    half_batches, half_latents = train("batches", devices=2), train("latents", order_seed=1, shards=2)
+    parents = {**alone.parents, "train": half_batches}
+    scale = Step("scale", "pt_it", ScaleInputs(layer=scaling_artifacts.LAYER), parents)
+    return [*alone.parents.values(), half_batches, scale, half_latents]
 
 
 def on_nodes(store: Path, steps: list[Step], n_nodes: int) -> Submission:
@@ -44,31 +49,33 @@ def table(store: Path, scale: Step) -> bytes:
 
 def test_two_nodes_also_requeued_end_with_the_bytes_of_one(tmp_path: Path, cluster_only: None) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    n_steps = 1500
-    steps, same = plan(one, n_steps=n_steps), plan(two, n_steps=n_steps)
+    steps, same = plan(one, n_steps=1500), plan(two, n_steps=1500)
     assert [step.key for step in steps] == [step.key for step in same]
-    train, scale = same[-2:]
+    *_, train, scale, half_latents = same
     submitted = submit(on_nodes(two, same, 2))
-    job = {job.stage: number for job, number in submitted.new}["train"]
-    wait_for_row(two, train, 300)
-    subprocess.run(["scontrol", "requeue", job], check=True)
+    jobs = {job.name: number for job, number in submitted.new}
+    for step in (train, half_latents):
+        wait_for_row(two, step, 300)
+        subprocess.run(["scontrol", "requeue", jobs[step.name]], check=True)
     assert set(settle(on_nodes(two, same, 2)).values()) == {"finished"}
-    assert log_of(two, train).count(STARTED) == 2
     submit(on_nodes(one, steps, 1))
     assert set(settle(on_nodes(one, steps, 1)).values()) == {"finished"}
-    assert bytes_of(one, steps[-2]) == bytes_of(two, train) != {}
-    assert table(one, steps[-1]) == table(two, scale)
+    for step in (train, half_latents):
+        assert log_of(two, step).count(STARTED) == 2
+        assert bytes_of(one, step) == bytes_of(two, step) != {}
+    assert table(one, scale) == table(two, scale)
 
 
 def test_a_process_lost_on_the_second_node_is_named(tmp_path: Path, cluster_only: None) -> None:
     store = tmp_path / "store"
-    steps = plan(store, n_steps=1_000_000)[:-1]
+    *parents, train, _, _ = plan(store, n_steps=1_000_000)
+    steps = [*parents, train]
     ((_, job),) = submit(on_nodes(store, steps, 2)).new
-    wait_for_row(store, steps[-1], 200)
+    wait_for_row(store, train, 200)
     os.kill(rank_of(job, node=1), signal.SIGKILL)
-    assert settle(on_nodes(store, steps, 2))[steps[-1].name] == "failed"
-    assert "node 2 of 2" in log_of(store, steps[-1])
-    assert "was killed" in log_of(store, steps[-1])
+    assert settle(on_nodes(store, steps, 2))[train.name] == "failed"
+    assert "node 2 of 2" in log_of(store, train)
+    assert "was killed" in log_of(store, train)
 
 
 def rank_of(job: str, *, node: int) -> int:

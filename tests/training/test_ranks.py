@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.training.ranks import in_every_rank, read_told, tell
+from crossdiff.training.ranks import in_every_rank
 
 N_BYTES = 1_000_000
 """More than a pipe holds."""
@@ -24,13 +24,6 @@ class Deadly:
 
 def large_and_deadly(rank: int) -> list:
     return [rank, bytes(N_BYTES), Deadly()]
-
-
-def test_what_is_told_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "7.part").write_bytes(b"begun")
-    assert read_told(tmp_path) == []
-    tell(tmp_path, (0, bytes(N_BYTES)))
-    assert read_told(tmp_path) == [(0, bytes(N_BYTES))]
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import math
+import os
 import platform
 import resource
 import subprocess
@@ -134,3 +136,10 @@ def raised_by_us(error: BaseException) -> bool:
     """Whether a line of this package raised the exception, so that its text is for users."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk or quota is full; safetensors, SQLite and others say so in their text alone."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(text in str(error) for text in (os.strerror(errno.ENOSPC), "database or disk is full"))

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from crossdiff.io.environment import raised_by_us
-from crossdiff.io.tables import errors_name
+from crossdiff.io.environment import is_full_disk, raised_by_us
 from crossdiff.training.nodes import TELL_SECONDS, Call, Nodes, join_nodes, nodes_here
-
-FAILED = 3
-"""Exit code of a rank whose ValueError the parent raises again."""
+from crossdiff.training.told import FAILED, begin_folder, raise_told, read_told, tell, tell_full_disk
 
 
 def in_ranks(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_ranks: int) -> Any:
@@ -50,10 +45,11 @@ def _told(function: Callable[..., None], arguments: tuple[Any, ...], *, n_ranks:
 
 @dataclass(frozen=True)
 class Started:
-    """The processes of this node, and the folder in which each leaves what it has to tell."""
+    """The processes of this node, the folder in which each leaves what it has to tell, and its lock."""
 
     context: Any
     told: Path
+    in_use: IO[str]
 
     @property
     def processes(self) -> list[Any]:
@@ -74,12 +70,12 @@ def begin_ranks(function: Callable[..., None], arguments: tuple[Any, ...], *, n_
 
 def start_call(call: Call, nodes: Nodes) -> Started:
     """Start the ranks of a call that this node has."""
-    told = Path(tempfile.mkdtemp(prefix="crossdiff_ranks_"))
+    told, in_use = begin_folder()
     context = start_processes(
         _begin, (call, nodes, told), nprocs=nodes.ranks_here(call.n_ranks), join=False, start_method="spawn"
     )
     assert context is not None
-    return Started(context, told)
+    return Started(context, told, in_use)
 
 
 def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) -> list[Any]:
@@ -96,10 +92,8 @@ def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) 
                 started.context.join(timeout=2)  # a rank of this node may be the cause
                 nodes.refuse_failed()
         return read_told(started.told)
-    except (ProcessExitedException, ProcessRaisedException) as error:
-        for result in read_told(started.told):
-            if isinstance(result, ValueError | MemoryError):
-                raise result from None
+    except (ProcessExitedException, ProcessRaisedException, EOFError) as error:  # or torch had no room
+        raise_told(started.told, [process.exitcode for process in started.processes])
         if was_killed(error):
             refuse_killed(started.processes)
         nodes.refuse_failed(seconds=TELL_SECONDS)
@@ -107,6 +101,7 @@ def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) 
     finally:
         kill(started.processes)
         shutil.rmtree(started.told, ignore_errors=True)
+        started.in_use.close()
 
 
 def kill(processes: list[Any]) -> None:
@@ -114,23 +109,6 @@ def kill(processes: list[Any]) -> None:
     for process in processes:
         if process.is_alive():
             process.kill()
-
-
-def tell(folder: Path, what: Any) -> None:
-    """Leave a result or an error for the process that started this one, whole or not at all.
-
-    Not through a pipe: its reader would wait for ever for the rest of what a killed process has begun.
-    """
-    aside = folder / f"{os.getpid()}.part"
-    with errors_name(aside), aside.open("wb") as handle:
-        pickle.dump(what, handle)
-    aside.rename(aside.with_suffix(".pickle"))
-
-
-def read_told(folder: Path) -> list[Any]:
-    """What our own processes have left, in the order of time."""
-    files = sorted(folder.glob("*.pickle"), key=lambda file: file.stat().st_mtime_ns)
-    return [pickle.loads(file.read_bytes()) for file in files]
 
 
 def was_killed(error: Exception) -> bool:
@@ -149,8 +127,13 @@ def refuse_killed(processes: list[Any]) -> None:
 
 
 def _begin(local_rank: int, call: Call, nodes: Nodes, told: Path) -> None:
-    enter(local_rank, call, nodes)
-    call.function(nodes.own * nodes.ranks_here(call.n_ranks) + local_rank, *call.arguments, told)
+    try:
+        enter(local_rank, call, nodes)
+        call.function(nodes.own * nodes.ranks_here(call.n_ranks) + local_rank, *call.arguments, told)
+    except Exception as error:
+        if is_full_disk(error):
+            leave(tell_full_disk(told, error))
+        raise
 
 
 def _rank(rank: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: Path) -> None:
