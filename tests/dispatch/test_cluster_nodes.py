@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,22 +13,23 @@ from crossdiff.pipeline.steps import Step
 from crossdiff.stages.protocol import Resources
 from crossdiff.stages.scale import ScaleInputs
 from tests import scaling_artifacts
-from tests.dispatch.test_cluster_training import STARTED, asked, bytes_of, train_step, wait_for_row
+from tests.dispatch.test_cluster_training import STARTED, asked, bytes_of, requeue, train_step, wait_for_row
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def plan(store: Path, *, n_steps: int) -> list[Step]:
-    """A training and a scaling of two processes, and a training whose latents are dealt to two; all steps,
-    parents first.
+def plan(store: Path, *, n_steps: int = 300) -> list[Step]:
+    """A training and a scaling of two processes, and a training whose latents are dealt to two, which takes
+    long enough to be requeued; all steps, parents first.
     """
     alone = train_step(store)
 
     def train(label: str, **given: int) -> Step:
-        training = alone.inputs.training.model_copy(update={"n_steps": n_steps, **given})  # type: ignore[attr-defined]
+        training = alone.inputs.training.model_copy(update=given)  # type: ignore[attr-defined]
         return replace(alone, label=label, inputs=alone.inputs.model_copy(update={"training": training}))
 
-    half_batches, half_latents = train("batches", devices=2), train("latents", order_seed=1, shards=2)
+    half_batches = train("batches", n_steps=n_steps, devices=2)
+    half_latents = train("latents", n_steps=1500, shards=2)
     parents = {**alone.parents, "train": half_batches}
     scale = Step("scale", "pt_it", ScaleInputs(layer=scaling_artifacts.LAYER), parents)
     return [*alone.parents.values(), half_batches, scale, half_latents]
@@ -49,19 +49,17 @@ def table(store: Path, scale: Step) -> bytes:
 
 def test_two_nodes_also_requeued_end_with_the_bytes_of_one(tmp_path: Path, cluster_only: None) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    steps, same = plan(one, n_steps=1500), plan(two, n_steps=1500)
+    steps, same = plan(one), plan(two)
     assert [step.key for step in steps] == [step.key for step in same]
     *_, train, scale, half_latents = same
     submitted = submit(on_nodes(two, same, 2))
-    jobs = {job.name: number for job, number in submitted.new}
-    for step in (train, half_latents):
-        wait_for_row(two, step, 300)
-        subprocess.run(["scontrol", "requeue", jobs[step.name]], check=True)
+    wait_for_row(two, half_latents, 300)
+    requeue({job.name: number for job, number in submitted.new}[half_latents.name])
     assert set(settle(on_nodes(two, same, 2)).values()) == {"finished"}
     submit(on_nodes(one, steps, 1))
     assert set(settle(on_nodes(one, steps, 1)).values()) == {"finished"}
+    assert log_of(two, half_latents).count(STARTED) == 2
     for step in (train, half_latents):
-        assert log_of(two, step).count(STARTED) == 2
         assert bytes_of(one, step) == bytes_of(two, step) != {}
     assert table(one, scale) == table(two, scale)
 
