@@ -146,6 +146,14 @@ def test_a_member_of_a_seed_is_the_single_run_of_that_seed() -> None:
     assert next(step.key for step in single if step.name == "train toy_pt_it") in trains
 
 
+def test_difference_dictionaries_of_several_seeds_are_compared_by_sign_and_not_matched() -> None:
+    found = steps("experiment=demo", "comparison.n_seeds=2", "dictionary.architecture=diff_sae")
+    assert not {"match", "represented"} & {step.stage for step in found}
+    inputs = next(step.inputs for step in found if step.stage == "compare")
+    assert inputs.by_sign  # type: ignore[attr-defined]
+    assert inputs.members["toy_pt_it"] == ("toy_pt_it", "toy_pt_it_seed1")  # type: ignore[attr-defined]
+
+
 def test_a_member_that_is_left_out_is_not_planned_and_the_compare_step_knows_it() -> None:
     found = steps(*MEMBERS, "comparison.without=[toy_pt_it_seed1]")
     assert "train toy_pt_it_seed1" not in [step.name for step in found]

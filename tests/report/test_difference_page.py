@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,6 +75,16 @@ def test_counts_labels_and_documents_stand_under_their_sign(sources: Sources) ->
     order = [row.cells[0].text for row in latents.rows]
     assert order == ["0", "1", "2"]  # 0.1 * 2, then 0.2 * 0.5 and 0.05 * 2, which are equal
     assert latents.rows[0].cells[-1].text == f"says «{HOSTILE}»"
+
+
+def test_every_crosscoder_of_a_pair_has_its_counts(sources: Sources) -> None:
+    first = sources.pairs["pt_it"]
+    second = replace(first, name="pt_it_seed1", latents=first.latents.assign(sign="down"))
+    found = findings(replace(sources, members={"pt_it": (first, second)}), None)
+    table = found.charts[0].table
+    assert table is not None
+    counts = [[cell.text for cell in row.cells[:4]] for row in table.rows]
+    assert counts == [["pt_it", "2", "1", "1"], ["pt_it_seed1", "0", "5", "0"]]
 
 
 def test_hostile_text_stays_text(sources: Sources) -> None:

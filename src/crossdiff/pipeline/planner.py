@@ -207,9 +207,9 @@ class Planner:
             null=load_seed_null(comparison.seed_null, trained) if comparison.seed_null else None,
             members=self.names if comparison.n_seeds > 1 else {},
             left_out=comparison.without,
+            by_sign=self.experiment.dictionary.architecture == "diff_sae",
         )
-        by_sign = self.experiment.dictionary.architecture == "diff_sae"  # no exclusive latents to match
-        parents = {"annotate": self.annotate, **({} if by_sign else {"match": self.match(comparison)})}
+        parents = {"annotate": self.annotate, **({} if inputs.by_sign else {"match": self.match(comparison)})}
         stages = ("scale", "documents") if comparison.n_seeds == 1 else PER_CROSSCODER
         for stage in stages:
             parents |= {f"{stage}_{name}": chain[stage] for name, chain in self.chains.items()}

@@ -58,10 +58,12 @@ def represented_step(
 ) -> dict[str, Step]:
     """The `represented` step as a parent; empty for models other than the toy triple.
 
-    Empty for single crosscoders too, whose comparisons keep older keys. `parents`: the organism, the tokens.
+    Empty for single crosscoders too, whose comparisons keep older keys, and for diff_sae, which
+    is compared by sign. `parents`: the organism, the tokens.
     """
     models = (comparison.reference.base, comparison.reference.tuned, comparison.treatment.tuned)
-    if comparison.n_seeds == 1 or tuple(model.path for model in models) != MODELS:
+    by_sign = experiment.dictionary.architecture == "diff_sae"
+    if by_sign or comparison.n_seeds == 1 or tuple(model.path for model in models) != MODELS:
         return {}
     inputs = RepresentedInputs(layer=experiment.layer, mask=experiment.mask)
     harvests = {role: harvest(model) for role, model in zip(ROLES, models, strict=True)}

@@ -42,7 +42,7 @@ def page(sources: Sources, down: Path | None, *, title: str, artifacts: Sequence
 
 def findings(sources: Sources, down: Path | None) -> Findings:
     """Answer, tiles, and per pair a scatter, labels by sign and the latents with a document each."""
-    charts: list[Chart] = []
+    charts: list[Chart] = [_crosscoders(sources)] if sources.members else []
     if sources.comparison is not None:
         compared = f"{sources.comparison.treatment} against {sources.comparison.reference}"
         up_rows = sources.comparison.rows()
@@ -58,6 +58,21 @@ def findings(sources: Sources, down: Path | None) -> Findings:
         tiles=tuple(each for pair in sources.pairs.values() for each in _tiles(pair)),
         charts=tuple(charts),
     )
+
+
+def _crosscoders(sources: Sources) -> Chart:
+    """Latents by sign of every crosscoder, where a pair has several."""
+    body = [
+        [source.name, *_counts(source).values(), source.training.get("fve_difference")]
+        for pair in sources.pairs
+        for source in sources.crosscoders(pair)
+    ]
+    table = tables.plain(["Crosscoder", *COLOURS, "FVE"], body, numeric=[1, 2, 3, 4])
+    caption = (
+        "The crosscoders of a pair differ in their seed alone. Tables of changes count the latents of all; "
+        f"figures, labels and latents further down are of {' and '.join(sources.pairs)}."
+    )
+    return Chart("crosscoders", "Latents by sign, per crosscoder", caption, table=table)
 
 
 def _compared(sources: Sources) -> list[str]:

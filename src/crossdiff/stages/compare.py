@@ -36,8 +36,10 @@ class CompareInputs(Settings):
     """Pair -> names of its crosscoders, where it has several; annotations bear these names."""
     left_out: tuple[str, ...] = ()
     """Crosscoders that failed and are not among the members; the page names them."""
+    by_sign: bool = False
+    """Of difference dictionaries (diff_sae): latents by the sign of their effect, not exclusive ones."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"members", "left_out"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"members", "left_out", "by_sign"})
 
     def members_of(self, pair: str) -> tuple[str, ...]:
         """Names of a pair's crosscoders; with one crosscoder the pair's name."""
@@ -54,13 +56,13 @@ def run(inputs: CompareInputs, parents: Mapping[str, Path], draft: Path, runtime
     import numpy as np
 
     from crossdiff.stages.compared_pairs import choices, member_notes, pair_answers, refusal_notes
-    from crossdiff.stages.compared_signs import by_sign, compare_signs
+    from crossdiff.stages.compared_signs import compare_signs
     from crossdiff.statistics.recovery import against_represented
     from crossdiff.statistics.verdict import multiverse
 
     taxonomy = load_taxonomy(parents["annotate"] / "taxonomy.yaml")
     rows = read_jsonl(parents["annotate"] / "annotations.jsonl")
-    if by_sign(rows, parents, (name for side in inputs.sides for name in side)):
+    if inputs.by_sign:
         return compare_signs(rows, inputs, parents, draft, deltas=partial(_deltas, inputs, taxonomy=taxonomy))
     reference, treatment = (
         pair_answers(rows, pair, inputs.members_of(pair), parents)

@@ -110,16 +110,28 @@ def members_record(
 
 def member_notes(comparison: Mapping[str, Any]) -> list[str]:
     """Sentences on the crosscoders counted, those left out, and the spread over seeds."""
+    return [*counted_notes(comparison), *spread_notes(comparison)]
+
+
+def counted_notes(comparison: Mapping[str, Any]) -> list[str]:
+    """Sentences on the crosscoders counted and those left out; empty with one crosscoder per pair."""
     if "members" not in comparison:
         return []
-    counts = comparison["members"]
-    sizes = ", ".join(f"{len(runs)} of {pair}" for pair, runs in counts.items())
-    empty = [name for runs in counts.values() for name, total in runs.items() if not total]
+    sizes = ", ".join(f"{len(runs)} of {pair}" for pair, runs in comparison["members"].items())
     notes = [f"Counts are over several crosscoders that differ in their seed alone: {sizes}"]
     if comparison["left_out"]:
         notes.append(f"Left out: {', '.join(comparison['left_out'])}; the comparison uses the others")
+    return notes
+
+
+def spread_notes(comparison: Mapping[str, Any], *, compared: str = "labelled exclusive latent") -> list[str]:
+    """Sentences on crosscoders without a latent that is `compared`, and on the spread over seeds."""
+    if "members" not in comparison:
+        return []
+    counts, notes = comparison["members"], []
+    empty = [name for runs in counts.values() for name, total in runs.items() if not total]
     if empty:
-        notes.append(f"Without a labelled exclusive latent, so not counted: {', '.join(empty)}")
+        notes.append(f"Without a {compared}, so not counted: {', '.join(empty)}")
     match comparison["spread"]:
         case "not measured":
             notes.append(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crossdiff.io.tables import read_json, read_table, write_json
-from crossdiff.stages.compared_pairs import PairAnswers, pair_answers
+from crossdiff.io.tables import read_json, write_json
+from crossdiff.stages.compared_pairs import (
+    PairAnswers,
+    counted_notes,
+    members_record,
+    pair_answers,
+    spread_notes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = {"effect_up": "deltas.csv", "effect_down": "deltas_down.csv"}
 """Role of the latents that are compared -> file of their delta table."""
-OF_UP = ("n_labelled", "unanswered", "verdict", "recovered", "planted", "spearman", "groups")
+OF_UP = ("n_labelled", "unanswered", "recovered", "planted", "spearman", "groups")
 """Figures of the latents that go up, which stand at the top level too."""
 
 
@@ -25,21 +31,11 @@ class AskedPairs(Protocol):
     treatment: str
     seed: int
     draws: int
+    members: dict[str, tuple[str, ...]]
+    left_out: tuple[str, ...]
 
     @property
     def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]: ...  # noqa: D102
-
-
-def by_sign(rows: Sequence[Mapping[str, Any]], parents: Mapping[str, Path], members: Iterable[str]) -> bool:
-    """Whether the compared latents are those of difference dictionaries.
-
-    The latent tables tell it too (column `sign`): where no latent has a clear sign, nothing is annotated.
-    """
-    return any(row["role"] in TABLES for row in rows) or any(
-        "sign" in read_table(file, kind="latents")
-        for name in members
-        if (file := parents.get(f"scale_{name}", Path()) / "latents.parquet").is_file()
-    )
 
 
 def compare_signs(
@@ -50,52 +46,81 @@ def compare_signs(
     *,
     deltas: Callable[[PairAnswers, PairAnswers], pd.DataFrame],
 ) -> dict[str, Any]:
-    """Write both delta tables and comparison.json (whose figures are of the latents that go up).
+    """Write both delta tables and comparison.json (whose figures, but the verdict, are of those that go up).
 
     Nothing is matched across pairs and no limit of latent scaling is varied: both are of exclusive latents.
     """
-    pairs, none = (inputs.reference, inputs.treatment), {}
-    found, notes = {}, []
+    pairs, found = (inputs.reference, inputs.treatment), {}
     for role, file in TABLES.items():
         sign = role.removeprefix("effect_")
         named = zip(pairs, inputs.sides, strict=True)
-        both = [pair_answers(rows, pair, names, none, role=role) for pair, names in named]
+        both = [pair_answers(rows, pair, names, {}, role=role) for pair, names in named]
         table = deltas(both[0], both[1]).assign(p_seed_null=float("nan"))
         table.to_csv(draft / file, index=False)
-        found[sign] = _figures(both, table, inputs, parents.get("organism")) | {"table": file}
-        notes += [
-            f"{answers.pair} has no labelled latent that goes {sign}: no share and no change can be computed"
-            for answers in both
-            if answers.side.total == 0
-        ]
-    if not any(row["role"] in TABLES for row in rows):
-        notes.insert(0, "No latent of either pair has a clear sign, so nothing is compared")
+        found[sign] = _figures(both, table, inputs, parents.get("organism"), latent=_latent(sign))
+        found[sign]["table"] = file
     up = found["up"]
+    told = verdict_of(found)
     record = {"version": 1, "reference": pairs[0], "treatment": pairs[1], "draws": inputs.draws}
     record |= {
         "compared": "latents of the difference by the sign of their effect",
         "by_sign": found,
-        "notes": notes,
+        "notes": _notes(found),
         **{name: up.get(name) for name in OF_UP},
+        "verdict": told,
     }
     write_json(record, draft / "comparison.json")
     labelled = {f"n_labelled_{s}": up["n_labelled"][getattr(inputs, s)] for s in ("reference", "treatment")}
     rank = (up.get("spearman") or {}).get("rho")
-    return {"verdict": up["verdict"], **labelled, "spearman": rank}
+    return {"verdict": told, **labelled, "spearman": rank}
+
+
+def verdict_of(by_sign: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence of both signs, each of which is tested for itself."""
+    if not any(n for found in by_sign.values() for n in found["n_labelled"].values()):
+        return "no comparison is possible: neither pair has a labelled latent with a clear sign of its effect"
+    told = "; ".join(f"latents that go {sign}: {found['verdict']}" for sign, found in by_sign.items())
+    return f"{told}; each sign is tested for itself"
+
+
+def _latent(sign: str) -> str:
+    return f"labelled latent that goes {sign}"
+
+
+def _notes(by_sign: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is missing, and which crosscoders are counted with which spread over their seeds."""
+    notes = [
+        f"{pair} has no {_latent(sign)}: no share and no change can be computed"
+        for sign, found in by_sign.items()
+        for pair, n_labelled in found["n_labelled"].items()
+        if not n_labelled
+    ]
+    notes += counted_notes(by_sign["up"])
+    for sign, found in by_sign.items():
+        spread = spread_notes(found, compared=_latent(sign))
+        notes += [f"Latents that go {sign}: {note[0].lower()}{note[1:]}" for note in spread]
+    return notes
 
 
 def _figures(
-    both: Sequence[PairAnswers], table: pd.DataFrame, inputs: AskedPairs, organism: Path | None
+    both: Sequence[PairAnswers],
+    table: pd.DataFrame,
+    inputs: AskedPairs,
+    organism: Path | None,
+    *,
+    latent: str,
 ) -> dict[str, Any]:
-    """Counts, verdict and, of a toy, the recovery of what was planted, for one sign."""
+    """Counts, verdict, spread over seeds and, of a toy, the recovery of what was planted, for one sign."""
     from crossdiff.statistics.recovery import recovery
     from crossdiff.statistics.verdict import verdict
 
     found = {
         "n_labelled": {answers.pair: answers.side.total for answers in both},
         "unanswered": {answers.pair: answers.unanswered for answers in both},
-        "verdict": verdict(table),
+        "verdict": verdict(table, compared=latent),
     }
+    if inputs.members:
+        found |= members_record(both, table, left_out=inputs.left_out)
     planted = _planted(organism)
     if planted is None:
         return found

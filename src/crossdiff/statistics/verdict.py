@@ -64,17 +64,20 @@ def _tested(deltas: pd.DataFrame) -> NDArray[np.bool_]:
     return ~deltas["name"].isin(RESERVED).to_numpy(bool)
 
 
-def verdict(deltas: pd.DataFrame) -> str:
-    """The sentence that names the classes and categories that change beyond chance, if any."""
+def verdict(deltas: pd.DataFrame, *, compared: str = "labelled exclusive latent") -> str:
+    """The sentence that names the classes and categories that change beyond chance, if any.
+
+    `compared` says which latents the table counts.
+    """
     empty = [
         side for side in ("reference", "treatment") if not len(deltas) or deltas[f"total_{side}"].iloc[0] == 0
     ]
     if empty:
         sides = " and the ".join(empty)
-        return f"no comparison is possible: the {sides} pair has no labelled exclusive latent"
+        return f"no comparison is possible: the {sides} pair has no {compared}"
     tested = deltas.loc[_tested(deltas)]
     if not (tested["count_reference"] + tested["count_treatment"]).any():
-        return "no comparison is possible: no labelled exclusive latent of either pair is in a category"
+        return f"no comparison is possible: no {compared} of either pair is in a category"
     claimed = claims(deltas)
     if not len(claimed):
         smallest = ", ".join(
