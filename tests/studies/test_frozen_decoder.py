@@ -39,6 +39,20 @@ def test_figures_by_hand_and_the_answer(tmp_path) -> None:
     assert "no sign of a learned latent" in findings.answer
     assert "were not taken" in findings.answer
     assert findings.answer.endswith(".")
+    changes = findings.numbers["categories"]  # 5 of 10 against 30 of 40: one category, and no difference
+    assert (changes["n_intervals"], changes["n_clear"], changes["n_significant"]) == (1, 0, 0)
+    assert changes["clear"]["high"] == pytest.approx(0.793, abs=1e-3)  # z^2 / (1 + z^2) of 0 of 1
+    assert (
+        "of 1 categories the intervals of 0 exclude no change between the two: 0% (0% to 79%)"
+        in findings.answer
+    )
+
+
+def test_a_category_that_the_frozen_dictionary_alone_has_is_a_clear_interval(tmp_path) -> None:
+    made = {"trained": Counter({"other": 50}), "frozen": Counter({"mathematics": 30, "other": 20})}
+    runs = {name: write_run(tmp_path / name, {"pt_it": labels}) for name, labels in made.items()}
+    changes = FrozenDecoder().analyse(runs, {}).numbers["categories"]
+    assert (changes["n_intervals"], changes["n_clear"], changes["n_significant"]) == (1, 1, 1)
 
 
 def test_scores_are_means_over_exclusive_latents(tmp_path) -> None:

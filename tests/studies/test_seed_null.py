@@ -38,13 +38,13 @@ def test_the_spread_is_about_no_change() -> None:
 
 def test_only_categories_that_are_tested_count_as_calls(make_run) -> None:
     outside = make_run("outside", {"other": 50}, {"uninterpretable": 50})
-    assert interval_calls({"a": outside}) == {"n_intervals": 0, "n_clear": 0, "n_significant": 0}
+    assert interval_calls([outside.deltas()]) == {"n_intervals": 0, "n_clear": 0, "n_significant": 0}
     assert "nothing to show" in SeedNull().analyse({"a": outside}, {}).answer
 
 
 def test_a_category_that_one_seed_alone_has_is_a_call(make_run) -> None:
     run = make_run("run", {"other": 50}, {"mathematics": 30, "other": 20})
-    assert interval_calls({"a": run}) == {"n_intervals": 1, "n_clear": 1, "n_significant": 1}
+    assert interval_calls([run.deltas()]) == {"n_intervals": 1, "n_clear": 1, "n_significant": 1}
     numbers = SeedNull().analyse({"a": run}, {}).numbers
     assert numbers["by_run"] == {"a": {"pairs": ["pt_it", "pt_simpo"], "null": numbers["null"]}}
 

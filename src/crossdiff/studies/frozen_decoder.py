@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossdiff.io.tables import alive
 from crossdiff.report import tables
+from crossdiff.report.delta_rows import delta_rows
 from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import ROLES, RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
 from crossdiff.statistics.intervals import wilson
+from crossdiff.studies.corpus import labels_of
+from crossdiff.studies.seed_null import interval_calls
 from crossdiff.studies.shared import counts_chart
 from crossdiff.taxonomy.scheme import RESERVED
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SCORES = ("detection", "fuzz")
+CATEGORIES = (
+    "Labels of the tuned-exclusive latents: treatment is the frozen dictionary, reference the trained one. "
+    "Models and data are the same, so what differs here is owed to the dictionary."
+)
 
 
 class FrozenDecoder(Study):
@@ -37,14 +46,58 @@ class FrozenDecoder(Study):
         return {"trained": pair, "frozen": {**pair, "dictionary": dictionary, "training": training}}
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:
-        """Calls per 1,000 alive latents, share of labels that name a category, and scores."""
+        """Calls per 1,000 alive latents, share of labels that name a category, scores, category intervals."""
         numbers = {name: figures(run) for name, run in runs.items()}
-        charts = (counts_chart(runs, x_title="decoder"), _figures_chart(numbers), _categories_chart(runs))
+        deltas = against_trained(runs)
+        changes = category_calls(deltas)
+        charts = (
+            counts_chart(runs, x_title="decoder"),
+            _figures_chart(numbers),
+            Chart(
+                "categories", "Categories", CATEGORIES, table=tables.deltas(delta_rows(deltas), planted=None)
+            ),
+        )
         note = (
             "The two models do differ and the encoder does train, so a call of a frozen latent is not false "
             "as such; but its direction was drawn before training and describes nothing that was learned."
         )
-        return Findings(answer(numbers), notes=(note,), tiles=_tiles(numbers), charts=charts, numbers=numbers)
+        return Findings(
+            f"{answer(numbers)} {_told_changes(changes)}",
+            notes=(note,),
+            tiles=(*_tiles(numbers), _changes_tile(changes)),
+            charts=charts,
+            numbers={**numbers, "categories": changes},
+        )
+
+
+def against_trained(runs: Mapping[str, RunProducts]) -> pd.DataFrame:
+    """The delta table of the frozen latents' labels against the trained ones'."""
+    from crossdiff.statistics.deltas import category_deltas
+
+    return category_deltas(labels_of(runs["trained"]), labels_of(runs["frozen"]))
+
+
+def category_calls(deltas: pd.DataFrame) -> dict[str, Any]:
+    """Category intervals that exclude no change, and categories called changed, as shares of all."""
+    counts = interval_calls([deltas])
+    of = counts["n_intervals"]
+    shares = {name: _share(counts[f"n_{name}"], of) for name in ("clear", "significant")}
+    return {**counts, **shares}
+
+
+def _told_changes(found: Mapping[str, Any]) -> str:
+    if not found["n_intervals"]:
+        return "No category has an interval of its share, frozen against trained."
+    return (
+        f"Models and data are the same, and yet of {found['n_intervals']} categories the intervals of "
+        f"{found['n_clear']} exclude no change between the two: {_told(found['clear'], '.0%')}; "
+        f"{found['n_significant']} pass correction: {_told(found['significant'], '.0%')}."
+    )
+
+
+def _changes_tile(found: Mapping[str, Any]) -> dict[str, str]:
+    said = "category intervals, frozen against trained; 95 % (Wilson)"
+    return tile("Intervals that exclude no change", _told(found["clear"], ".0%"), said)
 
 
 def figures(run: RunProducts) -> dict[str, Any]:
@@ -133,10 +186,15 @@ def _tiles(numbers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], ..
 def _figures_chart(numbers: Mapping[str, Mapping[str, Any]]) -> Chart:
     plain = ("n_alive", "n_exclusive", "n_exclusive_base", "fve_base", "fve_tuned", "l0", *SCORES)
     body = [
-        [name, *(_cell(row[key]) for key in plain), _told(row["named"], ".0%")]
+        [name, *(_cell(row[key]) for key in plain), _told(row["per_1000"]), _told(row["named"], ".0%")]
         for name, row in numbers.items()
     ]
-    titles = ["Decoder", *(key.replace("_", " ") for key in plain), "Labels that name a category"]
+    titles = [
+        "Decoder",
+        *(key.replace("_", " ") for key in plain),
+        "Exclusive of 1,000",
+        "Labels that name a category",
+    ]
     table = tables.plain(titles, body, numeric=range(1, len(titles)))
     caption = "A dash: not taken. Shares with Wilson's 95 % interval; scores of exclusive latents."
     return Chart("figures", "Trained and frozen side by side", caption, table=table)
@@ -146,22 +204,3 @@ def _cell(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
-
-
-def _categories_chart(runs: Mapping[str, RunProducts]) -> Chart:
-    counts = [Counter(run.labels(run.pairs[0]).values()) for run in runs.values()]
-    totals = [count.total() for count in counts]
-    names = sorted(set().union(*counts), key=lambda name: (-sum(count[name] for count in counts), name))
-    body = [
-        [
-            name,
-            *(
-                f"{count[name]} ({count[name] / n:.0%})" if n else "-"
-                for count, n in zip(counts, totals, strict=True)
-            ),
-        ]
-        for name in names
-    ]
-    table = tables.plain(["Category", *runs], body, numeric=range(1, len(runs) + 1))
-    caption = "Labels of the tuned-exclusive latents: how many, and their share of the run's labels."
-    return Chart("categories", "Categories", caption, table=table)

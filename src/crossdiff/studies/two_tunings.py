@@ -81,7 +81,7 @@ class TwoTunings(Study):
         counts = CategoryCounts.of(list(runs.values()))
         numbers = {
             **spread(counts.log_changes()),
-            **interval_calls(runs),
+            **interval_calls(run.deltas() for run in runs.values()),
             **latent_calls(runs),
             "runs": {name: twins(run) for name, run in runs.items()},
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +24,7 @@ from crossdiff.studies.shared import counts_chart
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
 
@@ -69,7 +70,7 @@ class SeedNull(Study):
         null = SeedNullChanges.of([run.deltas() for run in runs.values()])
         numbers = {
             **spread(logs),
-            **interval_calls(runs),
+            **interval_calls(run.deltas() for run in runs.values()),
             "null": None if null is None else null.model_dump(),
             "by_run": {name: _null_of(run) for name, run in runs.items()},
             "runs": {name: twins(run) for name, run in runs.items()},
@@ -108,15 +109,14 @@ def spread(logs: NDArray) -> dict[str, Any]:
     }
 
 
-def interval_calls(runs: Mapping[str, RunProducts]) -> dict[str, int]:
+def interval_calls(tables_of_deltas: Iterable[pd.DataFrame]) -> dict[str, int]:
     """Number of categories whose 95 % interval excludes no change, and of those with q below 5 %.
 
     `other` and `uninterpretable` are left out; they are not tested (q is NaN).
     An interval without an upper limit (no latent in the reference) counts like any other.
     """
     n_intervals = n_clear = n_significant = 0
-    for run in runs.values():
-        deltas = run.deltas()
+    for deltas in tables_of_deltas:
         judged = rows_of(known(where(deltas, level="category"), "ci_low"))
         rows = [row for row in judged if row.name not in RESERVED]
         n_intervals += len(rows)
