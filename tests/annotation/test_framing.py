@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from crossdiff.annotation.local import _ASK_CATEGORY
 from crossdiff.annotation.settings import Claude, Lexical, Transformers
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 from tests.annotation.campaign import campaign, scheme, settings
+from tests.messages_replies import Faults, reply
 from tests.messages_server import KEY, MessagesServer
 from tests.model_folders import make_tokenizer, save_model
 
@@ -48,6 +50,28 @@ def test_a_server_is_asked_once_per_control_and_framing(
         assert 0 <= one["asserted"] <= 5
 
 
+def test_a_model_that_answers_as_it_is_asked_shows_in_the_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server names a category unless it is told that `other` is a full answer."""
+
+    def leaning(body: dict, faults: Faults) -> dict:
+        neutral = "is a full answer" in (body.get("system") or "")
+        answer = {"label": "a", "description": "b", "category": OTHER if neutral else "mathematics"}
+        text = json.dumps(answer | {"evidence": [0], "confidence": 5})
+        return reply(body, faults) | {"stop_reason": "end_turn", "content": [{"type": "text", "text": text}]}
+
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setattr("tests.messages_server.reply", leaning)
+    with MessagesServer() as server:
+        run = campaign(settings("claude", server.address, framing=True), tmp_path, 10)
+        found = framing_control(run, scheme(), run.subjects)
+        run.close()
+    told = str(framing_sentence(found))
+    assert "a presupposing prompt asserted a category for 10 of 10 (100%, 72% to 100%)" in told
+    assert "a neutral prompt asserted a category for 0 of 10 (0%, 0% to 28%)" in told
+
+
 def test_what_is_asserted_is_counted_from_the_answers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,8 +99,9 @@ def test_what_is_asserted_is_counted_from_the_answers(
     }
     assert framing_sentence(found) == (
         "Framing control: of swapped controls, whose examples have nothing in common, a presupposing prompt "
-        "asserted a category for 3 of 3 and a neutral prompt asserted a category for 1 of 2 (1 unanswered)."
-    )
+        "asserted a category for 3 of 3 (100%, 44% to 100%) and a neutral prompt asserted a category for "
+        "1 of 2 (50%, 9% to 91%; 1 unanswered)."
+    )  # 3 / (3 + z^2) = 0.439; 1 of 2: 1/2 -+ z / 2 * sqrt(1 / (2 + z^2)) = 0.095 and 0.905
     nothing = {"neutral": {"asked": 0, "answered": 0, "asserted": 0}}
     assert "too few latents" in str(framing_sentence(nothing))  # type: ignore[arg-type]
     assert framing_sentence({}) is None

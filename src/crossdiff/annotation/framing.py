@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from crossdiff.annotation.results import ANSWERED
+from crossdiff.statistics.intervals import wilson
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
@@ -45,14 +46,24 @@ def framing_control(
 
 
 def framing_sentence(found: dict[str, Asserted]) -> str | None:
-    """What was asserted, as one sentence with its counts; None where nothing was asked."""
+    """What was asserted, with counts and Wilson's 95 % intervals; None where nothing was asked."""
     if not found:
         return None
     if not any(one["asked"] for one in found.values()):
         return "Framing control: this run has too few latents with documents to make swapped controls."
     told = " and ".join(
-        f"a {framing} prompt asserted a category for {one['asserted']} of {one['answered']}"
-        + (f" ({one['asked'] - one['answered']} unanswered)" if one["answered"] < one["asked"] else "")
-        for framing, one in found.items()
+        f"a {framing} prompt asserted a category for {_counted(one)}" for framing, one in found.items()
     )
     return f"Framing control: of swapped controls, whose examples have nothing in common, {told}."
+
+
+def _counted(one: Asserted) -> str:
+    """`3 of 4 (75%, 30% to 95%; 1 unanswered)`."""
+    asserted, answered, missing = one["asserted"], one["answered"], one["asked"] - one["answered"]
+    parts = []
+    if answered:
+        low, high = wilson(asserted, answered)
+        parts.append(f"{asserted / answered:.0%}, {low:.0%} to {high:.0%}")
+    if missing:
+        parts.append(f"{missing} unanswered")
+    return f"{asserted} of {answered} ({'; '.join(parts)})"
