@@ -29,6 +29,13 @@ def test_labelled_and_right_by_hand() -> None:
     }  # fmt: skip
     assert found["exclusive"]["n"] == 6
     assert found["exclusive"]["n_right"] == 3
+    assert "drifted" not in found
+    again = label_check(
+        [*rows, row(1, "x", role="drifted"), row(3, "x", role="drifted")], examples, documents
+    )
+    assert (again["drifted"]["n"], again["drifted"]["n_right"]) == (2, 1)
+    assert (again["control_shared"]["n"], again["control_shared"]["n_right"]) == (1, 0)
+    assert again["exclusive"] == found["exclusive"]
 
 
 def test_without_latents_shares_are_unknown() -> None:

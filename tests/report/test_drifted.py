@@ -10,6 +10,7 @@ import pytest
 
 from crossdiff.core.drift import drifted
 from crossdiff.report.drifted import N_UNLABELLED, drifted_block
+from crossdiff.report.formatting import readable
 from crossdiff.report.page import render
 from crossdiff.report.sources import PairSource, Sources
 from crossdiff.report.summary import pair_summary
@@ -66,6 +67,10 @@ def test_labels_words_and_an_example_line_stand_where_they_were_asked_for(pair: 
     assert len(block["table"].rows) == 4
     assert "swapped" not in cells(block, "Label")
     assert cells(block, "Label")[-1] == "Refused"
+    assert cells(block, "Category")[-1] == "–"
+    assert cells(block, "Category")[0] == readable(
+        annotation("pt_it", 0, "drifted", state="ok", number=1)["category"]
+    )
     assert HOSTILE in cells(block, "Keywords")[0]
     assert block["table"].rows[0].cells[-1].pieces
     assert block["table"].rows[0].cells[0].href.startswith("#latent-pt_it-")

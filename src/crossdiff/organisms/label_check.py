@@ -23,6 +23,8 @@ def label_check(
 ) -> dict[str, Any]:
     """Figures over all exclusive latents, over those of the tuned models, and per pair.
 
+    Where drifted latents were annotated, over these too, and over the shared controls beside them.
+
     labelled = has a category, not `other`, `uninterpretable` or no answer; right = that category dominates
     the latent's top documents (ties all count). `rows` are annotations, `examples` each pair's table of
     examples.
@@ -36,6 +38,9 @@ def label_check(
     tuned = [row for row in exclusive if row["role"] == "exclusive_tuned"]
     groups = {"exclusive": exclusive, "exclusive_tuned": tuned}
     groups |= {pair: [row for row in tuned if row["pair"] == pair] for pair in examples}
+    if any(row["role"] == "drifted" for row in rows):
+        shared = ("drifted", "control_shared")
+        groups |= {role: [row for row in rows if row["role"] == role] for role in shared}
     return {name: _figures(part, dominating) for name, part in groups.items()}
 
 

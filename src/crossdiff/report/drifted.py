@@ -19,7 +19,7 @@ N_UNLABELLED = 20
 SHARED = ("drifted", "control_shared")
 """Roles of shared latents with documents; a drifted latent that is a control stays one."""
 FIGURES = ["Latent", "Drift, log", "95 % interval", "Used more by", "Factor", "Documents"]
-NOTES = ["Label", "Keywords", "Example"]
+NOTES = ["Category", "Label", "Keywords", "Example"]
 
 
 def drifted_block(pair: PairSource) -> dict[str, Any] | None:
@@ -65,17 +65,19 @@ def _figures(pair: PairSource, row: Mapping[Any, Any], drift: float) -> list[Any
 
 
 def _notes(pair: PairSource) -> Any:
-    """Latent -> its label, keywords and example line as cells."""
+    """Latent -> its category, label, keywords and example line as cells."""
     rows = {int(row["latent"]): row for row in pair.annotations if row["role"] in SHARED}
     documents = by_latent(pair.examples if pair.top is None else pair.top)
 
     def of(latent: int) -> list[Cell | None]:
         row = rows.get(latent, {})
         words = [str(word) for word in row.get("keywords") or []]
-        told = row.get("label") if row.get("state") in ANSWERED else row.get("state")
+        answered = row.get("state") in ANSWERED
+        category, told = (row.get("category"), row.get("label")) if answered else (None, row.get("state"))
         windows = documents.get(latent)
         pieces = example_line(windows, [word.lower() for word in words]) if windows else []
         return [
+            Cell(readable(str(category))) if category else None,
             Cell(readable(str(told))) if told else None,
             Cell(visible(", ".join(words[:6]))) if words else None,
             Cell("".join(piece["text"] for piece in pieces), pieces=pieces) if pieces else None,
