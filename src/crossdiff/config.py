@@ -34,8 +34,7 @@ from crossdiff.settings import Settings
 from crossdiff.stages.documents import DocumentsSettings
 from crossdiff.stages.study import Study
 from crossdiff.taxonomy.scheme import TaxonomySettings
-from crossdiff.training.settings import TrainingSettings
-from crossdiff.training.shard_checks import check_shards
+from crossdiff.training.settings import TrainingSettings, check_shards
 
 Action = Literal[
     "run", "train", "plan", "status", "cancel", "retry",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossdiff.core import crosscoder as module
-from crossdiff.core.codes import projections
+from crossdiff.core.codes import CodeHistogram, projections
 from crossdiff.core.crosscoder import Crosscoder
 from tests.scaling_artifacts import random_crosscoder
 
@@ -57,3 +57,21 @@ def test_projections_are_those_of_the_full_product_at_active_entries(
     full = torch.einsum("trd,lpd->tlrp", rows, crosscoder.decoder.detach())
     expected = full[code.token, code.latent]
     assert torch.allclose(projections(rows, code, crosscoder.decoder.detach()), expected, atol=1e-4)
+
+
+def test_codes_fall_into_half_octaves() -> None:
+    """1 and 1.4 lie below sqrt(2), 1.5 and 1.9 above; 4 is two doublings on."""
+    histogram = CodeHistogram.empty(2)
+    histogram.add(torch.tensor([[1.0, 0.0], [1.4, 0.0], [1.5, 0.0], [1.9, 0.0]]))
+    histogram.add(torch.tensor([[4.0, 0.0], [0.0, 0.0]]))
+    found = histogram.of(0)
+    assert found is not None
+    assert found["edges"] == [1.0, 1.41421, 2.0, 2.82843, 4.0, 5.65685]
+    assert found["counts"] == [2, 2, 0, 0, 1]
+    assert histogram.of(1) is None
+
+
+def test_what_lies_outside_is_counted_in_the_end_bins() -> None:
+    histogram = CodeHistogram.empty(1)
+    histogram.add(torch.tensor([[1e-9], [1e9]]))
+    assert int(histogram.counts[0, 0]) == int(histogram.counts[0, -1]) == 1

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.models.config_file import adapter_base, folder_sizes
+from crossdiff.models.config_file import adapter_base, changes_letters, folder_sizes
+from crossdiff.models.pair import ModelSettings
 
 
 def write(folder: Path, name: str, content: object) -> str:
@@ -46,3 +47,37 @@ def test_an_adapter_alone_tells_its_base(tmp_path: Path) -> None:
     assert adapter_base(folder) == "<its base>"
     write(tmp_path, "config.json", {})
     assert adapter_base(folder) is None
+
+
+TURN = "{{ m['role'] | upper }}: {{ message.role.capitalize() }}: "
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (TURN + "{{ m['content'] }}", False),
+        (TURN + "{{ m['content'] | trim }}", False),
+        (TURN + "{{ m['content'] | upper }}", True),
+        (TURN + '{{ m["content"].lower() }}', True),
+        (TURN + "{{ m.content|title }}", True),
+        (TURN + "{{ m['content'].strip().upper() }}", True),
+        (TURN + "{{ (m['content'] | trim) | upper }}", True),
+        (TURN + "{{ m['content'] | replace('a', 'b') | upper }}", True),
+        (TURN + "{{ m.get('content').upper() }}", True),
+        (TURN + "{% filter upper %}{{ m['content'] }}{% endfilter %}", True),
+        (TURN + "{{ doc.title }}{{ m['content'] }}", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
+def test_filters_and_methods_on_contents_count(
+    template: str, expected: bool, name: str, tmp_path: Path
+) -> None:
+    text = json.dumps({"chat_template": template}) if name.endswith("json") else template
+    (tmp_path / name).write_text(text)
+    assert changes_letters(ModelSettings(name="m", path=str(tmp_path))) is expected
+    adapted = ModelSettings(name="m", path="a/hub-id", adapter=str(tmp_path))
+    assert changes_letters(adapted) is expected
+
+
+def test_a_hub_model_has_no_files_to_read() -> None:
+    assert not changes_letters(ModelSettings(name="m", path="google/gemma-2-9b-it"))

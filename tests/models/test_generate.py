@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossdiff.models.can_be_asked import check_can_be_asked
+from crossdiff.models.config_file import check_can_be_asked
 from crossdiff.models.generate import (
     Steering,
     answers,

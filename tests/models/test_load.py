@@ -11,8 +11,7 @@ import torch
 from crossdiff.models.config_file import check_adapter
 from crossdiff.models.load import check_device, load_truncated, weights_read
 from crossdiff.models.pair import ModelSettings
-from crossdiff.models.weight_headers import INDEX
-from crossdiff.models.weight_names import needed_weights
+from crossdiff.models.weight_names import INDEX, needed_weights
 from tests.model_folders import ARCHITECTURES, MORE_ARCHITECTURES, N_BLOCKS, save_adapter, save_model
 from tests.odd_models import hidden_states, save_odd
 

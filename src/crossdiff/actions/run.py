@@ -114,7 +114,7 @@ def _run(experiments: Sequence[Experiment], steps: Sequence[Step]) -> int:
         return 2
     refuse_what_does_not_fit(steps, first.store, device=device)
     if first.dispatch.devices > 1:
-        from crossdiff.training.devices import check_gpus
+        from crossdiff.training.nodes import check_gpus
 
         check_gpus(device, first.dispatch.devices, setting="dispatch.devices")
     n_workers = first.dispatch.harvest_workers if isinstance(first.dispatch, LocalDispatch) else 1

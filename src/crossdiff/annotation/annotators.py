@@ -10,8 +10,7 @@ from typing import Any
 
 from crossdiff.annotation.api.ledger import Ledger
 from crossdiff.annotation.api.messages import MessagesAnnotator, example_set_hash
-from crossdiff.annotation.api.prices import Meter, Prices
-from crossdiff.annotation.api.requests import sha256
+from crossdiff.annotation.api.requests import Meter, Prices, sha256
 from crossdiff.annotation.api.rounds import LEXICAL, MASKED, ReplayTransport, Rounds, Transport
 from crossdiff.annotation.lexical import LexicalAnnotator
 from crossdiff.annotation.prompts import FRAMINGS, Framing

@@ -1,4 +1,4 @@
-"""Names of tensor axes, codes as lists of active entries, and products with directions at these entries.
+"""Names of tensor axes, codes as lists of active entries, products with directions there, histograms.
 
 token     one position of a document, the same in every model of a pair (never a padding position)
 model     one of the models compared; for a pair 0 is `base` and 1 is `tuned`
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 Activations = Float[Tensor, "token model d_model"]
@@ -99,3 +99,38 @@ def projections(
         pattern = torch.sparse_csr_tensor(row_start, column.flatten(), zeros, shape, check_invariants=False)
     product = torch.sparse.sampled_addmm(pattern, y.flatten(0, 1), decoder.flatten(0, 1).T, beta=0.0)
     return product.values().view(-1, n_probes)[place]
+
+
+PER_OCTAVE = 2
+LOWEST, HIGHEST = -20, 20
+"""Bins go from 2**-20 to 2**20, `PER_OCTAVE` to a doubling; what lies outside is counted in the end bins."""
+N_BINS = (HIGHEST - LOWEST) * PER_OCTAVE
+
+
+@dataclass(frozen=True)
+class CodeHistogram:
+    """Active tokens per latent and bin; bin i holds codes in [2**(LOWEST + i/PER_OCTAVE), the next edge)."""
+
+    counts: Int64[Tensor, "chosen bin"]
+
+    @classmethod
+    def empty(cls, n_latents: int) -> CodeHistogram:
+        """No token seen yet."""
+        return cls(torch.zeros(n_latents, N_BINS, dtype=torch.int64))
+
+    def add(self, code: Float[Tensor, "token chosen"]) -> None:
+        """Count the active (positive) codes of these tokens."""
+        place = code.nonzero(as_tuple=True)
+        positions = (code[place].double().log2() - LOWEST) * PER_OCTAVE
+        bins = positions.floor().long().clamp(0, N_BINS - 1)
+        flat = place[1] * N_BINS + bins
+        self.counts.view(-1).add_(torch.bincount(flat, minlength=self.counts.numel()))
+
+    def of(self, place: int) -> dict[str, list[float] | list[int]] | None:
+        """`edges` and `counts` of one latent, from its first to its last used bin; None if it never fired."""
+        used = self.counts[place].nonzero().flatten()
+        if not len(used):
+            return None
+        first, last = int(used[0]), int(used[-1]) + 1
+        edges = [float(f"{2 ** (LOWEST + i / PER_OCTAVE):.6g}") for i in range(first, last + 1)]
+        return {"edges": edges, "counts": self.counts[place, first:last].tolist()}

@@ -20,8 +20,7 @@ from crossdiff.core.codes import Activations, SparseCode, projections
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.jackknife import freedom_by_energy, jackknife
-from crossdiff.core.pass_sums import PassSums
-from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
+from crossdiff.core.streaming import N_GROUPS, DocumentCounts, PassSums, document_group
 
 BASE, TUNED = 0, 1
 

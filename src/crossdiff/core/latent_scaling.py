@@ -13,8 +13,7 @@ from torch import Tensor
 from crossdiff.core.codes import Activations, SparseCode, projections
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.explained_variance import FitSums
-from crossdiff.core.pass_sums import PassSums
-from crossdiff.core.streaming import N_GROUPS, DocumentCounts, document_group
+from crossdiff.core.streaming import N_GROUPS, DocumentCounts, PassSums, document_group
 
 TARGETS = ("activation", "reconstruction", "error")
 Overlap = Float64[Tensor, "source probe model group latent"]

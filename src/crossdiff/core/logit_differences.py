@@ -4,6 +4,7 @@ Counts as in logit difference mining (Diff Mining, ICLR 2026, iclr.cc/virtual/20
 positions with a positive logit difference, occurrence among the K largest. A raw logit has a constant of its
 own at every position, which softmax ignores; so differences of log-probabilities stand beside those of raw
 logits. The K largest are the same for both.
+`topics` groups the tokens that rise in the same documents.
 """
 
 from __future__ import annotations
@@ -120,3 +121,42 @@ class TokenSums:
     def tensors(self) -> dict[str, Tensor]:
         """For a safetensors file."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class Topics:
+    """X is close to `codes @ directions`, both non-negative; directions have length 1.
+
+    share_explained is 1 - |X - codes @ directions|^2 / |X|^2.
+    """
+
+    codes: Float[Tensor, "row topic"]
+    directions: Float[Tensor, "topic column"]
+    share_explained: float
+
+
+def find_topics(matrix: Tensor, n_topics: int, *, seed: int, n_steps: int = 100) -> Topics:
+    """Non-negative matrix factorisation of a sparse float32 matrix [row, column] under the squared error.
+
+    Multiplicative updates (Lee and Seung 2001, NIPS 13, theorem 1); they never raise the error. The start is
+    random and positive, drawn from `seed`; another seed can find other topics.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_rows, n_columns = matrix.shape
+    squared = float(matrix.coalesce().values().square().sum())
+    scale = (float(torch.sparse.sum(matrix)) / (n_rows * n_columns * n_topics)) ** 0.5
+    codes = scale * (torch.rand(n_rows, n_topics, generator=generator) + 0.1)
+    directions = scale * (torch.rand(n_topics, n_columns, generator=generator) + 0.1)
+    turned = matrix.t().coalesce()
+    for _ in range(n_steps):
+        directions = directions * (turned @ codes).T / (codes.T @ codes @ directions + EPSILON)
+        codes = codes * (matrix @ directions.T) / (codes @ (directions @ directions.T) + EPSILON)
+    length = directions.norm(dim=1, keepdim=True).clamp(min=EPSILON)
+    directions, codes = directions / length, codes * length.T
+    crossed = float((codes * (matrix @ directions.T)).double().sum())
+    fitted = float(((codes.T @ codes).double() * (directions @ directions.T).double()).sum())
+    left = squared - 2 * crossed + fitted
+    return Topics(codes, directions, 1 - left / squared if squared else float("nan"))

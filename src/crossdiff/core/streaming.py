@@ -1,12 +1,16 @@
-"""Mergeable state for a pass over a corpus: document hashes, document groups, distinct counts."""
+"""Mergeable state for a pass over a corpus: document hashes and groups, distinct counts, sums per latent."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 from torch import Tensor
+
+from crossdiff.core.explained_variance import FitSums
 
 N_GROUPS = 20
 PAIRS_IN_MEMORY = 4_000_000
@@ -100,3 +104,43 @@ def _signed(number: int) -> int:
 def _shift(value: Tensor, bits: int) -> Tensor:
     """Logical right shift (torch's `>>` on int64 keeps the sign)."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+Kind = TypeVar("Kind", bound="PassSums")
+"""A kind of sums; `typing.Self` is no hint that the shape checker of the tests reads here."""
+
+
+class PassSums:
+    """Base of dataclasses of sums; `ADDED` names the tensors that add up over passes.
+
+    The annotations are those that a subclass declares as fields.
+    """
+
+    device: torch.device | str
+    n_tokens: int
+    maximum: Float64[Tensor, " latent"]
+    documents: DocumentCounts
+    fit: FitSums | None
+
+    ADDED: ClassVar[tuple[str, ...]]
+
+    def merge(self: Kind, other: Kind) -> None:
+        """Add the sums of a pass over other tokens; equals one pass over both up to rounding."""
+        self.n_tokens += other.n_tokens
+        for name in self.ADDED:
+            getattr(self, name).add_(getattr(other, name))
+        self.maximum = torch.maximum(self.maximum, other.maximum)
+        self.documents.merge(other.documents)
+        if self.fit is None or other.fit is None:
+            self.fit = self.fit or other.fit
+        else:
+            self.fit.merge(other.fit)
+
+    def to(self: Kind, device: torch.device | str) -> Kind:
+        """The sums on a device."""
+        moved = copy.copy(self)
+        moved.device = device
+        for name in (*self.ADDED, "maximum"):
+            setattr(moved, name, getattr(self, name).to(device))
+        moved.fit = None if self.fit is None else self.fit.to(device)
+        return moved

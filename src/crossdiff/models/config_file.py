@@ -1,13 +1,15 @@
-"""The JSON files of a local model or adapter, read without transformers."""
+"""What the files of a local model or adapter say, read without transformers: sizes, template, end token."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossdiff.models.weight_headers import read_header
+from crossdiff.models.pair import ORGANISM, ModelSettings
+from crossdiff.models.weight_names import read_header
 
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT")
 _NAMES = {
@@ -102,3 +104,65 @@ def _read(file: Path) -> dict[str, Any]:
 def _first(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
     given = (config.get(name) for name in names)
     return next((value for value in given if isinstance(value, int) and value > 0), None)
+
+
+_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+_CASE = "(?:upper|lower|title|capitalize|swapcase|casefold)"
+_LETTERS = re.compile(
+    rf"""([\w'"\[\].()|,\ ]*?)\s*(?:\|\s*{_CASE}\b|\.{_CASE}\s*\()|{{%-?\s*filter\s+{_CASE}\b"""
+)
+"""A filter or method that changes letters, with its operand."""
+
+
+def changes_letters(model: ModelSettings) -> bool:
+    """Whether the template in the model's or its adapter's folder changes the letters of contents.
+
+    A role in capitals (`USER:`) does not count. False for hub models, whose files a plan does not read.
+    """
+    folders = [Path(path).expanduser() for path in (model.adapter, model.path) if path is not None]
+    texts = (_text(folder / name) for folder in folders for name in _FILES)
+    return any(
+        "role" not in (match.group(1) or "").lower() for text in texts for match in _LETTERS.finditer(text)
+    )
+
+
+def _text(file: Path) -> str:
+    """The file's text, with templates inside JSON; empty without a file."""
+    if not file.is_file():
+        return ""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return text.replace('\\"', '"') if file.suffix == ".json" else text
+
+
+NO_TEMPLATE = "{path} has no chat template, so it cannot be asked; name a tuned model that has one"
+NO_END = (
+    "{path} has no generation config that names the end of a turn (eos_token_id); add generation_config.json "
+    "to the model's folder"
+)
+
+
+def check_can_be_asked(settings: ModelSettings) -> None:
+    """ValueError for a local model without chat template or end token.
+
+    Hub models and models that a step will make are checked when they are loaded.
+    """
+    folder = Path(settings.path).expanduser()
+    if settings.path.startswith(ORGANISM) or not folder.is_dir():
+        return
+    adapter = Path(settings.adapter).expanduser() if settings.adapter is not None else folder
+    if adapter.is_dir() and not any(map(_has_template, (adapter, folder))):
+        raise ValueError(NO_TEMPLATE.format(path=settings.path))
+    if not any(_gives(folder, name, "eos_token_id") for name in ("generation_config.json", "config.json")):
+        raise ValueError(NO_END.format(path=settings.path))
+
+
+def _has_template(folder: Path) -> bool:
+    names = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    files = any((folder / name).exists() for name in names)
+    return files or _gives(folder, "tokenizer_config.json", "chat_template")
+
+
+def _gives(folder: Path, name: str, key: str) -> bool:
+    """Whether a JSON file of the folder gives a value."""
+    path = folder / name
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get(key) is not None

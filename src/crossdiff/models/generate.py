@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from crossdiff.models.can_be_asked import NO_END, NO_TEMPLATE
 from crossdiff.models.checkpoint import load_config, merge_adapter, read_checkpoint
+from crossdiff.models.config_file import NO_END, NO_TEMPLATE
 from crossdiff.models.hooks import Push, body_of, decoder_blocks, pushed, replaced
 from crossdiff.models.load import check_device
 from crossdiff.models.pair import ModelSettings, check_layers

@@ -12,8 +12,7 @@ from typing import Any
 
 from crossdiff.models.hub import WAY_OUT, hub
 from crossdiff.models.pair import ModelSettings, is_folder
-from crossdiff.models.weight_headers import CHOICES
-from crossdiff.models.weight_names import needed_weights
+from crossdiff.models.weight_names import CHOICES, needed_weights
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _ADAPTER = "adapter_config.json"

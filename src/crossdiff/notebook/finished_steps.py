@@ -1,16 +1,27 @@
-"""The finished steps in the store behind a results folder."""
+"""The finished steps in the store behind a results folder, and the pairs that they can open."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.data.corpus import DEFAULT_CONTEXT
+from crossdiff.data.settings import MaskSettings
+from crossdiff.data.tokens import TokenSet
 from crossdiff.io.artifacts import MANIFEST, read_manifest
+from crossdiff.io.environment import choose_device
 from crossdiff.io.tables import read_json
+from crossdiff.models.pair import ModelSettings, resolve
+from crossdiff.notebook.open_model import OpenModel, found_again
+from crossdiff.notebook.pair import OpenPair
 from crossdiff.pipeline.results import SUMMARY
 from crossdiff.pipeline.steps import Step, role
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -107,3 +118,51 @@ def _roles(store: Path, rows: Iterable[tuple[str, str]]) -> dict[str, Path]:
         if (folder / MANIFEST).is_file():
             found[role(stage, label)] = folder
     return found
+
+
+def open_pair_of(
+    steps: FinishedSteps,
+    pair: str,
+    in_use: MutableMapping[tuple, OpenModel],
+    *,
+    labels: pd.DataFrame,
+    device: str,
+) -> OpenPair:
+    """`Run.open_pair`: models as the harvests read them, texts tokenised and masked as the corpus was.
+
+    A model that is `in_use` is not loaded again.
+    """
+    chosen, train = choose_device(device), steps.roles[f"train_{pair}"]
+    inputs = steps.inputs_of(train)
+    models = []
+    for name in ("base", "tuned"):
+        asked = (*_harvested(steps, pair, name), inputs["layer"], chosen)
+        models.append(in_use.setdefault(asked, OpenModel(*asked)))
+    base, tuned = models
+    corpus = steps.inputs("tokens").get("corpus") or {}
+    tokens = TokenSet.open(steps.roles["tokens"])
+    return OpenPair(
+        base,
+        tuned,
+        Crosscoder.load(train / "crosscoder").to(chosen),
+        tuned.tokenizer() if "ids" in tokens.unknown else tokens.tokenizer,
+        mask=MaskSettings(**inputs.get("mask", {})),
+        context=corpus.get("context", DEFAULT_CONTEXT),
+        labels=labels,
+    ).checked()
+
+
+def _harvested(steps: FinishedSteps, pair: str, name: str) -> tuple[ModelSettings, str]:
+    """Settings of a harvested model, and what `from_pretrained` is given: a blend lies in the store."""
+    harvest = steps.parent(steps.roles[f"train_{pair}"], f"harvest_{name}")
+    if harvest is None:
+        raise ValueError(
+            f"the store {steps.store} has lost the harvest that says which {name} model {pair} was trained "
+            "on; open_pair(base, tuned, layer, crosscoder) takes the models by hand"
+        )
+    settings = ModelSettings.model_validate(steps.inputs_of(harvest)["model"])
+    blend = steps.parent(harvest, "model")
+    if blend is not None:
+        return settings, str(blend / "model")
+    settings = settings.model_copy(update={"path": found_again(settings.path, steps.store)})
+    return settings, resolve(settings, steps.parent(harvest, "organism"))

@@ -1,13 +1,19 @@
-"""One model of a pair: a folder, a hub id or a loaded transformers model, for activations and for answers."""
+"""One model of a pair: a folder, a hub id or a loaded transformers model, for activations and for answers.
+
+A loaded model can be saved into a store as a folder, so that the pipeline reads it like any other model.
+"""
 
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -19,7 +25,7 @@ from crossdiff.data.tokens import TokenSet
 from crossdiff.models.generate import ChatModel, as_chat_model, whole_model
 from crossdiff.models.hooks import body_of, decoder_blocks
 from crossdiff.models.load import TruncatedModel, check_device, load_truncated, rotary_rule
-from crossdiff.models.pair import Dtype, ModelSettings, check_layers, is_folder
+from crossdiff.models.pair import Dtype, ModelSettings, check_layers, fingerprint, is_folder
 from crossdiff.models.tokenizers import load_model_tokenizer, refuse_beyond
 
 
@@ -122,3 +128,40 @@ def evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train()
+
+
+PLACE = Path("notebook") / "models"
+"""Inside a store."""
+
+
+def found_again(path: str, store: Path) -> str:
+    """The path of a model that was saved into a store which has moved since; any other path as it is."""
+    folder = Path(path)
+    moved = store / PLACE / folder.name
+    is_ours = folder.parent.parts[-2:] == PLACE.parts
+    return str(moved) if is_ours and not folder.is_dir() and moved.is_dir() else path
+
+
+def saved(model: Any, store: Path, *, tokenizer: Any, dtype: Dtype | None) -> str:
+    """Folder or hub id of a model; a loaded one is saved as `<store>/notebook/models/<hash of its files>`.
+
+    ValueError where a loaded model's name leads to no tokenizer and none is given.
+    """
+    opened = OpenModel.of(model, name="given", layer=0, device="cpu", dtype=dtype or "bfloat16")
+    if opened.loaded is None:
+        return opened.settings.path
+    tokenizer = tokenizer or opened.tokenizer()
+    place = store / PLACE
+    place.mkdir(parents=True, exist_ok=True)
+    draft = Path(mkdtemp(prefix=".saving-", dir=place))
+    try:
+        opened.loaded.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        content = fingerprint(ModelSettings(name="given", path=str(draft)))
+        final = place / content.removeprefix("folder:")[:16]
+        if not final.is_dir():
+            os.chmod(draft, 0o755)  # mkdtemp closes its folder to others; the store is shared
+            draft.rename(final)
+        return str(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

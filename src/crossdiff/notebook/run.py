@@ -166,7 +166,7 @@ class Run:
 
     def open_pair(self, pair: str, *, device: str = "auto") -> OpenPair:
         """The pair's two models at the run's layer, its crosscoder and labels, for texts of one's own."""
-        from crossdiff.notebook.run_pair import open_pair_of
+        from crossdiff.notebook.finished_steps import open_pair_of
 
         return open_pair_of(self.steps, pair, self._models, labels=self.latents(pair), device=device)
 

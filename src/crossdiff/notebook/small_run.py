@@ -20,8 +20,8 @@ from crossdiff.io.progress import show_notices
 from crossdiff.io.tables import write_jsonl
 from crossdiff.models.pair import Dtype
 from crossdiff.notebook.finished_steps import FinishedSteps
+from crossdiff.notebook.open_model import saved
 from crossdiff.notebook.run import Run
-from crossdiff.notebook.saved_models import saved
 from crossdiff.notebook.texts import Text, records
 from crossdiff.pipeline.checks import notices, refuse_missing_keys
 from crossdiff.pipeline.cost import CPU_HOURS_ALLOWED, describe, remaining_cost

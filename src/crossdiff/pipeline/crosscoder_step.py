@@ -62,7 +62,7 @@ def _check_start(experiment: Experiment, pair: ModelPair) -> None:
     shape, path = cost.model_shape(pair.base, experiment.organism), experiment.training.start
     if path is None or shape is None:
         return
-    from crossdiff.training.start import read_start
+    from crossdiff.training.run import read_start
 
     read_start(path, experiment.dictionary, experiment.sparsity, n_models=2, d_model=shape.d_model)
 

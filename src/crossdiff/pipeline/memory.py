@@ -8,8 +8,7 @@ from pathlib import Path
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.sparsity import AnySparsity, BatchTopK
 from crossdiff.pipeline.steps import Job, Step, group
-from crossdiff.training.settings import TrainingSettings
-from crossdiff.training.shard_checks import check_shards
+from crossdiff.training.settings import TrainingSettings, check_shards
 
 PRODUCT_CHUNK = 4096
 """Latents of the encoder product in memory at a time (`core.sparse.step`)."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from crossdiff.config import Experiment
 from crossdiff.pipeline import cost
+from crossdiff.pipeline.activation_steps import check_study
 from crossdiff.pipeline.checks import check_length, check_two_models
 from crossdiff.pipeline.crosscoder_step import check_crosscoders
-from crossdiff.pipeline.imported_steps import check_study
 from crossdiff.pipeline.planner import Planner, ordered
 from crossdiff.pipeline.steps import Cost, Step
 from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs

@@ -11,23 +11,21 @@ from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.data.settings import ImportedSource
 from crossdiff.io.artifacts import read_manifest
+from crossdiff.models.config_file import changes_letters
 from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
-from crossdiff.models.template_source import changes_letters
 from crossdiff.pipeline import cost
-from crossdiff.pipeline.activation_steps import blend_step, harvest_step
+from crossdiff.pipeline.activation_steps import blend_step, harvest_step, imported_tokens
 from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
-from crossdiff.pipeline.imported_steps import imported_tokens
 from crossdiff.pipeline.memory import sharded_gb, training_gb
 from crossdiff.pipeline.steps import PER_CROSSCODER, Step
-from crossdiff.pipeline.tokenizer_checks import check_tokenizers
 from crossdiff.pipeline.toy_steps import (
     organism_step,
     planted_between,
     represented_step,
     tune_again_step,
 )
-from crossdiff.pipeline.weight_checks import check_weights
+from crossdiff.pipeline.weight_checks import check_tokenizers, check_weights
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.compare import CompareInputs
 from crossdiff.stages.documents import DocumentsInputs

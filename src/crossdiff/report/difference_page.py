@@ -12,7 +12,7 @@ from crossdiff.annotation.results import ANSWERED
 from crossdiff.io.tables import alive, known, read_deltas, values, where
 from crossdiff.report import style, tables
 from crossdiff.report.delta_rows import DeltaRow, delta_rows, ordered
-from crossdiff.report.example_line import around
+from crossdiff.report.documents import around
 from crossdiff.report.formatting import between, number, readable, share, tile, told
 from crossdiff.report.sources import PairSource, Sources
 from crossdiff.report.study_page import Chart, Findings, render

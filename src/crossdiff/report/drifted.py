@@ -8,8 +8,7 @@ from typing import Any
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.core.drift import drifted
-from crossdiff.report.documents import by_latent
-from crossdiff.report.example_line import example_line
+from crossdiff.report.documents import by_latent, example_line
 from crossdiff.report.formatting import between, readable, visible
 from crossdiff.report.sources import PairSource
 from crossdiff.report.tables import Cell, plain

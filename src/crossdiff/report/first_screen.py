@@ -12,8 +12,7 @@ from crossdiff.annotation.cues import STOP_WORDS
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.annotation.text_features import WORD
 from crossdiff.report.changed_categories import changed
-from crossdiff.report.documents import by_latent
-from crossdiff.report.example_line import example_line
+from crossdiff.report.documents import by_latent, example_line
 from crossdiff.report.formatting import readable, visible
 from crossdiff.report.sources import PairSource, Sources
 from crossdiff.statistics.themes import Theme, ThemeLatent, sure_category, themes

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.io.artifacts import MANIFEST, read_manifest
+from crossdiff.io.artifacts import MANIFEST, provenance, read_manifest
 from crossdiff.io.tables import read_deltas, read_json, read_jsonl, read_table, rows_of, where
 from crossdiff.report.delta_rows import DeltaRow, delta_rows
-from crossdiff.report.provenance import provenance
 from crossdiff.statistics.themes import latent_energy
 from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE
 

@@ -51,7 +51,7 @@ def run(
     from crossdiff.core.documented_latents import choose_latents
     from crossdiff.data.example_table import direction_logits
     from crossdiff.stages.documents_pass import Asked, pass_over_corpus
-    from crossdiff.training.devices import device_beside_ranks
+    from crossdiff.training.nodes import device_beside_ranks
 
     settings, both = inputs.documents, partial(open_both, inputs, parents)
     crosscoder, activations = both(device_beside_ranks(runtime))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from crossdiff.core.code_histogram import CodeHistogram
+from crossdiff.core.codes import CodeHistogram
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.documented_latents import (
     Chosen,
@@ -27,7 +27,7 @@ from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.settings import DocumentsSettings, Subset
 from crossdiff.io.progress import track
 from crossdiff.settings import Runtime
-from crossdiff.training.devices import check_gpus, device_of
+from crossdiff.training.nodes import check_gpus, device_of
 from crossdiff.training.ranks import in_every_rank
 
 Reservoirs = dict[Subset, ExampleReservoirs]

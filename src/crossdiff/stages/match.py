@@ -54,7 +54,7 @@ def run(inputs: MatchInputs, parents: Mapping[str, Path], draft: Path, runtime: 
     import pandas as pd
 
     from crossdiff.stages.match_pass import PairFiles, correlations, correlations_on_devices, shared_rows
-    from crossdiff.training.devices import device_beside_ranks
+    from crossdiff.training.nodes import device_beside_ranks
 
     files = [
         PairFiles(parents_of(name, parents), inputs.layer, inputs.mask, inputs.max_latents)

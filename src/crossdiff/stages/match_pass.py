@@ -16,7 +16,7 @@ from crossdiff.core.streaming import mix
 from crossdiff.data.settings import MaskSettings
 from crossdiff.io.tables import read_table
 from crossdiff.stages.activations import open_activations, open_crosscoder
-from crossdiff.training.devices import check_gpus, device_of
+from crossdiff.training.nodes import check_gpus, device_of
 from crossdiff.training.ranks import in_every_rank
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.shard import CrosscoderShard
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
-from crossdiff.training.devices import check_gpus
+from crossdiff.training.nodes import check_gpus
 from crossdiff.training.ranks import begin_ranks, finish_ranks, leave
 from crossdiff.training.run import fit
-from crossdiff.training.shard_checks import check_shards
+from crossdiff.training.settings import check_shards
 from crossdiff.training.shard_resume import save_block
 from crossdiff.training.source import ActivationSource
 from crossdiff.training.told import FAILED

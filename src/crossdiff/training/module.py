@@ -18,9 +18,9 @@ from crossdiff.core.delta import set_ratio_
 from crossdiff.core.dense import StepResult
 from crossdiff.core.difference_effect import EffectSums
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums
-from crossdiff.core.pass_sums import PassSums
 from crossdiff.core.shard import mean_over_shards
 from crossdiff.core.sparsity import Sparsity
+from crossdiff.core.streaming import PassSums
 from crossdiff.core.threshold import RunningThreshold
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.training.optimise import LastStep, Stepper, check_step

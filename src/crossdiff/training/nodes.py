@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from crossdiff.io.tables import read_json, write_json
+from crossdiff.settings import Runtime
 
 MEET_SECONDS = 300.0
 """How long the first node waits for the others."""
@@ -169,3 +172,26 @@ def nodes_of_job(n_nodes: int, jobs: Path) -> Nodes:
     started = os.environ.get("SLURM_RESTART_COUNT", "0")
     folder = jobs / os.environ["SLURM_JOB_ID"] / f"nodes_{started}"
     return Nodes(n_nodes, int(os.environ["SLURM_NODEID"]), folder)
+
+
+def device_of(device: str, rank: int) -> str:
+    """The device of one of several ranks of a node."""
+    return f"{device}:{rank}" if device == "cuda" else device
+
+
+def device_beside_ranks(runtime: Runtime) -> str:
+    """The device of a process that starts ranks on the step's devices: the CPU, to leave them all memory."""
+    return runtime.device if runtime.n_devices == 1 else "cpu"
+
+
+def check_gpus(device: str, n_devices: int, *, setting: str) -> None:
+    """ValueError where a node has fewer GPUs than its share of `setting`, or `device` is one of them."""
+    n_here = nodes_here().ranks_here(n_devices)
+    if ":" in device and n_devices > 1:
+        raise ValueError(f"{setting}={n_devices} and device={device}, which names one; give device=cuda")
+    if device.startswith("cuda") and n_here > torch.cuda.device_count():
+        each = "" if n_here == n_devices else f", {n_here} per node"
+        raise ValueError(
+            f"{setting}={n_devices}{each}, this machine has {torch.cuda.device_count()} GPUs; choose fewer "
+            "devices"
+        )

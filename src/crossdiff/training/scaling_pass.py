@@ -22,8 +22,8 @@ from crossdiff.core.difference_effect import EffectSums
 from crossdiff.core.latent_scaling import ScalingSums
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.io.progress import track
-from crossdiff.training.devices import check_gpus
 from crossdiff.training.module import LatentScalingModule
+from crossdiff.training.nodes import check_gpus
 from crossdiff.training.ranks import in_ranks
 from crossdiff.training.source import ActivationSource
 from crossdiff.training.strategy import environment, placed

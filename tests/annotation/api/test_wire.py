@@ -19,7 +19,7 @@ import pytest
 
 from crossdiff.annotation.api import wire
 from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.api.prices import Meter, Prices
+from crossdiff.annotation.api.requests import Meter, Prices
 from crossdiff.annotation.api.secret import Secret, api_key
 from crossdiff.annotation.schema import Described, Unreadable, read_described
 from tests.annotation.api.accounts import ledger_of

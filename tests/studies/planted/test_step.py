@@ -12,7 +12,6 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.settings import Runtime
 from crossdiff.studies.planted import PlantedTruth
 from crossdiff.studies.planted.settings import PlantedSettings
-from crossdiff.studies.planted.source import PlantedSource
 from crossdiff.studies.planted.step import (
     PlantedInputs,
     contenders,
@@ -20,7 +19,7 @@ from crossdiff.studies.planted.step import (
     newer_contenders,
     run,
 )
-from crossdiff.studies.planted.world import Planted
+from crossdiff.studies.planted.world import Planted, PlantedSource
 from crossdiff.training.settings import TrainingSettings
 
 QUIET = Runtime(progress=False)

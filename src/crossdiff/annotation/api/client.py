@@ -13,8 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.api.prices import Meter
-from crossdiff.annotation.api.requests import Request
+from crossdiff.annotation.api.requests import Meter, Request
 from crossdiff.annotation.api.secret import Secret, api_key
 from crossdiff.annotation.schema import one_line
 from crossdiff.annotation.settings import AnthropicCompatible, Claude

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.api.prices import Meter
-from crossdiff.annotation.api.requests import Request
+from crossdiff.annotation.api.requests import Meter, Request
 from crossdiff.annotation.prompts import REPAIR
 from crossdiff.annotation.results import Answer, State
 from crossdiff.annotation.schema import Unreadable, text_of

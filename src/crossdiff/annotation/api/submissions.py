@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation.api.client import backoff, patiently
 from crossdiff.annotation.api.ledger import Ledger
-from crossdiff.annotation.api.prices import Meter
-from crossdiff.annotation.api.requests import Request, sha256
+from crossdiff.annotation.api.requests import Meter, Request, sha256
 from crossdiff.annotation.api.secret import Secret
 from crossdiff.annotation.schema import one_line
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from crossdiff.io.tables import read_json
-from crossdiff.models.can_be_asked import check_can_be_asked
+from crossdiff.models.config_file import check_can_be_asked
 from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.report import tables
 from crossdiff.report.formatting import between, readable, told

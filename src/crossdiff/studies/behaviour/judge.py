@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossdiff.annotation import schema
-from crossdiff.annotation.api.prices import Prices
+from crossdiff.annotation.api.requests import Prices
 from crossdiff.annotation.api.secret import KEY_VARIABLE
 from crossdiff.annotation.results import Answer
 from crossdiff.annotation.settings import (

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from crossdiff.core.topics import Topics, find_topics
+from crossdiff.core.logit_differences import Topics, find_topics
 from crossdiff.data.example_table import Displayed, background_table, example_table
 from crossdiff.data.tokens import TokenKind
 from crossdiff.io.tables import write_json, write_table

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crossdiff.core.crosscoder import Crosscoder
-    from crossdiff.studies.planted.source import PlantedSource
-    from crossdiff.studies.planted.world import Planted
+    from crossdiff.studies.planted.world import Planted, PlantedSource
 
 VERSION = 4
 
@@ -114,8 +113,7 @@ def run(inputs: PlantedInputs, parents: Mapping[str, Path], draft: Path, runtime
     import pandas as pd
 
     from crossdiff.io.tables import read_json, write_json
-    from crossdiff.studies.planted.source import PlantedSource
-    from crossdiff.studies.planted.world import Planted
+    from crossdiff.studies.planted.world import Planted, PlantedSource
 
     source: PlantedSource | None = None
     rows = []

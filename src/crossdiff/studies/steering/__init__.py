@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from crossdiff.models.can_be_asked import check_can_be_asked
+from crossdiff.models.config_file import check_can_be_asked
 from crossdiff.models.pair import ModelPair, fingerprint
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Findings

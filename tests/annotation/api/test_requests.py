@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff.annotation.api.prices import Meter, Prices
-from crossdiff.annotation.api.requests import Request
+from crossdiff.annotation.api.requests import Meter, Prices, Request
 
 PRICES = Prices("2026-01-01", {"m": (1.0, 5.0)}, 0.5)
 ASKED = Request("describe", "anthropic", "m", "s" * 100, (("user", "é" * 200),), {}, None, 1000, 0, "e")
