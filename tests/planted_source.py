@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
+from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.sparsity import BatchTopK, Sparsity
 from crossdiff.data.paired_activations import Split
 from crossdiff.data.paired_batch import PairedBatch
+from crossdiff.training.settings import TrainingSettings
+from crossdiff.training.trainer import TrainingRun
 
 
 class PlantedSource:
@@ -56,3 +60,18 @@ class PlantedSource:
         generator = torch.Generator().manual_seed(1000 * seed + number)
         rows = self.rows("train")
         return self.read(rows[torch.randperm(len(rows), generator=generator)[:batch_size]])
+
+
+SMALL = {"batch_size": 128, "learning_rate": 1e-3, "warmup_steps": 5}
+FEW = BatchTopK(k=4, k_initial=12, anneal_steps=8)
+
+
+def planted_run(sparsity: Sparsity = FEW, *, n_latents: int = 256, **training) -> TrainingRun:
+    """A run of seconds on a `PlantedSource`."""
+    return TrainingRun(
+        dictionary=DictionarySettings(n_latents=n_latents),
+        sparsity=sparsity,
+        training=TrainingSettings(**{**SMALL, **training}),
+        seed=0,
+        progress=False,
+    )

@@ -54,8 +54,8 @@ def main(overrides: list[str]) -> dict:
         torch.stack([getattr(s, name) for s in samples]).sum(0) for name in ("energy", "overlap")
     )
     truth = ratios(betas(energy.sum(0), overlap.sum(-2), products))
-    found = {name: coverage(samples, products, truth, target=i, bench=bench) for name, i in RATIOS.items()}
-    return {"sizes": bench.model_dump(), "nominal": 0.95, **found}
+    figures = {name: coverage(samples, products, truth, target=i, bench=bench) for name, i in RATIOS.items()}
+    return {"sizes": bench.model_dump(), "nominal": 0.95, **figures}
 
 
 def settings(bench: CoverageBench) -> PlantedSettings:
@@ -79,15 +79,15 @@ def oracle(planted: Planted) -> Crosscoder:
     """The planted directions as decoder, read off by the same directions; threshold at half a unit."""
     scales = torch.tensor(planted.settings.scales)[:, None]
     directions = planted.directions * scales
-    found = Crosscoder(
+    crosscoder = Crosscoder(
         DictionarySettings(n_latents=len(directions)), n_models=2, d_model=planted.settings.d_model
     )
     with torch.no_grad():
-        found.decoder.copy_(directions)
-        found.encoder.copy_(directions / directions.square().sum(dim=(1, 2), keepdim=True))
-        found.normaliser.mean.copy_(planted.mean * scales)
-        found.threshold.fill_(1.5)
-    return found.requires_grad_(requires_grad=False)
+        crosscoder.decoder.copy_(directions)
+        crosscoder.encoder.copy_(directions / directions.square().sum(dim=(1, 2), keepdim=True))
+        crosscoder.normaliser.mean.copy_(planted.mean * scales)
+        crosscoder.threshold.fill_(1.5)
+    return crosscoder.requires_grad_(requires_grad=False)
 
 
 def sample(planted: Planted, crosscoder: Crosscoder, number: int, bench: CoverageBench) -> ScalingSums:

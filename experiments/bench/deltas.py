@@ -79,21 +79,24 @@ def _drawn(shares: NDArray[np.float64], total: int, generator: np.random.Generat
     return [name for name, count in zip([*names(), RESERVED[0]], counts, strict=True) for _ in range(count)]
 
 
-def coverage(found: pd.DataFrame) -> dict[str, Any]:
+def coverage(simulated: pd.DataFrame) -> dict[str, Any]:
     """Share of cases whose interval holds the true change, by the smaller true share and per category.
 
     A table in which neither pair has the category makes no case: it has no interval.
     """
-    cases = found[(found.level == "category") & found.true_reference.notna()]
+    cases = simulated[(simulated.level == "category") & simulated.true_reference.notna()]
     change = cases.true_treatment / cases.true_reference - 1
     inside = (cases.ci_low <= change + 1e-12) & (change <= cases.ci_high + 1e-12)
     counted = cases.count_reference + cases.count_treatment > 0
     smaller = cases[["true_reference", "true_treatment"]].min(axis=1)
     small = smaller < SMALL_SHARE - 1e-12
     categories = {
-        name: {"smaller_share": round(float(np.asarray(smaller[own])[0]), 4), **_rate(inside[own & counted])}
+        name: {
+            "smaller_share": round(float(np.asarray(smaller[chosen])[0]), 4),
+            **_rate(inside[chosen & counted]),
+        }
         for name in names()
-        for own in [cases.name == name]
+        for chosen in [cases.name == name]
     }
     return {
         "shares_from_5_percent": _rate(inside[~small & counted]),
@@ -102,14 +105,16 @@ def coverage(found: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def validity(found: pd.DataFrame) -> dict[str, Any]:
+def validity(simulated: pd.DataFrame) -> dict[str, Any]:
     """Kolmogorov-Smirnov p of the smallest max-T p per table, and how often p-values fall to a level.
 
     A class or category that neither pair has in a table has no p-value; it counts as not below the level.
     """
-    classes = found[found.level == "class"].pivot_table(index="simulation", columns="name", values="p_value")
-    known = (found.level == "category") & found.true_reference.notna()
-    categories = found[known].pivot_table(index="simulation", columns="name", values="p_value")
+    classes = simulated[simulated.level == "class"].pivot_table(
+        index="simulation", columns="name", values="p_value"
+    )
+    known = (simulated.level == "category") & simulated.true_reference.notna()
+    categories = simulated[known].pivot_table(index="simulation", columns="name", values="p_value")
     families: Mapping[str, pd.DataFrame] = {
         "smallest_max_t": classes.min(axis=1).to_frame(),
         "class_max_t": classes,

@@ -85,8 +85,8 @@ def _rates(bench: EnsembleBench, phis: tuple[float, ...], runs: int) -> dict[str
     return {name: round(float(np.mean(value)), 4) for name, value in zip(names, values, strict=True)}
 
 
-def _holds(found: Contrasts, truth: NDArray) -> NDArray[np.bool_]:
-    low, high = found.interval(LEVEL)
+def _holds(estimates: Contrasts, truth: NDArray) -> NDArray[np.bool_]:
+    low, high = estimates.interval(LEVEL)
     return (low <= truth) & (truth <= high)
 
 
@@ -121,7 +121,7 @@ def organism(path: Path, *, seed: int, most_subsets: int) -> dict[str, Any]:
     family = table.planted_change.notna().to_numpy()
     generator = np.random.default_rng(seed)
     most = min(len(side.totals) for side in sides)
-    found: dict[str, Any] = {"members": most, "changes": {}, "null": {}}
+    outcome: dict[str, Any] = {"members": most, "changes": {}, "null": {}}
     for runs in range(2, most + 1):
         chosen = list(combinations(range(most), runs))
         if len(chosen) ** 2 <= most_subsets:
@@ -129,12 +129,12 @@ def organism(path: Path, *, seed: int, most_subsets: int) -> dict[str, Any]:
         else:
             drawn = generator.integers(len(chosen), size=(most_subsets, 2)).tolist()
             pairs = [(chosen[one], chosen[other]) for one, other in drawn]
-        found["changes"][f"R={runs}"] = _mean([_calls(_some(sides, pair), table) for pair in pairs])
+        outcome["changes"][f"R={runs}"] = _mean([_calls(_some(sides, pair), table) for pair in pairs])
         splits = [(one, other) for one, other in combinations(chosen, 2) if not set(one) & set(other)]
         if splits:
             nulls = [_nothing(_some((side, side), pair), family) for side in sides for pair in splits]
-            found["null"][f"R={runs}"] = {"splits": len(nulls), **_mean(nulls)}
-    return found
+            outcome["null"][f"R={runs}"] = {"splits": len(nulls), **_mean(nulls)}
+    return outcome
 
 
 def _counted(column: pd.Series, is_class: NDArray[np.bool_]) -> RunCounts:
@@ -154,15 +154,15 @@ def _some(sides: Any, chosen: Any) -> tuple[RunCounts, RunCounts]:
 def _intervals(
     sides: tuple[RunCounts, RunCounts], family: NDArray[np.bool_]
 ) -> tuple[Contrasts, NDArray, NDArray]:
-    found = contrasts(sides[0], sides[1], dispersion(sides, learn_from=family))
-    return found, *found.interval(LEVEL)
+    estimates = contrasts(sides[0], sides[1], dispersion(sides, learn_from=family))
+    return estimates, *estimates.interval(LEVEL)
 
 
 def _nothing(sides: tuple[RunCounts, RunCounts], family: NDArray[np.bool_]) -> dict[str, float]:
     """Of two sets of one pair's crosscoders: intervals that exclude 0, and whether any q is below 5 %."""
-    found, low, high = _intervals(sides, family)
+    estimates, low, high = _intervals(sides, family)
     counted = family & (sides[0].pooled + sides[1].pooled > 0)
-    q_values = benjamini_hochberg(found.p_values()[counted])
+    q_values = benjamini_hochberg(estimates.p_values()[counted])
     return {
         "type_one": float(((low > 0) | (high < 0))[counted].mean()),
         "any_category": float((q_values < 1 - LEVEL).any()),
@@ -173,11 +173,11 @@ def _calls(sides: tuple[RunCounts, RunCounts], table: pd.DataFrame) -> dict[str,
     """Planted changes called on their side or the other, unplanted ones called, by interval and by q."""
     planted = table.planted_change.to_numpy(float)
     family = np.isfinite(planted)
-    found, low, high = _intervals(sides, family)
+    estimates, low, high = _intervals(sides, family)
     q_values = np.full(len(planted), np.nan)
-    q_values[family] = benjamini_hochberg(found.p_values()[family])
+    q_values[family] = benjamini_hochberg(estimates.p_values()[family])
     rows: dict[str, float] = {}
-    by_q = np.where(q_values < 1 - LEVEL, np.sign(found.log_ratio), 0)
+    by_q = np.where(q_values < 1 - LEVEL, np.sign(estimates.log_ratio), 0)
     for name, call in (("interval", np.where(low > 0, 1, np.where(high < 0, -1, 0))), ("q", by_q)):
         rows[f"right_{name}"] = float(((call == np.sign(planted)) & (planted != 0) & family).sum())
         rows[f"wrong_{name}"] = float(((call == -np.sign(planted)) & (planted != 0) & family).sum())
@@ -186,7 +186,7 @@ def _calls(sides: tuple[RunCounts, RunCounts], table: pd.DataFrame) -> dict[str,
     known = np.isfinite(truth)
     rows["within_reach"] = float((truth * np.sign(planted) > (high - low) / 2)[known & family].sum())
     rows["holds_represented"] = float(((low <= truth) & (truth <= high))[known].mean())
-    ranks: Any = pd.DataFrame({"planted": planted, "represented": truth, "change": found.log_ratio})[
+    ranks: Any = pd.DataFrame({"planted": planted, "represented": truth, "change": estimates.log_ratio})[
         family
     ].rank()
     for name in ("planted", "represented"):

@@ -104,16 +104,16 @@ def labelled(folder: Path, bench: HabitsBench) -> tuple[pd.DataFrame, dict[int, 
         results=folder / "results", settings=settings, dtype="float32", device="cpu", progress=False,
     )  # fmt: skip
     (path,) = (folder / "store" / "documents").glob("*/top_documents.parquet")
-    (found,) = (folder / "results").glob("annotations*.jsonl")
-    rows = [json.loads(line) for line in found.open()]
+    (file,) = (folder / "results").glob("annotations*.jsonl")
+    rows = [json.loads(line) for line in file.open()]
     return pd.read_parquet(path), {row["latent"]: row for row in rows if row["role"] == "exclusive_tuned"}
 
 
 def on_habits(tops: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """(latent, habit) of the latents that sit on one."""
     for latent, windows in tops.groupby("latent"):
-        found = Counter(place_of(row["tokens"], row["peak"]) for row in windows.to_dict("records"))
-        habit, count = found.most_common(1)[0]
+        habits = Counter(place_of(row["tokens"], row["peak"]) for row in windows.to_dict("records"))
+        habit, count = habits.most_common(1)[0]
         if habit is not None and count >= AT_LEAST * len(windows):
             yield int(str(latent)), habit
 

@@ -52,12 +52,12 @@ class PairSize(Settings):
 @cache
 def texts() -> list[str]:
     """Docstrings of the standard library, each in one line."""
-    found = []
+    texts = []
     for module in MODULES:
         for thing in vars(module).values():
             methods = vars(thing).values() if isinstance(thing, type) else ()
-            found += [" ".join(str(part.__doc__).split()) for part in (thing, *methods)]
-    return sorted({text for text in found if len(text) > 80})
+            texts += [" ".join(str(part.__doc__).split()) for part in (thing, *methods)]
+    return sorted({text for text in texts if len(text) > 80})
 
 
 def with_habit(habit: str, text: str, generator: np.random.Generator) -> str:

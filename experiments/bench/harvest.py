@@ -165,7 +165,7 @@ def _int8(work: Workload, model: TruncatedModel) -> float:
 
 def _memory(bench: HarvestBench, folder: Path) -> dict[str, float]:
     """Resident set of a harvest over 1x and 10x the tokens, its peak and at the end, in fresh processes."""
-    found = {}
+    figures = {}
     for times in (1, 10):
         sizes = bench.model_copy(update={"n_tokens": times * bench.n_tokens})
         here = folder / f"{times}x"
@@ -174,8 +174,8 @@ def _memory(bench: HarvestBench, folder: Path) -> dict[str, float]:
         command = [sys.executable, "-c", program, sizes.model_dump_json(), str(here)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peak, rest = map(float, done.stdout.strip().splitlines()[-1].split())
-        found |= {f"peak_mb_{times}x": peak, f"rest_mb_{times}x": rest}
-    return found
+        figures |= {f"peak_mb_{times}x": peak, f"rest_mb_{times}x": rest}
+    return figures
 
 
 def child(sizes: str, folder: str) -> None:

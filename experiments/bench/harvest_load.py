@@ -53,14 +53,14 @@ def model_memory(folder: Path, *, d_model: int = 512) -> dict[str, float]:
     work = _small_corpus(folder, d_model)
     work.prepare()
     program = "import sys; from experiments.bench.harvest_load import child; child(*sys.argv[1:])"
-    found = {}
+    figures = {}
     for kind in ("harvest", "full"):
         command = [sys.executable, "-c", program, str(folder), str(d_model), kind]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[f"model_peak_mb_{kind}"] = float(done.stdout.strip().splitlines()[-1])
-    found["model_weights_mb"] = (folder / "model" / "model.safetensors").stat().st_size / 1e6
-    found["model_peak_ratio"] = found["model_peak_mb_harvest"] / found["model_peak_mb_full"]
-    return found
+        figures[f"model_peak_mb_{kind}"] = float(done.stdout.strip().splitlines()[-1])
+    figures["model_weights_mb"] = (folder / "model" / "model.safetensors").stat().st_size / 1e6
+    figures["model_peak_ratio"] = figures["model_peak_mb_harvest"] / figures["model_peak_mb_full"]
+    return figures
 
 
 def _small_corpus(folder: Path, d_model: int) -> Workload:

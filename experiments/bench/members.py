@@ -152,6 +152,6 @@ class _Counted:
 
     def read_spans(self, spans: Any, buffer: Any = None) -> Any:
         """As the layer does."""
-        found = self._layer.read_spans(spans, buffer)
-        self._counter.n_bytes += found[0].nbytes
-        return found
+        rows = self._layer.read_spans(spans, buffer)
+        self._counter.n_bytes += rows[0].nbytes
+        return rows

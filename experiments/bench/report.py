@@ -117,15 +117,15 @@ def main(overrides: list[str]) -> dict[str, Any]:
         path = Path(folder) / "report.html"
         path.write_text(page, encoding="utf-8")
         samples, version = _in_the_browser(path, bench.rounds)
-    found = {"file_mb": len(page.encode()) / 1e6}
-    found |= {name: statistics.median(values) for name, values in samples.items()}
+    figures = {"file_mb": len(page.encode()) / 1e6}
+    figures |= {name: statistics.median(values) for name, values in samples.items()}
     limits = bench.limits()
     return {
         "sizes": bench.model_dump(),
         "figures": {
-            name: {"figure": round(value, 3), "limit": limits.get(name)} for name, value in found.items()
+            name: {"figure": round(value, 3), "limit": limits.get(name)} for name, value in figures.items()
         },
-        "holds": all(found[name] <= limit for name, limit in limits.items()),
+        "holds": all(figures[name] <= limit for name, limit in limits.items()),
         "samples": {name: [round(value, 1) for value in values] for name, values in samples.items()},
         "render_s": round(render_s, 2),
         "chromium": version,
@@ -154,9 +154,9 @@ def milliseconds_until_usable(page: Any, path: Path) -> float:
     page.add_init_script(WATCH)
     page.goto(f"file://{path}", wait_until="commit")
     page.wait_for_selector(".plot .main-svg", state="attached")
-    while (found := page.evaluate("globalThis.usableAt ?? null")) is None:
+    while (usable_at := page.evaluate("globalThis.usableAt ?? null")) is None:
         page.wait_for_timeout(20)
-    return found
+    return usable_at
 
 
 def milliseconds_until_drawn(page: Any) -> float:

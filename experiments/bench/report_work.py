@@ -69,9 +69,9 @@ def latent_table(size: Size, rng: np.random.Generator) -> pd.DataFrame:
     for name in ("nu_error", "nu_reconstruction"):
         columns[name][:first] = rng.uniform(0, 0.15, first)
         columns[f"{name}_low"], columns[f"{name}_high"] = columns[name] - 0.05, columns[name] + 0.05
-    own = slice(0, last if first else 0)
-    columns["call"][own] = "exclusive"
-    columns["exclusive_to"][own] = np.where(np.arange(n)[own] < first, "tuned", "base")
+    exclusive = slice(0, last if first else 0)
+    columns["call"][exclusive] = "exclusive"
+    columns["exclusive_to"][exclusive] = np.where(np.arange(n)[exclusive] < first, "tuned", "base")
     return pd.DataFrame(columns)
 
 

@@ -45,11 +45,11 @@ def main(overrides: list[str]) -> dict:
         for rows in torch.arange(len(x)).split(bench.batch):
             sums.add(crosscoder, x[rows[0] : rows[-1] + 1], document=document[rows])
 
-    found = _interleave(
+    runs_of = _interleave(
         {"encode": lambda: encode_pass(crosscoder, x, bench.batch), "scale": scale}, bench.rounds
     )
-    figures = {f"{name}_s": statistics.median(wall for wall, _ in runs) for name, runs in found.items()}
-    figures |= {f"{name}_cpu_s": statistics.median(cpu for _, cpu in runs) for name, runs in found.items()}
+    figures = {f"{name}_s": statistics.median(wall for wall, _ in runs) for name, runs in runs_of.items()}
+    figures |= {f"{name}_cpu_s": statistics.median(cpu for _, cpu in runs) for name, runs in runs_of.items()}
     n_passes = bench.rounds + 1
     return {
         "sizes": bench.model_dump(),

@@ -37,16 +37,16 @@ def io_rates(folder: Path, *, d_model: int, n_bytes: int, shard_tokens: int, rou
     for number in range(rounds):
         raw.append(_raw_read(folder))
         ours.append(_shuffled_read(folder, seed=number))
-    found = {
+    figures = {
         "write_raw_gb_s": _median(write_raw),
         "write_shard_gb_s": _median(write_ours),
         "read_raw_gb_s": _median(raw),
         "read_shuffled_gb_s": _median(ours),
         "read_gb": sum(path.stat().st_size for path in _files(folder)) / 1e9,
     }
-    found["write_ratio"] = found["write_shard_gb_s"] / found["write_raw_gb_s"]
-    found["read_ratio"] = found["read_shuffled_gb_s"] / found["read_raw_gb_s"]
-    return found
+    figures["write_ratio"] = figures["write_shard_gb_s"] / figures["write_raw_gb_s"]
+    figures["read_ratio"] = figures["read_shuffled_gb_s"] / figures["read_raw_gb_s"]
+    return figures
 
 
 def _shards(tokens: TokenSet, d_model: int, shard_tokens: int) -> Iterator[tuple[CorpusShard, dict]]:

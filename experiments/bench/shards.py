@@ -41,17 +41,17 @@ def compare_shards(sizes: dict[str, int], *, shards: int, steps: int) -> dict[st
             )
             for rank in range(shards)
         ]
-        told = [json.loads(rank.communicate()[0].strip().splitlines()[-1]) for rank in ranks]
-    peak, sent = max(each["peak_mb"] for each in told), max(each["sent_mb"] for each in told)
+        reports = [json.loads(rank.communicate()[0].strip().splitlines()[-1]) for rank in ranks]
+    peak, sent = max(report["peak_mb"] for report in reports), max(report["sent_mb"] for report in reports)
     table = sent_mb(sizes, shards)
     return {
         "peak_mb_one": one,
-        "peak_mb_ranks": [each["peak_mb"] for each in told],
+        "peak_mb_ranks": [report["peak_mb"] for report in reports],
         "peak_ratio": peak / one,
         "sent_mb_per_step": sent,
         "table_mb_per_step": table,
         "sent_ratio": sent / table,
-        "seconds_per_step": max(each["seconds"] for each in told),
+        "seconds_per_step": max(report["seconds"] for report in reports),
     }
 
 
@@ -103,12 +103,12 @@ def child(rank: str, meet: str, sizes: str, steps: str, shards: str) -> None:
     before, began = _written_mb(), time.perf_counter()
     for number in range(1, n_steps + 1):
         run(number)
-    told = {
+    report = {
         "peak_mb": peak_memory_mb(),
         "sent_mb": (_written_mb() - before) / n_steps,
         "seconds": (time.perf_counter() - began) / n_steps,
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(report), flush=True)
 
 
 def _written_mb() -> float:

@@ -82,8 +82,8 @@ def main(overrides: list[str]) -> dict:
     if bench.shards > 1:
         names = ("d_model", "n_latents", "k", "batch", "n_models", "threads")
         sizes = {name: getattr(bench, name) for name in names}
-        found = compare_shards(sizes, shards=bench.shards, steps=bench.steps)
-        return {"sizes": bench.model_dump(), "machine": machine(), **found}
+        figures = compare_shards(sizes, shards=bench.shards, steps=bench.steps)
+        return {"sizes": bench.model_dump(), "machine": machine(), **figures}
     work = bench.workload()
     contenders = _contenders(bench, work)
     samples = _interleave(contenders, rounds=bench.rounds)
@@ -123,18 +123,18 @@ def _on_gpu(bench: StepBench, contenders: dict[str, Callable[[], None]]) -> dict
 def _contenders(bench: StepBench, work: Workload) -> dict[str, Callable[[], None]]:
     alone = kernels("auto", bench.device).name == "torch"
     backends: dict[str, Backend] = {"": "auto"} if alone else {"": "auto", "_torch": "torch"}
-    found = {
+    figures = {
         f"encoder_{name}": encoder_product(work, getattr(torch, dtype)) for name, dtype in ENCODE.items()
     }
     if bench.dense:
-        found["dense"] = dense_step(work)
+        figures["dense"] = dense_step(work)
     for suffix, backend in backends.items():
         for name, dtype in ENCODE.items():
-            found[f"step_{name}{suffix}"] = sparse_step(work, encode=dtype, backend=backend)
-            found[f"auxk_{name}{suffix}"] = sparse_step(
+            figures[f"step_{name}{suffix}"] = sparse_step(work, encode=dtype, backend=backend)
+            figures[f"auxk_{name}{suffix}"] = sparse_step(
                 work, encode=dtype, backend=backend, n_dead=round(bench.dead_share * bench.n_latents)
             )
-    return found
+    return figures
 
 
 def _interleave(
@@ -171,9 +171,9 @@ def _memory(bench: StepBench) -> dict[str, float]:
         name: getattr(bench, name) for name in ("d_model", "n_latents", "k", "batch", "n_models", "threads")
     }
     kinds = ["step", "step_bf16", "step_torch", *(["dense"] if bench.dense else [])]
-    found = {f"peak_mb_{kind}": peak_mb(kind, sizes) for kind in kinds}
+    figures = {f"peak_mb_{kind}": peak_mb(kind, sizes) for kind in kinds}
     parameters = bench.n_latents * (2 * bench.n_models * bench.d_model + 1) + bench.n_models * bench.d_model
-    return {**found, "state_mb": 4 * 4 * parameters / 1e6}
+    return {**figures, "state_mb": 4 * 4 * parameters / 1e6}
 
 
 def machine() -> dict[str, str | int]:

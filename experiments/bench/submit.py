@@ -47,7 +47,7 @@ def main(overrides: list[str]) -> dict:
         planned, plan = _timed([*grid, "action=plan"], environment)
         submitted, submit = _timed(grid, environment)
         again, second = _timed(grid, environment)
-        found = _cancelled([*grid, "action=cancel"], environment) if bench.scheduler == "real" else {}
+        counted = _cancelled([*grid, "action=cancel"], environment) if bench.scheduler == "real" else {}
     n_jobs, n_steps = _counts(submitted)
     return {
         "sizes": bench.model_dump(),
@@ -56,7 +56,7 @@ def main(overrides: list[str]) -> dict:
         "n_jobs": n_jobs,
         "n_steps_planned": int(re.findall(r"of (\d+) steps finished", planned)[-1]),
         "n_jobs_again": _counts(again)[0],
-        **found,
+        **counted,
         "plan": plan,
         "plan_and_submit": submit,
         "submit_again": second,
@@ -126,6 +126,6 @@ def _cpu_seconds() -> float:
 
 def _counts(told: str) -> tuple[int, int]:
     """Jobs and steps that a submission reports."""
-    found = re.search(r"(\d+) jobs submitted for (\d+) steps", told)
-    assert found is not None, told[-2000:]
-    return int(found.group(1)), int(found.group(2))
+    counted = re.search(r"(\d+) jobs submitted for (\d+) steps", told)
+    assert counted is not None, told[-2000:]
+    return int(counted.group(1)), int(counted.group(2))

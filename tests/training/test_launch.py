@@ -13,15 +13,12 @@ from torch import distributed, multiprocessing
 
 from crossdiff.core.collective import own_part
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.launch import check_devices, fit_on_devices
 from crossdiff.training.optimise import Stepper
 from crossdiff.training.optimizer import clip_
 from crossdiff.training.run import initial_crosscoder
-from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.trainer import RunFolder, TrainingRun
-from tests.planted_source import PlantedSource
+from tests.planted_source import PlantedSource, planted_run
 
 
 def small_source() -> PlantedSource:
@@ -51,16 +48,10 @@ def broken_source() -> PlantedSource:
 
 def make_run(**training) -> TrainingRun:
     settings = {
-        "n_steps": 24, "batch_size": 128, "learning_rate": 1e-3, "warmup_steps": 5, "dead_after_tokens": 100,
-        "validate_every": 12, "log_every": 6, "checkpoint_every": 10, **training,
+        "n_steps": 24, "dead_after_tokens": 100, "validate_every": 12, "log_every": 6, "checkpoint_every": 10,
+        **training,
     }  # fmt: skip
-    return TrainingRun(
-        dictionary=DictionarySettings(n_latents=256),
-        sparsity=BatchTopK(k=4, k_initial=12, anneal_steps=8),
-        training=TrainingSettings(**settings),
-        seed=0,
-        progress=False,
-    )
+    return planted_run(**settings)
 
 
 def fitted(folder: Path, **training) -> tuple[Crosscoder, dict]:

@@ -1,6 +1,5 @@
 """A run that was stopped, however it was stopped, ends with the bits of an undisturbed one."""
 
-import csv
 import itertools
 import os
 import random
@@ -18,57 +17,14 @@ import torch
 
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training import resume
 from crossdiff.training.resume import WholeCheckpoints, differences, random_states, restore_random_states
 from crossdiff.training.run import fit
-from crossdiff.training.settings import TrainingSettings
-from crossdiff.training.trainer import RunFolder, TrainingRun
+from crossdiff.training.trainer import RunFolder
+from tests.interrupted_runs import Interrupting, assert_same_bits, logged, make_run
 from tests.planted_source import PlantedSource
 
 ROOT = Path(__file__).parents[2]
-
-
-class Interrupting(PlantedSource):
-    """Sends this process a signal when a certain batch is fetched."""
-
-    def __init__(self, *, at: int, number: int) -> None:
-        super().__init__(n_rows=2000)
-        self.at, self.number = at, number
-
-    def training_batch(self, number: int, *, seed: int, batch_size: int):
-        if number == self.at:
-            self.at = -1
-            os.kill(os.getpid(), self.number)
-        return super().training_batch(number, seed=seed, batch_size=batch_size)
-
-
-class InterruptingValidation(PlantedSource):
-    """Sends this process a signal when the sample's first batch is read; counts the batches."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(n_rows=2000)
-        self.number, self.n_validated = number, 0
-
-    def batches_of(self, rows: torch.Tensor, *, batch_size: int):
-        os.kill(os.getpid(), self.number)
-        for batch in super().batches_of(rows, batch_size=32):
-            self.n_validated += 1
-            yield batch
-
-
-def make_run(**changes) -> TrainingRun:
-    training = {
-        "n_steps": 30, "batch_size": 128, "learning_rate": 3e-3, "warmup_steps": 5, "dead_after_tokens": 500,
-        "validate_every": 9, "log_every": 4, "checkpoint_every": 4, **changes,
-    }  # fmt: skip
-    return TrainingRun(
-        dictionary=DictionarySettings(n_latents=128),
-        sparsity=BatchTopK(k=6, k_initial=16, anneal_steps=10),
-        training=TrainingSettings(**training),
-        seed=0,
-        progress=False,
-    )
 
 
 def train_and_die(folder: str, at: str) -> None:
@@ -99,27 +55,6 @@ def die_twice(folder: str) -> None:
         assert RunFolder(Path(folder)).checkpoint.is_file()
 
 
-@pytest.fixture(scope="module")
-def undisturbed_folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return RunFolder(tmp_path_factory.mktemp("undisturbed"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(undisturbed_folder: RunFolder) -> Crosscoder:
-    return fit(make_run(), PlantedSource(n_rows=2000), undisturbed_folder)[0]
-
-
-def logged(folder: RunFolder) -> list[dict[str, str]]:
-    """Rows of metrics.csv without the one figure that a clock decides."""
-    with folder.metrics.open(newline="") as handle:
-        return [{**row, "tokens_per_s": ""} for row in csv.DictReader(handle)]
-
-
-def assert_same_bits(crosscoder: Crosscoder, other: Crosscoder) -> None:
-    for name, tensor in other.state_dict().items():
-        assert torch.equal(crosscoder.state_dict()[name], tensor), name
-
-
 def test_kill_9_in_a_step_and_then_in_a_save_changes_no_bit(undisturbed: Crosscoder, tmp_path: Path) -> None:
     command = "import sys; from tests.training.test_resume import die_twice as d; d(sys.argv[1])"
     subprocess.run([sys.executable, "-c", command, str(tmp_path)], cwd=ROOT, check=True, timeout=300)
@@ -128,114 +63,6 @@ def test_kill_9_in_a_step_and_then_in_a_save_changes_no_bit(undisturbed: Crossco
     steps = [line.split(",")[0] for line in RunFolder(tmp_path).metrics.read_text().splitlines()]
     assert steps == ["step", "4", "8", "9", "12", "16", "18", "20", "24", "27", "28", "30"]
     assert figures["n_steps"] == 30
-
-
-@pytest.mark.parametrize(
-    ("number", "ending"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
-)
-def test_a_stop_signal_saves_at_the_next_boundary_and_says_how_to_go_on(
-    number: signal.Signals, ending: type[BaseException], undisturbed: Crosscoder, tmp_path: Path, capsys
-) -> None:
-    usual = signal.default_int_handler if ending is KeyboardInterrupt else signal.SIG_DFL
-    inherited = signal.signal(number, usual)  # a shell's background jobs are born deaf to SIGINT
-    try:
-        with pytest.raises(ending) as stopped:
-            fit(make_run(), Interrupting(at=9, number=number), RunFolder(tmp_path))
-        assert signal.getsignal(number) == usual
-    finally:
-        signal.signal(number, inherited)
-    if ending is SystemExit:
-        assert stopped.value.code == 128 + signal.SIGTERM  # type: ignore[attr-defined]
-    assert "saved at step 9: run the same command again to continue" in capsys.readouterr().err
-    crosscoder, _ = fit(make_run(), PlantedSource(n_rows=2000), RunFolder(tmp_path))
-    assert_same_bits(crosscoder, undisturbed)
-
-
-def test_submitits_handler_is_called_after_the_save(tmp_path: Path) -> None:
-    folder, saved = RunFolder(tmp_path), []
-    before = signal.signal(signal.SIGUSR2, lambda *_: saved.append(folder.checkpoint.is_file()))
-    try:
-        with pytest.raises(SystemExit):
-            fit(make_run(), Interrupting(at=9, number=signal.SIGUSR2), folder)
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert saved == [True]
-
-
-def test_term_inside_slurm_saves_and_goes_on(
-    undisturbed: Crosscoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    crosscoder, _ = fit(make_run(), Interrupting(at=9, number=signal.SIGTERM), RunFolder(tmp_path))
-    assert_same_bits(crosscoder, undisturbed)
-
-
-def test_a_signal_in_the_last_step_leaves_only_the_end_to_do(undisturbed: Crosscoder, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
-        fit(make_run(), Interrupting(at=29, number=signal.SIGTERM), RunFolder(tmp_path))
-    crosscoder, _ = fit(make_run(), PlantedSource(n_rows=2000), RunFolder(tmp_path))
-    assert_same_bits(crosscoder, undisturbed)
-
-
-def test_a_signal_in_a_validation_breaks_it_off_and_the_next_run_begins_with_it(
-    undisturbed: Crosscoder, undisturbed_folder: RunFolder, tmp_path: Path, capsys
-) -> None:
-    folder, source = RunFolder(tmp_path), InterruptingValidation(signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        fit(make_run(), source, folder)
-    assert source.n_validated <= 1
-    assert "saved at step 9:" in capsys.readouterr().err
-    assert [row["step"] for row in logged(folder)] == ["4", "8"]
-    crosscoder, _ = fit(make_run(), PlantedSource(n_rows=2000), folder)
-    assert_same_bits(crosscoder, undisturbed)
-    assert logged(folder) == logged(undisturbed_folder)
-
-
-def test_no_validation_begins_while_a_signal_waits(
-    undisturbed: Crosscoder, undisturbed_folder: RunFolder, tmp_path: Path
-) -> None:
-    folder, source = RunFolder(tmp_path), Interrupting(at=8, number=signal.SIGTERM)
-    source.batches_of = lambda *_, **__: pytest.fail("validated")  # type: ignore[method-assign]
-    with pytest.raises(SystemExit):
-        fit(make_run(), source, folder)
-    fit(make_run(), PlantedSource(n_rows=2000), folder)
-    assert logged(folder) == logged(undisturbed_folder)
-
-
-def test_kill_9_in_a_validation_after_a_save_at_the_same_step_loses_no_row(tmp_path: Path) -> None:
-    class Dying(PlantedSource):
-        def batches_of(self, rows: torch.Tensor, *, batch_size: int):
-            raise RuntimeError("as good as killed")
-
-    folder, whole = RunFolder(tmp_path / "cut"), RunFolder(tmp_path / "whole")
-    run = make_run(n_steps=16, validate_every=8)
-    with pytest.raises(RuntimeError, match="killed"):
-        fit(run, Dying(n_rows=2000), folder)
-    for each in (folder, whole):
-        fit(run, PlantedSource(n_rows=2000), each)
-    assert logged(folder) == logged(whole)
-
-
-def test_a_validation_of_the_last_step_that_was_skipped_is_made_up_for(tmp_path: Path) -> None:
-    folder, whole = RunFolder(tmp_path / "cut"), RunFolder(tmp_path / "whole")
-    run = make_run(n_steps=18)
-    with pytest.raises(SystemExit):
-        fit(run, Interrupting(at=17, number=signal.SIGTERM), folder)
-    assert [row["step"] for row in logged(folder)][-1] == "16"
-    for each in (folder, whole):
-        fit(run, PlantedSource(n_rows=2000), each)
-    assert logged(folder) == logged(whole)
-
-
-def test_term_inside_slurm_during_a_validation_saves_and_goes_on(
-    undisturbed_folder: RunFolder, undisturbed: Crosscoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    folder = RunFolder(tmp_path)
-    crosscoder, _ = fit(make_run(), InterruptingValidation(signal.SIGTERM), folder)
-    assert_same_bits(crosscoder, undisturbed)
-    rows, expected = logged(folder), logged(undisturbed_folder)
-    assert [row["step"] for row in rows] == [row["step"] for row in expected]
 
 
 @pytest.mark.parametrize("tail", [b"12,1536,3.1", b"12,15\r\n", b"\0" * 200_000, b"\xff\xfe,\r\n"])

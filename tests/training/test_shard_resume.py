@@ -16,9 +16,7 @@ from crossdiff.core import shard_files
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.shard import CrosscoderShard, Shard
-from crossdiff.core.sparsity import BatchTopK
 from crossdiff.training.launch import fit_on_devices
-from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.shard_resume import (
     ShardedCheckpoints,
     WholeOfShards,
@@ -28,7 +26,7 @@ from crossdiff.training.shard_resume import (
     unpacked,
 )
 from crossdiff.training.trainer import RunFolder, TrainingRun
-from tests.planted_source import PlantedSource
+from tests.planted_source import PlantedSource, planted_run
 
 
 class Killing(PlantedSource):
@@ -46,16 +44,10 @@ def source() -> PlantedSource:
 
 def make_run(**training) -> TrainingRun:
     settings = {
-        "n_steps": 60, "batch_size": 128, "learning_rate": 1e-3, "warmup_steps": 5, "dead_after_tokens": 300,
-        "validate_every": 18, "log_every": 1, "checkpoint_every": 10, **training,
+        "n_steps": 60, "dead_after_tokens": 300, "validate_every": 18, "log_every": 1, "checkpoint_every": 10,
+        **training,
     }  # fmt: skip
-    return TrainingRun(
-        dictionary=DictionarySettings(n_latents=256),
-        sparsity=BatchTopK(k=4, k_initial=12, anneal_steps=8),
-        training=TrainingSettings(**settings),
-        seed=0,
-        progress=False,
-    )
+    return planted_run(**settings)
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:

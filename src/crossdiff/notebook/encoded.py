@@ -94,16 +94,16 @@ class Encoded:
         code = self.code
         row = self.texts.kept.nonzero().flatten()[code.token.cpu()]
         reads, adds = self._shares()
-        found = self.tokens.iloc[row.numpy()][["text", "position", "token", "kind"]].reset_index(drop=True)
-        found["latent"], found["code"] = code.latent.cpu().numpy(), code.value.cpu().numpy()
+        table = self.tokens.iloc[row.numpy()][["text", "position", "token", "kind"]].reset_index(drop=True)
+        table["latent"], table["code"] = code.latent.cpu().numpy(), code.value.cpu().numpy()
         for number, name in enumerate(self.names):
-            found[f"reads_{name}"] = reads[:, number].numpy()
-            found[f"adds_{name}"] = adds[:, number].numpy()
+            table[f"reads_{name}"] = reads[:, number].numpy()
+            table[f"adds_{name}"] = adds[:, number].numpy()
         if self.labels is not None:
             columns = ["latent", *(name for name in JOINED if name in self.labels)]
-            found = found.merge(self.labels[columns], on="latent", how="left", sort=False)
+            table = table.merge(self.labels[columns], on="latent", how="left", sort=False)
         order = ["text", "position", "code"]
-        return pd.DataFrame(found.sort_values(order, ascending=[True, True, False], ignore_index=True))
+        return pd.DataFrame(table.sort_values(order, ascending=[True, True, False], ignore_index=True))
 
     def _shares(self) -> tuple[Float[Tensor, "active model"], Float[Tensor, "active model"]]:
         """Per active entry and model: part of the pre-activation, and norm of the output."""
@@ -156,14 +156,14 @@ class Encoded:
         everything: Any = self.table
         fires = everything[everything["latent"] == latent]
         rows: list[dict[str, Any]] = []
-        for number, own in fires.groupby("text"):
+        for number, fired in fires.groupby("text"):
             tokens = self.tokens[self.tokens["text"] == number]
             codes = pd.Series(0.0, index=tokens["position"])
-            codes[own["position"]] = own["code"].to_numpy(float)
+            codes[fired["position"]] = fired["code"].to_numpy(float)
             rows.append(
                 {
                     "document_id": f"text {number}", "tokens": list(tokens["token"]),
-                    "codes": codes.tolist(), "peak_code": float(own["code"].max()),
+                    "codes": codes.tolist(), "peak_code": float(fired["code"].max()),
                 }
             )  # fmt: skip
         table = pd.DataFrame(rows, columns=["document_id", "tokens", "codes", "peak_code"])
@@ -172,8 +172,8 @@ class Encoded:
     def _label(self, latent: int) -> str:
         if self.labels is None or "category" not in self.labels:
             return ""
-        found = self.labels.loc[self.labels["latent"] == latent, "category"]
-        return str(found.iloc[0]) if len(found) and isinstance(found.iloc[0], str) else ""
+        labels = self.labels.loc[self.labels["latent"] == latent, "category"]
+        return str(labels.iloc[0]) if len(labels) and isinstance(labels.iloc[0], str) else ""
 
     def __str__(self) -> str:
         fve = ", ".join(f"{name} {value:.3f}" for name, value in self.fve.items())

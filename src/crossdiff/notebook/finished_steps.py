@@ -44,8 +44,8 @@ class FinishedSteps:
             inside = sorted(path.parent.name for path in results.glob(f"*/{SUMMARY}"))
             way_out = f"open one of its runs: {', '.join(inside)}" if inside else "open the results of a run"
             raise ValueError(f"{results} holds the answer of a study, which has no latents; {way_out}")
-        found = _store_of(results, summary, rows, store)
-        return cls(found, _roles(found, rows), summary)
+        place = _store_of(results, summary, rows, store)
+        return cls(place, _roles(place, rows), summary)
 
     @classmethod
     def of_plan(cls, steps: Sequence[Step], store: Path) -> FinishedSteps:
@@ -111,13 +111,13 @@ def _store_of(
 
 
 def _roles(store: Path, rows: Iterable[tuple[str, str]]) -> dict[str, Path]:
-    found = {}
+    folders = {}
     for name, key in rows:
         stage, _, label = name.partition(" ")
         folder = store / stage / key
         if (folder / MANIFEST).is_file():
-            found[role(stage, label)] = folder
-    return found
+            folders[role(stage, label)] = folder
+    return folders
 
 
 def open_pair_of(

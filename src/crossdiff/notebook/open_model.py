@@ -104,8 +104,8 @@ class OpenModel:
             device=device,
         )  # fmt: skip
         with evaluating(self.loaded):
-            found = harvester.documents(tokens, torch.arange(tokens.n_documents), PassCounts())
-        return found[self.layer].float()
+            states = harvester.documents(tokens, torch.arange(tokens.n_documents), PassCounts())
+        return states[self.layer].float()
 
     def chat(self, tokenizer: Any) -> ChatModel:
         """The whole model for answers; changed settings are copies."""

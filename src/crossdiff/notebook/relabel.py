@@ -33,7 +33,7 @@ def relabelled(
     """
     labels = {name: [given.get((name, latent)) for latent in latents] for name, latents in asked.items()}
     counted = [[[label for label in labels[name] if label is not None] for name in side] for side in sides]
-    missing = {name: found.count(None) for name, found in labels.items() if None in found}
+    missing = {name: given.count(None) for name, given in labels.items() if None in given}
     if missing:
         told = ", ".join(f"{count} of {name}" for name, count in missing.items())
         warnings.warn(f"without a label, so in no count and no total: {told} latents", stacklevel=3)
@@ -53,9 +53,9 @@ def given_labels(
 
     match labels:
         case pd.DataFrame():
-            found = _of_table(labels)
+            chosen = _of_table(labels)
         case Mapping():
-            found = _of_mapping(labels)
+            chosen = _of_mapping(labels)
         case Callable():
             return {(p, j): _checked(labels(examples(p, j))) for p, latents in asked.items() for j in latents}
         case _:
@@ -63,7 +63,7 @@ def given_labels(
                 f"labels are {type(labels).__name__}; give a function of a latent's examples, a mapping "
                 "{(pair, latent): label}, or a table with columns pair, latent and label"
             )
-    for pair, latent in found:
+    for pair, latent in chosen:
         if pair not in asked:
             raise ValueError(f"{pair!r} is no pair of this comparison; it has {', '.join(asked)}")
         if latent not in asked[pair]:
@@ -71,7 +71,7 @@ def given_labels(
                 f"latent {latent} of {pair} is given a label and is not among the compared latents; "
                 f"run.selected({pair!r}) lists those"
             )
-    return found
+    return chosen
 
 
 def _of_table(table: pd.DataFrame) -> dict[Key, str | None]:
@@ -89,18 +89,18 @@ def _of_table(table: pd.DataFrame) -> dict[Key, str | None]:
 
 
 def _of_mapping(labels: Mapping[Any, Any]) -> dict[Key, str | None]:
-    found = {}
+    chosen = {}
     for key, value in labels.items():
         match key, value:
             case str(), Mapping():
-                found |= {(key, int(latent)): _checked(label) for latent, label in value.items()}
+                chosen |= {(key, int(latent)): _checked(label) for latent, label in value.items()}
             case (str() as pair, latent), _:
-                found[pair, int(latent)] = _checked(value)
+                chosen[pair, int(latent)] = _checked(value)
             case _:
                 raise ValueError(
                     f"the labels have key {key!r}, not {{(pair, latent): label}} or {{pair: {{...}}}}"
                 )
-    return found
+    return chosen
 
 
 def _checked(label: Any) -> str | None:

@@ -104,10 +104,10 @@ class Run:
                 f"latent {latent} of {pair} has no documents: they were collected for {len(known)} "
                 f"latents of interest and controls alone ({_listed(known)}); run.open_pair reads other texts"
             )
-        own = documents[latent].drop_duplicates("document_id")
-        own = own.sort_values("peak_code", ascending=False, kind="stable").reset_index(drop=True)
+        windows = documents[latent].drop_duplicates("document_id")
+        windows = windows.sort_values("peak_code", ascending=False, kind="stable").reset_index(drop=True)
         title = self.annotations(pair).get(latent, {}).get("category")
-        return Examples(pair, latent, own, title or "", n)
+        return Examples(pair, latent, windows, title or "", n)
 
     def crosscoder(self, pair: str) -> Crosscoder:
         """The trained crosscoder of a pair, on the CPU."""
@@ -159,9 +159,9 @@ class Run:
         _refuse_differences(sources, "no exclusive latents to label again; run.latents has its labels")
         asked = {source.name: self.selected(source.name) for source in sources}
         given = given_labels(labels, asked, self.examples)
-        own = self.steps.inputs("compare") if "compare" in self.steps.roles else {}
-        draws = int(own.get("draws", 5000)) if draws is None else draws
-        seed = int(own.get("seed", 0)) if seed is None else seed
+        recorded = self.steps.inputs("compare") if "compare" in self.steps.roles else {}
+        draws = int(recorded.get("draws", 5000)) if draws is None else draws
+        seed = int(recorded.get("seed", 0)) if seed is None else seed
         return relabelled(given, sides, asked, several=bool(members), draws=draws, seed=seed)
 
     def open_pair(self, pair: str, *, device: str = "auto") -> OpenPair:

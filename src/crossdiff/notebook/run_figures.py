@@ -39,11 +39,11 @@ def pair_figure(name: str, pair: PairSource) -> go.Figure:
     """A figure of one pair; ValueError where there is nothing to draw."""
     drawn: dict[str, Any] = {}
     pair_section(pair, [], drawn)
-    found = {key.removesuffix(f"-{pair.name}").replace("-", "_"): made for key, made in drawn.items()}
-    return _drawn(found, name, pair.name)
+    figures = {key.removesuffix(f"-{pair.name}").replace("-", "_"): made for key, made in drawn.items()}
+    return _drawn(figures, name, pair.name)
 
 
-def _drawn(found: dict[str, Any], name: str, whose: str) -> go.Figure:
-    if name not in found:
-        raise ValueError(f"{whose} has no figure {name!r} (nothing to draw); it has {', '.join(found)}")
-    return found[name]
+def _drawn(figures: dict[str, Any], name: str, whose: str) -> go.Figure:
+    if name not in figures:
+        raise ValueError(f"{whose} has no figure {name!r} (nothing to draw); it has {', '.join(figures)}")
+    return figures[name]

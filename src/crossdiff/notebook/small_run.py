@@ -119,8 +119,8 @@ def _refuse_hours(steps: Sequence[Step], experiment: Experiment) -> None:
 
 def _dtype_of(model: Any) -> Dtype | None:
     """The number format of a loaded model; None for a path, or where no harvest has it."""
-    found = str(getattr(model, "dtype", "")).removeprefix("torch.")
-    return next((name for name in get_args(Dtype) if name == found), None)
+    loaded = str(getattr(model, "dtype", "")).removeprefix("torch.")
+    return next((name for name in get_args(Dtype) if name == loaded), None)
 
 
 def _written(texts: Sequence[Text], store: Path) -> Path:

@@ -54,32 +54,32 @@ def tokenised(
     tokenizer: Any, texts: Text | Sequence[Text], *, mask: MaskSettings, context: int
 ) -> TokenisedTexts:
     """ValueError for no texts, an empty one, or what is neither text nor chat; cut texts warn."""
-    found: list[Tokenised] = []
+    documents: list[Tokenised] = []
     for number, item in enumerate(tokenise(tokenizer, records(texts), context=context)):
         if isinstance(item, BadRecord):
             raise ValueError(str(item))
         if not item.has_text:
             raise ValueError(f"texts[{number}] is empty: it holds no token of its own; leave it out")
-        found.append(item)
-    if n_cut := sum(item.n_cut > 0 for item in found):
+        documents.append(item)
+    if n_cut := sum(item.n_cut > 0 for item in documents):
         warnings.warn(
-            f"{n_cut} of {len(found)} texts are longer than {context} tokens and were cut there "
+            f"{n_cut} of {len(documents)} texts are longer than {context} tokens and were cut there "
             "(context=... of open_pair)",
             stacklevel=4,
         )
-    lengths = torch.tensor([0, *(len(item.ids) for item in found)])
+    lengths = torch.tensor([0, *(len(item.ids) for item in documents)])
     tokens = TokenSet(
-        ids=torch.from_numpy(np.concatenate([item.ids for item in found])),
+        ids=torch.from_numpy(np.concatenate([item.ids for item in documents])),
         offsets=lengths.cumsum(0),
-        kind=torch.from_numpy(np.concatenate([item.kind for item in found])),
-        document_ids=[item.record.id for item in found],
-        sources=["texts"] * len(found),
+        kind=torch.from_numpy(np.concatenate([item.kind for item in documents])),
+        document_ids=[item.record.id for item in documents],
+        sources=["texts"] * len(documents),
         token_hash="",
     )
     kept = kept_tokens(tokens, mask)
     if not bool(kept.any()):
         raise ValueError("the run's mask keeps no token of these texts; give longer ones")
-    return TokenisedTexts(tokens, kept, _strings(tokenizer, found))
+    return TokenisedTexts(tokens, kept, _strings(tokenizer, documents))
 
 
 def records(texts: Text | Sequence[Text]) -> list[Record]:
@@ -90,7 +90,7 @@ def records(texts: Text | Sequence[Text]) -> list[Record]:
         raise ValueError(f"texts are {type(texts).__name__}; give a string, a chat, or a list of them")
     if not texts:
         raise ValueError("texts are an empty list; give at least one text")
-    found = []
+    documents = []
     for number, text in enumerate(texts):
         if isinstance(text, str):
             row: dict[str, Any] = {"text": text}
@@ -104,15 +104,15 @@ def records(texts: Text | Sequence[Text]) -> list[Record]:
         record = record_of(row, f"texts[{number}]", str(number), column=None, id_column=None)
         if isinstance(record, BadRecord):
             raise ValueError(str(record).partition("; ")[0])
-        found.append(record)
-    return found
+        documents.append(record)
+    return documents
 
 
 def _is_chat(value: Sequence[Any]) -> bool:
     return len(value) > 0 and all(isinstance(item, Mapping) for item in value)
 
 
-def _strings(tokenizer: Any, found: Sequence[Tokenised]) -> list[str]:
+def _strings(tokenizer: Any, texts: Sequence[Tokenised]) -> list[str]:
     """Display strings of all tokens, one text after the other."""
-    display = display_strings(tokenizer, [int(token) for item in found for token in item.ids])
-    return [text for item in found for text in text_strings(tokenizer, item.ids.tolist(), display)]
+    display = display_strings(tokenizer, [int(token) for item in texts for token in item.ids])
+    return [text for item in texts for text in text_strings(tokenizer, item.ids.tolist(), display)]

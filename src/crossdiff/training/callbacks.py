@@ -173,8 +173,8 @@ class Resume(pl.Callback):
         number, self.pending = self.pending, None
         if n_ranks("all") == 1:
             return number, due
-        own = 0 if number is None else number + _ENDING * _ends(number)
-        agreed, any_due = largest_over_ranks(torch.tensor([own, int(due)], device=device), "all").tolist()
+        code = 0 if number is None else number + _ENDING * _ends(number)
+        agreed, any_due = largest_over_ranks(torch.tensor([code, int(due)], device=device), "all").tolist()
         return signal.Signals(agreed % _ENDING) if agreed else None, bool(any_due)
 
     def state_dict(self) -> dict[str, Any]:

@@ -74,21 +74,21 @@ def evaluate(
     )
 
 
-def held_out_figures(crosscoder: Crosscoder, found: HeldOut, *, k: int | None) -> dict[str, Any]:
+def held_out_figures(crosscoder: Crosscoder, measured: HeldOut, *, k: int | None) -> dict[str, Any]:
     """What `training.json` says of a crosscoder that was trained or read; a missing figure is None."""
     names = model_names(crosscoder)
     figures = {
-        **{f"fve_{name}": value for name, value in zip(names, found.fve, strict=True)},
+        **{f"fve_{name}": value for name, value in zip(names, measured.fve, strict=True)},
         **{
             f"fve_without_first_{name}": value
-            for name, value in zip(names, found.fve_without_first, strict=True)
+            for name, value in zip(names, measured.fve_without_first, strict=True)
         },
-        "l0": found.l0,
-        "l0_threshold": found.l0,
+        "l0": measured.l0,
+        "l0_threshold": measured.l0,
         **kind_shares(crosscoder),
         "delta_norm_histogram": delta_norm_histogram(crosscoder),
-        "never_fired_held_out": found.never_fired,
-        "n_held_out_tokens": found.n_tokens,
+        "never_fired_held_out": measured.never_fired,
+        "n_held_out_tokens": measured.n_tokens,
         "k": k,
         "n_latents": n_latents_of_all(crosscoder),
         "threshold": float(crosscoder.threshold),
@@ -117,9 +117,9 @@ def kind_shares(crosscoder: Crosscoder) -> dict[str, float]:
     if crosscoder.n_models != 2:
         return {}
     alive = torch.ones(crosscoder.n_latents, dtype=torch.bool)
-    found = kinds(decoder_norms(crosscoder).delta_norm, alive=alive)
+    all_kinds = kinds(decoder_norms(crosscoder).delta_norm, alive=alive)
     named = [kind for kind in KINDS if kind != "dead"]
-    shares = mean_over_shards(crosscoder, [found.count(kind) / len(found) for kind in named])
+    shares = mean_over_shards(crosscoder, [all_kinds.count(kind) / len(all_kinds) for kind in named])
     return {f"share_{kind}": share for kind, share in zip(named, shares, strict=True)}
 
 

@@ -59,11 +59,11 @@ def train_together(
             thread.start()
         for thread in threads:
             thread.join()
-    if any(isinstance(each, SystemExit | KeyboardInterrupt) for each in made):
+    if any(isinstance(outcome, SystemExit | KeyboardInterrupt) for outcome in made):
         end_by(relay.ending() or relay.received[0])
-    for each in made:
-        if isinstance(each, BaseException) and not isinstance(each, ValueError):
-            raise each
+    for outcome in made:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, ValueError):
+            raise outcome
     return made
 
 

@@ -95,9 +95,9 @@ class Metrics(pl.Callback):
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Validate and write the row that is due, if any; it stays due if `stopping` comes true."""
-        if self.due is None or (found := self.validate(stopping)) is None:
+        if self.due is None or (measured := self.validate(stopping)) is None:
             return
-        row = self.due | self._held_out(found) | kind_shares(pl_module.crosscoder)
+        row = self.due | self._held_out(measured) | kind_shares(pl_module.crosscoder)
         self.due = None
         self._report(trainer, row)
         self.since = (time.perf_counter(), row["step"])
@@ -111,13 +111,13 @@ class Metrics(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"train/{name}": v for name, v in row.items() if v == v}, step=row["step"])
 
-    def _held_out(self, found: HeldOut) -> dict[str, float]:
+    def _held_out(self, measured: HeldOut) -> dict[str, float]:
         return {
-            "val_l0": found.l0,
-            "val_l0_batch": found.l0_batch,
-            "val_never_fired": found.never_fired,
-            **{f"val_fve_{name}": v for name, v in zip(self.names, found.fve, strict=True)},
-            **{f"val_fve_batch_{name}": v for name, v in zip(self.names, found.fve_batch, strict=True)},
+            "val_l0": measured.l0,
+            "val_l0_batch": measured.l0_batch,
+            "val_never_fired": measured.never_fired,
+            **{f"val_fve_{name}": v for name, v in zip(self.names, measured.fve, strict=True)},
+            **{f"val_fve_batch_{name}": v for name, v in zip(self.names, measured.fve_batch, strict=True)},
         }
 
     def _keep_up_to(self, step: int) -> None:

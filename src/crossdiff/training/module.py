@@ -189,10 +189,10 @@ def add_over_ranks_(sums: PassSums) -> None:
     for name in sums.ADDED:
         distributed.all_reduce(getattr(sums, name))
     distributed.all_reduce(sums.maximum, op=distributed.ReduceOp.MAX)
-    rest: list = [None] * distributed.get_world_size()
-    distributed.all_gather_object(rest, (sums.n_tokens, sums.documents, sums.fit))
-    own = distributed.get_rank()
-    for n_tokens, documents, fit in rest[:own] + rest[own + 1 :]:
+    of_ranks: list = [None] * distributed.get_world_size()
+    distributed.all_gather_object(of_ranks, (sums.n_tokens, sums.documents, sums.fit))
+    this_rank = distributed.get_rank()
+    for n_tokens, documents, fit in of_ranks[:this_rank] + of_ranks[this_rank + 1 :]:
         sums.n_tokens += n_tokens
         sums.documents.merge(documents)
         if sums.fit is not None and fit is not None:

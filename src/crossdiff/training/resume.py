@@ -53,8 +53,8 @@ def check_checkpoint(path: Path, identity: dict[str, Any], *, n_devices: int = 1
         return False
     way_out = f"remove it to train from the start: rm {path}"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        recorded, devices = found["identity"], found["n_devices"]
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        recorded, devices = content["identity"], content["n_devices"]
     except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, EOFError, ValueError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(f"{path} is cut, or no checkpoint of this trainer ({reason}); {way_out}") from None
@@ -82,20 +82,20 @@ def check_same_run(
 def refuse_disagreement(identity: dict[str, Any]) -> None:
     """ValueError, on all ranks, where one has other settings or other software than the first.
 
-    Each asks git by itself: a commit that git did not tell in time, or changes that were made between two
-    answers, are no disagreement.
+    Every rank asks git by itself. A rank whose git did not answer in time agrees with any commit, and files
+    that were changed between two answers are no disagreement.
     """
     if n_ranks("all") == 1:
         return
     commit = (git_commit() or "").removesuffix(CHANGED)
-    told = told_by_all_ranks({"software": software(), "commit": commit, **identity})
-    for rank, theirs in enumerate(told):
-        known = theirs if theirs["commit"] else {**theirs, "commit": told[0]["commit"]}
-        first = told[0] if told[0]["commit"] else {**told[0], "commit": known["commit"]}
+    recorded = told_by_all_ranks({"software": software(), "commit": commit, **identity})
+    for rank, theirs in enumerate(recorded):
+        known = theirs if theirs["commit"] else {**theirs, "commit": recorded[0]["commit"]}
+        first = recorded[0] if recorded[0]["commit"] else {**recorded[0], "commit": known["commit"]}
         differing = differences(first, known)
         if differing:
             raise ValueError(
-                f"process {rank} of {len(told)} was started for another run than process 0: "
+                f"process {rank} of {len(recorded)} was started for another run than process 0: "
                 f"{'; '.join(differing)}; give all the same command, with the same software"
             )
 

@@ -69,8 +69,8 @@ def set_threshold(module: CrosscoderModule) -> None:
         return
     crosscoder.delta_ratio.fill_(1)
     of_delta, of_rest = (
-        estimate_threshold(crosscoder, _fresh(module), k=own.k, latents=own.latents)
-        for own in partitions(crosscoder.settings, k=sparsity.k)
+        estimate_threshold(crosscoder, _fresh(module), k=group.k, latents=group.latents)
+        for group in partitions(crosscoder.settings, k=sparsity.k)
     )
     crosscoder.threshold.fill_(of_delta if math.isnan(of_rest) else of_rest)
     set_ratio_(crosscoder, of_delta, of_rest)
@@ -92,16 +92,16 @@ def final_figures(module: CrosscoderModule) -> dict[str, Any]:
     batches = held_out_batches(
         module.source, batch_size=settings.batch_size, device=crosscoder.encoder.device
     )
-    found = evaluate(crosscoder, batches, threshold=float(crosscoder.threshold), k=k)
-    by_batch = zip(model_names(crosscoder), found.fve_batch, strict=True)
+    measured = evaluate(crosscoder, batches, threshold=float(crosscoder.threshold), k=k)
+    by_batch = zip(model_names(crosscoder), measured.fve_batch, strict=True)
     of_training = {
         **{f"fve_batch_{name}": value for name, value in by_batch},
-        "l0_batch": found.l0_batch,
+        "l0_batch": measured.l0_batch,
         "dead_share": module.dead_share(),
         "n_steps": settings.total_steps(),
         "n_tokens": settings.total_steps() * settings.batch_size,
     }
-    return held_out_figures(crosscoder, found, k=k) | without_nan(of_training)
+    return held_out_figures(crosscoder, measured, k=k) | without_nan(of_training)
 
 
 STATISTICS_BATCHES = 50
@@ -184,10 +184,10 @@ def read_start(
     path: str, dictionary: DictionarySettings, sparsity: Sparsity, *, n_models: int, d_model: int
 ) -> Crosscoder:
     """The crosscoder at `path`, which must be of this shape and kind; ValueError says what to set."""
-    found = read_crosscoder(path)
-    if (found.n_models, found.d_model) != (n_models, d_model):
+    start = read_crosscoder(path)
+    if (start.n_models, start.d_model) != (n_models, d_model):
         raise ValueError(
-            f"training.start={path} reads {found.n_models} models of width {found.d_model}, these are "
+            f"training.start={path} reads {start.n_models} models of width {start.d_model}, these are "
             f"{n_models} of width {d_model}; give a crosscoder of such models"
         )
     same = ["n_latents", "code_norm", "architecture"]
@@ -195,7 +195,7 @@ def read_start(
         dictionary.architecture, []
     )
     for name in same:
-        theirs, ours = getattr(found.settings, name), getattr(dictionary, name)
+        theirs, ours = getattr(start.settings, name), getattr(dictionary, name)
         if theirs != ours:
             raise ValueError(
                 f"training.start={path} has {name}={theirs}, the run asks for {ours}; "
@@ -206,8 +206,8 @@ def read_start(
             f"training.start cannot go on with architecture={dictionary.architecture}: a diff_sae is no "
             "crosscoder, and directions that two models share would differ after rescaling; leave it out"
         )
-    if found.log_gate is not None and not isinstance(sparsity, JumpReLU):
+    if start.log_gate is not None and not isinstance(sparsity, JumpReLU):
         raise ValueError(f"training.start={path} has JumpReLU gates; give sparsity=jumprelu")
-    if found.log_gate is None and isinstance(sparsity, JumpReLU):
-        found.add_gate_(sparsity.initial_gate)
-    return found
+    if start.log_gate is None and isinstance(sparsity, JumpReLU):
+        start.add_gate_(sparsity.initial_gate)
+    return start

@@ -138,12 +138,12 @@ def save_block(crosscoder: CrosscoderShard, folder: Path) -> None:
 def read_part(folder: Path, shard: Shard) -> dict[str, Any]:
     """What Lightning saved, with the rows of `shard`."""
     files = [folder / name for name in shard_files.read_index(folder)["files"]]
-    own = files[shard.index] if len(files) == shard.n_shards else files[0]
-    tensors = load_file(own)
+    file = files[shard.index] if len(files) == shard.n_shards else files[0]
+    tensors = load_file(file)
     if len(files) != shard.n_shards:
         for name in filter(_of_latents, list(tensors)):
             tensors[name] = shard_files.read_rows(files, name, shard.rows)
-    return unpacked(json.loads(shard_files.read_state(own)), tensors)
+    return unpacked(json.loads(shard_files.read_state(file)), tensors)
 
 
 def check_sharded(folder: Path, identity: dict[str, Any], *, n_devices: int) -> bool:

@@ -172,8 +172,8 @@ def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> M
         batches = takewhile(lambda _: not stopping(), sample.batches(module.device))
         k = module.stepper.k_at(module.global_step - 1)
         threshold = 0.0 if k is None else module.running_threshold.value()
-        found = evaluate(module.crosscoder, batches, threshold=threshold, k=k)
-        return None if stopping() else found
+        measured = evaluate(module.crosscoder, batches, threshold=threshold, k=k)
+        return None if stopping() else measured
 
     delta = module.crosscoder.delta_ratio is not None
     names = model_names(module.crosscoder)

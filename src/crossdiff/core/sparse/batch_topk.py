@@ -63,12 +63,12 @@ def select(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Search)
     for guess in (cut, RETRY * cut):
         if guess > 0:
             exact = search if density <= RESCORING_DENSITY else replace(search, dtype=x.dtype)
-            found = _attempt(x, encoder, count=count, cut=guess, search=exact)
-            if found is not None:
-                return found
-    found = _attempt(x, encoder, count=count, cut=0.0, search=replace(search, dtype=x.dtype))
-    assert found is not None
-    return found
+            selection = _attempt(x, encoder, count=count, cut=guess, search=exact)
+            if selection is not None:
+                return selection
+    selection = _attempt(x, encoder, count=count, cut=0.0, search=replace(search, dtype=x.dtype))
+    assert selection is not None
+    return selection
 
 
 def _attempt(x: Rows, encoder: Encoder, *, count: int, cut: float, search: Search) -> Selection | None:

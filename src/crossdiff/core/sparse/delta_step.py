@@ -34,11 +34,11 @@ class DeltaTopKStep(BatchTopKStep):
 
     def _gradients(self, crosscoder: Crosscoder, xn: Activations, plan: StepPlan) -> StepResult:
         x, decoder = xn.flatten(1), crosscoder.decoder.flatten(1)
-        norm, own = _plain_norm(crosscoder), partitions(crosscoder.settings, k=plan.k)
+        norm, kinds = _plain_norm(crosscoder), partitions(crosscoder.settings, k=plan.k)
         cuts, memory = (self.delta_cut, self.cut), self._memories(crosscoder)
-        parts = [self._of(crosscoder, x, norm, each, cut) for each, cut in zip(own, cuts, strict=True)]
+        parts = [self._of(crosscoder, x, norm, kind, cut) for kind, cut in zip(kinds, cuts, strict=True)]
         codes, least = zip(*parts, strict=True)
-        groups = [_groups(code, each.latents) for code, each in zip(codes, own, strict=True)]
+        groups = [_groups(code, kind.latents) for code, kind in zip(codes, kinds, strict=True)]
         works = [suited(self._sparse_kernels(x), code) for code in codes]
         with part("decode"):
             decoded = [w.decode(c, g, decoder) for w, c, g in zip(works, codes, groups, strict=True)]
@@ -48,10 +48,10 @@ class DeltaTopKStep(BatchTopKStep):
         loss, gradient = reconstruction(residual.view_as(xn), squared, plan)
         delta, pull = _delta(missed, form=plan.loss, weight=crosscoder.settings.delta_weight)
         pulled = gradient + torch.stack([-pull, pull], dim=1)
-        at = [Backward(x, each.flatten(1)) for each in (pulled, gradient)]
+        at = [Backward(x, arriving.flatten(1)) for arriving in (pulled, gradient)]
         with part("backward"):
-            found = zip(works, codes, groups, at, memory, strict=True)
-            rows = _joined([w.backward(c, g, b, decoder, scratch=m) for w, c, g, b, m in found])
+            passes = zip(works, codes, groups, at, memory, strict=True)
+            rows = _joined([w.backward(c, g, b, decoder, scratch=m) for w, c, g, b, m in passes])
         terms = {"reconstruction": loss, "delta": delta}
         self._revive(crosscoder, Backward(x, residual), plan, rows, terms)
         self._write(crosscoder, rows, gradient.sum(dim=0))

@@ -22,12 +22,12 @@ _collected: ContextVar[dict[str, float] | None] = ContextVar("parts", default=No
 @contextmanager
 def part(name: str) -> Iterator[None]:
     """Time the block under `name`, where somebody collects."""
-    found = _collected.get()
+    seconds = _collected.get()
     start = time.perf_counter()
     yield
-    if found is not None:
+    if seconds is not None:
         wait()
-        found[name] = found.get(name, 0.0) + time.perf_counter() - start
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def wait() -> None:
@@ -39,9 +39,9 @@ def wait() -> None:
 @contextmanager
 def collect() -> Iterator[dict[str, float]]:
     """Collect the parts of all steps in the block."""
-    found: dict[str, float] = {}
-    token = _collected.set(found)
-    yield found
+    seconds: dict[str, float] = {}
+    token = _collected.set(seconds)
+    yield seconds
     _collected.reset(token)
 
 

@@ -122,9 +122,9 @@ class BatchTopKStep(nn.Module):
         dtype = torch.bfloat16 if self.encode == "bfloat16" and x.dtype == torch.float32 else x.dtype
         search = Search(dtype, self.chunk, self._sparse_kernels(x), self._scratch)
         encoder = Encoder(crosscoder.encoder.flatten(1), crosscoder.encoder_bias, norm)
-        found = select(x, encoder, count=plan.k * x.shape[0], cut=float(self.cut), search=search)
-        self.cut.fill_(found.next_cut)
-        return found.code, found.threshold
+        selection = select(x, encoder, count=plan.k * x.shape[0], cut=float(self.cut), search=search)
+        self.cut.fill_(selection.next_cut)
+        return selection.code, selection.threshold
 
     def _sparse_kernels(self, x: Tensor) -> Kernels:
         return kernels(self.backend if x.dtype == torch.float32 else "torch", x.device.type)
