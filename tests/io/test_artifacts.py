@@ -24,7 +24,6 @@ from crossdiff.io.artifacts import (
     write_manifest,
 )
 from crossdiff.settings import Settings
-from tests.report_artifacts import Store
 
 
 class Inner(Settings):
@@ -198,13 +197,6 @@ def test_a_store_without_locks_is_worked_in(tmp_path: Path, no_locks: None) -> N
     with Register(tmp_path).locked(), _sole_writer(tmp_path / ".key.lock", "harvest m"):
         pass
     assert not (tmp_path / ".key.lock").exists()
-
-
-def test_provenance_walks_to_every_ancestor_once(store: Store) -> None:
-    found = provenance({"scale_pt_it": store.parents["scale_pt_it"], "annotate": store.parents["annotate"]})
-    stages = [entry["stage"] for entry in found]
-    assert sorted(stages) == ["annotate", "scale", "tokens", "train"]
-    assert stages.index("tokens") < stages.index("train") < stages.index("scale")  # parents first
 
 
 def test_artifacts_without_a_manifest_are_left_out_of_provenance(tmp_path: Path) -> None:

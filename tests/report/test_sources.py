@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from crossdiff.io.artifacts import provenance
 from crossdiff.report.sources import Sources, read_sources
 from tests.report_artifacts import Store
 
@@ -17,3 +18,10 @@ def test_every_finished_member_of_a_pair_is_read_the_shown_one_first(store: Stor
     assert [one.name for one in read.crosscoders("pt_it")] == ["pt_it", "pt_simpo"]
     single = read_sources(store.parents, pairs=("pt_it",), reference=None, treatment=None)
     assert [one.name for one in single.crosscoders("pt_it")] == ["pt_it"]
+
+
+def test_provenance_walks_to_every_ancestor_once(store: Store) -> None:
+    found = provenance({"scale_pt_it": store.parents["scale_pt_it"], "annotate": store.parents["annotate"]})
+    stages = [entry["stage"] for entry in found]
+    assert sorted(stages) == ["annotate", "scale", "tokens", "train"]
+    assert stages.index("tokens") < stages.index("train") < stages.index("scale")  # parents first
