@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from crossdiff.annotation.results import ANSWERED
-from crossdiff.statistics.intervals import wilson
 from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ def framing_sentence(found: dict[str, Asserted]) -> str | None:
 
 def _counted(one: Asserted) -> str:
     """`3 of 4 (75%, 30% to 95%; 1 unanswered)`."""
+    from crossdiff.statistics.intervals import wilson  # imported late: a plan loads no numpy
+
     asserted, answered, missing = one["asserted"], one["answered"], one["asked"] - one["answered"]
     parts = []
     if answered:
