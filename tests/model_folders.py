@@ -51,13 +51,15 @@ def make_tokenizer(
     return tokenizer
 
 
-def make_config(architecture: str, *, vocab_size: int, n_blocks: int = N_BLOCKS) -> Any:
+def make_config(
+    architecture: str, *, vocab_size: int, n_blocks: int = N_BLOCKS, d_model: int = D_MODEL
+) -> Any:
     """A small configuration of one architecture, with sliding-window blocks where it has them."""
     from transformers import AutoConfig
 
     shared = {
         "vocab_size": vocab_size,
-        "hidden_size": D_MODEL,
+        "hidden_size": d_model,
         "intermediate_size": 64,
         "num_hidden_layers": n_blocks,
         "num_attention_heads": 4,
@@ -93,13 +95,14 @@ def save_model(
     tokenizer: Any = None,
     n_blocks: int = N_BLOCKS,
     max_shard_size: str = "1GB",
+    d_model: int = D_MODEL,
 ) -> Path:
     """A folder as `save_pretrained` leaves it: causal language model and tokenizer."""
     from transformers import AutoModelForCausalLM
 
     tokenizer = tokenizer or make_tokenizer()
     torch.manual_seed(seed)
-    config = make_config(architecture, vocab_size=512, n_blocks=n_blocks)
+    config = make_config(architecture, vocab_size=512, n_blocks=n_blocks, d_model=d_model)
     assert len(tokenizer) <= 512
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():

@@ -49,6 +49,43 @@ def run(tmp_path: Path, *arguments: str):
 
 
 @pytest.mark.slow
+def test_two_families_end_in_a_report_by_norms_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    words = (["model", "small", "better"], ["mod", "answer", "than", "agree"])
+    wide = make_tokenizer(words=words[0], bos=False)
+    save_model(tmp_path / "base", "llama", d_model=48, n_blocks=2, tokenizer=wide)
+    save_model(tmp_path / "tuned", "qwen2", n_blocks=2, tokenizer=make_tokenizer(words=words[1]))
+    asked = (
+        "model_pair=custom", "corpus=files", *SMALL, f"store={tmp_path}/store", "selection=norm",
+        f"results_dir={tmp_path}/results", f"model_pair.base={tmp_path}/base",
+        f"model_pair.tuned={tmp_path}/tuned", f"corpus.paths=[{write_chats(tmp_path / 'chats.jsonl')}]",
+        "model_pair.alignment=characters", "dictionary.architecture=dedicated_feature",
+        "dictionary.dedicated_share=0.2", "selection.min_tokens=5", "selection.min_documents=2",
+    )  # fmt: skip
+    assert typed(monkeypatch, *asked) == 0, capsys.readouterr().err
+    results = tmp_path / "results"
+    latents = pd.read_parquet(results / "latents.custom.parquet")
+    assert latents[["decoder_cosine", "nu_error", "nu_reconstruction", "drift"]].isna().all(axis=None)
+    assert {"tuned", "base"} == set(latents["exclusive_to"].dropna())
+    page = (results / "report.html").read_text()
+    assert "The models are of two families, whose directions cannot be compared" in page
+    assert "end where one of the other does; dropped: 80 bos" in page
+    (record,) = (tmp_path / "store").glob("documents/*/selection.json")
+    vocabularies = [set(make_tokenizer(words=w).get_vocab()) for w in words]
+    raised = {"base": set(), "tuned": set()}
+    for entry in json.loads(record.read_text())["latents"]:
+        for model, logits in entry["logits"].items():
+            raised[model] |= {token.replace(" ", "Ġ") for token, _ in logits["top"]}
+    for model, own, foreign in (("base", *vocabularies), ("tuned", *vocabularies[::-1])):
+        assert raised[model] & (own - foreign), model
+        assert not raised[model] & (foreign - own), model
+    (folder,) = (tmp_path / "store").glob("train/*/crosscoder")
+    crosscoder = Crosscoder.load(folder)
+    assert not crosscoder.decoder[:, 1, 32:].any()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox"])
 def test_two_model_folders_and_chats_end_in_a_report(tmp_path: Path, architecture: str) -> None:
     chats = write_chats(tmp_path / "chats.jsonl")

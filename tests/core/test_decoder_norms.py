@@ -70,3 +70,12 @@ def test_gram_holds_squared_norms_on_its_diagonal() -> None:
     norms = crosscoder.decoder.detach().double().norm(dim=2).square()
     assert torch.allclose(torch.diagonal(found), norms)
     assert torch.equal(found[0, 1], found[1, 0])
+
+
+def test_two_families_have_norms_and_no_cosine() -> None:
+    crosscoder = random_crosscoder(8, 6, seed=0)
+    known = decoder_norms(crosscoder)
+    crosscoder.metadata = {"two_families": True}
+    found = decoder_norms(crosscoder)
+    assert found.cosine.isnan().all()
+    assert torch.equal(found.delta_norm, known.delta_norm)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import crossdiff
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings
+from crossdiff.core.exclusive_call import SelectionSettings
 from crossdiff.core.latent_scaling import ScalingSums, empty_sums, in_dtype
 from crossdiff.core.latent_table import latent_scaling, latent_table
 from crossdiff.core.normaliser import Normaliser
@@ -325,3 +326,21 @@ def test_the_page_on_the_report_describes_every_column_in_the_tables_order(
         for name in re.findall(r"`(\w+)`", line.split("|")[1])
     ]
     assert described == list(latent_scaling(crosscoder, [(x, document)]).columns)
+
+
+def test_two_families_have_their_betas_and_nothing_that_compares_directions(
+    crosscoder: Crosscoder, x: Tensor, document: Tensor
+) -> None:
+    families = in_dtype(crosscoder, torch.float64)
+    families.metadata = {"two_families": True}
+    one, two = (latent_scaling(model, [(x, document)]) for model in (crosscoder, families))
+    inside = [f"beta_{target}_{model}" for target in TARGETS for model in ("tuned", "base_baseprobe")]
+    across = [f"beta_{target}_{model}" for target in TARGETS for model in ("base", "tuned_baseprobe")]
+    ratios = [name for name in two.columns if name.startswith(("nu_", "drift"))]
+    assert two[["decoder_cosine", *across, *ratios]].isna().all(axis=None)
+    known = ["n_active", "norm_base", "norm_tuned", "delta_norm", "largest_code", *inside]
+    pd.testing.assert_frame_equal(two[known], one[known])
+    assert (two["call"] != "exclusive").all()  # latent scaling is unknown
+    by_norm = SelectionSettings(method="norm", min_tokens=1, min_documents=1)
+    calls = [latent_scaling(m, [(x, document)], selection=by_norm)["call"] for m in (crosscoder, families)]
+    assert calls[0].equals(calls[1])

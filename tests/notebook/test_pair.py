@@ -149,6 +149,13 @@ def test_what_does_not_fit_is_refused_when_the_pair_is_opened(models, tmp_path: 
         crossdiff.open_pair(other, tuned, LAYER, random_crosscoder(), device="cpu")
 
 
+def test_a_crosscoder_of_two_families_is_refused(models) -> None:
+    crosscoder = random_crosscoder()
+    crosscoder.metadata = {"two_families": True}
+    with pytest.raises(ValueError, match="two families .* whose models read other tokens"):
+        crossdiff.open_pair(*models, LAYER, crosscoder, dtype="float32", device="cpu")
+
+
 def test_a_crosscoder_is_read_from_its_folder(models, tmp_path: Path) -> None:
     random_crosscoder().save(tmp_path / "crosscoder")
     by_path = crossdiff.open_pair(*models, LAYER, tmp_path / "crosscoder", dtype="float32", device="cpu")

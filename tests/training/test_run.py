@@ -10,7 +10,7 @@ import torch
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import DictionarySettings, tied_latents, writes_to
 from crossdiff.core.sparsity import L1, BatchTopK, JumpReLU, LargestK, TopK
-from crossdiff.training.run import fit, initial_crosscoder, read_start
+from crossdiff.training.run import fit, initial_crosscoder, narrow_, read_start
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource
@@ -331,3 +331,14 @@ def test_another_shape_or_kind_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             read_start(path, dictionary, k, **sizes)
+
+
+def test_a_narrower_model_starts_with_the_norms_of_the_wider_one() -> None:
+    crosscoder = Crosscoder(DictionarySettings(n_latents=32), n_models=2, d_model=8)
+    crosscoder.initialise_(torch.Generator().manual_seed(0))
+    wide = crosscoder.decoder[:, 0].clone()
+    narrow_(crosscoder, (8, 5))
+    assert torch.equal(crosscoder.decoder[:, 0], wide)
+    assert not crosscoder.decoder[:, 1, 5:].any()
+    torch.testing.assert_close(crosscoder.decoder.norm(dim=2), torch.full((32, 2), 0.5**0.5))
+    torch.testing.assert_close(crosscoder.encoder, crosscoder.decoder, rtol=0, atol=0)

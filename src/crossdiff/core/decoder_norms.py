@@ -17,7 +17,7 @@ class DecoderNorms:
     """Norms of the directions in the normalised space, for a pair (base, tuned) of a crosscoder's models.
 
     delta_norm is 0 for base-only, one half for shared and 1 for tuned-only latents; cosine is that between
-    the two directions. Both are NaN where a norm they divide by is 0.
+    the two directions. Both are NaN where a norm they divide by is 0, cosines also for two families.
     """
 
     norm: Float[Tensor, "model latent"]
@@ -35,12 +35,18 @@ def decoder_norms(crosscoder: Crosscoder, *, base: int = 0, tuned: int = 1) -> D
     pair = crosscoder.decoder.detach()[:, [base, tuned]]
     dots = (pair[:, 0] * pair[:, 1]).sum(dim=1)
     norm = pair.norm(dim=2)
-    return DecoderNorms(norm.T.contiguous(), delta_norm(*norm.unbind(dim=1)), dots / norm.prod(dim=1))
+    cosine = dots / norm.prod(dim=1) if has_one_space(crosscoder) else torch.full_like(dots, torch.nan)
+    return DecoderNorms(norm.T.contiguous(), delta_norm(*norm.unbind(dim=1)), cosine)
 
 
 def delta_norm(base: PerLatent, tuned: PerLatent) -> PerLatent:
     """`1/2 (1 + (|d_tuned| - |d_base|) / max(|d_tuned|, |d_base|))`, from the norms of both directions."""
     return (1 + (tuned - base) / torch.maximum(tuned, base)) / 2
+
+
+def has_one_space(crosscoder: Crosscoder) -> bool:
+    """Whether directions of its models can be compared; those of two families cannot (docs/inputs.md)."""
+    return not crosscoder.metadata.get("two_families", False)
 
 
 def gram(decoder: Directions) -> Float64[Tensor, "probe model latent"]:

@@ -71,8 +71,9 @@ def diagnose(
         },
         "log10_density": {"edges": DENSITY_BINS, "counts": _density_histogram(density)},
         "signature": signature(delta_norm, reach=reach),
-        "twins": twins(table, decoder),
-        **shrinkage_and_decoupling(table, selection),
+        **({} if scaled.one_space else {"two_families": True}),
+        "twins": twins(table, decoder) if scaled.one_space else None,
+        **shrinkage_and_decoupling(table, selection, known=scaled.one_space),
         "template": template_energy(table, scaled),
         "split_half": split_half(scaled, decoder, selection),
     }
@@ -157,11 +158,14 @@ def twins(table: pd.DataFrame, decoder: Directions) -> dict[str, Any]:
     return {"n": len(pairs), "pairs": pairs[:100]}
 
 
-def shrinkage_and_decoupling(table: pd.DataFrame, selection: SelectionSettings) -> dict[str, Any]:
+def shrinkage_and_decoupling(
+    table: pd.DataFrame, selection: SelectionSettings, *, known: bool = True
+) -> dict[str, Any]:
     """Counts of latents that are exclusive by norms but present in the other model.
 
     Complete shrinkage: high `|nu_error|`, the other model's error contains the latent.
     Latent decoupling: high `|nu_reconstruction|`, other directions of the other model reconstruct it.
+    None where the ratios are not `known`.
     """
     counts: dict[str, Any] = {"shrinkage": {}, "decoupling": {}, "by_norm": {}}
     for side, kind, suffix in (("tuned", "tuned_only", ""), ("base", "base_only", "_baseprobe")):
@@ -170,8 +174,10 @@ def shrinkage_and_decoupling(table: pd.DataFrame, selection: SelectionSettings) 
             values(table, f"nu_{target}{suffix}")[rows].abs() for target in ("error", "reconstruction")
         )
         counts["by_norm"][side] = len(rows)
-        counts["shrinkage"][side] = int((nu_error >= selection.nu_error).sum())
-        counts["decoupling"][side] = int((nu_reconstruction >= selection.nu_reconstruction).sum())
+        shrunken = int((nu_error >= selection.nu_error).sum())
+        decoupled = int((nu_reconstruction >= selection.nu_reconstruction).sum())
+        counts["shrinkage"][side] = shrunken if known else None
+        counts["decoupling"][side] = decoupled if known else None
     return counts
 
 
@@ -200,7 +206,7 @@ def split_half(scaled: Scaled, decoder: Directions, selection: SelectionSettings
     """Jaccard overlap, per side, of the exclusive sets of two halves of the documents; None without any."""
     if scaled.bounds is None:
         return None
-    halves = [Scaled.of(decoder, scaled.sums.half(which)) for which in (0, 1)]
+    halves = [Scaled.of(decoder, scaled.sums.half(which), one_space=scaled.one_space) for which in (0, 1)]
     tables = [pair_table(half, half.calls(selection)) for half in halves]
     overlaps = {}
     for side in ("tuned", "base"):

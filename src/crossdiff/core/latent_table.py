@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from crossdiff.core.codes import Directions
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.decoder_norms import delta_norm, gram
+from crossdiff.core.decoder_norms import delta_norm, gram, has_one_space
 from crossdiff.core.drift import drift
 from crossdiff.core.exclusive_call import (
     Calls,
@@ -44,19 +45,29 @@ class Scaled:
     nu: Betas
     bounds: Intervals | None
     sums: ScalingSums
+    one_space: bool = True
 
     @classmethod
-    def of(cls, decoder: Directions, sums: ScalingSums) -> Scaled:
-        """Betas, ratios and, with documents, intervals; ValueError for sums that are not finite."""
+    def of(cls, decoder: Directions, sums: ScalingSums, *, one_space: bool = True) -> Scaled:
+        """Betas, ratios and, with documents, intervals; ValueError for sums that are not finite.
+
+        Without `one_space` all that compares directions of two models is NaN: only diagonals are known.
+        """
         if sums.fit is not None:
             sums.fit.check_finite()
         products = gram(decoder)
+        if not one_space:
+            across = ~torch.eye(sums.n_models, dtype=torch.bool, device=products.device)
+            products = products.masked_fill(across[..., None], torch.nan)
+            overlap = sums.overlap.masked_fill(across[..., None, None], torch.nan)
+            sums = copy.copy(sums)
+            sums.overlap = overlap
         beta = betas(sums.energy.sum(0), sums.overlap.sum(-2), products)
         norms = torch.diagonal(products).T.sqrt()
         cosine = products[BASE, -1] / (norms[BASE] * norms[-1])
         known = sums.n_groups > 1
         bounds = intervals(sums, products) if known else None
-        return cls(norms, cosine, beta, ratios(beta), bounds, sums)
+        return cls(norms, cosine, beta, ratios(beta), bounds, sums, one_space)
 
     @property
     def dead(self) -> Tensor:
@@ -132,7 +143,7 @@ def latent_table(
     `nu_*` is beta_base / beta_tuned with the tuned direction as the probe; `nu_*_baseprobe` is the inverse
     ratio, beta_tuned / beta_base, with the base direction as the probe.
     """
-    scaled = Scaled.of(crosscoder.decoder, sums)
+    scaled = Scaled.of(crosscoder.decoder, sums, one_space=has_one_space(crosscoder))
     return pair_table(scaled, scaled.calls(selection or SelectionSettings()))
 
 

@@ -17,7 +17,7 @@ from crossdiff.core.documented_latents import codes_of
 from crossdiff.core.streaming import mix
 from crossdiff.data.examples import Example, document_hashes
 from crossdiff.data.paired_activations import PairedActivations
-from crossdiff.data.tokens import TokenSet
+from crossdiff.data.tokens import ALIGNED, TokenSet
 from crossdiff.io.artifacts import MANIFEST, read_manifest
 from crossdiff.models.pair import ModelSettings, resolve
 from crossdiff.models.unembedding import load_unembedding
@@ -148,16 +148,28 @@ def direction_logits(
     notices = []
     for index, name in enumerate(MODELS):
         try:
-            model, path = harvested_model(parents[f"harvest_{name}"], parents.get("organism"))
-            head = load_unembedding(model, path, vocab_size=len(token_set.tokenizer))
+            harvest = parents[f"harvest_{name}"]
+            model, path = harvested_model(harvest, parents.get("organism"))
+            read = _read_by(harvest, token_set)
+            head = load_unembedding(model, path, vocab_size=len(read.tokenizer))
         except (ValueError, SafetensorError) as error:
             notices.append(f"no logits of the {name} model: {error}")
             continue
         own = min(index, crosscoder.n_models - 1)  # the one direction of a diff_sae, read by either head
         directions = crosscoder.decoder[torch.tensor(list(latents), dtype=torch.int64), own].detach().cpu()
+        if token_set.place is not None:  # columns beyond a narrower model are zeros
+            directions = directions[:, : head.weight.shape[1]]
         for place, (top, bottom) in enumerate(head.ends(directions, count=COUNT)):
-            logits[place][name] = {"top": _shown(token_set, top), "bottom": _shown(token_set, bottom)}
+            logits[place][name] = {"top": _shown(read, top), "bottom": _shown(read, bottom)}
     return logits, notices
+
+
+def _read_by(harvest: Path, token_set: TokenSet) -> TokenSet:
+    """The token set that a model read: of two families the aligned one has its tokenizer beside it."""
+    if token_set.place is None or not read_manifest(harvest)["inputs"].get("aligned", False):
+        return token_set
+    assert token_set.folder is not None
+    return TokenSet.open(token_set.folder / ALIGNED)
 
 
 def harvested_model(harvest: Path, organism: Path | None) -> tuple[ModelSettings, str]:

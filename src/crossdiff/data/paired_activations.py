@@ -10,14 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from crossdiff.data.harvest.on_the_fly import LiveLayer
-from crossdiff.data.harvest.read import HarvestedLayer
-from crossdiff.data.harvest.write import read_record
+from crossdiff.data.aligned_rows import AlignedRows, open_layers
 from crossdiff.data.moments import N_KINDS, Moments, row_groups
 from crossdiff.data.order import CorpusOrder, EpochOrder, document_blocks
 from crossdiff.data.paired_batch import LayerRows, PairedBatch, WindowReader
 from crossdiff.data.settings import MaskSettings
-from crossdiff.data.tokens import TokenKind, TokenSet
+from crossdiff.data.tokens import NO_PLACE, TokenKind, TokenSet
 
 Split = Literal["train", "validation", "all"]
 WINDOW_BYTES = 1 << 30
@@ -36,6 +34,7 @@ class PairedActivations:
         self.n_models = len(layers)
         self.n_rows = token_set.n_tokens
         self.d_model = layers[0].d_model
+        self.widths = [rows.width if isinstance(rows, AlignedRows) else rows.d_model for rows in layers]
         self.kept = self._kept_rows()
         self._readers: dict[int, WindowReader] = {}
 
@@ -54,12 +53,7 @@ class PairedActivations:
         `device` runs the models of a `live` source.
         """
         token_set = TokenSet.open(tokens)
-        layers = [_open_layer(harvest, layer, tokens, device) for harvest in harvests]
-        for harvested in layers:
-            _check_tokens(harvested, token_set, tokens)
-        if len({harvested.d_model for harvested in layers}) > 1:
-            widths = ", ".join(f"{h.folder} has {h.d_model}" for h in layers)
-            raise ValueError(f"the models of a pair need one d_model: {widths}; choose models of one family")
+        layers = open_layers(tokens, token_set, harvests, layer=layer, device=device)
         paired = cls(token_set, layers, mask or MaskSettings())
         if not paired.kept.any():
             raise ValueError(paired.why_none_is_kept())
@@ -76,6 +70,8 @@ class PairedActivations:
         dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
         if mask.skip_first:
             dropped[f"mask.skip_first={mask.skip_first}"] = tokens.position < mask.skip_first
+        if tokens.place is not None:
+            dropped["the alignment drops"] = tokens.place == NO_PLACE
         if mask.outlier_norm is not None:
             dropped[f"mask.outlier_norm={mask.outlier_norm:g}"] = ~self._within_norm()
         counts = ", ".join(f"{rule} {int(which.sum()):,}" for rule, which in dropped.items())
@@ -198,13 +194,14 @@ class PairedActivations:
         within = torch.ones(self.n_rows, dtype=torch.bool)
         for harvested in self.layers:
             norms = harvested.norms()
-            within &= norms <= self.mask.outlier_norm * norms.median()
+            within &= norms <= self.mask.outlier_norm * norms.nanmedian()
         return within
 
     def _training_moments(self, harvested: LayerRows) -> Moments:
         chosen = torch.zeros(2 * N_KINDS, dtype=torch.bool)
         chosen[torch.tensor(kept_kinds(self.mask))] = True
-        if not self.mask.skip_first and self.mask.outlier_norm is None:
+        by_kind = not self.mask.skip_first and self.mask.outlier_norm is None
+        if by_kind and self.token_set.place is None:
             return harvested.moments().pooled(chosen)
         total = Moments.zeros(self.d_model)
         for rows in self.rows("train").split(16_384):
@@ -222,29 +219,10 @@ def kept_kinds(mask: MaskSettings) -> list[TokenKind]:
 
 
 def kept_tokens(tokens: TokenSet, mask: MaskSettings) -> Bool[Tensor, " row"]:
-    """Rows that the mask keeps by kind and position; `outlier_norm` needs activations."""
+    """Rows that the mask keeps by kind and position, with a counterpart; `outlier_norm` needs activations."""
     kept = torch.isin(tokens.kind, torch.tensor(kept_kinds(mask), dtype=torch.uint8))
     if mask.skip_first:
         kept &= tokens.position >= mask.skip_first
+    if tokens.place is not None:
+        kept &= tokens.place != NO_PLACE
     return kept
-
-
-def _open_layer(folder: Path, layer: int, tokens: Path, device: str) -> LayerRows:
-    record = read_record(folder, layer)
-    if "live" in record:
-        return LiveLayer(folder, layer, record, tokens, device)
-    return HarvestedLayer.open(folder, layer, record)
-
-
-def _check_tokens(harvested: LayerRows, token_set: TokenSet, tokens: Path) -> None:
-    if harvested.token_hash != token_set.token_hash:
-        raise ValueError(
-            f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens} has "
-            f"{token_set.token_hash[:16]}; all harvests of a pair need one token set: harvest this "
-            "model again on it"
-        )
-    if harvested.n_rows != token_set.n_tokens:
-        raise ValueError(
-            f"{harvested.folder} has {harvested.n_rows:,} rows for {token_set.n_tokens:,} tokens; "
-            "it is incomplete: remove it and run the same command again"
-        )

@@ -24,6 +24,10 @@ class Tokenised:
     """Tokens beyond the context; estimated for the part of a long text that is not tokenised."""
     n_not_located: int = 0
     """Contents of a chat with an unknown place in the rendered text."""
+    rendered: RenderedChat | None = None
+    """The text that was tokenised; None where the document came as token ids."""
+    ends: np.ndarray | None = None
+    """Per token, the character of `rendered` after its last one; -1 for a BOS that was put first."""
 
     @property
     def has_text(self) -> bool:
@@ -43,8 +47,10 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
         if isinstance(item, BadRecord):
             results.append(item)
             continue
+        ends: np.ndarray | None = None
         if isinstance(item, RenderedChat):
             ids, offsets, beyond = next(encoded)
+            ends = offsets[:, 1]
             is_chat = not isinstance(record.content, str)
             kind = _kinds(ids, offsets, item, special, is_chat=is_chat)
             # A template that writes a BOS anywhere gets no second one.
@@ -56,10 +62,14 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
             ids, beyond, writes_bos, n_not_located = np.asarray(item, dtype=np.int64), 0, False, 0
             kind = np.where(np.isin(ids, special), TokenKind.SPECIAL, TokenKind.TEXT)
         opening = None if writes_bos else opens
+        n_read = len(ids)
         ids, kind = _with_bos(ids, kind, tokenizer.bos_token_id, opening)
         n_cut = max(0, len(ids) - context) + beyond
+        if ends is not None:
+            ends = np.concatenate([np.full(len(ids) - n_read, -1), ends])[:context]
         ids, kind = ids[:context].astype(np.int32), kind[:context].astype(np.uint8)
-        results.append(Tokenised(record, ids, kind, n_cut, n_not_located))
+        rendered = item if isinstance(item, RenderedChat) else None
+        results.append(Tokenised(record, ids, kind, n_cut, n_not_located, rendered, ends))
     return results
 
 

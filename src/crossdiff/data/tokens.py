@@ -20,6 +20,8 @@ FORMAT = "crossdiff.tokens"
 VERSION = 1
 Unknown = Literal["ids", "documents", "bos", "template"]
 """What may be unknown of the rows of imported activations."""
+ALIGNED, PLACES, NO_PLACE = "aligned", "places.safetensors", -1
+"""Of two tokenizers: folder of the second one's token set, its file of places, a row without a place."""
 VALIDATION_SHARE = 0.05
 """Share of documents held out of training, chosen by the hash of the document id."""
 
@@ -99,6 +101,14 @@ class TokenSet:
     def document_of(self, rows: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
         """Index of each token's document (int64)."""
         return torch.searchsorted(self.offsets, rows, right=True) - 1
+
+    @cached_property
+    def place(self) -> Int[Tensor, " token"] | None:
+        """Row of every token in the second tokenizer's set, else `NO_PLACE`; None for one tokenizer."""
+        from safetensors.torch import load_file
+
+        file = None if self.folder is None else self.folder / ALIGNED / PLACES
+        return load_file(file)["place"] if file is not None and file.is_file() else None
 
     @cached_property
     def validation(self) -> Bool[Tensor, " document"]:

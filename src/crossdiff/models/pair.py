@@ -51,9 +51,9 @@ class ModelSettings(Settings):
 
 
 class ModelPair(Settings):
-    """Two models of one family that share a tokenizer."""
+    """Two models that share a tokenizer, or with `alignment=characters` two that do not."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"crosscoder", "crosscoder_scale"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"crosscoder", "crosscoder_scale", "alignment"})
 
     name: str
     base: ModelSettings
@@ -69,6 +69,8 @@ class ModelPair(Settings):
     """File, folder or hub id of a crosscoder that is read instead of trained."""
     crosscoder_scale: tuple[float, float] | None = None
     """Factors on the activations of base and tuned for a crosscoder whose file has none."""
+    alignment: Literal["tokens", "characters"] = "tokens"
+    """characters: two families, compared where their tokens end at one character (data/alignment.py)."""
 
     @property
     def template_model(self) -> ModelSettings:

@@ -200,7 +200,8 @@ def refuse_other_tokenizer(reference: Any, other: Any, *, reference_name: str, o
         if here != there:
             raise ValueError(
                 f"the models of a comparison need one tokenizer: {text[:40]!r} is {here[:8]}... for "
-                f"{reference_name} and {there[:8]}... for {other_name}; choose models of one family"
+                f"{reference_name} and {there[:8]}... for {other_name}; choose models of one family, "
+                "or give model_pair.alignment=characters"
             )
     here, there = (t.get_vocab() for t in (reference, other))
     moved = [token for token, index in here.items() if there.get(token, index) != index]
@@ -208,7 +209,7 @@ def refuse_other_tokenizer(reference: Any, other: Any, *, reference_name: str, o
         raise ValueError(
             f"the models of a comparison need one tokenizer: token {moved[0]!r} is id {here[moved[0]]} for "
             f"{reference_name} and {there[moved[0]]} for {other_name} ({len(moved):,} such tokens); "
-            "choose models of one family"
+            "choose models of one family, or give model_pair.alignment=characters"
         )
     return _differences(reference, other, len(here), len(there), (reference_name, other_name))
 

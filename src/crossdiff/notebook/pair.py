@@ -14,7 +14,7 @@ import torch
 
 from crossdiff.core.codes import check_latent
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.decoder_norms import raw_directions
+from crossdiff.core.decoder_norms import has_one_space, raw_directions
 from crossdiff.data.corpus import DEFAULT_CONTEXT
 from crossdiff.data.settings import MaskSettings
 from crossdiff.io.crosscoders.read import read_crosscoder
@@ -96,6 +96,11 @@ class OpenPair:
     def checked(self) -> OpenPair:
         """This pair; ValueError where the crosscoder or the tokenizers do not fit the models."""
         crosscoder, wanted = self.crosscoder, len(MODELS)
+        if not has_one_space(crosscoder):
+            raise ValueError(
+                "this crosscoder is of two families (alignment=characters), whose models read other tokens; "
+                "the tables of its run are in open_run(...), and texts cannot be read with both models yet"
+            )
         if crosscoder.settings.architecture == "diff_sae":
             wanted = 1
         if crosscoder.n_models != wanted:

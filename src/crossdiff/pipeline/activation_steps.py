@@ -8,6 +8,7 @@ from crossdiff.config import Experiment
 from crossdiff.data.settings import ImportedSource
 from crossdiff.models.pair import ModelSettings, check_layers, fingerprint
 from crossdiff.pipeline import cost
+from crossdiff.pipeline.alignment_checks import aligned_model
 from crossdiff.pipeline.cost import Cost, model_shape
 from crossdiff.pipeline.steps import Step
 from crossdiff.stages.blend import BlendInputs
@@ -39,6 +40,7 @@ def harvest_step(
         fingerprint=fingerprint(model),
         layers=(experiment.layer,),
         source=experiment.source,
+        aligned=model == aligned_model(experiment.pairs[0]),
     )
     size = cost.harvest_cost(
         shape,

@@ -31,9 +31,12 @@ def check_pair(pair: ModelPair, corpus: CorpusSettings, toy: ToySettings) -> Non
             continue
         widths[model.path] = shape.d_model
         _check_context(model, shape.n_positions, as_mixture(corpus).context)
-    if len(set(widths.values())) > 1:
+    if len(set(widths.values())) > 1 and pair.alignment == "tokens":
         listed = ", ".join(f"{path} has {width}" for path, width in widths.items())
-        raise ValueError(f"the models of a pair need one d_model: {listed}; choose models of one family")
+        raise ValueError(
+            f"the models of a pair need one d_model: {listed}; choose models of one family, or give "
+            "model_pair.alignment=characters (two families: docs/inputs.md)"
+        )
 
 
 def fitted(experiment: Experiment) -> Experiment:

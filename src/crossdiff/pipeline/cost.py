@@ -14,7 +14,7 @@ from pathlib import Path
 from crossdiff.annotation.settings import N_SWAPPED, AnnotatorSettings
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.models.config_file import folder_sizes
-from crossdiff.models.pair import ORGANISM, ModelSettings
+from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings
 from crossdiff.organisms.settings import CONTEXT, ToySettings
 from crossdiff.pipeline.steps import Cost, Step, group
 
@@ -71,6 +71,12 @@ def model_shape(model: ModelSettings, toy: ToySettings) -> ModelShape | None:
     hidden = sizes.d_mlp or 4 * sizes.d_model
     parameters = 4 * sizes.d_model**2 + 3 * sizes.d_model * hidden
     return ModelShape(sizes.d_model, sizes.n_blocks, parameters, sizes.n_positions)
+
+
+def wider_shape(pair: ModelPair, toy: ToySettings) -> ModelShape | None:
+    """The base model's shape; with a wider tuned model (two families) that one's, the crosscoder's width."""
+    base, tuned = (model_shape(model, toy) for model in (pair.base, pair.tuned))
+    return tuned if base and tuned and tuned.d_model > base.d_model else base
 
 
 def toy_tokens(toy: ToySettings) -> int:

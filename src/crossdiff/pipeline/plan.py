@@ -12,6 +12,7 @@ from pathlib import Path
 from crossdiff.config import Experiment
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.activation_steps import check_study
+from crossdiff.pipeline.alignment_checks import check_alignment
 from crossdiff.pipeline.checks import check_length, check_two_models
 from crossdiff.pipeline.crosscoder_step import check_crosscoders
 from crossdiff.pipeline.planner import Planner, ordered
@@ -23,6 +24,7 @@ def plan(experiment: Experiment) -> list[Step]:
     """The report step (of a study, the study step) and all its ancestors, parents first."""
     check_crosscoders(experiment)
     check_study(experiment)
+    check_alignment(experiment)
     if experiment.study is None:
         planner = Planner(experiment)
         if any(pair.crosscoder is None for pair in experiment.pairs):

@@ -11,10 +11,10 @@ from crossdiff.data.corpus import OrganismSource, as_mixture
 from crossdiff.data.corpus import fingerprint as corpus_fingerprint
 from crossdiff.data.settings import ImportedSource
 from crossdiff.io.artifacts import read_manifest
-from crossdiff.models.config_file import changes_letters
-from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
+from crossdiff.models.pair import ModelPair, ModelSettings
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.activation_steps import blend_step, harvest_step, imported_tokens
+from crossdiff.pipeline.alignment_checks import tokenizers_of
 from crossdiff.pipeline.checks import check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.memory import sharded_gb, training_gb
@@ -69,15 +69,9 @@ class Planner:
         """The token set of all models, made with the reference pair's template."""
         if isinstance(self.experiment.source, ImportedSource):
             return imported_tokens(self.experiment, self.experiment.source, self.organism)
-        tokenizer, corpus = self.experiment.pairs[0].template_model, self.experiment.corpus
-        inputs = TokensInputs(
-            corpus=corpus,
-            corpus_fingerprint=corpus_fingerprint(corpus),
-            tokenizer=tokenizer,
-            # The suffix renews only token sets whose letters a template changes: older ones count as
-            # template.
-            tokenizer_fingerprint=fingerprint(tokenizer) + "+letters" * changes_letters(tokenizer),
-        )
+        corpus = self.experiment.corpus
+        tokenizers = tokenizers_of(self.experiment.pairs[0])
+        inputs = TokensInputs(corpus=corpus, corpus_fingerprint=corpus_fingerprint(corpus), **tokenizers)
         size = cost.tokens_cost(self.asked_tokens)
         return Step("tokens", as_mixture(corpus).name, inputs, self.organism, size)
 
@@ -143,7 +137,7 @@ class Planner:
         self, pair: ModelPair, *, products: float, training: bool, n_latents: int | None = None
     ) -> cost.Cost:
         """Cost of the pair's training, or of a pass over all tokens."""
-        experiment, shape = self.experiment, cost.model_shape(pair.base, self.experiment.organism)
+        experiment, shape = self.experiment, cost.wider_shape(pair, self.experiment.organism)
         steps = experiment.training.total_steps() * experiment.training.batch_size
         size = cost.crosscoder_cost(
             shape,

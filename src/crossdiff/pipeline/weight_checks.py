@@ -132,7 +132,15 @@ FIRST_DOCUMENTS = 64
 
 
 def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSettings) -> None:
-    """ValueError when a model of the pair cannot read what the reference's tokenizer writes."""
+    """ValueError when a model of the pair cannot read what the reference's tokenizer writes.
+
+    Of two families every model reads what its tokenizer writes.
+    """
+    if pair.alignment == "characters":
+        for model in (pair.base, pair.tuned):
+            itself = {"base": model, "tuned": model, "alignment": "tokens"}
+            check_tokenizers(model, pair.model_copy(update=itself), corpus)
+        return
     source = _tokenizer_folder(reference)
     if source is None:
         return

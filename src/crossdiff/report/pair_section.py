@@ -25,11 +25,11 @@ def pair_section(
     pair: PairSource, provenance: Sequence[dict[str, Any]], drawn: dict[str, Any]
 ) -> dict[str, Any]:
     """Template context of a pair; its figures are added to `drawn`."""
-    charts = []
-    for chart in (*_selection_charts(pair), *_geometry_charts(pair), _training_chart(pair)):
-        figure = chart.pop("figure")
+    charts, unknown = [], sentences.unknown_charts(pair)
+    found = (*_selection_charts(pair), *_geometry_charts(pair), _training_chart(pair))
+    for chart in (chart for chart in found if chart["name"] not in unknown):
         key = f"{chart['name']}-{pair.name}"
-        drawn[key] = figure
+        drawn[key] = figure = chart.pop("figure")
         charts.append({"table": None, "wide": False, **chart, "name": key, "height": height_of(figure)})
     return {
         "name": pair.name,
@@ -85,7 +85,7 @@ def _selection_charts(pair: PairSource) -> list[Chart]:
         {
             "name": "delta-norm",
             "title": "Which model a latent belongs to, by decoder norm",
-            "caption": "Alive latents. Norms alone mislead: exclusive means that latent scaling agrees.",
+            "caption": "Alive latents. Norms alone mislead: by default latent scaling has to agree.",
             "figure": figures.delta_norm(latents),
             "table": _norm_kinds(pair),
         },
@@ -196,7 +196,7 @@ def _quantiles(pair: PairSource, column: str) -> tables.Table:
 
 def _shrinkage(pair: PairSource) -> dict[str, Any] | None:
     facts = pair.diagnostics
-    if not facts.get("by_norm"):
+    if not facts.get("by_norm") or facts.get("two_families"):
         return None
     rows = [
         (side, facts["by_norm"][side], facts["shrinkage"].get(side), facts["decoupling"].get(side))

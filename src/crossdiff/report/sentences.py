@@ -140,10 +140,24 @@ def _of_training(pair: PairSource) -> list[str]:
     return warnings
 
 
+TWO_FAMILIES = (
+    "The models are of two families, whose directions cannot be compared. Exclusive means by decoder norms "
+    "alone: latent scaling, drift and cosines between the models are unknown, and a latent whose content the "
+    "other model holds in other latents is called exclusive too. Read the counts as an upper bound. Tokens "
+    "are those of the tokenizer that the pair shows (step tokens), and only the aligned ones were read."
+)
+
+
+def unknown_charts(pair: PairSource) -> tuple[str, ...]:
+    """Names of the pair's charts that would compare directions of two families."""
+    return ("nu", "cosines") if pair.diagnostics.get("two_families") else ()
+
+
 def failure_signatures(pair: PairSource) -> list[dict[str, str]]:
     """Warnings on this pair, or one line of assurance: `{"level": ok|warn, "text"}`."""
     diagnostics = pair.diagnostics
-    warnings = [*texts(diagnostics.get("signature")), *no_interval(pair)]
+    warnings = [TWO_FAMILIES] if diagnostics.get("two_families") else []
+    warnings += [*texts(diagnostics.get("signature")), *no_interval(pair)]
     for model in ("base", "tuned"):
         warnings += [*_unexplained(pair, model), *_sinks(pair, model)]
     warnings += _of_training(pair)

@@ -25,6 +25,7 @@ class HarvestInputs(Settings):
     """What determines the stored activations, besides the token set."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+    ADDED: ClassVar[frozenset[str]] = frozenset({"aligned"})
 
     model: ModelSettings
     fingerprint: str
@@ -32,6 +33,8 @@ class HarvestInputs(Settings):
     layers: tuple[int, ...] = Field(min_length=1)
     """0-based block indices; block L's output is `hidden_states[L + 1]` of transformers."""
     source: CacheSource | LiveSource = CacheSource()
+    aligned: bool = False
+    """Whether the model reads the aligned token set, that of its tokenizer (`data/alignment.py`)."""
 
 
 def run(
@@ -93,6 +96,7 @@ def _path(model: ModelSettings, parents: Mapping[str, Path]) -> str:
 
 def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtime: Runtime) -> HarvestJob:
     from crossdiff.data.harvest.job import HarvestJob
+    from crossdiff.data.tokens import ALIGNED
 
     return HarvestJob(
         model=inputs.model,
@@ -100,7 +104,7 @@ def _job(inputs: HarvestInputs, parents: Mapping[str, Path], draft: Path, runtim
         fingerprint=inputs.fingerprint,
         layers=tuple(sorted(set(inputs.layers))),
         source=inputs.source,
-        tokens=parents["tokens"],
+        tokens=parents["tokens"] / ALIGNED if inputs.aligned else parents["tokens"],
         folder=draft,
         device=runtime.device,
         progress=runtime.progress,

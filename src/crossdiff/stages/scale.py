@@ -73,10 +73,11 @@ def write_scaled(
     crosscoder: Crosscoder, sums: ScalingSums, selection: SelectionSettings, draft: Path
 ) -> dict[str, Any]:
     """Write the table and diagnostics from the sums of a pass; returns the step's figures."""
+    from crossdiff.core.decoder_norms import has_one_space
     from crossdiff.core.diagnostics import diagnose
     from crossdiff.core.latent_table import Scaled, pair_table
 
-    scaled = Scaled.of(crosscoder.decoder, sums)
+    scaled = Scaled.of(crosscoder.decoder, sums, one_space=has_one_space(crosscoder))
     calls = scaled.calls(selection)
     table = pair_table(scaled, calls)
     diagnostics = diagnose(

@@ -73,12 +73,12 @@ def fit_and_save(
 
     if inputs.training.start is not None and fingerprint(inputs.training.start) != inputs.start:
         raise ValueError(f"training.start={inputs.training.start} has changed since this step was planned")
-    folder = RunFolder(draft)
+    folder, token_set = RunFolder(draft), TokenSet.open(parents["tokens"])
     origin = {
         "inputs": inputs.identity(),
         "parents": {role: path.name for role, path in parents.items()},
-        "token_hash": TokenSet.open(parents["tokens"]).token_hash,
-    }
+        "token_hash": token_set.token_hash,
+    } | ({} if token_set.place is None else {"two_families": True})
     if (finished := finished_figures(draft, origin)) is not None:
         shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
         return finished

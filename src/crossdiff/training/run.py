@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -141,7 +141,25 @@ def initial_crosscoder(
     xn = crosscoder.normaliser.normalise(crosscoder.inputs(first.x))
     generator = torch.Generator().manual_seed(seed)
     crosscoder.initialise_(generator, decoder_bias=_decoder_bias(xn, training))
+    narrow_(crosscoder, getattr(source, "widths", ()))
     return crosscoder
+
+
+@torch.no_grad()
+def narrow_(crosscoder: Crosscoder, widths: Sequence[int]) -> None:
+    """Set directions to zero beyond every model's width (two families); norms stay, encoder = decoder.
+
+    The activations are zero there, so that all gradients are, and the weights never leave zero. Without the
+    norms `delta_norm` would start off one half.
+    """
+    for model, width in enumerate(widths):
+        if width < crosscoder.d_model:
+            directions = crosscoder.decoder[:, model]
+            norm = directions.norm(dim=1, keepdim=True)
+            directions[:, width:] = 0
+            left = directions.norm(dim=1, keepdim=True)
+            directions *= torch.where(left > 0, norm / left, 0)
+            crosscoder.encoder[:, model] = directions
 
 
 def _check_pair(dictionary: DictionarySettings, source: ActivationSource) -> None:
