@@ -7,7 +7,9 @@ import pytest
 
 from crossdiff.io.tables import write_table
 from crossdiff.pipeline.plan import plan
-from crossdiff.studies.contenders import FIGURES, Contenders, answer, false_calls
+from crossdiff.studies.contenders import Contenders, false_calls
+from crossdiff.studies.contenders.on_toy import TITLES
+from crossdiff.studies.contenders.shown import FIGURES
 from tests.composed import experiment
 
 
@@ -33,28 +35,6 @@ def test_both_sides_count_and_the_dead_do_not(tmp_path: Path) -> None:
     assert false_calls([]) is None
 
 
-def test_the_sentence_names_who_leads_who_is_behind_and_who_makes_false_calls() -> None:
-    def row(f1: float, n: int) -> dict:
-        calls = {
-            null: {"n_calls": found, "value": 10.0 * found} for null, found in (("same", 0), ("moved", n))
-        }
-        return {**dict.fromkeys(FIGURES, f1), **calls}
-
-    differs = {**dict.fromkeys(FIGURES, float("nan")), "same": None, "moved": None}
-    differs |= {"held_tuned_frequent": 0.75, "sign_right": 1.0}
-    said = answer({"l1": row(0.8, 3), "dedicated": row(0.2, 5), "delta": row(1.0, 0), "diff_sae": differs})
-    assert (
-        "1 % of tokens and more: highest F1 1.000 (delta); lower: l1 0.800, dedicated, tied form 0.200."
-        in said
-    )
-    assert "where the models are same: none." in said
-    assert "where the models are moved: dedicated, tied form 50, l1 30." in said
-    assert said.endswith(
-        "diff_sae makes no call: it holds 75% of the tuned-only directions of 1 % of tokens and more, and "
-        "the sign of 100% of what it holds of one model alone is right."
-    )
-
-
 def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tmp_path: Path) -> None:
     options = ("study.only=[delta]", "study.seeds=[0]")
     steps = [step for step in plan(experiment("experiment=contenders", *options)) if step.stage == "planted"]
@@ -76,4 +56,6 @@ def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tm
     table = found.charts[0].table
     assert table is not None
     shown = [cell.text for cell in table.rows[0].cells]
-    assert shown.count("not measured") == 3  # both columns of what is held, and the size of the weights
+    assert shown.count("not measured") == 3 + len(
+        TITLES
+    )  # both columns of what is held, and the size of the weights

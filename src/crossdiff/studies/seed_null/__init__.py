@@ -41,7 +41,7 @@ class SeedNull(Study):
         """Seeds 0 against 1, 2 against 3, ..., from the experiment's seed on."""
         pair = experiment.pairs[0]
         return {
-            f"seeds_{a}_{b}": {"model_pair": None, "comparison": _against(pair, a, b)}
+            f"seeds_{a}_{b}": {"model_pair": None, "comparison": against(pair, a, b)}
             for a, b in self._seeds(experiment)
         }
 
@@ -81,7 +81,8 @@ class SeedNull(Study):
         return Findings(_answer(numbers), tiles=_tiles(numbers), charts=charts, numbers=numbers)
 
 
-def _against(pair: ModelPair, first: int, second: int) -> dict[str, ModelPair]:
+def against(pair: ModelPair, first: int, second: int) -> dict[str, ModelPair]:
+    """The comparison of a pair with itself, under two seeds."""
     return {
         side: pair.model_copy(update={"name": f"{pair.name}_seed{seed}", "seed": seed})
         for side, seed in (("reference", first), ("treatment", second))

@@ -1,4 +1,4 @@
-"""Every kind of crosscoder on planted truth and on planted nulls, in one table."""
+"""Every kind of crosscoder on planted truth, on planted nulls and on the toy, in one table."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from crossdiff.io.tables import alive, read_table, values, where
-from crossdiff.report import tables
-from crossdiff.report.formatting import told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
-from crossdiff.stages.study import Asked, ExtraStep
+from crossdiff.stages.study import Asked, Changes, ExtraStep
 from crossdiff.statistics.intervals import wilson
+from crossdiff.studies.contenders import on_toy
+from crossdiff.studies.contenders.shown import FIGURES, HELD, WITHOUT_CALL, answer, contenders_table
+from crossdiff.studies.outputs import Outputs
 from crossdiff.studies.planted import PlantedTruth
 from crossdiff.studies.planted.step import Contender, difference_contenders
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from crossdiff.report.tables import Table
 
 NOTHING_OWN = {"n_base_only": 0, "n_tuned_only": 0, "n_decoupled": 0}
 NULLS: dict[str, dict[str, int]] = {
@@ -30,27 +30,21 @@ NULLS: dict[str, dict[str, int]] = {
 }
 """Worlds in which no latent belongs to one model: `same` has shared ones alone, `moved` rotated and weak
 copies too, so that the models differ and yet own nothing."""
-FIGURES = (
-    "scaling_f1_frequent",
-    "scaling_f1_rare",
-    "norm_f1_frequent",
-    "norm_f1_rare",
-    "scaling_precision_all",
+OUTPUTS = "outputs_"
+"""Beginning of the names of the steps of the baseline without a crosscoder."""
+NO_DOCUMENTS = (
+    "Not measured here: planted changes found, Spearman and calibration of deltas, intervals between seeds, "
+    "the triggered behaviour. They need models and documents, and planted activations have none: name kinds "
+    "in study.toy_kinds (size=toy has all)."
 )
-HELD = ("held_tuned_frequent", "held_tuned_rare")
-"""Share of the tuned-only latents whose direction some latent has, called or not."""
-BANDS = {"frequent": "1 % of tokens and more", "rare": "0.3 to 1 %"}
-TITLES = {
-    "dedicated_feature": "dedicated feature (true form)",
-    "dedicated": "dedicated, tied form",
-    "mixed_loss": "BatchTopK, mixed loss",
-}
-"""What the table calls a kind whose name in the settings does not say enough."""
-NOT_MEASURED, NO_CALL = "not measured", "no call"
-WITHOUT_CALL = ("diff_sae",)
-NOTES = (
-    "Not measured here: planted behaviours found, Spearman and calibration of deltas, triggered behaviour. "
-    "Planted activations have no documents, so nothing is labelled.",
+WITH_DOCUMENTS = (
+    "On the toy, one crosscoder per pair: planted changes are those from it to simpo, with the 95 % interval "
+    "of a category on the side of the planted change; calibration is the number of intervals that hold the "
+    "change that the activations hold. Of diff_sae the compared latents are those that go up.",
+    "Triggered: a latent is chosen on half of the chats by its peak in the answer, and its isolation score "
+    "F1 (1 - FPR) is that of the other half; null: 95th percentile of the score where triggered chats are "
+    "drawn at random. A method finds the behaviour if its best called latent beats the null; diff_sae, which "
+    "makes no call, if its best latent does. Topics have no score: they are of tokens and not of chats.",
 )
 
 
@@ -63,9 +57,38 @@ class Contenders(PlantedTruth):
         "_difference": difference_contenders,
     }
 
+    toy_kinds: tuple[str, ...] = ()
+    """Kinds that are run on the toy too, with documents, labels and deltas; `all` stands for every kind."""
+    trigger_share: float = Field(default=0.01, ge=0, lt=0.05)
+    """Of the toy's chats, fewer than the 5 % in which a latent can be active; with 0 it is the toy of
+    the other studies, which a store may have already."""
+    toy_null: bool = True
+    """Whether they are also compared between two seeds of the first pair."""
+
+    def runs(self, experiment: Asked) -> Mapping[str, Changes]:
+        """The comparisons of the kinds on the toy."""
+        asked = {"trigger_share": self.trigger_share, "null": self.toy_null}
+        return on_toy.runs(experiment, self._on_toy(), **asked) if self.toy_kinds else {}
+
+    def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
+        """The toy for the baseline without a crosscoder."""
+        toy = experiment.organism.model_copy(update={"trigger_share": self.trigger_share})
+        return {"pairs": {"organism": toy}} if self.toy_kinds else {}
+
+    def _on_toy(self) -> list[Contender]:
+        every = self.model_copy(update={"only": ()})._contenders()
+        known = {kind.name: kind for kinds in every for kind in kinds}
+        names = list(known) if self.toy_kinds == ("all",) else self.toy_kinds
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"study.toy_kinds={unknown}: choose from all, {', '.join(known)}")
+        return [known[name] for name in names]
+
     def extras(self, experiment: Asked) -> Mapping[str, ExtraStep]:
-        """The steps of `experiment=planted`, which are shared with it, and those of the nulls."""
+        """The steps of `experiment=planted`, which are shared with it, those of the nulls, and of the toy."""
         found = dict(super().extras(experiment))
+        if self.toy_kinds:
+            found |= on_toy.extras(experiment, self._on_toy(), trigger_share=self.trigger_share)
+            found |= {f"{OUTPUTS}{name}": step for name, step in Outputs().extras(experiment).items()}
         for null, changes in NULLS.items():
             world = self.planted.model_copy(update=changes)
             asked = self.model_copy(update={"planted": world})
@@ -80,12 +103,13 @@ class Contenders(PlantedTruth):
         true = [folder for name, folder in extras.items() if name.startswith("seed_")]
         rows = pd.concat([pd.read_csv(folder / "planted.csv") for folder in true])
         numbers: dict[str, dict[str, Any]] = {}
-        for kind in dict.fromkeys(rows["contender"].tolist()):
+        for kind in dict.fromkeys([*rows["contender"].tolist(), *(kind.name for kind in self._on_toy())]):
             own = where(rows, contender=kind)
             numbers[kind] = {
                 name: _mean(own, name) for name in (*FIGURES, *HELD, "sign_right", "train_seconds")
             }
             numbers[kind]["weights_mb"] = weights_mb([folder / kind for folder in true])
+            numbers[kind]["toy"] = on_toy.numbers(kind, runs, extras)
             for null in NULLS:
                 folders = [f / kind for name, f in extras.items() if name.startswith(f"{null}_")]
                 calls = kind not in WITHOUT_CALL
@@ -96,10 +120,16 @@ class Contenders(PlantedTruth):
             "independent. Held: tuned-only latents whose direction some latent has, called or not. "
             "Seconds: of training on this machine, with what else ran on it."
         )
-        chart = Chart("contenders", "All kinds", caption, table=_table(numbers))
-        return Findings(
-            answer(numbers), notes=NOTES, charts=(chart,), numbers={"seeds": self.seeds, "kinds": numbers}
-        )
+        topics = self._topics(extras)
+        chart = Chart("contenders", "All kinds", caption, table=contenders_table(numbers, topics))
+        notes = WITH_DOCUMENTS if self.toy_kinds else (NO_DOCUMENTS,)
+        counted = {"seeds": self.seeds, "kinds": numbers, "topics": topics}
+        return Findings(answer(numbers), notes=notes, charts=(chart,), numbers=counted)
+
+    def _topics(self, extras: Mapping[str, Path]) -> dict[str, Any] | None:
+        """The changes of the topics' categories against the planted ones; None where they were not made."""
+        own = {name.removeprefix(OUTPUTS): f for name, f in extras.items() if name.startswith(OUTPUTS)}
+        return Outputs().analyse({}, own).numbers["changes"] if own else None
 
 
 def _mean(rows: pd.DataFrame, column: str) -> float:
@@ -131,71 +161,3 @@ def false_calls(folders: list[Path]) -> dict[str, Any] | None:
     low, high = wilson(n_calls, n_alive)
     per_1000 = {"value": 1000 * n_calls / n_alive, "low": 1000 * low, "high": 1000 * high}
     return {"n_calls": n_calls, "n_alive": n_alive, **per_1000}
-
-
-def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Who leads in F1 and who is behind, by how much, and who makes false calls on a null."""
-    said = [sentence for band in BANDS if (sentence := _ranked(numbers, band))]
-    for null in NULLS:
-        known = {kind: row[null] for kind, row in numbers.items() if row[null]}
-        worst_first = sorted(known.items(), key=lambda item: -item[1]["value"])
-        called = [
-            f"{titled(kind)} {told(row['value'], '.0f')}" for kind, row in worst_first if row["n_calls"]
-        ]
-        said.append(f"False calls per 1,000 where the models are {null}: {', '.join(called) or 'none'}.")
-    for kind in WITHOUT_CALL:
-        if kind in numbers:
-            row = numbers[kind]
-            held, right = (told(row.get(name), ".0%") for name in (HELD[0], "sign_right"))
-            said.append(
-                f"{titled(kind)} makes no call: it holds {held} of the tuned-only directions of "
-                f"{BANDS['frequent']}, and the sign of {right} of what it holds of one model alone is right."
-            )
-    return " ".join(said)
-
-
-def _ranked(numbers: Mapping[str, Mapping[str, Any]], band: str) -> str:
-    known = {kind: row[f"scaling_f1_{band}"] for kind, row in numbers.items()}
-    order = sorted(
-        ((round(f1, 3), kind) for kind, f1 in known.items() if f1 == f1), key=lambda item: -item[0]
-    )
-    if not order:
-        return ""
-    best = order[0][0]
-    leaders = ", ".join(titled(kind) for f1, kind in order if f1 == best)
-    behind = ", ".join(f"{titled(kind)} {told(f1, '.3f')}" for f1, kind in order if f1 < best)
-    lead = f"Latents of {BANDS[band]}: highest F1 {told(best, '.3f')} ({leaders})"
-    return f"{lead}; lower: {behind}." if behind else f"{lead}."
-
-
-def titled(kind: str) -> str:
-    """A kind's name as the page shows it."""
-    return TITLES.get(kind, kind)
-
-
-def _table(numbers: Mapping[str, Mapping[str, Any]]) -> Table:
-    titles = ["Kind", "F1, 1 %", "F1, 0.3 to 1 %", "By norm, 1 %", "By norm, 0.3 to 1 %", "Precision"]
-    titles += [f"False per 1,000, {null}" for null in NULLS]
-    titles += ["Held, 1 %", "Held, 0.3 to 1 %", "Training seconds", "Weights, MB"]
-    body = [
-        [
-            titled(kind),
-            *(NO_CALL if kind in WITHOUT_CALL else _known(row[name]) for name in FIGURES),
-            *(NO_CALL if kind in WITHOUT_CALL else _per_1000(row[null]) for null in NULLS),
-            *(_known(row[name]) for name in HELD),
-            _known(row["train_seconds"]),
-            _known(row["weights_mb"]),
-        ]
-        for kind, row in numbers.items()
-    ]
-    return tables.plain(titles, body, numeric=range(1, len(titles)))
-
-
-def _known(value: float) -> float | str:
-    return value if value == value else NOT_MEASURED
-
-
-def _per_1000(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return NOT_MEASURED
-    return f"{found['value']:.1f} ({found['low']:.1f} to {found['high']:.1f})"

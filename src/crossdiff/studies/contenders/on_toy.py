@@ -1,0 +1,228 @@
+"""The part of the contenders' table that needs documents: every kind on the toy with a trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossdiff.core.sparsity import LargestK
+from crossdiff.io.tables import read_json, rows_of, where
+from crossdiff.models.pair import ORGANISM, Comparison, ModelPair
+from crossdiff.report.formatting import told
+from crossdiff.report.runs import RunProducts
+from crossdiff.stages.represented import ROLES, RepresentedInputs
+from crossdiff.stages.study import Asked, Changes, ExtraStep, From
+from crossdiff.statistics.intervals import wilson
+from crossdiff.statistics.recovery import against_represented
+from crossdiff.studies.contenders.isolation import IsolationInputs
+from crossdiff.studies.planted.step import Contender
+from crossdiff.studies.seed_null import against, interval_calls
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPRESENTED = "represented"
+NULL, ISOLATION = "seeds_", "isolation_"
+"""Beginnings of the names of a kind's run between two seeds, and of its isolation step."""
+DRAWS = 100
+"""Of the interval of a rank correlation that is not shown."""
+UNCHANGED = 1e-9
+"""Planted changes of less count as none."""
+
+
+def asked_comparison(experiment: Asked) -> Comparison:
+    """The two pairs of the toy; ValueError for other models, of which nothing is known."""
+    given = experiment.comparison
+    if not isinstance(given, Comparison) or not given.reference.base.path.startswith(ORGANISM):
+        raise ValueError(
+            f"study.toy_kinds needs the toy's two pairs, and the first pair is {experiment.pairs[0].name}; "
+            "give comparison=toy_it_vs_simpo, or study.toy_kinds=[] for planted activations alone"
+        )
+    return given
+
+
+def changes(experiment: Asked, kind: Contender, *, trigger_share: float) -> Changes:
+    """The experiment with this kind's architecture, sparsity and loss, on the toy with a trigger.
+
+    Kinds that keep the largest k take the experiment's k and schedule, the others their penalty.
+    """
+    given = kind.dictionary.model_fields_set - {"n_latents"}
+    own = {name: getattr(kind.dictionary, name) for name in given}
+    sparsity, asked = kind.sparsity, experiment.sparsity
+    if isinstance(sparsity, LargestK) and isinstance(asked, LargestK):
+        names = set(LargestK.model_fields)
+        sparsity = type(sparsity)(**{name: getattr(asked, name) for name in names})
+    return {
+        "dictionary": experiment.dictionary.model_copy(update=own),
+        "sparsity": sparsity,
+        "training": kind.training(experiment.training),
+        "organism": experiment.organism.model_copy(update={"trigger_share": trigger_share}),
+    }
+
+
+def runs(
+    experiment: Asked, kinds: Sequence[Contender], *, trigger_share: float, null: bool
+) -> dict[str, Changes]:
+    """Per kind the comparison of both pairs, and of two seeds of the first pair where `null` asks for it."""
+    comparison = asked_comparison(experiment)
+    pair, seed, asked = comparison.reference, experiment.seed, {}
+    for kind in kinds:
+        own = changes(experiment, kind, trigger_share=trigger_share)
+        asked[kind.name] = {**own, "comparison": comparison.model_copy(update={"n_seeds": 1, "without": ()})}
+        if null:
+            asked[f"{NULL}{kind.name}"] = {**own, "comparison": against(pair, seed, seed + 1)}
+    return asked
+
+
+def extras(experiment: Asked, kinds: Sequence[Contender], *, trigger_share: float) -> dict[str, ExtraStep]:
+    """What the activations hold of the planted changes, and every kind's isolation score (second pair, whose
+    model shows the behaviour more often) where there is a trigger."""
+    shared = {"layer": experiment.layer, "mask": experiment.mask}
+    reference, treatment = experiment.pairs
+    steps = {}
+    for kind in kinds if trigger_share else ():
+        parents = _activations(kind.name, treatment)
+        parents |= {stage: From(kind.name, stage, treatment.name) for stage in ("train", "scale")}
+        inputs = IsolationInputs(seed=experiment.seed, **shared)
+        steps[f"{ISOLATION}{kind.name}"] = ExtraStep("isolation", kind.name, inputs, parents)
+    if kinds:
+        models = (reference.base, reference.tuned, treatment.tuned)
+        parents = {"tokens": From(kinds[0].name, "tokens"), "organism": From(kinds[0].name, "organism")}
+        parents |= {r: From(kinds[0].name, "harvest", m.name) for r, m in zip(ROLES, models, strict=True)}
+        steps[REPRESENTED] = ExtraStep("represented", "toy", RepresentedInputs(**shared), parents)
+    return steps
+
+
+def _activations(run: str, pair: ModelPair) -> dict[str, From | ExtraStep]:
+    harvests = {"harvest_base": pair.base.name, "harvest_tuned": pair.tuned.name}
+    parents: dict[str, From | ExtraStep] = {
+        role: From(run, "harvest", name) for role, name in harvests.items()
+    }
+    return parents | {stage: From(run, stage) for stage in ("tokens", "organism")}
+
+
+def numbers(kind: str, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> dict[str, Any] | None:
+    """A kind's figures on the toy; None where it has no run there."""
+    if kind not in runs:
+        return None
+    run = runs[kind]
+    deltas, facts = run.deltas(), run.comparison or {}
+    held = read_json(extras[REPRESENTED] / "represented.json")["categories"]
+    calibration = against_represented(held, deltas, draws=DRAWS, seed=0)["against_represented"]
+    null, isolation = runs.get(f"{NULL}{kind}"), extras.get(f"{ISOLATION}{kind}")
+    return {
+        "spearman": (facts.get("spearman") or {}).get("rho"),
+        "n_labelled": facts.get("n_labelled"),
+        **planted_changes(facts.get("planted") or (), deltas),
+        "n_held": calibration["n_held"],
+        "n_with_interval": calibration["n_with_interval"],
+        "null": None if null is None else clear_share(null),
+        "triggered": None if isolation is None else read_json(isolation / "isolation.json"),
+    }
+
+
+def planted_changes(planted: Sequence[Mapping[str, Any]], deltas: pd.DataFrame) -> dict[str, int]:
+    """Planted categories whose 95 % interval lies on the side of the planted change, on the other side, and
+    of categories without a change those whose interval excludes none."""
+    truth = {row["name"]: row["change"] for row in planted}
+    found = {"n_right": 0, "n_wrong": 0, "n_false": 0}
+    for row in rows_of(where(deltas, level="category")):
+        if row.name not in truth or not (row.ci_low > 0 or row.ci_high < 0):
+            continue
+        change = truth[row.name]
+        if abs(change) <= UNCHANGED:
+            found["n_false"] += 1
+        else:
+            found["n_right" if (row.ci_low > 0) == (change > 0) else "n_wrong"] += 1
+    changed = [change for change in truth.values() if abs(change) > UNCHANGED]
+    return {**found, "n_changed": len(changed), "n_kept": len(truth) - len(changed)}
+
+
+def clear_share(run: RunProducts) -> dict[str, Any] | None:
+    """Share of category intervals between two seeds that exclude no change, with Wilson's 95 % interval."""
+    calls = interval_calls({run.name: run})
+    if not calls["n_intervals"]:
+        return None
+    low, high = wilson(calls["n_clear"], calls["n_intervals"])
+    share = calls["n_clear"] / calls["n_intervals"]
+    return {**calls, "share": share, "low": low, "high": high}
+
+
+def is_found(triggered: Mapping[str, Any]) -> bool:
+    """Whether the best latent that the method calls new beats the null on the held-out half; of a method
+    without a call the best latent."""
+    best = _best(triggered)
+    return best is not None and best["held_out"] > best["null_95"]
+
+
+TITLES = (
+    "Planted changes, right / wrong side", "Kept categories called", "Spearman", "Calibration: truth held",
+    "Seed null: intervals that exclude no change", "Triggered: best latent", "Triggered: best called latent",
+)  # fmt: skip
+
+
+def cells(found: Mapping[str, Any] | None, *, otherwise: str) -> list[str | float]:
+    """A row's cells under `TITLES`."""
+    if found is None:
+        return [otherwise] * len(TITLES)
+    null, triggered = found["null"], found["triggered"]
+    share = otherwise
+    if null is not None:
+        interval = f"{told(null['low'], '.0%')} to {told(null['high'], '.0%')}"
+        share = f"{null['n_clear']} of {null['n_intervals']} ({interval})"
+    rho = found["spearman"]
+    return [
+        f"{found['n_right']} / {found['n_wrong']} of {found['n_changed']}",
+        f"{found['n_false']} of {found['n_kept']}",
+        otherwise if rho is None else rho,
+        f"{found['n_held']} of {found['n_with_interval']}",
+        share,
+        *([otherwise] * 2 if triggered is None else _scores(triggered)),
+    ]
+
+
+def _scores(triggered: Mapping[str, Any]) -> list[str]:
+    return [score(triggered["any"]), score(triggered["called"]) if triggered["calls"] else "no call"]
+
+
+def topic_cells(topics: Mapping[str, Any]) -> list[str | float]:
+    """The same of topics, which have no intervals and no latents: signs stand for intervals."""
+    right, rho = topics["right_signs"]["topics"], topics["spearman"]["topics_planted"]
+    signs = "unknown" if right is None else f"{right[0]} signs right of {right[1]}"
+    none, chats = "no interval", "no score"
+    return [signs, none, "unknown" if rho is None else rho, none, none, chats, chats]
+
+
+def score(best: Mapping[str, Any] | None) -> str:
+    """A held-out isolation score beside its null."""
+    if best is None:
+        return "none called"
+    return f"{told(best['held_out'])} (null {told(best['null_95'])})"
+
+
+def sentence(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """How many planted changes every kind finds, and which kinds find the triggered behaviour; nothing
+    without a run on the toy."""
+    known = {kind: row for kind, row in rows.items() if row is not None}
+    if not known:
+        return ""
+    most_first = sorted(known.items(), key=lambda item: -item[1]["n_right"])
+    listed = ", ".join(
+        f"{kind} {row['n_right']} (wrong {row['n_wrong']}, rho "
+        f"{'unknown' if row['spearman'] is None else told(row['spearman'])})"
+        for kind, row in most_first
+    )
+    n_changed = most_first[0][1]["n_changed"]
+    text = f"Planted changes (of {n_changed}) with an interval on their side: {listed}."
+    triggered = {kind: row["triggered"] for kind, row in known.items() if row["triggered"] is not None}
+    if not triggered:
+        return text
+    found = [kind for kind, record in triggered.items() if is_found(record)]
+    said = ", ".join(f"{kind} {score(_best(triggered[kind]))}" for kind in found)
+    missed = ", ".join(kind for kind in triggered if kind not in found)
+    return f"{text} Triggered behaviour: found by {said or 'none'}; missed by {missed or 'none'}."
+
+
+def _best(triggered: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return triggered["called" if triggered["calls"] else "any"]

@@ -1,0 +1,97 @@
+"""The toy's part of the contenders' table: runs of a kind, counts by hand, and who finds the trigger."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from crossdiff.core.sparsity import L1, BatchTopK
+from crossdiff.pipeline.plan import plan
+from crossdiff.studies.contenders import on_toy
+from crossdiff.studies.planted.step import contenders, difference_contenders
+from tests.composed import experiment
+
+
+def test_a_kind_takes_the_experiments_k_and_keeps_its_penalty_and_architecture() -> None:
+    asked = experiment("experiment=contenders", "size=ci")
+    kinds = {kind.name: kind for kind in (*contenders(), *difference_contenders())}
+    found = {name: on_toy.changes(asked, kind, trigger_share=0.01) for name, kind in kinds.items()}
+    assert isinstance(found["l1"]["sparsity"], L1)
+    assert found["l1"]["dictionary"].initial_norm == 0.1
+    assert isinstance(found["dedicated"]["sparsity"], BatchTopK)
+    assert found["dedicated"]["sparsity"].k == asked.sparsity.k  # type: ignore[union-attr]
+    assert found["diff_sae"]["dictionary"].architecture == "diff_sae"
+    assert found["batch_topk"]["dictionary"] == asked.dictionary
+    assert found["batch_topk"]["organism"].trigger_share == 0.01
+
+
+def test_intervals_are_counted_on_their_side_by_hand() -> None:
+    """a and b were planted up: one interval is above 0, one below; the kept c has one above 0."""
+    truth = [
+        {"name": name, "change": change} for name, change in (("a", 3.0), ("b", 3.0), ("c", 0.0), ("d", -1))
+    ]
+    rows = [
+        ("a", 0.1, 2.0),
+        ("b", -0.9, -0.1),
+        ("c", 0.2, 0.4),
+        ("d", float("nan"), float("nan")),
+        ("other", 1, 2),
+    ]
+    deltas = pd.DataFrame(rows, columns=["name", "ci_low", "ci_high"]).assign(level="category")
+    assert on_toy.planted_changes(truth, deltas) == {
+        "n_right": 1, "n_wrong": 1, "n_false": 1, "n_changed": 3, "n_kept": 1
+    }  # fmt: skip
+
+
+def best(score: float) -> dict[str, Any]:
+    return {"held_out": score, "null_95": 0.1}
+
+
+def row(any_score: float, called: float | None, *, calls: bool = True) -> dict[str, Any]:
+    of_called = None if called is None else best(called)
+    return {
+        "spearman": 0.5, "n_right": 3, "n_wrong": 1, "n_changed": 20, "n_false": 0, "n_kept": 10,
+        "n_held": 8, "n_with_interval": 12, "null": None,
+        "triggered": {"any": best(any_score), "called": of_called, "calls": calls},
+    }  # fmt: skip
+
+
+def test_a_method_finds_the_trigger_where_a_called_latent_beats_the_null() -> None:
+    rows = {
+        "one": row(0.9, 0.05),
+        "two": row(0.9, 0.8),
+        "three": row(0.9, None),
+        "four": row(0.4, None, calls=False),
+    }
+    said = on_toy.sentence(rows)
+    assert "found by two 0.80 (null 0.10), four 0.40 (null 0.10); missed by one, three." in said
+    assert "Planted changes (of 20) with an interval on their side: one 3 (wrong 1, rho 0.50)," in said
+    assert "Triggered" not in on_toy.sentence({"one": {**rows["one"], "triggered": None}})
+    assert on_toy.sentence({"one": None}) == ""
+    assert on_toy.cells(None, otherwise="-") == ["-"] * len(on_toy.TITLES)
+    assert on_toy.cells(rows["three"], otherwise="-")[-1] == "none called"
+
+
+def test_the_plan_has_two_pairs_a_seed_null_and_one_organism_for_all_kinds() -> None:
+    options = ("experiment=contenders", "size=ci", "study.toy_kinds=[batch_topk,diff_sae]", "study.only=[l1]")
+    steps = plan(experiment(*options))
+    stages = [step.stage for step in steps]
+    counts = {
+        name: stages.count(name) for name in ("organism", "tokens", "harvest", "train", "report", "isolation")
+    }
+    assert counts == {"organism": 1, "tokens": 1, "harvest": 3, "train": 6, "report": 4, "isolation": 2}
+    assert stages.count("represented") == stages.count("outputs") // 2 == 1
+    organism = next(step for step in steps if step.stage == "organism")
+    assert organism.inputs.toy.trigger_share == pytest.approx(0.01)  # type: ignore[attr-defined]
+
+
+def test_other_models_are_refused_with_the_way_out() -> None:
+    options = (
+        "experiment=contenders",
+        "size=ci",
+        "comparison=it_vs_simpo",
+        "study.toy_kinds=[l1]",
+        "layer=20",
+    )
+    with pytest.raises(ValueError, match=r"toy's two pairs.*study.toy_kinds=\[\]"):
+        on_toy.asked_comparison(experiment(*options))

@@ -1,0 +1,25 @@
+"""The sentence of the contenders, from chosen numbers."""
+
+from crossdiff.studies.contenders.shown import FIGURES, answer
+
+
+def test_the_sentence_names_who_leads_who_is_behind_and_who_makes_false_calls() -> None:
+    def row(f1: float, n: int) -> dict:
+        calls = {
+            null: {"n_calls": found, "value": 10.0 * found} for null, found in (("same", 0), ("moved", n))
+        }
+        return {**dict.fromkeys(FIGURES, f1), **calls}
+
+    differs = {**dict.fromkeys(FIGURES, float("nan")), "same": None, "moved": None}
+    differs |= {"held_tuned_frequent": 0.75, "sign_right": 1.0}
+    said = answer({"l1": row(0.8, 3), "dedicated": row(0.2, 5), "delta": row(1.0, 0), "diff_sae": differs})
+    assert (
+        "1 % of tokens and more: highest F1 1.000 (delta); lower: l1 0.800, dedicated, tied form 0.200."
+        in said
+    )
+    assert "where the models are same: none." in said
+    assert "where the models are moved: dedicated, tied form 50, l1 30." in said
+    assert said.endswith(
+        "diff_sae makes no call: it holds 75% of the tuned-only directions of 1 % of tokens and more, and "
+        "the sign of 100% of what it holds of one model alone is right."
+    )
