@@ -8,7 +8,7 @@ import pytest
 from crossdiff.io.tables import write_table
 from crossdiff.pipeline.plan import plan
 from crossdiff.studies.contenders import Contenders, false_calls
-from crossdiff.studies.contenders.on_toy import TITLES
+from crossdiff.studies.contenders.on_toy import TOY_TITLES
 from crossdiff.studies.contenders.shown import FIGURES
 from tests.composed import experiment
 
@@ -57,5 +57,5 @@ def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tm
     assert table is not None
     shown = [cell.text for cell in table.rows[0].cells]
     assert shown.count("not measured") == 3 + len(
-        TITLES
+        TOY_TITLES
     )  # both columns of what is held, and the size of the weights

@@ -63,13 +63,13 @@ def test_a_method_finds_the_trigger_where_a_called_latent_beats_the_null() -> No
         "three": row(0.9, None),
         "four": row(0.4, None, calls=False),
     }
-    said = on_toy.sentence(rows)
+    said = on_toy.toy_sentence(rows)
     assert "found by two 0.80 (null 0.10), four 0.40 (null 0.10); missed by one, three." in said
     assert "Planted changes (of 20) with an interval on their side: one 3 (wrong 1, rho 0.50)," in said
-    assert "Triggered" not in on_toy.sentence({"one": {**rows["one"], "triggered": None}})
-    assert on_toy.sentence({"one": None}) == ""
-    assert on_toy.cells(None, otherwise="-") == ["-"] * len(on_toy.TITLES)
-    assert on_toy.cells(rows["three"], otherwise="-")[-1] == "none called"
+    assert "Triggered" not in on_toy.toy_sentence({"one": {**rows["one"], "triggered": None}})
+    assert on_toy.toy_sentence({"one": None}) == ""
+    assert on_toy.toy_cells(None, otherwise="-") == ["-"] * len(on_toy.TOY_TITLES)
+    assert on_toy.toy_cells(rows["three"], otherwise="-")[-1] == "none called"
 
 
 def test_the_plan_has_two_pairs_a_seed_null_and_one_organism_for_all_kinds() -> None:

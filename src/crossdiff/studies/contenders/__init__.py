@@ -14,7 +14,7 @@ from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep
 from crossdiff.statistics.intervals import wilson
-from crossdiff.studies.contenders import on_toy
+from crossdiff.studies.contenders.on_toy import toy_extras, toy_numbers, toy_runs
 from crossdiff.studies.contenders.shown import FIGURES, HELD, WITHOUT_CALL, answer, contenders_table
 from crossdiff.studies.outputs import Outputs
 from crossdiff.studies.planted import PlantedTruth
@@ -68,7 +68,7 @@ class Contenders(PlantedTruth):
     def runs(self, experiment: Asked) -> Mapping[str, Changes]:
         """The comparisons of the kinds on the toy."""
         asked = {"trigger_share": self.trigger_share, "null": self.toy_null}
-        return on_toy.runs(experiment, self._on_toy(), **asked) if self.toy_kinds else {}
+        return toy_runs(experiment, self._on_toy(), **asked) if self.toy_kinds else {}
 
     def groundwork(self, experiment: Asked) -> Mapping[str, Changes]:
         """The toy for the baseline without a crosscoder."""
@@ -87,7 +87,7 @@ class Contenders(PlantedTruth):
         """The steps of `experiment=planted`, which are shared with it, those of the nulls, and of the toy."""
         found = dict(super().extras(experiment))
         if self.toy_kinds:
-            found |= on_toy.extras(experiment, self._on_toy(), trigger_share=self.trigger_share)
+            found |= toy_extras(experiment, self._on_toy(), trigger_share=self.trigger_share)
             found |= {f"{OUTPUTS}{name}": step for name, step in Outputs().extras(experiment).items()}
         for null, changes in NULLS.items():
             world = self.planted.model_copy(update=changes)
@@ -109,7 +109,7 @@ class Contenders(PlantedTruth):
                 name: _mean(own, name) for name in (*FIGURES, *HELD, "sign_right", "train_seconds")
             }
             numbers[kind]["weights_mb"] = weights_mb([folder / kind for folder in true])
-            numbers[kind]["toy"] = on_toy.numbers(kind, runs, extras)
+            numbers[kind]["toy"] = toy_numbers(kind, runs, extras)
             for null in NULLS:
                 folders = [f / kind for name, f in extras.items() if name.startswith(f"{null}_")]
                 calls = kind not in WITHOUT_CALL

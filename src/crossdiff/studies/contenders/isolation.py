@@ -113,10 +113,12 @@ def answer_peaks(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The chats, and the largest code of every latent in the answer of each; chats without a kept token of an
     answer are left out."""
+    import torch
+
     from crossdiff.core.documented_latents import document_peaks
 
     rows = activations.rows("all")
-    rows = rows[in_answers(activations.token_set)[rows.numpy()]]
+    rows = rows[torch.from_numpy(in_answers(activations.token_set))[rows]]
     batches = activations.batches_of(rows, batch_size=batch_size)
     codes = (
         (crosscoder.encode(b.activations_on(crosscoder.decoder.device).x).cpu(), b.document, b.row)

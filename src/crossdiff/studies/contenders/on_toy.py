@@ -61,7 +61,7 @@ def changes(experiment: Asked, kind: Contender, *, trigger_share: float) -> Chan
     }
 
 
-def runs(
+def toy_runs(
     experiment: Asked, kinds: Sequence[Contender], *, trigger_share: float, null: bool
 ) -> dict[str, Changes]:
     """Per kind the comparison of both pairs, and of two seeds of the first pair where `null` asks for it."""
@@ -75,7 +75,9 @@ def runs(
     return asked
 
 
-def extras(experiment: Asked, kinds: Sequence[Contender], *, trigger_share: float) -> dict[str, ExtraStep]:
+def toy_extras(
+    experiment: Asked, kinds: Sequence[Contender], *, trigger_share: float
+) -> dict[str, ExtraStep]:
     """What the activations hold of the planted changes, and every kind's isolation score (second pair, whose
     model shows the behaviour more often) where there is a trigger."""
     shared = {"layer": experiment.layer, "mask": experiment.mask}
@@ -102,7 +104,9 @@ def _activations(run: str, pair: ModelPair) -> dict[str, From | ExtraStep]:
     return parents | {stage: From(run, stage) for stage in ("tokens", "organism")}
 
 
-def numbers(kind: str, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> dict[str, Any] | None:
+def toy_numbers(
+    kind: str, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]
+) -> dict[str, Any] | None:
     """A kind's figures on the toy; None where it has no run there."""
     if kind not in runs:
         return None
@@ -141,7 +145,7 @@ def planted_changes(planted: Sequence[Mapping[str, Any]], deltas: pd.DataFrame) 
 
 def clear_share(run: RunProducts) -> dict[str, Any] | None:
     """Share of category intervals between two seeds that exclude no change, with Wilson's 95 % interval."""
-    calls = interval_calls({run.name: run})
+    calls = interval_calls([run.deltas()])
     if not calls["n_intervals"]:
         return None
     low, high = wilson(calls["n_clear"], calls["n_intervals"])
@@ -156,16 +160,16 @@ def is_found(triggered: Mapping[str, Any]) -> bool:
     return best is not None and best["held_out"] > best["null_95"]
 
 
-TITLES = (
+TOY_TITLES = (
     "Planted changes, right / wrong side", "Kept categories called", "Spearman", "Calibration: truth held",
     "Seed null: intervals that exclude no change", "Triggered: best latent", "Triggered: best called latent",
 )  # fmt: skip
 
 
-def cells(found: Mapping[str, Any] | None, *, otherwise: str) -> list[str | float]:
-    """A row's cells under `TITLES`."""
+def toy_cells(found: Mapping[str, Any] | None, *, otherwise: str) -> list[str | float]:
+    """A row's cells under `TOY_TITLES`."""
     if found is None:
-        return [otherwise] * len(TITLES)
+        return [otherwise] * len(TOY_TITLES)
     null, triggered = found["null"], found["triggered"]
     share = otherwise
     if null is not None:
@@ -201,7 +205,7 @@ def score(best: Mapping[str, Any] | None) -> str:
     return f"{told(best['held_out'])} (null {told(best['null_95'])})"
 
 
-def sentence(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
+def toy_sentence(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
     """How many planted changes every kind finds, and which kinds find the triggered behaviour; nothing
     without a run on the toy."""
     known = {kind: row for kind, row in rows.items() if row is not None}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossdiff.report import tables
 from crossdiff.report.formatting import told
-from crossdiff.studies.contenders import on_toy
+from crossdiff.studies.contenders.on_toy import TOY_TITLES, topic_cells, toy_cells, toy_sentence
 
 if TYPE_CHECKING:
     from crossdiff.report.tables import Table
@@ -52,7 +52,7 @@ def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
                 f"{titled(kind)} makes no call: it holds {held} of the tuned-only directions of "
                 f"{BANDS['frequent']}, and the sign of {right} of what it holds of one model alone is right."
             )
-    said.append(on_toy.sentence({titled(kind): row.get("toy") for kind, row in numbers.items()}))
+    said.append(toy_sentence({titled(kind): row.get("toy") for kind, row in numbers.items()}))
     return " ".join(filter(None, said))
 
 
@@ -79,7 +79,7 @@ def contenders_table(numbers: Mapping[str, Mapping[str, Any]], topics: Mapping[s
     """One row per kind; `topics` are the figures of the baseline by the logits alone, its last row."""
     titles = ["Kind", "F1, 1 %", "F1, 0.3 to 1 %", "By norm, 1 %", "By norm, 0.3 to 1 %", "Precision"]
     titles += [f"False per 1,000, {null}" for null in NULL_WORLDS]
-    titles += ["Held, 1 %", "Held, 0.3 to 1 %", "Training seconds", "Weights, MB", *on_toy.TITLES]
+    titles += ["Held, 1 %", "Held, 0.3 to 1 %", "Training seconds", "Weights, MB", *TOY_TITLES]
     body = [
         [
             titled(kind),
@@ -88,13 +88,13 @@ def contenders_table(numbers: Mapping[str, Mapping[str, Any]], topics: Mapping[s
             *(_known(row[name]) for name in HELD),
             _known(row["train_seconds"]),
             _known(row["weights_mb"]),
-            *on_toy.cells(row["toy"], otherwise=NOT_MEASURED),
+            *toy_cells(row["toy"], otherwise=NOT_MEASURED),
         ]
         for kind, row in numbers.items()
     ]
     if topics is not None:
-        rest = len(titles) - len(on_toy.TITLES) - 1
-        body.append(["topics of the logits", *[NO_CROSSCODER] * rest, *on_toy.topic_cells(topics)])
+        rest = len(titles) - len(TOY_TITLES) - 1
+        body.append(["topics of the logits", *[NO_CROSSCODER] * rest, *topic_cells(topics)])
     return tables.plain(titles, body, numeric=range(1, len(titles)))
 
 
