@@ -28,7 +28,7 @@ _ENDING = 100
 
 
 class Relay:
-    """Passes the stop signals that a main thread gets on to the fits of other threads."""
+    """Forwards the stop signals, which only the main thread gets, to the fits in other threads."""
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
@@ -36,12 +36,12 @@ class Relay:
         self._begun: set[int] = set()
 
     def refuse_set_up(self) -> None:
-        """KeyboardInterrupt where the calling thread is asked to stop before its fit has begun."""
+        """Raise KeyboardInterrupt if the calling thread was asked to stop before its fit began."""
         if self.stopping() and threading.get_ident() not in self._begun:
             raise KeyboardInterrupt
 
     def add(self, fit: Resume) -> None:
-        """A fit that begins; KeyboardInterrupt where it is asked to stop already, so that no step is done."""
+        """Register a fit that begins; KeyboardInterrupt if it was asked to stop before its first step."""
         self.refuse_set_up()
         self._fits.append(fit)
         self._begun.add(threading.get_ident())
@@ -67,7 +67,7 @@ _relay: ContextVar[Relay | None] = ContextVar("relay", default=None)
 
 @contextmanager
 def heeding(relay: Relay) -> Iterator[None]:
-    """In a thread, which gets no signals itself: its fits heed those that `relay` passes on."""
+    """Makes the fits of this thread, which gets no signals itself, act on those that `relay` forwards."""
     token = _relay.set(relay)
     try:
         yield
@@ -117,7 +117,7 @@ class Resume(pl.Callback):
         self.rng: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore random states; from here on signals are ours."""
+        """Restore random states and install the signal handlers."""
         self.saved_at = time.monotonic()
         if self.rng is not None:
             restore_random_states(self.rng)
@@ -126,7 +126,7 @@ class Resume(pl.Callback):
 
     @contextmanager
     def guarding_signals(self) -> Iterator[None]:
-        """Around `Trainer.fit`, which sets handlers of its own: afterwards those of before are back."""
+        """Restore the earlier signal handlers after `Trainer.fit`, which installs its own."""
         if threading.current_thread() is not threading.main_thread():
             if (relay := _relay.get()) is not None:
                 relay.add(self)
@@ -145,7 +145,7 @@ class Resume(pl.Callback):
             self.pending = signal.Signals(number)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Save when it is time or when a signal came."""
+        """Save when a checkpoint is due or a signal has come."""
         step, waited = trainer.global_step, time.monotonic() - self.saved_at
         due = step % self.every == 0 and step != trainer.max_steps and waited >= 60 * self.minutes
         self.heed(trainer, pl_module, due=due)
@@ -182,7 +182,7 @@ class Resume(pl.Callback):
         return {"random": random_states()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep them until training starts."""
+        """Keep the random states until training starts."""
         self.rng = state_dict["random"]
 
 
@@ -207,7 +207,7 @@ class Validation(pl.Callback):
             self.metrics.complete(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: CrosscoderModule, *_: Any) -> None:  # pyright: ignore
-        """Validate when it is time."""
+        """Validate when a row is due."""
         if self.resume.interrupted or trainer.global_step % pl_module.training_settings.validate_every:
             return
         if self.metrics is not None:

@@ -61,7 +61,7 @@ def fit_on_devices(
 
 
 def refuse_told(result: Path) -> None:
-    """Raise what a rank has left in the folder of the result."""
+    """Raise the error that a rank wrote into the folder of the result."""
     for told in sorted(result.glob("error_*.json")):
         raise ValueError(read_json(told)) from None
 

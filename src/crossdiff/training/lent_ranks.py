@@ -10,13 +10,13 @@ from crossdiff.training.ranks import finish_ranks, start_call
 
 
 class _Over(Exception):
-    """The first node has ended."""
+    """Raised when the first node has ended."""
 
 
 def lend_ranks(nodes: Nodes) -> None:
     """Start this node's ranks of every call that the first node gives, until it has ended.
 
-    What fails here is told to the first node, whose log and message the user sees, and raised.
+    An error here is raised, and also sent to the first node, whose log and message the user sees.
     """
 
     def stop_when_over() -> None:
@@ -35,7 +35,7 @@ def lend_ranks(nodes: Nodes) -> None:
 
 
 def tell_first_node(nodes: Nodes, error: BaseException) -> None:
-    """Leave the error for the first node, and give that the time to act on it."""
+    """Send the error to the first node and wait until it can have acted on it."""
     nodes.tell_failed(error)
     end = time.monotonic() + 2 * TELL_SECONDS
     while time.monotonic() < end and not nodes.is_over():

@@ -36,7 +36,7 @@ OVER: Turn = (math.inf, 0)
 def train_together(
     source: ActivationSource, trainings: Sequence[Callable[[ActivationSource], Made]]
 ) -> list[Made | ValueError]:
-    """Call each training with a source of its own over the one reader of `source`; what each made.
+    """Call every training with its own source over the one reader of `source`; returns their results.
 
     A training that is refused (ValueError) leaves the others alone. A stop signal reaches all of them: each
     saves its state, and this process ends as the signal asks.
@@ -95,7 +95,7 @@ class SharedReading:
 
     @contextmanager
     def taking_part(self, member: int) -> Iterator[None]:
-        """Around everything that a member does; the others go on without it afterwards."""
+        """Surrounds all work of a member; when it ends, the others continue without it."""
         self.wait(member, BEFORE)
         try:
             yield
@@ -103,7 +103,7 @@ class SharedReading:
             self._ask(member, OVER)
 
     def wait(self, member: int, turn: Turn) -> None:
-        """Until no other member waits for something earlier; of those that wait for the same, in order."""
+        """Wait until no other member needs an earlier batch; members that need the same one go in order."""
         self._ask(member, turn)
         with self._changed:
             self._changed.wait_for(lambda: self._next() == member)

@@ -54,7 +54,7 @@ class Metrics(pl.Callback):
         return {"due": self.due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the row that was due; it is written anew."""
+        """Restore the row that was due; it is written again."""
         self.due = state_dict["due"]
         if self.due is not None:
             self._keep_up_to(self.due["step"] - 1)

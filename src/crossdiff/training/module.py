@@ -59,7 +59,7 @@ class CrosscoderModule(pl.LightningModule):
         self.last: LastStep | None = None
 
     def setup(self, stage: str) -> None:
-        """Once the ranks know each other: who shares tokens, who latents, and that all mean one run."""
+        """Form the groups of ranks that share tokens or latents; check that all ranks have the same run."""
         refuse_disagreement(self.identity)
         if self.training_settings.shards > 1:
             arrange(self.training_settings.shards, timeout=RANKS_WAIT)
@@ -80,7 +80,7 @@ class CrosscoderModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: PairedBatch, device: torch.device, dataloader_idx: int
     ) -> PairedBatch:
-        """Only the activations travel."""
+        """Move only the activations to the device."""
         return batch.activations_on(device)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> None:
@@ -107,7 +107,7 @@ class CrosscoderModule(pl.LightningModule):
         self.last = LastStep(step, result, x, rate, norm)
 
     def _follow_thresholds(self, result: StepResult) -> None:
-        """Running thresholds; of a Delta-Crosscoder both, whose ratio makes one of them."""
+        """Update the running thresholds; a Delta-Crosscoder has two and uses their ratio."""
         self.running_threshold.add(float(result.smallest_kept))
         if result.smallest_delta is not None:
             self.running_delta.add(float(result.smallest_delta))
@@ -132,7 +132,7 @@ class CrosscoderModule(pl.LightningModule):
         checkpoint["running_delta"] = self.running_delta.state()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore it, and the number of the next batch."""
+        """Restore the threshold and the number of the next batch."""
         self.running_threshold.restore(checkpoint["running_threshold"])
         if "running_delta" in checkpoint:  # not in a checkpoint of an older version
             self.running_delta.restore(checkpoint["running_delta"])
@@ -154,13 +154,13 @@ class LatentScalingModule(pl.LightningModule):
         self.sums: ScalingSums | EffectSums | None = None
 
     def on_predict_epoch_start(self) -> None:
-        """A new pass starts from nothing."""
+        """Start a new pass with empty sums."""
         self.sums = self._empty(documents=True)
 
     def transfer_batch_to_device(
         self, batch: PairedBatch, device: torch.device, dataloader_idx: int
     ) -> PairedBatch:
-        """Activations, documents and template marks travel."""
+        """Move activations, documents and template marks to the device."""
         return batch.to(device)
 
     @torch.no_grad()
@@ -173,7 +173,7 @@ class LatentScalingModule(pl.LightningModule):
         self.sums.add(self.crosscoder, x, document=batch.document, template=batch.template)
 
     def on_predict_epoch_end(self) -> None:
-        """Combine the ranks."""
+        """Add the sums of all ranks."""
         assert self.sums is not None
         add_over_ranks_(self.sums)
 

@@ -60,7 +60,7 @@ class Nodes:
         return self.folder / name
 
     def sign_in(self) -> None:
-        """Say that this node's task has begun and sees the store."""
+        """Write the mark that this node's task has begun and sees the store."""
         self._path("").mkdir(mode=0o700, parents=True, exist_ok=True)
         write_json(os.uname().nodename, self._path(f"here_{self.own}.json"))
 
@@ -89,7 +89,7 @@ class Nodes:
         return os.environ.get("MASTER_ADDR", first)
 
     def give(self, call: Call) -> None:
-        """Leave the next call for the other nodes."""
+        """Write the next call for the other nodes to read."""
         number = len(list(self._path("").glob("call_*.pickle")))
         aside = self._path(f"call_{number}.part")
         aside.write_bytes(pickle.dumps(call))
@@ -105,15 +105,15 @@ class Nodes:
         return pickle.loads(path.read_bytes())
 
     def end(self) -> None:
-        """The first node has ended, well or not."""
+        """Mark that the first node has ended, with or without an error."""
         write_json(True, self._path("over.json"))
 
     def is_over(self) -> bool:
-        """Whether it has."""
+        """Whether the first node has ended."""
         return self._path("over.json").is_file()
 
     def tell_failed(self, error: BaseException) -> None:
-        """Leave for the first node what went wrong on this one."""
+        """Write this node's error for the first node to read."""
         text = str(error)
         if not isinstance(error, ValueError | MemoryError):
             text = f"{type(error).__name__}: {(text.strip().splitlines() or [''])[-1]}"
@@ -124,11 +124,11 @@ class Nodes:
         write_json(told, self._path(f"failed_{self.own}.json"))
 
     def has_failed(self) -> bool:
-        """Whether another node has told that."""
+        """Whether another node has reported an error."""
         return self.n_nodes > 1 and any(self._path("").glob("failed_*.json"))
 
     def refuse_failed(self, *, seconds: float = 0.0) -> None:
-        """Raise what another node has told, waiting up to `seconds` for it."""
+        """Raise the error that another node has reported, waiting up to `seconds` for it."""
         if self.n_nodes == 1:
             return
         end = time.monotonic() + seconds
@@ -151,13 +151,13 @@ def nodes_here() -> Nodes:
 
 
 def join_nodes(nodes: Nodes) -> None:
-    """For the rest of this process, a rank, these are its nodes."""
+    """Sets the nodes that this process (a rank) works with until it ends."""
     _nodes.set(nodes)
 
 
 @contextmanager
 def leading(nodes: Nodes) -> Iterator[None]:
-    """In the first node's task: wait for the others, and let them go at the end."""
+    """In the first node's task: wait for the other nodes, and release them at the end."""
     token = _nodes.set(nodes)
     try:
         nodes.wait_for_all()

@@ -31,7 +31,7 @@ def in_ranks(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_rank
 
 
 def in_every_rank(function: Callable[..., Any], arguments: tuple[Any, ...], *, n_ranks: int) -> list[Any]:
-    """The same of `function(rank, *arguments)`; what each returns, in their order (one node)."""
+    """Results of `function(rank, *arguments)` of every rank, in the order of ranks (one node)."""
     return _told(_every_rank, (function, arguments), n_ranks=n_ranks)
 
 
@@ -45,7 +45,7 @@ def _told(function: Callable[..., None], arguments: tuple[Any, ...], *, n_ranks:
 
 @dataclass(frozen=True)
 class Started:
-    """The processes of this node, the folder in which each leaves what it has to tell, and its lock."""
+    """The processes of this node, the folder into which they write results and errors, and its lock."""
 
     context: Any
     told: Path
@@ -79,9 +79,9 @@ def start_call(call: Call, nodes: Nodes) -> Started:
 
 
 def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) -> list[Any]:
-    """Wait for this node's ranks, calling `watch` now and then; what they have told, the first one first.
+    """Wait for this node's ranks, calling `watch` now and then; returns what they wrote, in order of ranks.
 
-    On the first of several nodes, what fails on another is raised here; no rank of this node is left then.
+    On the first of several nodes an error of another node is raised here, once the ranks of this node ended.
     """
     nodes, ended = nodes_here(), False
     try:
@@ -105,14 +105,14 @@ def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) 
 
 
 def kill(processes: list[Any]) -> None:
-    """End those that are left at once: TERM may be ignored, and they have nothing to save any more."""
+    """Kill the processes that still run: they may ignore TERM, and have nothing left to save."""
     for process in processes:
         if process.is_alive():
             process.kill()
 
 
 def was_killed(error: Exception) -> bool:
-    """Whether the first process that failed was killed: torch itself kills those that stay behind it."""
+    """Whether the first process that failed was killed: torch itself kills the other ones."""
     return getattr(error, "exit_code", None) == -signal.SIGKILL
 
 
@@ -149,7 +149,7 @@ def _every_rank(rank: int, function: Callable[..., Any], arguments: tuple[Any, .
 
 
 def _refusing(function: Callable[..., Any], arguments: tuple[Any, ...], told: Path) -> Any:
-    """What the function returns; a ValueError of ours and lack of memory are told, and end the process."""
+    """Result of the function; a ValueError of ours or lack of memory is reported, and ends the process."""
     if "SLURM_JOB_ID" in os.environ:  # SLURM may signal every process of a step; the first one acts on it
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
@@ -187,7 +187,7 @@ def enter(local_rank: int, call: Call, nodes: Nodes) -> None:
 
 
 def leave(code: int = 0) -> NoReturn:
-    """End a rank that is done, or saved, without taking Python down.
+    """End a rank that is done, or has saved, without the shutdown of Python.
 
     Threads that torch's process group still has abort that now and again ("terminate called without an active
     exception"), or wait for the other ranks, which wait for this one.

@@ -77,7 +77,7 @@ def set_threshold(module: CrosscoderModule) -> None:
 
 
 def _fresh(module: CrosscoderModule) -> Iterator[Activations]:
-    """The training batches that would come next."""
+    """The training batches that would come after the last step."""
     settings, device = module.training_settings, module.crosscoder.encoder.device
     order = settings.order(module.seed)
     for number in range(settings.total_steps(), settings.total_steps() + settings.threshold_batches):

@@ -106,7 +106,7 @@ def pass_over(
 class PassBatches(IterableDataset):
     """Kept rows in corpus order: all, or of `n_parts` processes those that are this one's.
 
-    TERM does from the first row on what it did when this was made: Lightning's handler only notes it.
+    From the first row on TERM has the handler of before this object; Lightning's only notes the signal.
     """
 
     def __init__(self, source: ActivationSource, batch_size: int, *, n_parts: int, progress: bool) -> None:

@@ -1,6 +1,6 @@
 """The checkpoint of a training whose latents are dealt to several ranks: a file per rank, and an index.
 
-It can be read by any number of ranks. What has a row per latent is cut anew; everything else is the same in
+It can be read by any number of ranks. What has a row per latent is cut again; everything else is the same in
 all files, apart from random states, which are then those of the first.
 """
 
@@ -58,18 +58,18 @@ class ShardedCheckpoints(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """This rank's part."""
+        """Read this rank's part."""
         return read_part(Path(path), self.shard)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Nobody asks for it: the folder of the whole run is removed when it ends."""
+        """Never called: the folder of the whole run is removed when the run ends."""
         raise NotImplementedError
 
 
 class WholeOfShards(WholeCheckpoints):
     """One file with everything, as without shards; reads what was saved with shards too.
 
-    The first save removes that: who removes the file then starts anew, and not from an older state.
+    The first save removes the older shards: whoever then removes the file starts from nothing.
     """
 
     def save_checkpoint(

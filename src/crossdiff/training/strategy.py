@@ -27,7 +27,7 @@ class ShardRanks(Ranks):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
     ) -> None:
-        """Every rank's part."""
+        """Save every rank's part."""
         self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
 
 

@@ -1,4 +1,4 @@
-"""The folder in which the processes of a run leave what they have to tell the one that started them."""
+"""The folder into which the processes of a run write results and errors for the process that started them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def begin_folder() -> tuple[Path, IO[str]]:
 
 
 def tell(folder: Path, what: Any) -> None:
-    """Leave a result or an error for the process that started this one, whole or not at all.
+    """Write a result or an error for the process that started this one, completely or not at all.
 
-    Not through a pipe: its reader would wait for ever for the rest of what a killed process has begun.
+    Not through a pipe: if the writer is killed midway, the reader of a pipe waits for ever.
     """
     aside = folder / f"{os.getpid()}.part"
     with errors_name(aside), aside.open("wb") as handle:
@@ -60,13 +60,13 @@ def tell_full_disk(folder: Path, error: BaseException) -> int:
 
 
 def read_told(folder: Path) -> list[Any]:
-    """What our own processes have left, in the order of time."""
+    """What our processes have written, in the order of time."""
     files = sorted(folder.glob("*.pickle"), key=lambda file: file.stat().st_mtime_ns)
     return [pickle.loads(file.read_bytes()) for file in files]
 
 
 def raise_told(folder: Path, exit_codes: list[int | None]) -> None:
-    """Raise the first error that a process has told, or that there was no room for one."""
+    """Raise the first error that a process has written, or that there was no disk space for one."""
     for told in read_told(folder):
         if isinstance(told, ValueError | MemoryError | OSError):
             raise told from None

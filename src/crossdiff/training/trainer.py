@@ -51,7 +51,7 @@ class RunFolder:
 
     @property
     def shards(self) -> Path:
-        """The same of a run whose latents are dealt to several ranks."""
+        """The checkpoint of a run whose latents are dealt to several ranks."""
         return self.folder / ".resume" / SHARDS
 
 
@@ -128,7 +128,7 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
 
 
 def saved_state(run: TrainingRun, folder: RunFolder) -> Path | None:
-    """What this run goes on from; None at its start. ValueError where it cannot be used."""
+    """The checkpoint that this run continues from; None at its start. ValueError if it cannot be used."""
     identity, n_devices = run.identity(), run.training.devices
     if check_checkpoint(folder.checkpoint, identity, n_devices=n_devices):
         if run.shard is not None:
@@ -181,7 +181,7 @@ def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> M
 
 
 def stopping_together(stopping: Callable[[], bool], module: CrosscoderModule) -> Callable[[], bool]:
-    """`stopping` of any rank that shares the dictionary: those that validate together stop together."""
+    """Whether any rank that shares the dictionary has to stop: ranks that validate together stop together."""
 
     def together() -> bool:
         return bool(sum_over_shards(module.crosscoder, [int(stopping())])[0])
@@ -191,7 +191,7 @@ def stopping_together(stopping: Callable[[], bool], module: CrosscoderModule) ->
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's announcements and hints; its errors still travel."""
+    """Silence Lightning's announcements and hints; its errors are still raised."""
     loggers = [
         logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
     ]

@@ -23,7 +23,7 @@ class SparseRowAdam(torch.optim.Optimizer):
     all rows of gradient 0 alone, absent or not ("lazy Adam", which trains differently).
     `max_norm` clips the norm over all gradients as `torch.nn.utils.clip_grad_norm_` does; call `measure` to
     see that norm before `step` uses it. Afterwards `.grad` may hold the clipped gradient or the original one.
-    `norm` takes it where these parameters are not all that it is over (`core.sparse.sharded`).
+    Give `norm` where the norm is over more than these parameters (`core.sparse.sharded`).
     State: `step`, `exp_avg`, `exp_avg_sq` per parameter, as in torch.optim.Adam.
     """
 
@@ -45,7 +45,7 @@ class SparseRowAdam(torch.optim.Optimizer):
         self._measured = norm or self._own_norm
 
     def measure(self) -> float:
-        """Norm over all gradients before clipping; the coming `step` uses it without looking again."""
+        """Norm over all gradients before clipping; the next `step` uses it and does not compute it again."""
         with part("gradient norm"):
             self._norm = self._measured()
         return self._norm

@@ -29,7 +29,7 @@ def auxiliary_step(
 ) -> tuple[Float[Tensor, ""], RowGradients]:
     """The AuxK loss (`dense.auxiliary_loss`) and `weight` times its gradients at the dead latents.
 
-    `rows` carries the weights of the dead latents, gathered into compact matrices; `batch.gradient` is the
+    `rows` has the weights of the dead latents, gathered into compact matrices; `batch.gradient` is the
     residual `x - x_hat`. A residual that does not vary (a batch of one) gives loss 0 and no gradient.
     """
     code = largest_dead(batch.x, rows, norm, k=k, kernels=kernels)

@@ -1,4 +1,4 @@
-"""The batch's k*B largest scaled codes, found without holding or sorting the [token, latent] matrix."""
+"""The batch's k*B largest scaled codes, selected without storing or sorting the [token, latent] matrix."""
 
 from __future__ import annotations
 
