@@ -89,7 +89,7 @@ def _told_changes(found: Mapping[str, Any]) -> str:
     if not found["n_intervals"]:
         return "No category has an interval of its share, frozen against trained."
     return (
-        f"Models and data are the same, and yet of {found['n_intervals']} categories the intervals of "
+        f"Models and data are the same; of {found['n_intervals']} categories the intervals of "
         f"{found['n_clear']} exclude no change between the two: {_told(found['clear'], '.0%')}; "
         f"{found['n_significant']} pass correction: {_told(found['significant'], '.0%')}."
     )
