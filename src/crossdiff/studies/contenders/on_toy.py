@@ -14,7 +14,6 @@ from crossdiff.report.runs import RunProducts
 from crossdiff.stages.represented import ROLES, RepresentedInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From
 from crossdiff.statistics.intervals import wilson
-from crossdiff.statistics.recovery import against_represented
 from crossdiff.studies.contenders.isolation import IsolationInputs
 from crossdiff.studies.planted.step import Contender
 from crossdiff.studies.seed_null import against, interval_calls
@@ -108,6 +107,8 @@ def toy_numbers(
     kind: str, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]
 ) -> dict[str, Any] | None:
     """A kind's figures on the toy; None where it has no run there."""
+    from crossdiff.statistics.recovery import against_represented
+
     if kind not in runs:
         return None
     run = runs[kind]
