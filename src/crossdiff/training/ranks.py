@@ -79,7 +79,7 @@ def start_call(call: Call, nodes: Nodes) -> Started:
 
 
 def finish_ranks(started: Started, *, watch: Callable[[], None] = lambda: None) -> list[Any]:
-    """Wait for this node's ranks, calling `watch` now and then; returns what they wrote, in order of ranks.
+    """Wait for this node's ranks, calling `watch` now and then; returns what they wrote, the earliest first.
 
     On the first of several nodes an error of another node is raised here, once the ranks of this node ended.
     """
