@@ -86,6 +86,20 @@ def test_a_full_disk_names_the_way_out() -> None:
         assert "store=" in message
 
 
+def test_a_disk_that_is_full_of_everything_still_ends_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python then has no folder for temporary files and says so with an error of its own."""
+    nothing = FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/work']")
+
+    def full() -> str:
+        raise nothing
+
+    monkeypatch.setattr("tempfile.gettempdir", full)
+    for name in ("/store/x", b"/store/x"):
+        assert "(/store/x)" in str(user_message(OSError(28, "No space left on device", name)))
+    assert "(store)" in str(user_message(OSError(28, "No space left on device", 5)))
+    assert "TMPDIR=..." in str(user_message(nothing))
+
+
 @pytest.mark.parametrize(
     "error",
     [

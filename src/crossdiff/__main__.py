@@ -100,6 +100,8 @@ def user_message(error: BaseException) -> str | None:
         return str(error)
     if is_full_disk(error):
         return _no_space(getattr(error, "filename", None))
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return f"{error.strerror}: all are full or closed; free some space, or give TMPDIR=..."
     if _is_full_memory(error):
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return (
@@ -111,15 +113,22 @@ def user_message(error: BaseException) -> str | None:
     return None
 
 
-def _no_space(path: str | None) -> str:
-    """The message for a full disk, which may be that of temporary files."""
-    import tempfile
-
-    temporary = path and Path(path).is_relative_to(tempfile.gettempdir())
+def _no_space(name: object) -> str:
+    """The message for a full disk, which may be that of temporary files; `name` is the error's file name."""
+    path = os.fsdecode(name) if isinstance(name, str | bytes) else None
     return (
         f"no space left on the device ({path or 'store'}); free some and run the same command again, which "
-        f"continues from here, or give another store=...{' or TMPDIR=...' if temporary else ''}"
+        f"continues from here, or give another store=...{' or TMPDIR=...' if _is_temporary(path) else ''}"
     )
+
+
+def _is_temporary(path: str | None) -> bool:
+    """Whether the path lies in the folder of temporary files; False where the disks of all such are full."""
+    import tempfile
+
+    with suppress(OSError):
+        return path is not None and Path(path).is_relative_to(tempfile.gettempdir())
+    return False
 
 
 def _no_access(error: OSError) -> str:
