@@ -40,8 +40,14 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_no_other(
     assert killed.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     (tmp_path / "crossdiff_ranks_begun").mkdir()  # by a process that has not locked its file yet
+    elsewhere = (
+        tmp_path / "crossdiff_ranks_elsewhere" / "in_use_another-machine"
+    )  # whose locks we may not see
+    elsewhere.parent.mkdir()
+    elsewhere.touch()
     first, in_use = begin_folder()
     assert not left.exists()
+    assert elsewhere.exists()
     second, also_in_use = begin_folder()
     assert {first, second} < set(tmp_path.iterdir())
     in_use.close()

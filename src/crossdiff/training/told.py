@@ -17,13 +17,15 @@ from crossdiff.io.tables import errors_name
 FAILED, NO_ROOM = 3, 4
 """Exit codes of a process: it has told its error, which the parent raises again; it could not, for its disk
 is full."""
-PREFIX, IN_USE = "crossdiff_ranks_", "in_use"
+PREFIX, IN_USE = "crossdiff_ranks_", f"in_use_{os.uname().nodename}"
+"""The file that is locked names its machine: on some file systems (Lustre's `localflock`, NFS's `local_lock`)
+a lock holds on one machine alone, and another would take a running process for a killed one."""
 
 
 def begin_folder() -> tuple[Path, IO[str]]:
     """A new folder in $TMPDIR, and a file in it that is locked until this process closes it or ends.
 
-    Folders whose process was killed are removed.
+    Folders whose process was killed on this machine are removed.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{IN_USE}"):
         with suppress(OSError), left.open("r+") as handle:
