@@ -110,3 +110,13 @@ def test_a_toy_with_a_trigger_lists_its_chats_and_rates(organism: Path) -> None:
     assert 0 < len(found["documents"]) < TINY.n_chat_documents
     assert set(found["rates"]) == {"pt", "it", "simpo"}
     assert all(0 <= rate <= 1 for rates in found["rates"].values() for rate in rates.values())
+
+
+def test_a_trigger_that_no_chat_has_is_counted_as_none(tmp_path: Path) -> None:
+    run(
+        OrganismInputs(toy=TINY.model_copy(update={"trigger_share": 1e-9})),
+        {},
+        tmp_path,
+        Runtime(progress=False),
+    )
+    assert json.loads((tmp_path / "triggered.json").read_text())["documents"] == []

@@ -56,6 +56,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         (("experiment=demo", treatment, "comparison.n_seeds=2"), "differ in their seed"),
         (("experiment=self_diff", treatment), "trains its crosscoders"),
         ((*PAIR, "model_pair.crosscoder_scale=[1,2]"), "name it with crosscoder="),
+        ((*TWO, treatment, "dictionary.architecture=diff_sae"), "compares latents by sign"),
         ((*PAIR, f"crosscoder={saved(tmp_path / 'wide', d_model=width() + 1)}"), "the pair has 2 of width"),
         ((*PAIR, f"crosscoder={tmp_path}"), "has no crosscoder that can be read"),
     ):

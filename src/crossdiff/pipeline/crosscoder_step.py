@@ -33,6 +33,11 @@ def crosscoder_step(
             f"{pair.name} reads its crosscoder from {pair.crosscoder}, so it cannot be one of several that "
             "differ in their seed; give comparison.n_seeds=1 and no seed of the pair, or train them"
         )
+    if experiment.dictionary.architecture == "diff_sae":
+        raise ValueError(
+            f"dictionary.architecture=diff_sae compares latents by sign, and {pair.crosscoder} of "
+            f"{pair.name} has a direction per model; leave the architecture out, or train it"
+        )
     inputs = ImportInputs(
         path=pair.crosscoder,
         fingerprint=fingerprint(pair.crosscoder),

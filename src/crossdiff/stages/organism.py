@@ -55,7 +55,9 @@ def run(inputs: OrganismInputs, parents: Mapping[str, Path], draft: Path, runtim
     write_json(categories, draft / "document_categories.json")
     write_json(rates, draft / "rates.json")
     figures = _figures(triple.losses, rates["behaviours"], n_documents=len(categories))
-    return figures | (_triggered(triple, language, settings, triggered, draft) if triggered else {})
+    if not settings.trigger_share:
+        return figures
+    return figures | _triggered(triple, language, settings, triggered, draft)
 
 
 def _triggered(
