@@ -39,6 +39,10 @@ def test_of_the_bytes_of_a_character_the_last_one_has_read_it() -> None:
     whole, parts = make_tokenizer(words=["Ã©"]), make_tokenizer(words=["the"])
     assert places(parts, whole, "éa") == [-1, -1, 1, 2]
     assert places(whole, parts, "éa") == [-1, 2, 3]
+    # bos Ã ©Ã © a: the second byte of the first é is in a token that goes on into the next é.
+    across = make_tokenizer(words=["©Ã"])
+    assert places(across, whole, "ééa") == [-1, -1, -1, 2, 3]
+    assert places(whole, across, "ééa") == [-1, -1, 3, 4]
 
 
 @pytest.mark.parametrize(("trim", "expected"), [(True, [-1, -1, 3, 4]), (False, [-1, 2, 3, 4])])

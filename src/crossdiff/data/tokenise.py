@@ -27,7 +27,8 @@ class Tokenised:
     rendered: RenderedChat | None = None
     """The text that was tokenised; None where the document came as token ids."""
     ends: np.ndarray | None = None
-    """Per token, the character of `rendered` after its last one; -1 for a BOS that was put first."""
+    """Per token, the character of `rendered` after its last one; -1 for a BOS that was put first, and where the
+    next token still reads the token's last character (its bytes)."""
 
     @property
     def has_text(self) -> bool:
@@ -50,7 +51,7 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
         ends: np.ndarray | None = None
         if isinstance(item, RenderedChat):
             ids, offsets, beyond = next(encoded)
-            ends = offsets[:, 1]
+            ends = _read_to_the_end(offsets)
             is_chat = not isinstance(record.content, str)
             kind = _kinds(ids, offsets, item, special, is_chat=is_chat)
             # A template that writes a BOS anywhere gets no second one.
@@ -71,6 +72,13 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
         rendered = item if isinstance(item, RenderedChat) else None
         results.append(Tokenised(record, ids, kind, n_cut, n_not_located, rendered, ends))
     return results
+
+
+def _read_to_the_end(offsets: np.ndarray) -> np.ndarray:
+    """The end of every token's span, -1 where the next one begins before: it has bytes of the last character."""
+    ends = offsets[:, 1].copy()
+    ends[:-1][offsets[1:, 0] < ends[:-1]] = -1
+    return ends
 
 
 def _prepare(tokenizer: Any, record: Record) -> RenderedChat | BadRecord | list[int]:
