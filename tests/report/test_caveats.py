@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from crossdiff.report import caveats, sentences
 from crossdiff.report.caveats import set_aside
+from crossdiff.report.pair_section import pair_tiles
 from crossdiff.report.sources import Sources
 
 
@@ -40,6 +41,20 @@ def test_a_training_too_short_stands_before_everything_else(sources: Sources) ->
     pairs = {**sources.pairs, "pt_simpo": replace(sources.pairs["pt_simpo"], diagnostics=short)}
     assert caveats.trained_too_short(sources) == []
     assert sentences.undone_by(replace(sources, pairs=pairs))[0] == "pt_simpo: Trained too short."
+
+
+def test_two_families_by_norms_are_told_first_and_do_not_pass_latent_scaling(sources: Sources) -> None:
+    by_norm = replace(
+        sources.pairs["pt_simpo"],
+        diagnostics={"two_families": True}, settings={"selection": {"method": "norm"}},
+    )  # fmt: skip
+    (line,) = sentences.undone_by(replace(sources, pairs={"pt_it": sources.pairs["pt_it"], "x": by_norm}))
+    assert line.startswith("pt_simpo: the two models are of two families, so that latents are counted by")
+    notes = [
+        {tile["name"]: tile["note"] for tile in pair_tiles(pair)}["Tuned-exclusive"]
+        for pair in (sources.pairs["pt_it"], by_norm)
+    ]
+    assert notes == ["passed latent scaling", "passed the test of decoder norms"]
 
 
 def test_pairs_with_different_bases_are_told_in_the_first_line(sources: Sources) -> None:

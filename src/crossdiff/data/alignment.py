@@ -164,8 +164,8 @@ def _ends(item: Tokenised, spans: list[tuple[int, int]], trimmed: set[int]) -> t
     """Unique keys (content, characters of it that were read) of text tokens, ascending, and their places.
 
     Where tokens share a character (its bytes), only the last one has read all of it, and may go on into the
-    next character; the others have no end (`Tokenised.ends`). `trimmed`: ids of tokens that end in white space;
-    a tokenizer may leave this out of the span, whose end is then not the token's.
+    next character; the others have no end (`Tokenised.ends`). `trimmed`: ids of tokens that end in white
+    space; a tokenizer may leave this out of the span, whose end is then not the token's.
     """
     assert item.rendered is not None
     assert item.ends is not None

@@ -27,8 +27,8 @@ class Tokenised:
     rendered: RenderedChat | None = None
     """The text that was tokenised; None where the document came as token ids."""
     ends: np.ndarray | None = None
-    """Per token, the character of `rendered` after its last one; -1 for a BOS that was put first, and where the
-    next token still reads the token's last character (its bytes)."""
+    """Per token, the character of `rendered` after its last one; -1 for a BOS that was put first, and where
+    the next token still reads the token's last character (its bytes)."""
 
     @property
     def has_text(self) -> bool:
@@ -75,7 +75,7 @@ def tokenise(tokenizer: Any, batch: Sequence[Record], *, context: int) -> list[T
 
 
 def _read_to_the_end(offsets: np.ndarray) -> np.ndarray:
-    """The end of every token's span, -1 where the next one begins before: it has bytes of the last character."""
+    """The end of every token's span, -1 where the next token has bytes of the last character too."""
     ends = offsets[:, 1].copy()
     ends[:-1][offsets[1:, 0] < ends[:-1]] = -1
     return ends

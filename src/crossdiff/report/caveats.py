@@ -86,6 +86,16 @@ def trained_too_short(sources: Sources) -> list[str]:
     return lines
 
 
+def two_families(sources: Sources) -> list[str]:
+    """A line per pair of two families, whose counts are by decoder norms alone."""
+    return [
+        f"{pair.name}: the two models are of two families, so that latents are counted by decoder norms "
+        "alone; read the counts as an upper bound."
+        for pair in sources.pairs.values()
+        if pair.diagnostics.get("two_families")
+    ]
+
+
 def different_bases(sources: Sources) -> list[str]:
     """A warning where the pairs of a comparison have different bases; else empty."""
     if sources.comparison is None:

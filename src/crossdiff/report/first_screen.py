@@ -128,7 +128,7 @@ def _side(side: Side, documents: Documents, title: str, annotated: bool) -> dict
 
 def _empty(side: Side, annotated: bool) -> str:
     if not side.n_exclusive:
-        return "Nothing: no latent passed latent scaling for this model."
+        return f"Nothing: no latent passed {side.crosscoders[0].passed} for this model."
     return f"{side.n_exclusive:,} latents, " + (
         "none in a theme that recurs." if annotated else "not labelled yet."
     )

@@ -169,7 +169,7 @@ def _explanations(pair: PairSource, latents: set[int], place: Place) -> Iterator
 def _about(pair: PairSource, place: Place) -> dict[str, dict[str, Any]]:
     """Records of release, model, source set and source; the importer keeps existing ones."""
     named = {"creatorId": CREATOR, "createdAt": WHEN}
-    text = f"latents of {pair.name} that belong to one model only, by latent scaling (crossdiff)"
+    text = f"latents of {pair.name} that belong to one model only and passed {pair.passed} (crossdiff)"
     return {
         "release": {
             "name": place.set_name, "description": text, "descriptionShort": text, "urls": [],

@@ -49,8 +49,8 @@ def pair_tiles(pair: PairSource) -> list[dict[str, str]]:
         ("FVE, tuned", _decimals(facts["fve_tuned"]), _fve_note(facts["fve_without_first_tuned"])),
         ("L0", number(facts["l0"]), f"active latents per token{trained}"),
         ("Dead", share(facts["dead_share"]), f"of {facts['n_latents']:,} latents"),
-        ("Tuned-exclusive", number(facts["n_exclusive"]), "passed latent scaling"),
-        ("Base-exclusive", number(facts["n_exclusive_base"]), "passed latent scaling"),
+        ("Tuned-exclusive", number(facts["n_exclusive"]), f"passed {pair.passed}"),
+        ("Base-exclusive", number(facts["n_exclusive_base"]), f"passed {pair.passed}"),
         ("Undecided", number(facts["n_undecided"]), "too little evidence for a call"),
     )
     return [{"name": name, "value": value, "note": note} for name, value, note in entries]

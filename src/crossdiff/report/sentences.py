@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from crossdiff.report.caveats import different_bases, no_interval, trained_too_short
+from crossdiff.report.caveats import different_bases, no_interval, trained_too_short, two_families
 from crossdiff.report.formatting import number, share
 from crossdiff.report.sources import ComparisonSource, PairSource, Sources
 from crossdiff.statistics import verdict
@@ -61,7 +61,7 @@ def unanswered_text(states: Any) -> str:
 
 def undone_by(sources: Sources) -> list[str]:
     """Lines right below the headline, on what invalidates the rest of the page."""
-    return [*trained_too_short(sources), *different_bases(sources)]
+    return [*trained_too_short(sources), *two_families(sources), *different_bases(sources)]
 
 
 def leads(sources: Sources) -> list[str]:
@@ -78,7 +78,7 @@ def leads(sources: Sources) -> list[str]:
     for pair in sources.pairs.values():
         if pair.exclusive("tuned").empty:
             lines.append(
-                f"{pair.name}: no latent passed latent scaling for the tuned model, "
+                f"{pair.name}: no latent passed {pair.passed} for the tuned model, "
                 "so there is nothing to label."
             )
         elif not pair.annotated:

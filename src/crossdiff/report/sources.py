@@ -63,8 +63,14 @@ class PairSource:
             {"latent": int(row.latent), "role": f"exclusive_{row.exclusive_to}"} for row in rows_of(exclusive)
         ]
 
+    @property
+    def passed(self) -> str:
+        """What an exclusive latent has passed: latent scaling, or with selection=norm decoder norms alone."""
+        method = (self.settings.get("selection") or {}).get("method", "minder")
+        return "the test of decoder norms" if method == "norm" else "latent scaling"
+
     def exclusive(self, model: str) -> pd.DataFrame:
-        """Rows of the latent table that passed latent scaling for `model` (`base` or `tuned`)."""
+        """Rows of the latent table that `passed` for `model` (`base` or `tuned`)."""
         return where(self.latents, call="exclusive", exclusive_to=model)
 
     def n_labelled(self) -> int:
