@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crossdiff.command_settings import ExportSettings
 from crossdiff.data.settings import LiveSource
 from crossdiff.models.pair import ModelSettings
 from crossdiff.pipeline.alignment_checks import check_alignment
@@ -80,10 +81,39 @@ def test_what_compares_directions_is_refused(pair: list[str], group: str, change
     ("changes", "told"),
     [
         ({"source": LiveSource()}, "give source=cache"),
-        ({"action": "ask"}, "action=ask reads both models with one tokenizer"),
+        ({"action": "ask"}, "action=ask reads texts with one tokenizer for both models"),
+        ({"action": "export", "export": ExportSettings(what="neuronpedia")}, "export.what=neuronpedia would"),
         ({"study": OnePair()}, "the study OnePair compares directions"),
     ],
 )
 def test_what_reads_one_tokenizer_is_refused(pair: list[str], changes: dict, told: str) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):
         check_alignment(experiment(*pair, *FAMILIES).model_copy(update=changes))
+
+
+def test_figures_tables_and_labels_of_a_finished_run_are_not_refused(pair: list[str]) -> None:
+    for action in ("export", "validate", "taxonomy"):
+        check_alignment(experiment(*pair, *FAMILIES).model_copy(update={"action": action}))
+
+
+def test_documents_that_one_tokenizer_cannot_read_are_refused_before_the_first_step(
+    pair: list[str], tmp_path: Path
+) -> None:
+    asked = (*pair, *FAMILIES, f"corpus.paths=[{tmp_path}/chats.jsonl]")
+    (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "system", "content": "hello"}]}')
+    with pytest.raises(ValueError, match="System role not supported"):
+        plan(experiment(*asked))
+    wordy = make_tokenizer(words=["mod"], template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    save_model(tmp_path / "base", "llama", d_model=48, n_blocks=2, tokenizer=wordy)
+    by_base = (f"model_pair.base={tmp_path}/base", "+model_pair.template=${model_pair.base}")
+    with pytest.raises(
+        ValueError, match="of two families that skips only what the template of the shown tokens"
+    ):
+        plan(experiment(*asked, *by_base))
+    save_model(tmp_path / "plain", "llama", d_model=48, n_blocks=2, tokenizer=make_tokenizer(template=None))
+    (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "user", "content": "hello"}]}')
+    with pytest.raises(ValueError, match="has no chat template"):
+        plan(experiment(*asked, f"model_pair.base={tmp_path}/plain"))
+    (tmp_path / "chats.jsonl").write_text('{"input_ids": [9, 10]}')
+    with pytest.raises(ValueError, match="holds token ids, which two tokenizers cannot share"):
+        plan(experiment(*asked))

@@ -45,7 +45,7 @@ def align(
     assert shown.folder is not None
     found, trimmed = _Aligned(), [ending_in_white_space(tokenizer) for tokenizer in tokenizers]
     with bar(total=shown.n_tokens, description="align", unit="tok", enabled=progress) as seen:
-        for first, second in _both(corpus, tokenizers, organism):
+        for first, second in read_by_both(corpus, tokenizers, organism):
             found.add(first, second, trimmed)
             seen.update(len(first.ids))
     if not np.array_equal(np.concatenate(found.first_ids), shown.ids.numpy()):
@@ -124,10 +124,13 @@ class _Aligned:
         self.n_tokens += len(second.ids)
 
 
-def _both(
+def read_by_both(
     corpus: MixtureCorpus, tokenizers: tuple[Any, Any], organism: Path | None
 ) -> Iterator[tuple[Tokenised, Tokenised]]:
-    """Every document of the corpus, read by both tokenizers."""
+    """Every document of the corpus, read by both tokenizers; ValueError for one that the second cannot read.
+
+    By then the first one's tokens are made, so that `corpus.skip_bad` comes too late.
+    """
     mixture = iter(Mixture(corpus, tokenizers[0], organism=organism))
     while batch := list(islice(mixture, DOCUMENTS_AT_A_TIME)):
         records = [item.record for _, item in batch]
@@ -135,7 +138,10 @@ def _both(
             batch, tokenise(tokenizers[1], records, context=corpus.context), strict=True
         ):
             if isinstance(second, BadRecord):
-                raise second
+                raise ValueError(
+                    f"{second}; of two families that skips only what the template of the shown tokens "
+                    "refuses, so give model_pair.template with this model, or leave such chats out"
+                )
             if not len(second.ids):
                 raise ValueError(
                     f"{first.record.place} has no token for {tokenizers[1].name_or_path}; leave it out"

@@ -14,7 +14,7 @@ from crossdiff.data.settings import CacheSource
 from crossdiff.models.config_file import changes_letters
 from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
 
-ACTIONS = ("run", "train", "plan", "status", "cancel", "retry", "render")
+CROSSCODER_EXPORTS = ("checkpoint", "neuronpedia")
 ARCHITECTURES = ("standard", "dedicated_feature")
 """Architectures in which no direction is common to both models."""
 
@@ -61,8 +61,13 @@ def _problems(experiment: Experiment, pair: ModelPair) -> Iterator[str]:
         yield f"the study {type(experiment.study).__name__} compares directions; leave the study out"
     if experiment.comparison is not None:
         yield "both pairs of a comparison need one set of aligned tokens, which is not built; give model_pair"
-    if experiment.action not in ACTIONS:
-        yield f"action={experiment.action} reads both models with one tokenizer; choose {', '.join(ACTIONS)}"
+    if experiment.action == "ask":
+        yield "action=ask reads texts with one tokenizer for both models; look at the report (action=render)"
+    if experiment.action == "export" and experiment.export.what in CROSSCODER_EXPORTS:
+        yield (
+            f"export.what={experiment.export.what} would pass on the columns beyond a narrower model as "
+            "directions of it; choose figures, tables or annotations"
+        )
     if not any(_same_tokenizer(pair.template_model, model) for model in (pair.base, pair.tuned)):
         yield f"template={pair.template_model.path} is neither model; leave it out, or name one of the two"
     if not isinstance(experiment.source, CacheSource):

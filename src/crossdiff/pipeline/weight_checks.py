@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from crossdiff.data.corpus import CorpusSettings, FilesSource, as_mixture, fingerprint
+from crossdiff.data.corpus import CorpusSettings, FilesSource, MixtureCorpus, as_mixture, fingerprint
 from crossdiff.models.config_file import folder_sizes, read_config
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings
 from crossdiff.models.tokenizers import (
@@ -140,6 +140,7 @@ def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSe
         for model in (pair.base, pair.tuned):
             itself = {"base": model, "tuned": model, "alignment": "tokens"}
             check_tokenizers(model, pair.model_copy(update=itself), corpus)
+        _refuse_first_unaligned(pair, corpus)
         return
     source = _tokenizer_folder(reference)
     if source is None:
@@ -153,6 +154,27 @@ def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSe
         if n_embeddings is not None and _highest_id(source, _folder_state(source)) >= n_embeddings:
             state, content = _folder_state(source), fingerprint(corpus)
             _refuse_first_documents(reference, model, n_embeddings, corpus, content, state)  # type: ignore[arg-type]
+
+
+def _refuse_first_unaligned(pair: ModelPair, corpus: CorpusSettings) -> None:
+    """ValueError where two families cannot both read the first local documents (token ids, no template)."""
+    from crossdiff.data.alignment import aligned_places, read_by_both
+    from crossdiff.pipeline.alignment_checks import aligned_model
+
+    shown, other, sources = pair.template_model, aligned_model(pair), _local(corpus)
+    if other is None or not sources.sources or None in map(_tokenizer_folder, (shown, other)):
+        return
+    both = read_by_both(sources, (_load(shown), _load(other)), None)
+    for first, second in islice(both, FIRST_DOCUMENTS):
+        aligned_places(first, second, [set(), set()])
+
+
+def _local(corpus: CorpusSettings) -> MixtureCorpus:
+    """The sources of the corpus that are files on this machine."""
+    mixture = as_mixture(corpus)
+    return mixture.model_copy(
+        update={"sources": tuple(source for source in mixture.sources if isinstance(source, FilesSource))}
+    )
 
 
 def _tokenizer_folder(model: ModelSettings) -> Path | None:
@@ -218,11 +240,10 @@ def _refuse_first_documents(
     """
     from crossdiff.data.mixture import Mixture
 
-    mixture = as_mixture(corpus)
-    sources = tuple(source for source in mixture.sources if isinstance(source, FilesSource))
-    if not sources:
+    local = _local(corpus)
+    if not local.sources:
         return
     tokenizer = _load(reference)
-    documents = Mixture(mixture.model_copy(update={"sources": sources}), tokenizer, organism=None)
+    documents = Mixture(local, tokenizer, organism=None)
     for _, document in islice(documents, FIRST_DOCUMENTS):
         refuse_beyond(document.ids, n_embeddings, names=tokenizer.convert_ids_to_tokens, path=model.path)
