@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossdiff.statistics.isolation import halves, isolation, isolation_null
+from crossdiff.statistics.isolation import ceiling, halves, isolation, isolation_null
 
 
 def test_the_score_by_hand() -> None:
@@ -71,3 +71,16 @@ def test_either_half_has_as_many_of_both_kinds() -> None:
     assert (held_out & triggered).sum() == 2
     assert (held_out & ~triggered).sum() == 48
     assert (held_out != halves(triggered, seed=4)).any()
+
+
+def test_a_perfect_latent_that_fires_everywhere_reaches_the_ceiling() -> None:
+    """Either half: 2 of 200 are triggered and 10 active, so F1 = 2 * 2 / (10 + 2), FPR = 8 / 198."""
+    peaks = np.random.default_rng(0).random((400, 1))
+    triggered = np.isin(np.arange(400), [0, 1, 200, 201])
+    peaks[triggered] += 1
+    peaks[200:] = peaks[:200]
+    by_hand = 1 / 3 * (1 - 8 / 198)
+    assert isolation(peaks, triggered, np.arange(400) >= 200).held_out == pytest.approx(by_hand)
+    assert ceiling(4, 400) == pytest.approx(by_hand)
+    assert ceiling(20, 400) == pytest.approx(1)
+    assert ceiling(60, 400) == pytest.approx(2 * 0.05 / 0.2)

@@ -148,7 +148,7 @@ def _scatter(pair: PairSource) -> go.Figure:
 
 
 def _delta_chart(name: str, title: str, rows: list[DeltaRow]) -> Chart:
-    caption = "Shares of the labelled latents of this sign; their change with 95 % intervals over latents."
+    caption = "Shares of labelled latents of this sign; change with 95 % interval over latents (and seeds)."
     return Chart(name, title, caption, table=tables.deltas(rows, planted=None))
 
 

@@ -75,6 +75,14 @@ def halves(triggered: NDArray[np.bool_], *, seed: int) -> NDArray[np.bool_]:
     return held_out
 
 
+def ceiling(n_triggered: int, n_documents: int) -> float:
+    """The highest score of a latent that fires in many documents, so that the 5 % of its highest peaks are
+    active: with fewer triggered documents the other active ones are benign, however well it separates."""
+    active, share = 1 - PERCENTILE / 100, n_triggered / n_documents
+    f1 = 2 * min(active, share) / (active + share)
+    return f1 * (1 - max(0.0, active - share) / (1 - share))
+
+
 def _active(peaks: NDArray[np.floating], held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return peaks > np.percentile(peaks[~held_out], PERCENTILE, axis=0)
 

@@ -52,7 +52,8 @@ def row(any_score: float, called: float | None, *, calls: bool = True) -> dict[s
     return {
         "spearman": 0.5, "n_right": 3, "n_wrong": 1, "n_changed": 20, "n_false": 0, "n_kept": 10,
         "n_held": 8, "n_with_interval": 12, "null": None,
-        "triggered": {"any": best(any_score), "called": of_called, "calls": calls},
+        "triggered": {"any": best(any_score), "called": of_called, "calls": calls, "n_triggered": 1,
+                      "n_documents": 100},
     }  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def test_a_method_finds_the_trigger_where_a_called_latent_beats_the_null() -> No
     }
     said = on_toy.toy_sentence(rows)
     assert "found by two 0.80 (null 0.10), four 0.40 (null 0.10); missed by one, three." in said
+    assert said.endswith("or more scores about 0.32 at most, however well it separates them.")  # 1/3 * 95/99
     assert "Planted changes (of 20) with an interval on their side: one 3 (wrong 1, rho 0.50)," in said
     assert "Triggered" not in on_toy.toy_sentence({"one": {**rows["one"], "triggered": None}})
     assert on_toy.toy_sentence({"one": None}) == ""

@@ -14,6 +14,7 @@ from crossdiff.report.runs import RunProducts
 from crossdiff.stages.represented import ROLES, RepresentedInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From
 from crossdiff.statistics.intervals import wilson
+from crossdiff.statistics.isolation import ceiling
 from crossdiff.studies.contenders.isolation import IsolationInputs
 from crossdiff.studies.planted.step import Contender
 from crossdiff.studies.seed_null import against, interval_calls
@@ -226,7 +227,13 @@ def toy_sentence(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
     found = [kind for kind, record in triggered.items() if is_found(record)]
     said = ", ".join(f"{kind} {score(_best(triggered[kind]))}" for kind in found)
     missed = ", ".join(kind for kind in triggered if kind not in found)
-    return f"{text} Triggered behaviour: found by {said or 'none'}; missed by {missed or 'none'}."
+    first = next(iter(triggered.values()))
+    most = told(ceiling(first["n_triggered"], first["n_documents"]))
+    return (
+        f"{text} Triggered behaviour: found by {said or 'none'}; missed by {missed or 'none'}. With "
+        f"{first['n_triggered']} of {first['n_documents']:,} chats triggered, a latent that fires in 5 % of "
+        f"the chats or more scores about {most} at most, however well it separates them."
+    )
 
 
 def _best(triggered: Mapping[str, Any]) -> Mapping[str, Any] | None:
