@@ -52,6 +52,7 @@ def test_plans_read_only_what_their_stages_declare() -> None:
     """Otherwise the order of a plan, which SLURM submits stage by stage, would not be parents first."""
     plans = [plan(experiment("experiment=demo", "comparison.n_seeds=2"))]
     plans += [plan(experiment(f"experiment={study}", "size=ci")) for study in study_names()]
+    plans.append(plan(experiment("experiment=contenders", "size=ci", "study.toy_kinds=[batch_topk]")))
     for step in merge(plans):
         reads = step.definition.reads
         parents = {parent.stage for parent in step.parents.values()}
