@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SCORES = ("detection", "fuzz")
 CATEGORIES = (
     "Labels of the tuned-exclusive latents: treatment is the frozen dictionary, reference the trained one. "
-    "Models and data are the same, so what differs here is owed to the dictionary."
+    "Models and data are the same, so what differs here beyond chance is owed to the dictionary. The "
+    "interval of the share of intervals takes categories as independent, though they share their latents."
 )
 
 
