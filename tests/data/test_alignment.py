@@ -45,6 +45,18 @@ def test_of_the_bytes_of_a_character_the_last_one_has_read_it() -> None:
     assert places(whole, across, "ééa") == [-1, -1, 3, 4]
 
 
+def test_before_a_mark_that_one_tokenizer_composes_with_its_letter_nothing_is_aligned() -> None:
+    """NFC makes one character of `e` and U+0301, and names as its end the place before U+0301."""
+    from tokenizers import normalizers
+
+    one, other = make_tokenizer(words=["Ã©"]), make_tokenizer(words=["Ìģ"])
+    one.backend_tokenizer.normalizer = normalizers.NFC()
+    # bos é a | bos e U+0301 a
+    assert places(one, other, "e\u0301a") == [-1, -1, 3]
+    assert places(other, one, "e\u0301a") == [-1, -1, -1, 2]
+    assert places(one, other, "\u1112\u1161")[-1] == -1  # Hangul: two letters, one syllable
+
+
 @pytest.mark.parametrize(("trim", "expected"), [(True, [-1, -1, 3, 4]), (False, [-1, 2, 3, 4])])
 def test_white_space_that_a_tokenizer_leaves_out_of_the_span_aligns_nothing(
     trim: bool, expected: list[int]

@@ -6,6 +6,7 @@ the folder `aligned` of the tokens artifact, with the place of every row there.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -171,7 +172,8 @@ def _ends(item: Tokenised, spans: list[tuple[int, int]], trimmed: set[int]) -> t
 
     Where tokens share a character (its bytes), only the last one has read all of it, and may go on into the
     next character; the others have no end (`Tokenised.ends`). `trimmed`: ids of tokens that end in white
-    space; a tokenizer may leave this out of the span, whose end is then not the token's.
+    space; a tokenizer may leave this out of the span, whose end is then not the token's. Before a mark that
+    belongs to the character nothing ends: a tokenizer that composes both (NFC) names the end before the mark.
     """
     assert item.rendered is not None
     assert item.ends is not None
@@ -180,11 +182,19 @@ def _ends(item: Tokenised, spans: list[tuple[int, int]], trimmed: set[int]) -> t
     for number, (start, stop) in enumerate(spans):
         inside = (is_text & (item.ends > start) & (item.ends <= stop)).nonzero()[0]
         for end, place in {int(item.ends[place]): int(place) for place in inside}.items():
-            if int(item.ids[place]) not in trimmed or text[end - 1].isspace():
+            whole = int(item.ids[place]) not in trimmed or text[end - 1].isspace()
+            if whole and not _composes(text[end - 1 : end + 1]):
                 keys.append((number << 40) + end - start)
                 places.append(place)
     order = np.argsort(np.array(keys, dtype=np.int64))
     return np.array(keys, dtype=np.int64)[order], np.array(places, dtype=np.int64)[order]
+
+
+def _composes(two: str) -> bool:
+    """Whether the second character is a mark on the first, or one character with it in NFC (as in Hangul)."""
+    if len(two) < 2 or two[1] < "\u0300":  # the first combining mark
+        return False
+    return unicodedata.combining(two[1]) > 0 or len(unicodedata.normalize("NFC", two)) == 1
 
 
 def ending_in_white_space(tokenizer: Any) -> set[int]:
