@@ -23,6 +23,8 @@ def test_a_kind_takes_the_experiments_k_and_keeps_its_penalty_and_architecture()
     assert found["diff_sae"]["dictionary"].architecture == "diff_sae"
     assert found["batch_topk"]["dictionary"] == asked.dictionary
     assert found["batch_topk"]["organism"].trigger_share == 0.01
+    other = experiment("experiment=contenders", "size=ci", "dictionary.architecture=delta")
+    assert on_toy.changes(other, kinds["batch_topk"], trigger_share=0)["dictionary"] == asked.dictionary
 
 
 def test_intervals_are_counted_on_their_side_by_hand() -> None:
@@ -87,13 +89,11 @@ def test_the_plan_has_two_pairs_a_seed_null_and_one_organism_for_all_kinds() -> 
     assert organism.inputs.toy.trigger_share == pytest.approx(0.01)  # type: ignore[attr-defined]
 
 
-def test_other_models_are_refused_with_the_way_out() -> None:
-    options = (
-        "experiment=contenders",
-        "size=ci",
-        "comparison=it_vs_simpo",
-        "study.toy_kinds=[l1]",
-        "layer=20",
-    )
+@pytest.mark.parametrize(
+    "other", [("comparison=it_vs_simpo", "layer=20"), ("comparison.treatment.tuned.path=organism:it_2",)]
+)
+def test_other_models_are_refused_with_the_way_out(other: tuple[str, ...]) -> None:
+    """Of a further tuning of the toy the planted changes are not the truth."""
+    options = ("experiment=contenders", "size=ci", "study.toy_kinds=[l1]")
     with pytest.raises(ValueError, match=r"toy's two pairs.*study.toy_kinds=\[\]"):
-        on_toy.asked_comparison(experiment(*options))
+        on_toy.asked_comparison(experiment(*options, *other))

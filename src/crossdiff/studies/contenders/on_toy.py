@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 REPRESENTED = "represented"
 NULL, ISOLATION = "seeds_", "isolation_"
 """Beginnings of the names of a kind's run between two seeds, and of its isolation step."""
+TRIPLE = ("pt", "it", "pt", "simpo")
+"""Models of the two pairs."""
 DRAWS = 100
 """Of the interval of a rank correlation that is not shown."""
 UNCHANGED = 1e-9
@@ -32,12 +34,14 @@ UNCHANGED = 1e-9
 
 
 def asked_comparison(experiment: Asked) -> Comparison:
-    """The two pairs of the toy; ValueError for other models, of which nothing is known."""
-    given = experiment.comparison
-    if not isinstance(given, Comparison) or not given.reference.base.path.startswith(ORGANISM):
+    """The two pairs of the toy; ValueError for other models, whose truth is not known."""
+    given, pairs = experiment.comparison, experiment.pairs
+    models = [model.path for pair in pairs for model in (pair.base, pair.tuned)]
+    if not isinstance(given, Comparison) or models != [f"{ORGANISM}{name}" for name in TRIPLE]:
         raise ValueError(
-            f"study.toy_kinds needs the toy's two pairs, and the first pair is {experiment.pairs[0].name}; "
-            "give comparison=toy_it_vs_simpo, or study.toy_kinds=[] for planted activations alone"
+            f"study.toy_kinds needs the toy's two pairs, and these are {' and '.join(p.name for p in pairs)} "
+            f"({', '.join(models)}); give comparison=toy_it_vs_simpo, or study.toy_kinds=[] for planted "
+            "activations alone"
         )
     return given
 
@@ -47,7 +51,7 @@ def changes(experiment: Asked, kind: Contender, *, trigger_share: float) -> Chan
 
     Kinds that keep the largest k take the experiment's k and schedule, the others their penalty.
     """
-    given = kind.dictionary.model_fields_set - {"n_latents"}
+    given = kind.dictionary.model_fields_set - {"n_latents"} | {"architecture"}
     own = {name: getattr(kind.dictionary, name) for name in given}
     sparsity, asked = kind.sparsity, experiment.sparsity
     if isinstance(sparsity, LargestK) and isinstance(asked, LargestK):
