@@ -71,6 +71,16 @@ def test_white_space_that_a_tokenizer_leaves_out_of_the_span_aligns_nothing(
     assert places(one, other, "a \nb") == expected
 
 
+@pytest.mark.parametrize(("trim", "expected"), [(True, [-1, 1, -1, -1]), (False, [-1, 1, 3, 5])])
+def test_a_space_left_out_after_other_white_space_aligns_nothing(trim: bool, expected: list[int]) -> None:
+    """The span of the token newline and space, trimmed, ends after the newline, which is white space too."""
+    from tokenizers import processors
+
+    one, other = make_tokenizer(words=["ĊĠ"]), make_tokenizer(words=["the"])
+    one.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim)
+    assert places(one, other, "a\n \n ") == expected
+
+
 def test_contents_of_chats_are_aligned_inside_their_templates() -> None:
     one = make_tokenizer(words=["user", "cat"], template=LOOP)
     other = make_tokenizer(words=["cat"], template=TRIMMED)

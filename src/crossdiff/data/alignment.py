@@ -26,7 +26,9 @@ from crossdiff.io.progress import bar
 from crossdiff.io.tables import write_json
 
 DOCUMENTS_AT_A_TIME = 64
-WHITE = ("Ġ", "Ċ", "ĉ", "č", "▁", " ", "\n", "\t", "\r")
+SPACE = "Ġ"
+"""The byte-level letter for a space, the one white space that spans of byte-level tokens may leave out."""
+WHITE = (SPACE, "Ċ", "ĉ", "č", "▁", " ", "\n", "\t", "\r")
 """Last letters of vocabulary entries for white space: byte-level, then SentencePiece and plain ones."""
 MODELS = ("shown", "aligned")
 
@@ -75,7 +77,7 @@ def described(counts: dict[str, dict[str, int]]) -> Iterator[str]:
         )
 
 
-def aligned_places(first: Tokenised, second: Tokenised, trimmed: list[set[int]]) -> np.ndarray:
+def aligned_places(first: Tokenised, second: Tokenised, trimmed: list[dict[int, str]]) -> np.ndarray:
     """Per token of `first` the token of `second` that ends at the same character, else `NO_PLACE`.
 
     Only text tokens are aligned, inside contents that both templates render alike (`_contents`).
@@ -109,7 +111,7 @@ class _Aligned:
     n_tokens: int = 0
     counts: dict[str, Counter[str]] = field(default_factory=lambda: {model: Counter() for model in MODELS})
 
-    def add(self, first: Tokenised, second: Tokenised, trimmed: list[set[int]]) -> None:
+    def add(self, first: Tokenised, second: Tokenised, trimmed: list[dict[int, str]]) -> None:
         places = aligned_places(first, second, trimmed)
         has_place = places != NO_PLACE
         taken = np.zeros(len(second.ids), dtype=bool)
@@ -167,11 +169,13 @@ def _contents(first: Tokenised, second: Tokenised) -> list[tuple[tuple[int, int]
     ]
 
 
-def _ends(item: Tokenised, spans: list[tuple[int, int]], trimmed: set[int]) -> tuple[np.ndarray, np.ndarray]:
+def _ends(
+    item: Tokenised, spans: list[tuple[int, int]], trimmed: dict[int, str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Unique keys (content, characters of it that were read) of text tokens, ascending, and their places.
 
     Where tokens share a character (its bytes), only the last one has read all of it, and may go on into the
-    next character; the others have no end (`Tokenised.ends`). `trimmed`: ids of tokens that end in white
+    next character; the others have no end (`Tokenised.ends`). `trimmed`: tokens that end in white
     space; a tokenizer may leave this out of the span, whose end is then not the token's. Before a mark that
     belongs to the character nothing ends: a tokenizer that composes both (NFC) names the end before the mark.
     """
@@ -182,7 +186,8 @@ def _ends(item: Tokenised, spans: list[tuple[int, int]], trimmed: set[int]) -> t
     for number, (start, stop) in enumerate(spans):
         inside = (is_text & (item.ends > start) & (item.ends <= stop)).nonzero()[0]
         for end, place in {int(item.ends[place]): int(place) for place in inside}.items():
-            whole = int(item.ids[place]) not in trimmed or text[end - 1].isspace()
+            letter, last = trimmed.get(int(item.ids[place])), text[end - 1]
+            whole = letter is None or (last == " " if letter == SPACE else last.isspace())
             if whole and not _composes(text[end - 1 : end + 1]):
                 keys.append((number << 40) + end - start)
                 places.append(place)
@@ -197,9 +202,9 @@ def _composes(two: str) -> bool:
     return unicodedata.combining(two[1]) > 0 or len(unicodedata.normalize("NFC", two)) == 1
 
 
-def ending_in_white_space(tokenizer: Any) -> set[int]:
-    """Ids of the vocabulary entries that end in white space."""
-    return {index for token, index in tokenizer.get_vocab().items() if token.endswith(WHITE)}
+def ending_in_white_space(tokenizer: Any) -> dict[int, str]:
+    """Id -> last letter of the vocabulary entries that end in white space."""
+    return {index: token[-1] for token, index in tokenizer.get_vocab().items() if token.endswith(WHITE)}
 
 
 def _write(found: _Aligned, tokenizer: Any, shown: TokenSet, folder: Path) -> None:

@@ -166,7 +166,7 @@ def _refuse_first_unaligned(pair: ModelPair, corpus: CorpusSettings) -> None:
         return
     both = read_by_both(sources, (_load(shown), _load(other)), None)
     for first, second in islice(both, FIRST_DOCUMENTS):
-        aligned_places(first, second, [set(), set()])
+        aligned_places(first, second, [{}, {}])
 
 
 def _local(corpus: CorpusSettings) -> MixtureCorpus:
