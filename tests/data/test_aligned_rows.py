@@ -83,6 +83,12 @@ def test_rows_are_those_of_the_places_and_the_narrower_model_is_filled_with_zero
     assert base.place(44).endswith(f"row {32}")
 
 
+def test_the_first_tokens_of_either_model_are_skipped(folders: list[Path]) -> None:
+    """The shown token 4 of a document is the other model's token 3."""
+    counts = [opened(folders, skip_first=n).n_kept() / N_DOCUMENTS for n in (3, 4, 6, 7)]
+    assert counts == [9, 8, 8, 7]
+
+
 def test_every_way_of_reading_gives_the_same_rows(folders: list[Path]) -> None:
     paired = opened(folders)
     passed = [*paired.batches(batch_size=100)]

@@ -121,6 +121,8 @@ def test_a_corpus_is_aligned_with_its_counts(tmp_path: Path) -> None:
         "alignment, shown tokenizer: 3 of 9 tokens (33.3%) end where one of the other does; "
         "dropped: 3 bos, 3 text"
     )
+    without_bos = {**counts, "aligned": {**counts["aligned"], "bos": 0}}
+    assert "the aligned tokenizer has no BOS token" in list(described(without_bos))[2]
     text.write_text(text.read_text().replace("model", "cat"))
     with pytest.raises(ValueError, match="the corpus has changed"):
         align(corpus, (one, other), shown, organism=None, progress=False)

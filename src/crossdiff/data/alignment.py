@@ -66,7 +66,7 @@ def align(
 
 
 def described(counts: dict[str, dict[str, int]]) -> Iterator[str]:
-    """One sentence per model on what was aligned and what was dropped, by kind."""
+    """One sentence per model on what was aligned and what was dropped, by kind; one more without BOS."""
     for model, count in counts.items():
         dropped = {name: n for name, n in count.items() if name not in ("tokens", "aligned") and n}
         listed = ", ".join(f"{n:,} {name}" for name, n in sorted(dropped.items())) or "none"
@@ -75,6 +75,11 @@ def described(counts: dict[str, dict[str, int]]) -> Iterator[str]:
             f"alignment, {model} tokenizer: {count['aligned']:,} of {count['tokens']:,} tokens "
             f"({share:.1%}) end where one of the other does; dropped: {listed}"
         )
+        if model == "aligned" and not count["bos"]:  # of the shown one the token set says it
+            yield (
+                "the aligned tokenizer has no BOS token: the first token of a document takes its place in "
+                "attention; mask.skip_first=1 drops it"
+            )
 
 
 def aligned_places(first: Tokenised, second: Tokenised, trimmed: list[dict[int, str]]) -> np.ndarray:

@@ -69,7 +69,7 @@ class PairedActivations:
         kinds = torch.tensor(kept_kinds(mask), dtype=torch.uint8)
         dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
         if mask.skip_first:
-            dropped[f"mask.skip_first={mask.skip_first}"] = tokens.position < mask.skip_first
+            dropped[f"mask.skip_first={mask.skip_first}"] = tokens.least_position < mask.skip_first
         if tokens.place is not None:
             dropped["the alignment drops"] = tokens.place == NO_PLACE
         if mask.outlier_norm is not None:
@@ -222,7 +222,7 @@ def kept_tokens(tokens: TokenSet, mask: MaskSettings) -> Bool[Tensor, " row"]:
     """Rows that the mask keeps by kind and position, with a counterpart; `outlier_norm` needs activations."""
     kept = torch.isin(tokens.kind, torch.tensor(kept_kinds(mask), dtype=torch.uint8))
     if mask.skip_first:
-        kept &= tokens.position >= mask.skip_first
+        kept &= tokens.least_position >= mask.skip_first
     if tokens.place is not None:
         kept &= tokens.place != NO_PLACE
     return kept

@@ -94,7 +94,7 @@ class MaskSettings(Settings):
     mask: Literal["default", "no_template"] = "default"
     """`no_template` also drops the control tokens of the chat template."""
     skip_first: int = Field(default=0, ge=0)
-    """Drop the first n tokens of every document (BOS counts as one)."""
+    """Drop the first n tokens of every document (BOS counts as one), of two families the first n of both."""
     outlier_norm: float | None = Field(default=None, gt=0)
     """Drop tokens whose norm, in any model, exceeds this multiple of that model's median norm."""
 

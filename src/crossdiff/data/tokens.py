@@ -111,6 +111,15 @@ class TokenSet:
         return load_file(file)["place"] if file is not None and file.is_file() else None
 
     @cached_property
+    def least_position(self) -> Int[Tensor, " token"]:
+        """`position`, or that of the token's counterpart in the second tokenizer's set where it is lower."""
+        if self.place is None:
+            return self.position
+        assert self.folder is not None
+        other = TokenSet.open(self.folder / ALIGNED).position[self.place.clamp(min=0)]
+        return torch.where(self.place == NO_PLACE, self.position, torch.minimum(self.position, other))
+
+    @cached_property
     def validation(self) -> Bool[Tensor, " document"]:
         """`held_out_documents` of this set."""
         return held_out_documents(self.document_ids)
