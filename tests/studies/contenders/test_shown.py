@@ -23,3 +23,5 @@ def test_the_sentence_names_who_leads_who_is_behind_and_who_makes_false_calls() 
         "diff_sae makes no call: it holds 75% of the tuned-only directions of 1 % of tokens and more, and "
         "the sign of 100% of what it holds of one model alone is right."
     )
+    only_on_toy = {**differs, "held_tuned_frequent": float("nan")}
+    assert "makes no call" not in answer({"l1": row(0.8, 3), "diff_sae": only_on_toy})

@@ -45,8 +45,8 @@ def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         said.append(f"False calls per 1,000 where the models are {null}: {', '.join(called) or 'none'}.")
     for kind in WITHOUT_CALL:
-        if kind in numbers:
-            row = numbers[kind]
+        row = numbers.get(kind, {})
+        if (share := row.get(HELD[0])) is not None and share == share:
             held, right = (told(row.get(name), ".0%") for name in (HELD[0], "sign_right"))
             said.append(
                 f"{titled(kind)} makes no call: it holds {held} of the tuned-only directions of "
