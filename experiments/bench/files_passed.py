@@ -50,9 +50,7 @@ def main(overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = _tokenizer()
         base, tuned = (_model(seed, len(tokenizer)) for seed in (0, 1))
-        texts = [
-            " ".join(WORDS[(i * 7 + j * 5) % len(WORDS)] for j in range(N_WORDS)) for i in range(N_TEXTS)
-        ]
+        texts = [" ".join(WORDS[(i * 7 + j * 5) % len(WORDS)] for j in range(30)) for i in range(60)]
         crossdiff.diff(
             base, tuned, texts, layer=1, tokenizer=tokenizer, settings=TINY, store=folder,
             results=f"{folder}/results", device="cpu", progress=False,
