@@ -10,7 +10,14 @@ from scipy import stats
 from scipy.stats import chi2_contingency
 
 from crossdiff.statistics.deltas import SMALL_SHARE
-from crossdiff.statistics.intervals import bootstrap_interval, log_ratio, score_interval, trend, wilson
+from crossdiff.statistics.intervals import (
+    bootstrap_interval,
+    log_ratio,
+    score_interval,
+    trend,
+    wilson,
+    wilson_rate,
+)
 
 N_TREATMENT, N_REFERENCE = 92, 113
 
@@ -95,6 +102,8 @@ def test_wilson_by_hand() -> None:
     # 0 of 10: 0 to z^2 / (10 + z^2) = 3.8415 / 13.8415
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert all(math.isnan(bound) for bound in wilson(0, 0))
+    assert wilson_rate(0, 10, per=1000) == pytest.approx({"value": 0, "low": 0, "high": 277.5}, abs=0.1)
+    assert wilson_rate(0, 0) is None
 
 
 def test_the_trend_by_hand() -> None:

@@ -95,6 +95,14 @@ def wilson(shown: int, n: int) -> tuple[float, float]:
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
+def wilson_rate(count: int, total: int, *, per: int = 1) -> dict[str, float] | None:
+    """`count` of `total`, times `per`, with `low` and `high` of Wilson's interval; None of nothing."""
+    if not total:
+        return None
+    low, high = wilson(count, total)
+    return {"value": per * count / total, "low": per * low, "high": per * high}
+
+
 def trend(strata: Sequence[Stratum]) -> float:
     """z of the Cochran-Armitage test for a trend of shares over doses, positive where shares rise.
 

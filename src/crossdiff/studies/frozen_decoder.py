@@ -13,7 +13,7 @@ from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import ROLES, RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, Study
-from crossdiff.statistics.intervals import wilson
+from crossdiff.statistics.intervals import wilson_rate
 from crossdiff.studies.corpus import labels_of
 from crossdiff.studies.seed_null import interval_calls
 from crossdiff.studies.shared import counts_chart
@@ -82,7 +82,7 @@ def category_calls(deltas: pd.DataFrame) -> dict[str, Any]:
     """Category intervals that exclude no change, and categories called changed, as shares of all."""
     counts = interval_calls([deltas])
     of = counts["n_intervals"]
-    shares = {name: _share(counts[f"n_{name}"], of) for name in ("clear", "significant")}
+    shares = {name: wilson_rate(counts[f"n_{name}"], of) for name in ("clear", "significant")}
     return {**counts, **shares}
 
 
@@ -114,20 +114,12 @@ def figures(run: RunProducts) -> dict[str, Any]:
         **kept,
         "n_alive": n_alive,
         "n_exclusive": n_called,
-        "per_1000": _share(n_called, n_alive, times=1000),
+        "per_1000": wilson_rate(n_called, n_alive, per=1000),
         "n_labelled": len(labels),
         "n_named": n_named,
-        "named": _share(n_named, len(labels)),
+        "named": wilson_rate(n_named, len(labels)),
         **{score: _mean_score(run, pair, score) for score in SCORES},
     }
-
-
-def _share(count: int, total: int, *, times: int = 1) -> dict[str, float] | None:
-    """A share with Wilson's 95 % interval; None where `total` is 0."""
-    if not total:
-        return None
-    low, high = wilson(count, total)
-    return {"value": times * count / total, "low": times * low, "high": times * high}
 
 
 def _mean_score(run: RunProducts, pair: str, score: str) -> float | None:

@@ -15,7 +15,7 @@ from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, NeedsModels, Study
-from crossdiff.statistics.intervals import wilson
+from crossdiff.statistics.intervals import wilson_rate
 from crossdiff.studies.changes import CategoryCounts, changes_chart
 from crossdiff.studies.seed_null import interval_calls, spread, twins
 from crossdiff.studies.shared import counts_chart
@@ -157,14 +157,7 @@ def rates(numbers: Mapping[str, int]) -> dict[str, dict[str, float] | None]:
         "significant": (numbers["n_significant"], numbers["n_intervals"], N_CATEGORIES),
         "new": (numbers["n_new"], numbers["n_alive"], N_LATENTS),
     }
-    return {name: _rate(*count) for name, count in counted.items()}
-
-
-def _rate(count: int, of: int, per: int) -> dict[str, float] | None:
-    if not of:
-        return None
-    low, high = wilson(count, of)
-    return {"value": per * count / of, "low": per * low, "high": per * high}
+    return {name: wilson_rate(count, of, per=per) for name, (count, of, per) in counted.items()}
 
 
 def answer(numbers: Mapping[str, Any]) -> str:

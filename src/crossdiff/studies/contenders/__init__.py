@@ -13,7 +13,7 @@ from crossdiff.io.tables import alive, read_table, values, where
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep
-from crossdiff.statistics.intervals import wilson
+from crossdiff.statistics.intervals import wilson_rate
 from crossdiff.studies.contenders.on_toy import toy_extras, toy_numbers, toy_runs
 from crossdiff.studies.contenders.shown import FIGURES, HELD, WITHOUT_CALL, answer, contenders_table
 from crossdiff.studies.outputs import Outputs
@@ -157,8 +157,5 @@ def false_calls(folders: list[Path]) -> dict[str, Any] | None:
         table = read_table(folder / "latents.parquet", kind="latents")
         n_alive += len(alive(table))
         n_calls += sum(owner in ("tuned", "base") for owner in table["exclusive_to"])
-    if not n_alive:
-        return None
-    low, high = wilson(n_calls, n_alive)
-    per_1000 = {"value": 1000 * n_calls / n_alive, "low": 1000 * low, "high": 1000 * high}
-    return {"n_calls": n_calls, "n_alive": n_alive, **per_1000}
+    per_1000 = wilson_rate(n_calls, n_alive, per=1000)
+    return per_1000 and {"n_calls": n_calls, "n_alive": n_alive, **per_1000}
