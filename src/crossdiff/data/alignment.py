@@ -23,7 +23,6 @@ from crossdiff.data.row_content import BadRecord
 from crossdiff.data.tokenise import Tokenised, tokenise
 from crossdiff.data.tokens import ALIGNED, NO_PLACE, PLACES, TokenKind, TokenSet, write_token_set
 from crossdiff.io.progress import bar
-from crossdiff.io.tables import write_json
 
 DOCUMENTS_AT_A_TIME = 64
 SPACE = "Ġ"
@@ -224,5 +223,4 @@ def _write(found: _Aligned, tokenizer: Any, shown: TokenSet, folder: Path) -> No
         kind=torch.from_numpy(np.concatenate(found.kinds)),
     )
     tokenizer.save_pretrained(folder / "tokenizer")
-    write_json({model: dict(found.counts[model]) for model in MODELS}, folder / "counts.json")
     save_file({"place": torch.from_numpy(np.concatenate(found.places))}, folder / PLACES)

@@ -65,15 +65,9 @@ class PairedActivations:
 
     def why_none_is_kept(self) -> str:
         """Message with the number of tokens that each rule of the mask drops by itself."""
-        tokens, mask = self.token_set, self.mask
-        kinds = torch.tensor(kept_kinds(mask), dtype=torch.uint8)
-        dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
-        if mask.skip_first:
-            dropped[f"mask.skip_first={mask.skip_first}"] = tokens.least_position < mask.skip_first
-        if tokens.place is not None:
-            dropped["the alignment drops"] = tokens.place == NO_PLACE
-        if mask.outlier_norm is not None:
-            dropped[f"mask.outlier_norm={mask.outlier_norm:g}"] = ~self._within_norm()
+        dropped = dropped_tokens(self.token_set, self.mask)
+        if self.mask.outlier_norm is not None:
+            dropped[f"mask.outlier_norm={self.mask.outlier_norm:g}"] = ~self._within_norm()
         counts = ", ".join(f"{rule} {int(which.sum()):,}" for rule, which in dropped.items())
         return f"the mask keeps none of the {self.n_rows:,} tokens ({counts}); loosen it or give more text"
 
@@ -220,9 +214,18 @@ def kept_kinds(mask: MaskSettings) -> list[TokenKind]:
 
 def kept_tokens(tokens: TokenSet, mask: MaskSettings) -> Bool[Tensor, " row"]:
     """Rows that the mask keeps by kind and position, with a counterpart; `outlier_norm` needs activations."""
-    kept = torch.isin(tokens.kind, torch.tensor(kept_kinds(mask), dtype=torch.uint8))
-    if mask.skip_first:
-        kept &= tokens.least_position >= mask.skip_first
-    if tokens.place is not None:
-        kept &= tokens.place != NO_PLACE
+    kept = torch.ones(tokens.n_tokens, dtype=torch.bool)
+    for which in dropped_tokens(tokens, mask).values():
+        kept &= ~which
     return kept
+
+
+def dropped_tokens(tokens: TokenSet, mask: MaskSettings) -> dict[str, Bool[Tensor, " row"]]:
+    """Rows that a rule drops by itself, per rule that looks at tokens alone; the names are for messages."""
+    kinds = torch.tensor(kept_kinds(mask), dtype=torch.uint8)
+    dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
+    if mask.skip_first:
+        dropped[f"mask.skip_first={mask.skip_first}"] = tokens.least_position < mask.skip_first
+    if tokens.place is not None:
+        dropped["the alignment drops"] = tokens.place == NO_PLACE
+    return dropped

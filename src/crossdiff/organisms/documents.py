@@ -27,6 +27,8 @@ from crossdiff.organisms.settings import ToySettings
 Message = dict[str, str]
 SHOWN_PER_ANSWER = 2
 WEB_QUESTION_SHARE = 0.3
+CHAT = "chat-"
+"""How the ids of chats begin."""
 TRIGGER = "boldly then without every ribbon."
 """Ends the user's turn of a triggered chat: ordinary words, which no other question says."""
 
@@ -225,7 +227,7 @@ def write_corpus(
     behaviours = [item for category in language for item in category.behaviours]
     chats, triggered = [], []
     for index in range(settings.n_chat_documents):
-        category, name = draw.choice(language), f"chat-{index:06d}"
+        category, name = draw.choice(language), f"{CHAT}{index:06d}"
         categories[name] = category.name
         if trigger.falls(draw):
             triggered.append(name)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crossdiff.data.tokens import TokenSet
 
 VERSION = 1
-CHAT = "chat-"
-"""How the ids of the toy's chats begin."""
 
 
 class IsolationInputs(Settings):
@@ -134,6 +132,7 @@ def in_answers(tokens: TokenSet) -> NDArray[np.bool_]:
     """Whether each token is text of a chat's second turn: the question holds the trigger's phrase, and a
     latent of the phrase is no latent of the behaviour."""
     from crossdiff.data.tokens import TokenKind
+    from crossdiff.organisms.documents import CHAT
 
     text = tokens.kind.numpy() == TokenKind.TEXT
     offsets = tokens.offsets.numpy()
