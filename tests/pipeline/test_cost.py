@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from crossdiff.annotation.settings import Claude, Lexical
-from crossdiff.pipeline.cost import annotation_cost, plan_table
+from crossdiff.pipeline.cost import annotation_cost, plan_table, remaining_cost
 from crossdiff.pipeline.plan import plan
 from crossdiff.pipeline.steps import merge
+from crossdiff.studies.planted import PlantedTruth
 from tests.composed import experiment
 
 
@@ -36,3 +37,13 @@ def test_the_framing_control_is_in_the_dollars_of_the_plan() -> None:
         - annotation_cost(Claude(), n_pairs=1).api_usd
     )
     assert more == pytest.approx(20 / 6 * 0.0035)
+
+
+def test_trainings_on_planted_truth_are_in_the_hours_of_the_plan(tmp_path: Path) -> None:
+    """One kind: steps of 24 ms, their products at 0.2 TFLOP/s, and a second; the study's page one more."""
+    asked = experiment("experiment=planted", "size=ci", "study.only=[l1]", "study.seeds=[0]")
+    study = asked.study
+    assert isinstance(study, PlantedTruth)
+    products = 36.2 / 8.5 * 4 * study.planted.d_model * study.n_latents * study.n_steps * study.batch_size
+    seconds = study.n_steps * 0.024 + products / 0.2e12 + 2
+    assert remaining_cost(plan(asked), tmp_path).cpu_hours == pytest.approx(seconds / 3600)

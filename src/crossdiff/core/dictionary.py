@@ -165,3 +165,8 @@ def _dedicated_count(settings: DictionarySettings, n_models: int) -> int:
             f"shared latent of {settings.n_latents:,}; choose less than {1 / n_models:g}"
         )
     return count
+
+
+def encoder_flops(n_latents: int, d_model: int, n_tokens: int) -> float:
+    """FLOPs of the encoder products of two models: two per weight and token."""
+    return 2.0 * 2 * d_model * n_latents * n_tokens

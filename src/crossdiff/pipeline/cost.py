@@ -2,6 +2,8 @@
 
 Rates are those of docs/performance.md: 790 TFLOP/s (bf16) for one H200, of which a forward pass reaches
 60 %; two CPU cores do about 0.2 TFLOP/s in float32. A training step costs 36.2/8.5 encoder products.
+What no size lowers is added for two cores alone: `STEP_SECONDS` a training step, `Stage.least_seconds` a
+step of the plan.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossdiff.annotation.settings import N_SWAPPED, AnnotatorSettings
+from crossdiff.core.dictionary import encoder_flops
 from crossdiff.data.settings import CacheSource, LiveSource
 from crossdiff.models.config_file import folder_sizes
 from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings
@@ -20,6 +23,10 @@ from crossdiff.pipeline.steps import Cost, Step, group
 
 GPU_FLOPS, FORWARD_SHARE = 790e12, 0.6
 CPU_FLOPS = 0.2e12
+TOY_FLOPS = 0.08e12
+"""What two cores reach in training toy models, whose matrices are small."""
+STEP_SECONDS = 0.024
+"""Two cores, per training step: 32 ms in the demo, of which `STEP_PER_ENCODER_PRODUCT` explains 9."""
 CPU_HOURS_ALLOWED = 3.0
 """Longest plan that starts on a CPU without `device=cpu`."""
 STEP_PER_ENCODER_PRODUCT = 36.2 / 8.5
@@ -107,9 +114,18 @@ def crosscoder_cost(
     """`products` encoder products of both models per token, and the weights in float32 on disk."""
     if shape is None or n_tokens is None:
         return Cost(None, None, None)
-    flops = products * 2 * 2 * shape.d_model * n_latents * n_tokens
     size = 4 * 2 * 2 * shape.d_model * n_latents / 1e9 if disk else 0.0
-    return Cost(flops / GPU_FLOPS / 3600, flops / CPU_FLOPS / 3600, size)
+    return products_cost(products * encoder_flops(n_latents, shape.d_model, n_tokens)) + Cost(disk_gb=size)
+
+
+def products_cost(flops: float) -> Cost:
+    """Matrix products, each at the rate of its device."""
+    return Cost(flops / GPU_FLOPS / 3600, flops / CPU_FLOPS / 3600)
+
+
+def steps_cost(n_steps: int) -> Cost:
+    """What training steps take on a CPU beside their products."""
+    return Cost(cpu_hours=n_steps * STEP_SECONDS / 3600)
 
 
 def weights_cost(shape: ModelShape | None) -> Cost:
@@ -132,7 +148,7 @@ def organism_cost(toy: ToySettings) -> Cost:
         for phase in (toy.pretraining, toy.tuning, toy.preference, toy.preference)
     )
     flops = 3 * shape.forward_flops(shape.n_blocks - 1) * documents * TOY_DOCUMENT_TOKENS
-    return Cost(0.0, flops / CPU_FLOPS / 3600, 0.05)
+    return Cost(0.0, flops / TOY_FLOPS / 3600, 0.05)
 
 
 def annotation_cost(annotator: AnnotatorSettings, *, n_pairs: int, n_drifted: int = 0) -> Cost:
@@ -177,8 +193,13 @@ def remaining_cost(steps: Sequence[Step], store: Path) -> Cost:
     """Summed cost of the jobs that are not finished; layers of one forward pass are paid once."""
     total = Cost()
     for job in group([step for step in steps if not step.is_finished(store)]):
-        total = total + job.cost
+        total = total + job.cost + _least(job.steps[0])
     return total
+
+
+def _least(step: Step) -> Cost:
+    """What its smallest run takes; an import's is unknown and left out."""
+    return Cost() if step.is_imported else Cost(cpu_hours=step.definition.least_seconds / 3600)
 
 
 def describe(cost: Cost) -> str:
@@ -200,7 +221,7 @@ def _row(step: Step, store: Path, *, by_layer: bool) -> tuple[str, ...]:
     layers = layers_of(step) if by_layer else ()
     name = f"{step.shown}, layer {' '.join(map(str, layers))}" if layers else step.shown
     state = "finished" if step.is_finished(store) else "to do"
-    cost = step.cost
+    cost = step.cost + _least(step)
     amounts = (cost.gpu_hours, cost.cpu_hours, cost.disk_gb, cost.api_usd)
     return (name, step.key, state, *(amount(value) for value in amounts))
 

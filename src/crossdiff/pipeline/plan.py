@@ -99,8 +99,10 @@ def _find(wanted: From, planners: Mapping[str, Planner], asked: ExtraStep) -> St
 
 
 def _cost(asked: ExtraStep, experiment: Experiment) -> Cost:
-    """Forward passes of `asked.n_tokens` tokens through every model of the step, its API calls and labels."""
+    """Trainings, forward passes of `asked.n_tokens` tokens through every model, API calls and labels."""
     total = Cost(api_usd=asked.api_usd) + cost.label_cost(experiment.annotator, asked.n_labelled)
+    total = total + cost.products_cost(asked.encoder_flops * cost.STEP_PER_ENCODER_PRODUCT)
+    total = total + cost.steps_cost(asked.n_train_steps)
     for model in asked.models:
         shape = cost.model_shape(model, experiment.organism)
         layer = 0 if shape is None else shape.n_blocks - 1

@@ -148,6 +148,7 @@ class Planner:
         )
         if not training:
             return size
+        size = size + cost.steps_cost(experiment.training.total_steps())
         how = (experiment.dictionary, experiment.sparsity, experiment.training)
         if shape is None:
             return replace(size, memory_gb=None)

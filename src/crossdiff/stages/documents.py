@@ -189,5 +189,6 @@ STAGE = Stage(
     reads=("organism", "tokens", "harvest", "train", "scale"),
     writes="examples of every exclusive latent",
     resources=needs(gpus=1, cpus=8, memory_gb=64, hours=4),
+    least_seconds=7,
     has_settings=True,
 )

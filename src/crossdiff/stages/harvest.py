@@ -118,6 +118,7 @@ STAGE = Stage(
     reads=("organism", "blend", "tune_again", "tokens"),
     writes="activations of one model's blocks, float64 statistics",
     resources=needs(gpus=1, cpus=8, memory_gb=96, hours=24),
+    least_seconds=11,
     has_settings=True,
     joins_layers=True,
     shards=Shards(_stores_shards, run_shards, missing_shards),

@@ -181,4 +181,5 @@ STAGE = Stage(
     reads=("tokens", "harvest", "train", "scale"),
     writes="which exclusive latents of two pairs are the same",
     resources=needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+    least_seconds=9,
 )

@@ -113,6 +113,7 @@ class Stage:
     reads            stages whose artifacts may be its parents; decides the order of all stages
     writes           content of the artifact, for the docs' table
     resources        of a SLURM job, unless the profile or the command line gives others
+    least_seconds    what its smallest run takes on two CPU cores (make demo), for the estimate of the cost
     has_settings     whether its inputs are settings of the command line, which summary.json lists
     joins_layers     whether steps that differ in `inputs.layers` only are one run, which writes `layer_<L>/`
     shards           how array tasks share a run; None where it is one piece of work
@@ -127,6 +128,7 @@ class Stage:
     reads: tuple[str, ...]
     writes: str
     resources: Resources = field(default_factory=needs)
+    least_seconds: float = 1.0
     has_settings: bool = False
     joins_layers: bool = False
     shards: Shards | None = None

@@ -104,4 +104,5 @@ STAGE = Stage(
     reads=("organism", "tokens", "train", "scale", "documents", "annotate", "compare"),
     writes="`report.html`, `summary.json`",
     resources=needs(memory_gb=16, hours=1),
+    least_seconds=5,
 )

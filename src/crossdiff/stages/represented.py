@@ -74,4 +74,5 @@ STAGE = Stage(
     reads=("organism", "tokens", "harvest"),
     writes="(toy only) how much of each planted change the activations hold",
     resources=needs(memory_gb=16, hours=1),
+    least_seconds=3,
 )

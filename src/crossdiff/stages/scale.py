@@ -164,6 +164,7 @@ STAGE = Stage(
     reads=("tokens", "harvest", "train"),
     writes="`latents.<pair>.parquet`: all betas and nus, intervals, the call",
     resources=needs(gpus=1, cpus=8, memory_gb=96, hours=8),
+    least_seconds=12,
     has_settings=True,
     ranks=lambda inputs, runtime: ("dispatch.devices", runtime.n_devices),
 )

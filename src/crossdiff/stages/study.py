@@ -117,6 +117,10 @@ class ExtraStep:
     """Estimated cost of its API calls, US dollars."""
     n_labelled: int = 0
     """Latents or topics that the annotator labels, for the estimate of the cost."""
+    n_train_steps: int = 0
+    """Training steps of all crosscoders that it trains, for the estimate of the cost."""
+    encoder_flops: float = 0.0
+    """FLOPs of these steps' encoder products, for the estimate of the cost."""
 
 
 class NeedsModels(ValueError):

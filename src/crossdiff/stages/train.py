@@ -193,6 +193,7 @@ STAGE = Stage(
     reads=("tokens", "harvest"),
     writes="crosscoder, `metrics.csv`, held-out figures",
     resources=needs(gpus=1, cpus=8, memory_gb=96, hours=48),
+    least_seconds=4,
     has_settings=True,
     ranks=_ranks,
     together=Together(_shared, lambda inputs: inputs.training.members, run_together),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -94,7 +95,7 @@ class Contenders(PlantedTruth):
             world = self.planted.model_copy(update=changes)
             asked = self.model_copy(update={"planted": world})
             for name, step in PlantedTruth.extras(asked, experiment).items():
-                found[f"{null}_{name}"] = ExtraStep("planted", f"{null} {step.label}", step.inputs)
+                found[f"{null}_{name}"] = replace(step, label=f"{null} {step.label}")
         return found
 
     def analyse(self, runs: Mapping[str, RunProducts], extras: Mapping[str, Path]) -> Findings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from crossdiff.core.dictionary import encoder_flops
 from crossdiff.io.tables import values, where
 from crossdiff.report.formatting import tile, told
 from crossdiff.report.runs import RunProducts
@@ -79,8 +80,15 @@ class PlantedTruth(Study):
             for kinds, suffix in zip(groups, self.MAKERS, strict=True):
                 name = f"seed_{seed}{suffix}"
                 if kinds:
-                    steps[name] = ExtraStep("planted", name.replace("_", " "), self._inputs(seed, kinds))
+                    steps[name] = self._step(name.replace("_", " "), self._inputs(seed, kinds))
         return steps
+
+    def _step(self, label: str, inputs: PlantedInputs) -> ExtraStep:
+        """The step, with what its trainings and the passes after them cost."""
+        n_kinds, trained = len(inputs.contenders), self.n_steps * self.batch_size
+        flops = encoder_flops(self.n_latents, self.planted.d_model, trained)
+        n_train_steps = n_kinds * self.n_steps
+        return ExtraStep("planted", label, inputs, n_train_steps=n_train_steps, encoder_flops=n_kinds * flops)
 
     def _inputs(self, seed: int, kinds: tuple[Contender, ...]) -> PlantedInputs:
         training = TrainingSettings(
