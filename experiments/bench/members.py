@@ -30,6 +30,8 @@ from experiments.bench.harvest_work import make_tokens
 N_WINDOWS = 4
 """Windows in which one order of all members is read, as a corpus that does not fit into memory is."""
 
+LEAST_TOKENS = 8192
+"""With fewer, all documents may be held out, or none."""
 
 SHAREABLE = [
     (PairedActivations, "training_batch"), (WindowReader, "_load"), (Normaliser, "normalise")
@@ -52,7 +54,7 @@ def compare(work: MembersWork, *, rounds: int) -> dict[str, Any]:
     """Medians of interleaved rounds, alone and together, with own orders and one: seconds, bytes read."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _write(work, folder)
+        write_activations(work, folder)
         contenders = {
             f"{how}_{order}": partial(
                 _train, work, folder, together=how == "together", one_order=order != "own_orders"
@@ -115,9 +117,10 @@ def _ratios(figures: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _write(work: MembersWork, folder: Path) -> None:
-    n_tokens = round(1.1 * work.batch * work.steps)  # some are held out
-    tokens = make_tokens(folder / "tokens", n_tokens=n_tokens, context=1024)
+def write_activations(work: MembersWork, folder: Path) -> None:
+    """Random tokens and their activations under two models."""
+    n_tokens = max(round(1.1 * work.batch * work.steps), LEAST_TOKENS)  # some are held out
+    tokens = make_tokens(folder / "tokens", n_tokens=n_tokens, context=min(1024, n_tokens // 16))
     for seed, name in enumerate(("base", "tuned")):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(tokens.n_tokens, work.d_model, generator=generator).bfloat16()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from crossdiff.data.tokens import TokenSet
+from experiments.bench.members import MembersWork, write_activations
 from experiments.bench.memory import peak_mb
 from experiments.bench.step import main
 
@@ -21,6 +24,13 @@ def test_the_benchmark_reports_both_sides_of_one_run() -> None:
         "step_fp32"
     ].keys()
     assert found["machine"]["cores"] >= 1
+
+
+def test_members_of_tiny_sizes_have_tokens_to_train_on_and_tokens_held_out(tmp_path: Path) -> None:
+    write_activations(MembersWork(d_model=4, n_latents=16, k=2, batch=8, members=2, steps=2), tmp_path)
+    held_out = TokenSet.open(tmp_path / "tokens").held_out
+    assert int((~held_out).sum()) > 4000
+    assert int(held_out.sum()) > 8
 
 
 @pytest.mark.slow

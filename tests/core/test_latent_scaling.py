@@ -333,14 +333,14 @@ def test_two_families_have_their_betas_and_nothing_that_compares_directions(
 ) -> None:
     families = in_dtype(crosscoder, torch.float64)
     families.metadata = {"two_families": True}
-    one, two = (latent_scaling(model, [(x, document)]) for model in (crosscoder, families))
+    by_norm = SelectionSettings(method="norm", min_tokens=1, min_documents=1)
+    one, two = (latent_scaling(m, [(x, document)], selection=by_norm) for m in (crosscoder, families))
     inside = [f"beta_{target}_{model}" for target in TARGETS for model in ("tuned", "base_baseprobe")]
     across = [f"beta_{target}_{model}" for target in TARGETS for model in ("base", "tuned_baseprobe")]
     ratios = [name for name in two.columns if name.startswith(("nu_", "drift"))]
     assert two[["decoder_cosine", *across, *ratios]].isna().all(axis=None)
     known = ["n_active", "norm_base", "norm_tuned", "delta_norm", "largest_code", *inside]
     pd.testing.assert_frame_equal(two[known], one[known])
-    assert (two["call"] != "exclusive").all()  # latent scaling is unknown
-    by_norm = SelectionSettings(method="norm", min_tokens=1, min_documents=1)
-    calls = [latent_scaling(m, [(x, document)], selection=by_norm)["call"] for m in (crosscoder, families)]
-    assert calls[0].equals(calls[1])
+    assert one["call"].equals(two["call"])
+    with pytest.raises(ValueError, match="method=minder .* two families have no common directions"):
+        latent_scaling(families, [(x, document)])

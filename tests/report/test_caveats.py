@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from crossdiff.report import caveats, sentences
 from crossdiff.report.caveats import set_aside
@@ -55,6 +58,21 @@ def test_two_families_by_norms_are_told_first_and_do_not_pass_latent_scaling(sou
         for pair in (sources.pairs["pt_it"], by_norm)
     ]
     assert notes == ["passed latent scaling", "passed the test of decoder norms"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "told"),
+    [
+        ({}, "Exclusive: |nu_error| < 0.2 and |nu_reconstruction| < 0.5 (dashed box), and delta_norm on"),
+        ({"method": "both", "nu_activation": 0.25}, "|nu_activation| < 0.25, and delta_norm in that model's"),
+        ({"method": "norm"}, "With selection=norm calls rest on decoder norms alone. Dashed box: |nu_error|"),
+    ],
+)  # fmt: skip
+def test_the_caption_of_the_ratios_says_what_the_call_asks_of_them(
+    sources: Sources, selection: dict[str, Any], told: str
+) -> None:
+    pair = replace(sources.pairs["pt_simpo"], settings={"selection": selection})
+    assert told in caveats.nu_caption(pair)
 
 
 def test_pairs_with_different_bases_are_told_in_the_first_line(sources: Sources) -> None:

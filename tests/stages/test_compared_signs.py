@@ -116,6 +116,14 @@ def test_a_sign_without_latents_is_named_and_no_exclusive_latent_is(folder: Path
     assert found["notes"][0].startswith("pt_it has no labelled latent that goes down")
 
 
+def test_more_crosscoders_are_not_advised_where_a_sign_has_no_latents(folder: Path) -> None:
+    keep_roles(folder, "effect_up")
+    members = {pair: (pair, f"{pair}_seed1") for pair in ("pt_it", "pt_simpo")}
+    notes = compared(folder, INPUTS.model_copy(update={"members": members}))["notes"]
+    (told,) = (note for note in notes if note.startswith("Latents that go down: the spread"))
+    assert told.endswith("was not measured, because a pair has no labelled latent that goes down")
+
+
 def test_without_a_latent_of_clear_sign_it_says_so(folder: Path) -> None:
     keep_roles(folder)
     found = compared(folder, INPUTS)

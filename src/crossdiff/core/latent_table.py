@@ -95,7 +95,16 @@ class Scaled:
         return SideEvidence(**fields, n_active=self.sums.n_active, n_documents=documents)
 
     def calls(self, settings: SelectionSettings, base: int = BASE, tuned: int = TUNED) -> Calls:
-        """The exclusive call of every latent of two models, by default those of a pair."""
+        """The exclusive call of every latent of two models, by default those of a pair.
+
+        ValueError where the call needs latent scaling and the models have no common axes.
+        """
+        if not self.one_space and settings.method != "norm":
+            raise ValueError(
+                f"method={settings.method} asks whether one model's direction occurs in the other's "
+                "activations, and two families have no common directions; give "
+                'selection=SelectionSettings(method="norm"), which calls by decoder norms alone'
+            )
         sides: dict[Side, SideEvidence] = {
             "tuned": self.evidence(tuned, base),
             "base": self.evidence(base, tuned),

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from crossdiff.annotation.results import ANSWERED
+from crossdiff.core.exclusive_call import NU_ERROR, NU_RECONSTRUCTION
 from crossdiff.io.tables import alive, values, where
 from crossdiff.report import tables
 from crossdiff.report.figures.stops import clause_text
@@ -195,3 +196,26 @@ def counts_in(value: Any) -> list[tuple[str, int]]:
         case int():
             return [("all", value)]
     return []
+
+
+def nu_limits(pair: PairSource) -> dict[str, float]:
+    """The pair's thresholds of the call; the defaults where the manifest names none."""
+    selection = pair.settings.get("selection") or {}
+    return {
+        "nu_error": float(selection.get("nu_error", NU_ERROR)),
+        "nu_reconstruction": float(selection.get("nu_reconstruction", NU_RECONSTRUCTION)),
+    }
+
+
+def nu_caption(pair: PairSource) -> str:
+    """What the pair's call asks of the two ratios."""
+    selection = pair.settings.get("selection") or {}
+    method, activation = selection.get("method", "minder"), selection.get("nu_activation")
+    shade = "Shade: how many latents. Points: exclusive ones; click to read."
+    within = " and ".join(f"|{name}| < {limit:g}" for name, limit in nu_limits(pair).items())
+    if method == "norm":
+        asked = f"calls rest on decoder norms alone. Dashed box: {within}, which latent scaling would ask for"
+        return f"With selection=norm {asked}. {shade}"
+    also = "" if activation is None else f", |nu_activation| < {activation:g}"
+    bin_or_side = "in that model's norm bin" if method == "both" else "on that model's side"
+    return f"Exclusive: {within} (dashed box){also}, and delta_norm {bin_or_side}. {shade}"

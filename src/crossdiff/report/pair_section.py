@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from crossdiff.core.exclusive_call import NORM_BINS, NU_ERROR, NU_RECONSTRUCTION
+from crossdiff.core.exclusive_call import NORM_BINS
 from crossdiff.io.tables import alive, known, values, where
 from crossdiff.report import figures, sentences, tables
-from crossdiff.report.caveats import rejected_by_side
+from crossdiff.report.caveats import nu_caption, nu_limits, rejected_by_side
 from crossdiff.report.figures.stops import clause_text
 from crossdiff.report.figures.training import panels
 from crossdiff.report.formatting import number, share
@@ -65,21 +65,10 @@ def _decimals(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def nu_limits(pair: PairSource) -> dict[str, float]:
-    """The pair's thresholds of the call; the defaults where the manifest names none."""
-    selection = pair.settings.get("selection") or {}
-    return {
-        "nu_error": float(selection.get("nu_error", NU_ERROR)),
-        "nu_reconstruction": float(selection.get("nu_reconstruction", NU_RECONSTRUCTION)),
-    }
-
-
 def _selection_charts(pair: PairSource) -> list[Chart]:
     latents, limits = pair.latents, nu_limits(pair)
     exclusive = where(latents, call="exclusive")
     columns = ["nu_error", "nu_reconstruction", "delta_norm", "density", "n_documents"]
-    activation = (pair.settings.get("selection") or {}).get("nu_activation")
-    also = "" if activation is None else f"|nu_activation| < {activation:g}, "
     rejected = rejected_by_side(pair).get("tuned", {})
     charts = [
         {
@@ -92,9 +81,7 @@ def _selection_charts(pair: PairSource) -> list[Chart]:
         {
             "name": "nu",
             "title": "Latent scaling",
-            "caption": f"Exclusive: {also}|nu_error| < {limits['nu_error']:g}, |nu_reconstruction| < "
-            f"{limits['nu_reconstruction']:g} and delta_norm on that model's side (dashed box). Shade: how "
-            "many latents. Points: exclusive ones; click to read.",
+            "caption": nu_caption(pair),
             "figure": figures.nu_scatter(latents, **limits),
             "table": tables.exclusive(pair.name, exclusive, columns),
         },

@@ -144,7 +144,8 @@ TWO_FAMILIES = (
     "The models are of two families, whose directions cannot be compared. Exclusive means by decoder norms "
     "alone: latent scaling, drift and cosines between the models are unknown, and a latent whose content the "
     "other model holds in other latents is called exclusive too. Read the counts as an upper bound. Tokens "
-    "are those of the tokenizer that the pair shows (step tokens), and only the aligned ones were read."
+    "are those of the tokenizer that the pair shows (step tokens). Only aligned ones were read: in the "
+    "documents all others look like tokens on which the latent is silent."
 )
 
 

@@ -133,6 +133,8 @@ def spread_notes(comparison: Mapping[str, Any], *, compared: str = "labelled exc
     if empty:
         notes.append(f"Without a {compared}, so not counted: {', '.join(empty)}")
     match comparison["spread"]:
+        case "not measured" if not all(sum(runs.values()) for runs in counts.values()):
+            notes.append(f"The spread over seeds was not measured, because a pair has no {compared}")
         case "not measured":
             notes.append(
                 "The spread over seeds was not measured: intervals are those of counting alone; "

@@ -25,3 +25,10 @@ def test_the_sentence_names_who_leads_who_is_behind_and_who_makes_false_calls() 
     )
     only_on_toy = {**differs, "held_tuned_frequent": float("nan")}
     assert "makes no call" not in answer({"l1": row(0.8, 3), "diff_sae": only_on_toy})
+
+
+def test_where_no_kind_calls_a_planted_latent_none_leads() -> None:
+    row = {**dict.fromkeys(FIGURES, 0.0), "same": None, "moved": None}
+    said = answer({"l1": row, "dedicated": row})
+    assert "Latents of 1 % of tokens and more: no kind calls any of them (F1 0 for all)." in said
+    assert "highest F1" not in said

@@ -64,6 +64,8 @@ def _ranked(numbers: Mapping[str, Mapping[str, Any]], band: str) -> str:
     if not order:
         return ""
     best = order[0][0]
+    if best == 0:
+        return f"Latents of {BANDS[band]}: no kind calls any of them (F1 0 for all)."
     leaders = ", ".join(titled(kind) for f1, kind in order if f1 == best)
     behind = ", ".join(f"{titled(kind)} {told(f1, '.3f')}" for f1, kind in order if f1 < best)
     lead = f"Latents of {BANDS[band]}: highest F1 {told(best, '.3f')} ({leaders})"
