@@ -42,7 +42,8 @@ def test_one_value_for_a_list_is_told_how_a_list_is_written() -> None:
     told = message("corpus=files", "corpus.paths=text.jsonl")
     assert "list is wanted" in told
     assert "give 'corpus.paths=[text.jsonl]'" in told
-    assert message("corpus=files", "corpus.paths=[]").startswith("corpus.paths=[]: ")
+    told = message("corpus=files", "corpus.paths=[]")
+    assert told == "corpus.paths=[] is empty; give at least one value"
 
 
 def test_a_setting_of_another_option_is_told_whose_it_is() -> None:

@@ -100,6 +100,8 @@ def _one_problem(problem: Any, group: str) -> str:
             return f"{whole}={given!r} lacks value number {problem['loc'][-1] + 1}; give every value"
         case "missing":
             return f"{where} has no value; give {where}=..."
+        case "too_short" if not given:
+            return f"{where}=[] is empty; give at least one value"
         case "tuple_type" | "list_type" if isinstance(given, str | int | float):
             return f"{where}={given} is one value where a list is wanted; give '{where}=[{given}]'"
     return f"{where}={given!r}: {problem['msg']}"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from crossdiff.data.corpus import FilesCorpus
 from crossdiff.models.pair import Comparison, custom_pair
-from crossdiff.pipeline.checks import notices
+from crossdiff.pipeline.checks import check_first_records, notices
 from crossdiff.pipeline.plan import plan
 from tests.composed import experiment
 
@@ -92,3 +93,14 @@ def test_a_corpus_asked_for_fills_a_batch(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"corpus.n_tokens=1,948 .* training.batch_size=2,048"):
         planned(base, tuned, *sizes, "corpus.n_tokens=1948")
     assert planned(base, tuned, *sizes, "corpus.n_tokens=1949")
+
+
+def test_a_file_whose_first_record_has_no_text_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    good, bad = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    good.write_text('{"text": "a cat"}\n')
+    bad.write_text('{"prompt": "a", "response": "b"}\n')
+    corpus = FilesCorpus(paths=(str(good), str(bad)))
+    with pytest.raises(ValueError, match=r"b.jsonl:1 has keys \['prompt', 'response'\] but none of text"):
+        check_first_records(corpus)
+    check_first_records(corpus.model_copy(update={"column": "prompt", "paths": (str(bad),)}))
+    check_first_records(corpus.model_copy(update={"skip_bad": True}))

@@ -201,3 +201,17 @@ def test_a_tokenizer_that_is_no_json_is_one_message(tmp_path: Path) -> None:
     (tuned / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(ValueError, match=r"tokenizer of .*tuned cannot be read .*LFS.*save_pretrained"):
         planned(model(tmp_path / "base", make_tokenizer()), tuned)
+
+
+def test_a_tuned_model_without_a_tokenizer_is_refused_and_a_base_without_one_is_read(tmp_path: Path) -> None:
+    with_one, without = (
+        model(tmp_path / "with", make_tokenizer()),
+        model(tmp_path / "without", make_tokenizer()),
+    )
+    for file in without.glob("*token*"):
+        file.unlink()
+    for folder in (with_one, without):
+        save_file({"a": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"without has no tokenizer; save the model's tokenizer there too"):
+        planned(with_one, without)
+    assert planned(without, with_one)

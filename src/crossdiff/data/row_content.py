@@ -140,7 +140,8 @@ def record_of(
     if key is None or key not in row:
         wanted = column or ", ".join(COLUMNS)
         return BadRecord(
-            f"{place} has keys {sorted(row)[:8]} but none of {wanted}; set corpus.column or mend it"
+            f"{place} has keys {sorted(row)[:8]} but none of {wanted}; name the column "
+            "with corpus.column=..., or write each row as text or messages"
         )
     content = content_of(row[key], is_chat=key in CHATS or bool(column))
     if isinstance(content, BadRecord):

@@ -28,7 +28,10 @@ def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code:
         raise ValueError(
             f"{path} has no tokenizer; save the model's tokenizer there too (tokenizer.save_pretrained)"
         )
-    way_out = "pass a folder with the model and its tokenizer (saved with save_pretrained) instead"
+    way_out = (
+        f"there is no folder {path} here: correct the path or the hub id, or give a folder with the model "
+        "and its tokenizer (saved with save_pretrained)"
+    )
     with hub(f"tokenizer of {path}", way_out=way_out, remote=not local), _readable(path):
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code

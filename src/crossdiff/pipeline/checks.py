@@ -8,7 +8,7 @@ from pathlib import Path
 from crossdiff.annotation.api.secret import api_key
 from crossdiff.annotation.settings import Claude
 from crossdiff.config import Experiment
-from crossdiff.data.corpus import DEFAULT_CONTEXT, CorpusSettings, as_mixture
+from crossdiff.data.corpus import DEFAULT_CONTEXT, CorpusSettings, FilesSource, as_mixture, expand
 from crossdiff.data.settings import ImportedSource
 from crossdiff.models.config_file import adapter_base, check_adapter
 from crossdiff.models.pair import ModelPair, ModelSettings, fingerprint
@@ -90,6 +90,26 @@ def check_two_models(pair: ModelPair, activations: Mapping[str, Step]) -> None:
             "latent can belong to one of them; give two models, or experiment=self_diff, which asks how many "
             "latents of a model against itself are called exclusive"
         )
+
+
+FIRST_FILES = 64
+"""Local files whose first record is read while planning."""
+
+
+def check_first_records(corpus: CorpusSettings) -> None:
+    """ValueError when the first record of a local file has no text, as where its column has another name."""
+    from crossdiff.data.records import records
+    from crossdiff.data.row_content import BadRecord
+
+    mixture = as_mixture(corpus)
+    for source in mixture.sources:
+        if mixture.skip_bad or not isinstance(source, FilesSource):
+            continue
+        for file in expand(source.paths)[:FIRST_FILES]:
+            alone = source.model_copy(update={"paths": (str(file),)})
+            first = next(records(alone, organism=None), None)
+            if isinstance(first, BadRecord):
+                raise first
 
 
 def check_length(corpus: CorpusSettings, training: TrainingSettings) -> None:

@@ -15,7 +15,7 @@ from crossdiff.models.pair import ModelPair, ModelSettings
 from crossdiff.pipeline import cost
 from crossdiff.pipeline.activation_steps import blend_step, harvest_step, imported_tokens
 from crossdiff.pipeline.alignment_checks import tokenizers_of
-from crossdiff.pipeline.checks import check_pair, fitted
+from crossdiff.pipeline.checks import check_first_records, check_pair, fitted
 from crossdiff.pipeline.crosscoder_step import crosscoder_step, n_latents
 from crossdiff.pipeline.memory import sharded_gb, training_gb
 from crossdiff.pipeline.steps import PER_CROSSCODER, Step
@@ -108,6 +108,8 @@ class Planner:
         harvests = {"harvest_base": self.harvest(pair.base), "harvest_tuned": self.harvest(pair.tuned)}
         imported = isinstance(experiment.source, ImportedSource)
         if not imported and not all(step.is_finished(experiment.store) for step in harvests.values()):
+            if not self.tokens.is_finished(experiment.store):
+                check_first_records(experiment.corpus)
             check_tokenizers(experiment.pairs[0].template_model, pair, experiment.corpus)
             check_weights(pair, layer=experiment.layer)
         return {"tokens": self.tokens, **harvests}

@@ -132,10 +132,7 @@ FIRST_DOCUMENTS = 64
 
 
 def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSettings) -> None:
-    """ValueError when a model of the pair cannot read what the reference's tokenizer writes.
-
-    Of two families every model reads what its tokenizer writes.
-    """
+    """ValueError when a model cannot read what the reference's tokenizer writes (two families: its own)."""
     if pair.alignment == "characters":
         for model in (pair.base, pair.tuned):
             itself = {"base": model, "tuned": model, "alignment": "tokens"}
@@ -144,6 +141,8 @@ def check_tokenizers(reference: ModelSettings, pair: ModelPair, corpus: CorpusSe
         return
     source = _tokenizer_folder(reference)
     if source is None:
+        if _is_local(reference) and _has_weights(reference) and reference.adapter is None:
+            _load(reference)  # says that the folder has none
         return
     for model in (pair.base, pair.tuned):
         folder = _tokenizer_folder(model)
