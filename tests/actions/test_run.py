@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from crossdiff import __main__ as command_line
+from crossdiff.actions import run
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.dispatch import local
+from crossdiff.dispatch.loggers import NoTracker
 from crossdiff.io.interop import load_dictionary_learning
+from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.steps import Step
+from crossdiff.settings import Runtime
+from tests.finished_annotation import experiment
 from tests.test_command_line import crossdiff
 
 POINT = ("model_pair=pt_it", "layer=20", "dispatch=slurm", "progress=false")
@@ -155,3 +163,31 @@ def test_processes_and_devices_would_want_the_same_accelerators(
     assert "dispatch.processes=2 gives every step one accelerator, training.devices=2" in (
         capfd.readouterr().err
     )
+
+
+def test_the_other_steps_run_and_each_is_told_once(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The steps are stand-ins: no real crosscoder of a second fails, and what follows is the plan alone."""
+    asked = experiment(tmp_path, "comparison.n_seeds=2")
+    ended: list[str] = []
+
+    def run_steps(
+        steps: Sequence[Step], runtime: Runtime, *, finished: Callable, failed: Callable, n_processes: int
+    ) -> list[local.Outcome]:
+        for step in steps:
+            if step.name == "train toy_pt_simpo_seed1":
+                failed(step, error := ValueError("the loss is not finite"))
+                raise error
+            state = "reused" if step.name in ended else "done"
+            ended.append(step.name)
+            finished(local.Outcome(step, state, 1.0, {}))
+        return []
+
+    monkeypatch.setattr(local, "run_steps", run_steps)
+    (remaining,), made = run._finish([asked], plan(asked), Runtime(store=tmp_path), NoTracker())
+    names = [outcome.step.name for outcome in made]
+    assert names == list(dict.fromkeys(names))
+    assert {outcome.state for outcome in made} == {"done"}
+    assert {step.name for step in plan(remaining)} <= set(names)
+    said = capsys.readouterr().err
+    assert "train toy_pt_simpo_seed1 failed: the loss is not finite" in said
+    assert "comparison.without=[toy_pt_simpo_seed1]" in said

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from crossdiff.actions.run import products
+from crossdiff.config import Experiment
 from crossdiff.io.artifacts import write_manifest
 from crossdiff.io.environment import conf_dir
-from crossdiff.pipeline.plan import plan
+from crossdiff.pipeline.plan import plan, without_failed
 from crossdiff.pipeline.steps import Step, group, merge
 from tests.composed import experiment as build
+from tests.finished_annotation import experiment
 
 
 def steps(*overrides: str) -> list[Step]:
@@ -25,6 +27,7 @@ def changed(before: list[Step], after: list[Step]) -> set[str]:
 
 PAIR = ("model_pair=toy_pt_it", "corpus=toy", "layer=1")
 SINGLE = ("experiment=demo", "comparison.n_seeds=1")
+SEVERAL = "comparison.n_seeds=2"
 AFTER_TRAINING = {"train", "scale", "documents", "annotate", "report"}
 
 
@@ -231,3 +234,37 @@ def test_the_example_of_the_docs_is_a_study() -> None:
     steps = plan(build("size=ci").model_copy(update={"study": space["Draws"]()}))
     assert set(steps[-1].parents) == {"run_draws_500", "run_draws_1000"}
     assert [step.stage for step in steps].count("train") == 2
+
+
+def step_of(asked: Experiment, name: str) -> Step:
+    return next(step for step in plan(asked) if step.name == name)
+
+
+def test_a_failed_member_is_left_out_and_the_compare_step_names_it(tmp_path: Path) -> None:
+    asked = experiment(tmp_path, SEVERAL)
+    (remaining,) = without_failed([asked], [step_of(asked, "train toy_pt_it_seed1")]) or []
+    assert remaining.comparison is not None
+    assert remaining.comparison.without == ("toy_pt_it_seed1",)
+    assert step_of(remaining, "compare toy_pt_it_vs_toy_pt_simpo").inputs.left_out == ("toy_pt_it_seed1",)  # type: ignore[attr-defined]
+    assert without_failed([remaining], [step_of(asked, "train toy_pt_it")]) is None, "its pair has no other"
+
+
+@pytest.mark.parametrize("name", ["harvest it", "tokens toy", "annotate toy_pt_it_and_toy_pt_simpo"])
+def test_a_step_that_all_members_need_cannot_be_left_out(tmp_path: Path, name: str) -> None:
+    asked = experiment(tmp_path, SEVERAL)
+    assert without_failed([asked], [step_of(asked, name)]) is None
+
+
+def test_only_the_grid_points_that_have_the_crosscoder_change(tmp_path: Path) -> None:
+    asked, other = experiment(tmp_path, SEVERAL), experiment(tmp_path, SEVERAL, "training.learning_rate=0.1")
+    remaining = without_failed([asked, other], [step_of(asked, "scale toy_pt_it")])
+    assert remaining is not None
+    assert remaining[1] is other
+    assert remaining[0].members["toy_pt_it"][0].name == "toy_pt_it_seed1"
+
+
+def test_nothing_that_would_change_nothing_is_run_again(tmp_path: Path) -> None:
+    asked = experiment(tmp_path, SEVERAL)
+    (remaining,) = without_failed([asked], [step_of(asked, "train toy_pt_it_seed1")]) or []
+    assert without_failed([remaining], [step_of(asked, "train toy_pt_it_seed1")]) is None
+    assert without_failed([asked], []) is None

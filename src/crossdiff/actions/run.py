@@ -6,20 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossdiff.actions.failed_members import tell_failed, without_failed
 from crossdiff.command_settings import LocalDispatch, SlurmDispatch
 from crossdiff.config import Experiment
 from crossdiff.dispatch import local, status
 from crossdiff.dispatch.loggers import Tracker, tracker
 from crossdiff.dispatch.remote import Publication
-from crossdiff.dispatch.shared_jobs import refuse_unfit_jobs, resources_of
+from crossdiff.dispatch.sbatch import refuse_unfit_jobs, resources_of
 from crossdiff.dispatch.slurm import Submission
 from crossdiff.io.environment import choose_device
 from crossdiff.io.progress import show_notices
 from crossdiff.pipeline.checks import notices, refuse_missing_keys
 from crossdiff.pipeline.cost import CPU_HOURS_ALLOWED, describe, plan_table, remaining_cost
 from crossdiff.pipeline.memory import memory_line, refuse_what_does_not_fit
-from crossdiff.pipeline.plan import plan, results_of_runs
+from crossdiff.pipeline.plan import plan, results_of_runs, without_failed
 from crossdiff.pipeline.planner import ordered
 from crossdiff.pipeline.results import check_folder, publish_results
 from crossdiff.pipeline.steps import Step, merge
@@ -165,7 +164,7 @@ def _finish(
             if remaining is None:
                 raise
             for step, error in failures:
-                tell_failed(step, error)
+                _tell_failed(step, error)
             experiments, steps = remaining, merge(map(plan, remaining))
         else:
             return experiments, list(made.values())
@@ -233,3 +232,14 @@ def train(experiments: Sequence[Experiment]) -> int:
     for step in trains:
         print(f"crosscoder {step.label}: {step.folder(first.store) / 'crosscoder'}", flush=True)
     return 0
+
+
+def _tell_failed(failed: Step, error: Exception) -> None:
+    """Print on stderr which crosscoder is left out, and why."""
+    print(
+        f"warning: {failed.name} failed: {error}\n"
+        f"         the comparison continues without {failed.label}, and its results say so; "
+        f"'comparison.without=[{failed.label}]' asks for the same at once",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -12,8 +12,7 @@ from crossdiff.dispatch.graph import nearest, read_graph
 from crossdiff.dispatch.loggers import Tracker
 from crossdiff.dispatch.register import FOLDER, Register, cancel_jobs, require_slurm
 from crossdiff.dispatch.remote import Publication, RemoteJob, RemotePart
-from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal
-from crossdiff.dispatch.shared_jobs import refuse_unfit_jobs, resources_of
+from crossdiff.dispatch.sbatch import PYTHON, parameters, refusal, refuse_unfit_jobs, resources_of
 from crossdiff.dispatch.store import prepare_store, warn_of_little_room
 from crossdiff.pipeline.steps import Job, Step, group
 from crossdiff.settings import Runtime

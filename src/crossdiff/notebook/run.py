@@ -121,7 +121,7 @@ class Run:
 
         `pair` may be left out where the run has one. An unknown name is a ValueError that lists all.
         """
-        from crossdiff.notebook.run_figures import OF_COMPARISON, comparison_figure, known_name, pair_figure
+        from crossdiff.report.export import OF_COMPARISON, comparison_figure, known_name, pair_figure
 
         name = known_name(name)
         if name in OF_COMPARISON:

@@ -6,7 +6,7 @@ tokens for a batch, a model against itself) are refused here, before anything ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossdiff.config import Experiment
@@ -16,7 +16,7 @@ from crossdiff.pipeline.alignment_checks import check_alignment
 from crossdiff.pipeline.checks import check_length, check_two_models
 from crossdiff.pipeline.crosscoder_step import check_crosscoders
 from crossdiff.pipeline.planner import Planner, ordered
-from crossdiff.pipeline.steps import Cost, Step
+from crossdiff.pipeline.steps import PER_CROSSCODER, Cost, Step
 from crossdiff.stages.study import ExtraStep, From, Study, StudyInputs
 
 
@@ -109,3 +109,29 @@ def _cost(asked: ExtraStep, experiment: Experiment) -> Cost:
         size = cost.harvest_cost(shape, layer=layer, n_tokens=asked.n_tokens, bytes_per_value=0)
         total = total + size
     return total
+
+
+def without_failed(experiments: Sequence[Experiment], failed: Sequence[Step]) -> list[Experiment] | None:
+    """The experiments without the crosscoders of the failed steps; None where an experiment needs one.
+
+    `comparison.without` then names the crosscoder, in the experiments whose plan has the failed step.
+    None where nothing would change, so that the same plan never runs twice.
+    """
+    changed = list(experiments)
+    for step in failed:
+        needing = [n for n, one in enumerate(changed) if step.key in {other.key for other in plan(one)}]
+        for n in needing:
+            comparison = changed[n].comparison
+            if comparison is None or not _has_others(changed[n], step):
+                return None
+            smaller = comparison.model_copy(update={"without": (*comparison.without, step.label)})
+            changed[n] = changed[n].model_copy(update={"comparison": smaller})
+    return changed if changed != list(experiments) else None
+
+
+def _has_others(experiment: Experiment, failed: Step) -> bool:
+    """Whether the step belongs to one crosscoder of a pair that has others."""
+    if experiment.study is not None or failed.stage not in PER_CROSSCODER:
+        return False
+    groups = [[member.name for member in members] for members in experiment.members.values()]
+    return any(failed.label in names and len(names) > 1 for names in groups)

@@ -11,15 +11,20 @@ from typing import Any
 from crossdiff.annotation.cues import STOP_WORDS
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.annotation.text_features import WORD
-from crossdiff.report.changed_categories import changed
+from crossdiff.report.delta_rows import DeltaRow, delta_rows
 from crossdiff.report.documents import by_latent, example_line
-from crossdiff.report.formatting import readable, visible
+from crossdiff.report.formatting import change_text, readable, visible
 from crossdiff.report.sources import PairSource, Sources
 from crossdiff.statistics.themes import Theme, ThemeLatent, sure_category, themes
+from crossdiff.statistics.verdict import claims
 
 N_THEMES = 8
 """Most themes listed per model; one line sums up the others."""
 ROLES = {"tuned": "exclusive_tuned", "base": "exclusive_base"}
+
+
+N_CHANGES = 6
+"""Most changes listed per direction; the chart below has the others."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,7 @@ def first_screen(sources: Sources) -> dict[str, Any]:
     names = list(sources.pairs)
     if sources.comparison is not None and sources.comparison.treatment in names:
         names.sort(key=lambda name: name != sources.comparison.treatment)  # type: ignore[union-attr]
-    return {
-        "changed": changed(sources),
-        "pairs": [_pair(sources.crosscoders(name)) for name in names],
-    }
+    return {"changed": changed(sources), "pairs": [_pair(sources.crosscoders(name)) for name in names]}
 
 
 def _pair(crosscoders: tuple[PairSource, ...]) -> dict[str, Any]:
@@ -191,3 +193,56 @@ def _amount(amongst: Iterable[Theme], one: str, many: str | None) -> str | None:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.0f} %" if value >= 0.01 or value == 0 else "< 1 %"
+
+
+def changed(sources: Sources) -> dict[str, Any] | None:
+    """Categories and classes beyond chance with more and with less in the treatment; None without any.
+
+    Categories come before classes, by falling evidence; counts are treatment to reference.
+    """
+    comparison = sources.comparison
+    rows = [] if comparison is None else delta_rows(claims(comparison.deltas))
+    if comparison is None or not rows:
+        return None
+    rows.sort(key=lambda row: row.is_class)
+    names = [
+        sources.pairs[name].tuned_name or name if name in sources.pairs else name
+        for name in (comparison.treatment, comparison.reference)
+    ]
+    sides = {
+        "more": [row for row in rows if row.is_new or row.change > 0],
+        "less": [row for row in rows if not (row.is_new or row.change > 0)],
+    }
+    return {
+        "sides": [
+            {
+                "kind": kind,
+                "title": visible(f"{kind.capitalize()} in {names[0]} than in {names[1]}"),
+                "rows": [_change(row) for row in listed[:N_CHANGES]],
+                "rest": f"and {len(listed) - N_CHANGES} more" if len(listed) > N_CHANGES else None,
+            }
+            for kind, listed in sides.items()
+            if listed
+        ],
+        "note": visible(
+            f"Change of the share of exclusive latents (95 % interval), latents {names[0]} : {names[1]}."
+        ),
+    }
+
+
+def _change(row: DeltaRow) -> dict[str, Any]:
+    reference, treatment = row.counts
+    return {
+        "name": readable(row.name) + (" (class)" if row.is_class else ""),
+        "change": row.text if row.is_new else change_text(row.change, digits=0),
+        "interval": between(row.interval),
+        "counts": f"{treatment:,} : {reference:,}",
+    }
+
+
+def between(interval: tuple[float, float]) -> str:
+    """`+90 to +461 %`, in whole percent; `no interval` where a bound is unknown."""
+    low, high = interval
+    if math.isnan(low) or math.isnan(high):
+        return "no interval"
+    return f"{change_text(low, digits=0).removesuffix(' %')} to {change_text(high, digits=0)}"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from crossdiff.io.tables import read_json, read_jsonl, read_table, write_json
-from crossdiff.organisms.label_check import label_check
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.statistics.seed_null import SeedNullChanges
@@ -110,6 +109,8 @@ def labels(
     inputs: CompareInputs, parents: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
     """Labels against the planted categories of the documents; None without an organism."""
+    from crossdiff.statistics.recovery import label_check
+
     truth = parents.get("organism", Path()) / "document_categories.json"
     pairs = [name for side in inputs.sides for name in side]
     if "organism" not in parents or not truth.is_file() or f"documents_{pairs[0]}" not in parents:

@@ -10,7 +10,7 @@ from crossdiff.models.pair import ModelSettings
 from crossdiff.pipeline.plan import plan
 from crossdiff.settings import Runtime
 from crossdiff.studies.behaviour import Behaviour
-from crossdiff.studies.behaviour.logged_model import is_model
+from crossdiff.studies.behaviour.binary_scores import is_model
 from crossdiff.studies.behaviour.logs import read_logs, run
 from tests.composed import experiment
 from tests.studies.behaviour.test_inspect_logs import HEADER, sample

@@ -23,8 +23,8 @@ from crossdiff.models.pair import ModelSettings, fingerprint
 from crossdiff.settings import Runtime
 from crossdiff.stages import tokens
 from crossdiff.stages.activations import open_activations
+from crossdiff.studies.causal import CausalInputs
 from crossdiff.studies.causal.patched_documents import spread
-from crossdiff.studies.causal.settings import CausalInputs
 from crossdiff.studies.causal.step import run
 from tests.model_folders import D_MODEL, save_model
 

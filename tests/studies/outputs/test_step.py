@@ -13,8 +13,7 @@ from crossdiff.data.tokens import write_token_set
 from crossdiff.io.tables import read_json, read_table
 from crossdiff.models.pair import ModelSettings
 from crossdiff.settings import Runtime
-from crossdiff.studies.outputs import passes, step
-from crossdiff.studies.outputs.settings import OutputsInputs
+from crossdiff.studies.outputs import OutputsInputs, passes, step
 from tests.model_folders import make_tokenizer
 from tests.raised_bias import RAISED, save_biased
 

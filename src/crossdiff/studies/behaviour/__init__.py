@@ -17,6 +17,7 @@ from crossdiff.report.formatting import between, readable, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
+from crossdiff.statistics.pooling import MIN_CATEGORIES, correlation
 from crossdiff.studies.behaviour.answers import (
     SIDES,
     GenerateInputs,
@@ -26,7 +27,6 @@ from crossdiff.studies.behaviour.answers import (
     rates_note,
     totals,
 )
-from crossdiff.studies.behaviour.correlation import MIN_CATEGORIES, correlation
 from crossdiff.studies.behaviour.judge import judge_notes, judged
 from crossdiff.studies.behaviour.logs import logged
 from crossdiff.studies.changes import CategoryCounts

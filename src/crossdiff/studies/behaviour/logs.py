@@ -15,10 +15,9 @@ from crossdiff.models.pair import ModelSettings
 from crossdiff.settings import Runtime, Settings
 from crossdiff.stages.protocol import Stage, needs
 from crossdiff.stages.study import ExtraStep
-from crossdiff.studies.behaviour.binary_scores import Log, LoggedSet
+from crossdiff.studies.behaviour.binary_scores import Log, LoggedSet, side_of
 from crossdiff.studies.behaviour.inspect_logs import is_inspect, read_archive, read_log
 from crossdiff.studies.behaviour.lm_eval_logs import SAMPLES, is_results, read_results, read_samples
-from crossdiff.studies.behaviour.logged_model import side_of
 
 VERSION = 1
 NOT = "not "

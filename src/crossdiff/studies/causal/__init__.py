@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.tables import read_json
+from crossdiff.models.pair import ModelSettings
 from crossdiff.report.formatting import between, tile, told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Chart, Findings
+from crossdiff.settings import Settings
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.studies.causal.settings import WHERE, CausalInputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,28 @@ if TYPE_CHECKING:
     from crossdiff.report.tables import Table
 
 TOKENS_PER_DOCUMENT = 512
+WHERE = ("all tokens", "first answer tokens")
+"""Places whose tokens the figures are over."""
+
+
+class CausalInputs(Settings):
+    """What determines the check, besides the parents (tokens, harvests, train, scale of one pair).
+
+    tuned         the tuned model, whose later blocks read the patched states
+    n_documents   documents from all over the corpus
+    n_draws       random sets, matched on density and energy
+    first         answer tokens of the second place
+    """
+
+    layer: int = Field(ge=0)
+    tuned: ModelSettings
+    mask: MaskSettings = MaskSettings()
+    n_documents: int = Field(default=200, ge=2)
+    n_draws: int = Field(default=20, ge=1)
+    first: int = Field(default=10, ge=1)
+    resamples: int = Field(default=2000, ge=100)
+    states_at_a_time: int = Field(default=8, ge=1)
+    seed: int = 0
 
 
 class Causal(Study):

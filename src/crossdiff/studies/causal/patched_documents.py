@@ -15,6 +15,7 @@ from crossdiff.core.dictionary import code_norm
 from crossdiff.core.streaming import mix
 from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.models.generate import CausalModel
+from crossdiff.studies.causal import CausalInputs
 from crossdiff.studies.causal.patching import (
     MatchedSets,
     answer_places,
@@ -24,7 +25,6 @@ from crossdiff.studies.causal.patching import (
     patches,
     sets_of,
 )
-from crossdiff.studies.causal.settings import CausalInputs
 
 TOLERANCE = 0.2
 """Largest relative difference of a random set's density and energy from the exclusive set's."""

@@ -13,7 +13,7 @@ from crossdiff.models.pair import resolve
 from crossdiff.report.formatting import finite
 from crossdiff.settings import Runtime
 from crossdiff.stages.protocol import Stage, needs
-from crossdiff.studies.causal.settings import WHERE, CausalInputs
+from crossdiff.studies.causal import WHERE, CausalInputs
 
 VERSION = 3
 

@@ -10,14 +10,15 @@ from pydantic import Field, model_validator
 
 from crossdiff.annotation.results import ANSWERED
 from crossdiff.core.files import file_sha256
+from crossdiff.data.settings import MaskSettings
 from crossdiff.io.tables import read_json, read_jsonl
-from crossdiff.models.pair import ORGANISM, ModelPair, fingerprint
+from crossdiff.models.pair import ORGANISM, ModelPair, ModelSettings, fingerprint
 from crossdiff.report.formatting import told
 from crossdiff.report.runs import RunProducts
 from crossdiff.report.study_page import Findings
+from crossdiff.settings import Settings
 from crossdiff.stages.annotate import AnnotateInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From, Study
-from crossdiff.studies.outputs.settings import RAISED, OutputsInputs
 from crossdiff.taxonomy.scheme import load_taxonomy
 
 if TYPE_CHECKING:
@@ -25,8 +26,37 @@ if TYPE_CHECKING:
 
 TOKENS_PER_DOCUMENT = 512
 LABELS = "labels"
+RAISED = "raised"
+"""Role of a topic in the files that annotators read: tokens that the tuned model raises together."""
 TOY = [f"{ORGANISM}{name}" for name in ("it", "simpo")]
 """The tuned models between which the toy's truth lies."""
+
+
+class OutputsInputs(Settings):
+    """What determines one pair's figures, beside the parents (tokens and, of the toy, the organism).
+
+    n_documents     documents, drawn from all over the corpus
+    top_k           tokens per position that count as raised (or lowered) most
+    n_topics        topics of the raised tokens
+    min_documents   a token belongs to topics from so many documents on that raise it among their top_k
+    n_examples      positions per topic that an annotator reads, one per document
+    window          tokens of text before such a position
+    """
+
+    base: ModelSettings
+    tuned: ModelSettings
+    fingerprints: tuple[str, str]
+    """`models.pair.fingerprint` of both: what the models are, wherever they lie."""
+    mask: MaskSettings = MaskSettings()
+    n_documents: int = Field(default=2000, ge=2)
+    top_k: int = Field(default=10, ge=1)
+    n_topics: int = Field(default=60, ge=1)
+    min_documents: int = Field(default=3, ge=1)
+    n_examples: int = Field(default=20, ge=2)
+    window: int = Field(default=32, ge=1)
+    n_background: int = Field(default=300, ge=0)
+    batch_tokens: int = Field(default=2048, ge=1)
+    seed: int = 0
 
 
 class Outputs(Study):

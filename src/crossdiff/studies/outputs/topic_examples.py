@@ -20,7 +20,7 @@ from crossdiff.core.logit_differences import Topics, find_topics
 from crossdiff.data.example_table import Displayed, background_table, example_table
 from crossdiff.data.tokens import TokenKind
 from crossdiff.io.tables import write_json, write_table
-from crossdiff.studies.outputs.settings import RAISED, OutputsInputs
+from crossdiff.studies.outputs import RAISED, OutputsInputs
 
 if TYPE_CHECKING:
     from crossdiff.studies.outputs.passes import Corpus
