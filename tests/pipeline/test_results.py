@@ -97,6 +97,20 @@ def test_the_same_report_again_removes_nothing(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == ""
 
 
+def test_files_that_no_run_wrote_are_renamed_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "mine"
+    results.mkdir()
+    (results / "report.html").write_text("mine")
+    made = report(tmp_path / "r")
+    publish_results(made, results, steps("report", key="a"))
+    assert (results / "report.html.before").read_text() == "mine"
+    assert "report.html was not written by crossdiff; it is now report.html.before" in capsys.readouterr().out
+    publish_results(made, results, steps("report", key="a"))
+    assert sorted(path.name for path in results.glob("*.before")) == ["report.html.before"]
+
+
 def test_points_whose_names_differ_in_replaced_characters_alone_get_folders_of_their_own() -> None:
     folders = [Path("results/x_1")] * 3
     named = own_folders(folders, [["name=a/c"], ["name=a_c"], ["name=b"]])

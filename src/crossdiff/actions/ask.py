@@ -116,7 +116,7 @@ def as_text(line: dict[str, Any]) -> str:
     for row in line["latents"]:
         models = [name.removeprefix("adds_") for name in row if name.startswith("adds_")]
         adds = ", ".join(f"{number(row[f'adds_{model}'])} to {model}" for model in models)
-        whose = f"exclusive to {row['exclusive_to']}" if row.get("exclusive_to") else "in no model alone"
+        whose = f"exclusive to {row['exclusive_to']}" if row.get("exclusive_to") else "exclusive to neither"
         label = row.get("category") or "no label"
         lines += [
             f"  latent {row['latent']}: code {number(row['code'])} at {row['token']!r}, adds {adds}; "

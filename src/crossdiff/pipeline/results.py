@@ -70,13 +70,15 @@ def publish_results(
     """Copy the report artifact's files to `results`, add `steps` and `files` to its summary; return the page.
 
     `steps` holds `{name, key, state, seconds}` of this run, `files` the copied names. `store` is noted
-    relative to `results`, so that both can be moved together. Files of another run's report are removed, with
-    a notice.
+    relative to `results`, so that both can be moved together. Files of another run's report are removed, and
+    files of the same names that no run wrote are renamed, with a notice.
     """
     results.mkdir(parents=True, exist_ok=True)
     summary = read_json(report / SUMMARY)
     files = sorted(path.name for path in report.iterdir() if path.is_file() and path.name != MANIFEST)
     _clear_other_run(results, steps)
+    if not (results / SUMMARY).is_file():
+        _set_aside(results, files)
     for name in files:
         if name != SUMMARY:
             aside = results / f".{name}.part"
@@ -85,6 +87,14 @@ def publish_results(
     place = {} if store is None else {"store": os.path.relpath(store, results)}
     write_json({**summary, "steps": list(steps), "files": files, **place}, results / SUMMARY)
     return results / "report.html"
+
+
+def _set_aside(results: Path, names: Sequence[str]) -> None:
+    """Rename files that would be overwritten in a folder that has no run's summary."""
+    for path in (results / name for name in names):
+        if path.is_file():
+            os.replace(path, path.with_name(f"{path.name}.before"))
+            print(f"note: {path} was not written by crossdiff; it is now {path.name}.before", flush=True)
 
 
 def _clear_other_run(results: Path, steps: Sequence[dict[str, Any]]) -> None:
