@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossdiff.core import crosscoder as module
-from crossdiff.core.codes import CodeHistogram, projections
+from crossdiff.core.codes import CodeHistogram, code_norm, projections
 from crossdiff.core.crosscoder import Crosscoder
 from tests.scaling_artifacts import random_crosscoder
 
@@ -75,3 +75,10 @@ def test_what_lies_outside_is_counted_in_the_end_bins() -> None:
     histogram = CodeHistogram.empty(1)
     histogram.add(torch.tensor([[1e-9], [1e9]]))
     assert int(histogram.counts[0, 0]) == int(histogram.counts[0, -1]) == 1
+
+
+def test_code_norms_of_a_direction_with_norms_3_and_4() -> None:
+    decoder = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
+    expected = {"sum": 7.0, "concat": 5.0, "mixed": 5.7, "none": 1.0}
+    for kind, value in expected.items():
+        assert float(code_norm(decoder, kind)) == pytest.approx(value)  # type: ignore[arg-type]

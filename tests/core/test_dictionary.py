@@ -3,19 +3,11 @@ import torch
 
 from crossdiff.core.dictionary import (
     DictionarySettings,
-    code_norm,
     project_,
     project_encoder_,
     tied_latents,
     writes_to,
 )
-
-
-def test_code_norms_of_a_direction_with_norms_3_and_4() -> None:
-    decoder = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
-    expected = {"sum": 7.0, "concat": 5.0, "mixed": 5.7, "none": 1.0}
-    for kind, value in expected.items():
-        assert float(code_norm(decoder, kind)) == pytest.approx(value)  # type: ignore[arg-type]
 
 
 def test_dedicated_latents_write_to_one_model_and_the_rest_is_tied() -> None:

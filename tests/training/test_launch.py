@@ -14,8 +14,7 @@ from torch import distributed, multiprocessing
 from crossdiff.core.collective import own_part
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.training.launch import check_devices, fit_on_devices
-from crossdiff.training.optimise import Stepper
-from crossdiff.training.optimizer import clip_
+from crossdiff.training.optimise import Stepper, clip_
 from crossdiff.training.run import initial_crosscoder
 from crossdiff.training.trainer import RunFolder, TrainingRun
 from tests.planted_source import PlantedSource, planted_run

@@ -1,4 +1,4 @@
-"""Names of tensor axes, codes as lists of active entries, products with directions there, histograms.
+"""Names of tensor axes, codes as lists of active entries, their norm, products with directions, histograms.
 
 token     one position of a document, the same in every model of a pair (never a padding position)
 model     one of the models compared; for a pair 0 is `base` and 1 is `tuned`
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
+
+from crossdiff.core.dictionary import CodeNorm
 
 Activations = Float[Tensor, "token model d_model"]
 Code = Float[Tensor, "token latent"]
@@ -60,6 +62,24 @@ class SparseCode:
             return torch.sparse_csr_tensor(
                 starts, self.latent, self.value, (self.n_tokens, self.n_latents), check_invariants=False
             )
+
+
+def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
+    """The factor that turns a code into a scaled code `v_j = f_j * norm_j` (method.md section 2).
+
+    With `|d^m|` the norm of a latent's direction in model m: sum = `sum_m |d^m|`,
+    concat = `sqrt(sum_m |d^m|^2)`, mixed = concat + 0.1 sum, none = 1.
+    """
+    if kind == "none":
+        return decoder.new_ones(decoder.shape[0])
+    norms = decoder.norm(dim=2)
+    match kind:
+        case "sum":
+            return norms.sum(dim=1)
+        case "concat":
+            return norms.norm(dim=1)
+        case "mixed":
+            return norms.norm(dim=1) + 0.1 * norms.sum(dim=1)
 
 
 def check_latent(latent: Any, n_latents: int, whose: str) -> None:

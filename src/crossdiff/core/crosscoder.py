@@ -12,10 +12,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from crossdiff.core import checkpoint, shard_files
-from crossdiff.core.codes import Activations, Bias, Code, PerLatent, SparseCode
+from crossdiff.core.codes import Activations, Bias, Code, PerLatent, SparseCode, code_norm
 from crossdiff.core.dictionary import (
     DictionarySettings,
-    code_norm,
     n_delta,
     project_,
     project_encoder_,

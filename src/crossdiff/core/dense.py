@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from crossdiff.core import delta
-from crossdiff.core.codes import Activations, Code, PerLatent
+from crossdiff.core.codes import Activations, Code, PerLatent, code_norm
 from crossdiff.core.collective import residual_variance
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dictionary import code_norm, n_delta, project_, project_encoder_
+from crossdiff.core.dictionary import n_delta, project_, project_encoder_
 from crossdiff.core.sparsity import JumpReLU, LargestK, Penalised, Sparsity
 
 LossForm = Literal["norm", "squared"]

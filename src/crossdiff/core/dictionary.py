@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
     from torch import Tensor
 
-    from crossdiff.core.codes import Directions, PerLatent
-
 CodeNorm = Literal["sum", "concat", "mixed", "none"]
 Architecture = Literal["standard", "designated_shared", "dedicated_feature", "dedicated", "delta", "diff_sae"]
 DEDICATED = ("dedicated_feature", "dedicated")
@@ -67,24 +65,6 @@ class DictionarySettings(Settings):
     def _one_name(cls, given: Any) -> Any:
         """`dedicated_tied` is `dedicated`, the older name, which keys keep."""
         return "dedicated" if given == "dedicated_tied" else given
-
-
-def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
-    """The factor that turns a code into a scaled code `v_j = f_j * norm_j` (method.md section 2).
-
-    With `|d^m|` the norm of a latent's direction in model m: sum = `sum_m |d^m|`,
-    concat = `sqrt(sum_m |d^m|^2)`, mixed = concat + 0.1 sum, none = 1.
-    """
-    if kind == "none":
-        return decoder.new_ones(decoder.shape[0])
-    norms = decoder.norm(dim=2)
-    match kind:
-        case "sum":
-            return norms.sum(dim=1)
-        case "concat":
-            return norms.norm(dim=1)
-        case "mixed":
-            return norms.norm(dim=1) + 0.1 * norms.sum(dim=1)
 
 
 def sparsity_weight(settings: DictionarySettings) -> Tensor | None:

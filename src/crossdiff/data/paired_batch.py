@@ -106,6 +106,7 @@ class WindowReader:
     def __init__(self, layers: Sequence[LayerRows], order: EpochOrder) -> None:
         self.layers = layers
         self.order = order
+        self.d_model = layers[0].d_model
         self.dtype = reduce(torch.promote_types, (handed_over(layer.dtype) for layer in layers))
         self._memory = BatchMemory()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="window")
@@ -123,7 +124,7 @@ class WindowReader:
         self, start: int, stop: int
     ) -> tuple[Shaped[Tensor, "token model d_model"], Int[Tensor, " token"]]:
         """Stored activations and token indices of positions `start` up to `stop` of the stream."""
-        x = self._memory.take((stop - start, len(self.layers), self.layers[0].d_model), self.dtype)
+        x = self._memory.take((stop - start, len(self.layers), self.d_model), self.dtype)
         rows = torch.empty(stop - start, dtype=torch.int64)
         place = 0
         for segment in self.order.segments(start, stop):

@@ -20,7 +20,6 @@ from crossdiff.core.explained_variance import FitSums
 from crossdiff.core.shard import mean_over_shards, n_latents_of_all, sum_over_shards
 from crossdiff.core.threshold import smallest_kept
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.training.optimise import model_names
 from crossdiff.training.source import ActivationSource, check_finite
 
 
@@ -186,3 +185,12 @@ def held_out_batches(
     for batch in batches:
         check_finite(batch, source)
         yield batch.activations_on(device)
+
+
+def model_names(crosscoder: Crosscoder) -> list[str]:
+    """base and tuned for a pair, difference for diff_sae, base, tuned_1, tuned_2, ... for more models."""
+    if crosscoder.settings.architecture == "diff_sae":
+        return ["difference"]
+    if crosscoder.n_models == 2:
+        return ["base", "tuned"]
+    return ["base", *(f"tuned_{m}" for m in range(1, crosscoder.n_models))]

@@ -23,8 +23,7 @@ from crossdiff.core.sparsity import Sparsity
 from crossdiff.core.streaming import PassSums
 from crossdiff.core.threshold import RunningThreshold
 from crossdiff.data.paired_batch import PairedBatch
-from crossdiff.training.optimise import LastStep, Stepper, check_step
-from crossdiff.training.optimizer import clip_
+from crossdiff.training.optimise import LastStep, Stepper, check_step, clip_
 from crossdiff.training.resume import refuse_disagreement
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, AddressedBatches, check_finite
@@ -87,7 +86,7 @@ class CrosscoderModule(pl.LightningModule):
         """One optimizer step on one batch of raw activations."""
         check_finite(batch, self.source)
         step, settings = self.global_step, self.training_settings
-        rate = settings.learning_rate_at(step)
+        rate = self.stepper.learning_rates[step]
         dead = (self.tokens_since_fired > settings.dead_after_tokens).nonzero().squeeze(1)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
@@ -116,7 +115,7 @@ class CrosscoderModule(pl.LightningModule):
     def figures(self) -> dict[str, float]:
         """Metrics of the latest step."""
         assert self.last is not None, "no step was done yet"
-        threshold = self.running_threshold.value() if self.stepper.has_k else math.nan
+        threshold = self.running_threshold.value() if self.stepper.k is not None else math.nan
         return {**self.stepper.figures(self.last), "dead_share": self.dead_share(), "threshold": threshold}
 
     def dead_share(self) -> float:

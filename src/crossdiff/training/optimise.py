@@ -1,10 +1,12 @@
-"""One optimizer step: gradients by the sparse or the dense path, checked before an optimizer applies them."""
+"""One optimizer step: gradients by the sparse or the dense path, clipped and checked; the optimizers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -15,13 +17,13 @@ from crossdiff.core.codes import Activations
 from crossdiff.core.collective import largest_over_ranks, mean_over_ranks, n_ranks, sum_over_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dense import StepPlan, StepResult
-from crossdiff.core.shard import n_latents_of_all
-from crossdiff.core.sparse import BatchTopKStep
+from crossdiff.core.shard import CrosscoderShard, n_latents_of_all
+from crossdiff.core.sparse import BatchTopKStep, SparseRowAdam
 from crossdiff.core.sparse.delta_step import DeltaTopKStep
-from crossdiff.core.sparse.sharded import ShardedBatchTopKStep
+from crossdiff.core.sparse.sharded import ShardedBatchTopKStep, norm_over_shards
 from crossdiff.core.sparse.step import GlobalBatchTopKStep
 from crossdiff.core.sparsity import BatchTopK, LargestK, Penalised, Sparsity, check_fits
-from crossdiff.training.optimizer import build_optimizer
+from crossdiff.training.evaluation import model_names
 from crossdiff.training.settings import TrainingSettings
 
 
@@ -48,27 +50,39 @@ class Stepper:
         check_fits(sparsity, n_latents=self.n_latents, architecture=crosscoder.settings.architecture)
         training.check_models(n_models=crosscoder.n_models)
         self.crosscoder, self.sparsity, self.training = crosscoder, sparsity, training
-        self.has_k = isinstance(sparsity, LargestK)
         self.threshold_start = sparsity.threshold_start if isinstance(sparsity, LargestK) else 0
         self.auxiliary_k = training.auxiliary_k or max(1, crosscoder.d_model // 2)
         self.sparse = _sparse_step(sparsity, training, crosscoder.settings.architecture)
+        steps = range(training.total_steps())
+        self.learning_rates = [training.learning_rate_at(step) for step in steps]
+        self.k: list[int] | None = None
+        """Latents per token at every step; None for methods without k."""
+        if isinstance(sparsity, LargestK):
+            self.k = [sparsity.k_at(step, n_latents=self.n_latents) for step in steps]
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer of the settings."""
-        return build_optimizer(self.crosscoder, self.training, sparse=self.sparse is not None)
-
-    def k_at(self, step: int) -> int | None:
-        """Latents per token at a step; None for methods without k."""
-        if isinstance(self.sparsity, LargestK):
-            return self.sparsity.k_at(step, n_latents=self.n_latents)
-        return None
+        """That of `training.optimizer`: adam is torch's; with the sparse step ours of equal updates."""
+        training, parameters = self.training, list(self.crosscoder.parameters())
+        how: dict[str, Any] = {"lr": training.learning_rate, "betas": training.betas}
+        if training.optimizer == "adam_8bit":
+            return _eight_bit(parameters, **how)
+        if self.sparse is None:
+            if training.optimizer == "lazy_adam":
+                raise ValueError(
+                    "training.optimizer=lazy_adam needs the sparse step of batch_topk; choose optimizer=adam"
+                )
+            return torch.optim.Adam(parameters, **how, fused=True)
+        if isinstance(self.crosscoder, CrosscoderShard):
+            how["norm"] = partial(norm_over_shards, self.crosscoder)
+        inactive = "skip" if training.optimizer == "lazy_adam" else "decay"
+        return SparseRowAdam(parameters, **how, max_norm=training.clip_norm, inactive=inactive)
 
     def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
         """What optimizer step `step` optimises."""
-        k = self.k_at(step)
+        k = 0 if self.k is None else self.k[step]
         penalty = self.sparsity.penalty_at(step) if isinstance(self.sparsity, Penalised) else 0.0
         return StepPlan(
-            sparsity=self.sparsity, k=k or 0, penalty=penalty, loss=self.training.loss,
+            sparsity=self.sparsity, k=k, penalty=penalty, loss=self.training.loss,
             auxiliary=self.training.auxiliary, auxiliary_k=self.auxiliary_k, dead=dead,
             mix=self.training.loss_mix,
         )  # fmt: skip
@@ -99,13 +113,12 @@ class Stepper:
         xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(last.x))
         variance = (xn - xn.mean(dim=0)).square().sum(dim=(0, 2)) * n_ranks()
         fve = (1 - result.squared_error / variance).tolist()
-        k = self.k_at(last.step)
         return {
             "loss": last.loss(),
             **{name: float(value) for name, value in result.terms.items()},
             **{f"fve_{name}": value for name, value in zip(names, fve, strict=True)},
             "l0": result.n_active / (xn.shape[0] * n_ranks()),
-            "k": math.nan if k is None else k,
+            "k": math.nan if self.k is None else self.k[last.step],
             "learning_rate": last.learning_rate,
             "gradient_norm": last.gradient_norm,
         }
@@ -133,13 +146,16 @@ def _sparse_step(sparsity: Sparsity, training: TrainingSettings, kind: str) -> B
     )
 
 
-def model_names(crosscoder: Crosscoder) -> list[str]:
-    """base and tuned for a pair, difference for diff_sae, base, tuned_1, tuned_2, ... for more models."""
-    if crosscoder.settings.architecture == "diff_sae":
-        return ["difference"]
-    if crosscoder.n_models == 2:
-        return ["base", "tuned"]
-    return ["base", *(f"tuned_{m}" for m in range(1, crosscoder.n_models))]
+def _eight_bit(parameters: list[torch.nn.Parameter], **how: Any) -> torch.optim.Optimizer:
+    """Moments in blocks of 8 bits (bitsandbytes): 2 bytes per weight instead of 8, on NVIDIA GPUs."""
+    try:
+        from bitsandbytes.optim import Adam8bit  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ValueError(
+            "training.optimizer=adam_8bit needs the package bitsandbytes; "
+            "pip install bitsandbytes, or choose optimizer=adam"
+        ) from None
+    return Adam8bit(parameters, **how)
 
 
 def merge(results: Iterable[StepResult]) -> StepResult:
@@ -186,6 +202,13 @@ def over_ranks(result: StepResult) -> StepResult:
 def _smallest_over_ranks(value: Tensor) -> Tensor:
     smallest = -largest_over_ranks(torch.where(value.isnan(), -torch.inf, -value))
     return torch.where(smallest.isinf(), torch.nan, smallest)
+
+
+def clip_(optimizer: torch.optim.Optimizer, crosscoder: Crosscoder, *, max_norm: float) -> float:
+    """Norm over all gradients before clipping; they are clipped here, or in `SparseRowAdam`'s coming step."""
+    if isinstance(optimizer, SparseRowAdam):
+        return optimizer.measure()
+    return float(torch.nn.utils.clip_grad_norm_(crosscoder.parameters(), max_norm))
 
 
 def check_step(result: StepResult, gradient_norm: float, *, step: int) -> None:

@@ -21,9 +21,14 @@ from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.core.sparsity import JumpReLU, LargestK, Sparsity
 from crossdiff.core.threshold import estimate_threshold
 from crossdiff.io.crosscoders.read import read_crosscoder
-from crossdiff.training.evaluation import evaluate, held_out_batches, held_out_figures, without_nan
+from crossdiff.training.evaluation import (
+    evaluate,
+    held_out_batches,
+    held_out_figures,
+    model_names,
+    without_nan,
+)
 from crossdiff.training.module import CrosscoderModule
-from crossdiff.training.optimise import model_names
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.source import ActivationSource, check_enough, check_finite
 from crossdiff.training.trainer import RunFolder, TrainingRun, train

@@ -23,10 +23,9 @@ from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.shard import Shard, sum_over_shards
 from crossdiff.core.sparsity import Sparsity
 from crossdiff.training.callbacks import Progress, Resume, Validation
-from crossdiff.training.evaluation import HeldOut, HeldOutSample, evaluate
+from crossdiff.training.evaluation import HeldOut, HeldOutSample, evaluate, model_names
 from crossdiff.training.metrics import Metrics
 from crossdiff.training.module import CrosscoderModule
-from crossdiff.training.optimise import model_names
 from crossdiff.training.resume import check_checkpoint
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.shard_resume import SHARDS, check_sharded, checkpoints_of, say_converted
@@ -170,7 +169,7 @@ def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> M
     def validate(stopping: Callable[[], bool]) -> HeldOut | None:
         stopping = stopping_together(stopping, module)
         batches = takewhile(lambda _: not stopping(), sample.batches(module.device))
-        k = module.stepper.k_at(module.global_step - 1)
+        k = None if (ks := module.stepper.k) is None else ks[module.global_step - 1]
         threshold = 0.0 if k is None else module.running_threshold.value()
         measured = evaluate(module.crosscoder, batches, threshold=threshold, k=k)
         return None if stopping() else measured

@@ -16,8 +16,7 @@ from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.core.sparse.sharded import largest_with_index
 from crossdiff.core.sparsity import BatchTopK
 from crossdiff.core.threshold import largest_of
-from crossdiff.training.optimise import Stepper
-from crossdiff.training.optimizer import clip_
+from crossdiff.training.optimise import Stepper, clip_
 from crossdiff.training.settings import TrainingSettings
 
 N_LATENTS, N_STEPS = 64, 200

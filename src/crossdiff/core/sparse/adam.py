@@ -54,9 +54,11 @@ class SparseRowAdam(torch.optim.Optimizer):
         return gradient_norm(p for group in self.param_groups for p in group["params"])
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient."""
-        assert closure is None, "SparseRowAdam takes no closure"
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update of every parameter that has a gradient, after `closure`, which Lightning gives."""
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
         clip = 1.0
         if self.max_norm is not None:
             norm = self._norm if self._norm is not None else self.measure()

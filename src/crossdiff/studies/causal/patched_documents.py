@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossdiff.core.codes import SparseCode
+from crossdiff.core.codes import SparseCode, code_norm
 from crossdiff.core.crosscoder import Crosscoder
-from crossdiff.core.dictionary import code_norm
 from crossdiff.core.streaming import mix
 from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.models.generate import CausalModel
