@@ -188,10 +188,11 @@ MOVED = {
     "training.fit": "training.run",
     "training.held_out": "training.evaluation",
     "training.initialise": "training.run",
+    "training.lent_ranks": "training.launch",
     "training.optimizer": "training.optimise",
     "training.optimizers": "training.optimise",
     "training.random_states": "training.resume",
-    "training.scaling_module": "training.module",
+    "training.scaling_module": "training.scaling_pass",
     "training.schedules": "training.settings",
     "training.shard_checks": "training.settings",
     "training.start": "training.run",
@@ -200,10 +201,7 @@ MOVED = {
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Asked first, for old names only: the module of the new name serves under the old one too.
-
-    First, because a moved package lends its folder to its old name, where a second copy would be found.
-    """
+    """Asked last, for names that no file has: the module of the new name serves under the old one too."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -214,8 +212,12 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """The module itself, not a copy: `isinstance` and `is` agree whichever name was imported."""
-        module = importlib.import_module(f"crossdiff.{MOVED[spec.name.removeprefix('crossdiff.')]}")
+        old = spec.name.removeprefix("crossdiff.")
+        module = importlib.import_module(f"crossdiff.{MOVED[old]}")
         spec.loader_state = module.__spec__
+        for inner, new in MOVED.items():  # in the folder of a moved package a second copy would be found
+            if inner.startswith(f"{old}."):
+                sys.modules[f"crossdiff.{inner}"] = importlib.import_module(f"crossdiff.{new}")
         return module
 
     def exec_module(self, module: ModuleType) -> None:
@@ -226,4 +228,4 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def install() -> None:
     """Make old names importable; called once, by `import crossdiff`."""
-    sys.meta_path.insert(0, _Moved())
+    sys.meta_path.append(_Moved())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crossdiff.stages import scale
-from crossdiff.training.lent_ranks import lend_ranks, tell_first_node
+from crossdiff.training.launch import lend_ranks, tell_first_node
 from crossdiff.training.nodes import Nodes, check_gpus, leading, nodes_of_job
 from crossdiff.training.scaling_pass import scaling_sums
 from tests.scaling_artifacts import build

@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed, multiprocessing
 
-from crossdiff.core.latent_scaling import ScalingSums
+from crossdiff.core.latent_scaling import ScalingSums, empty_sums
+from crossdiff.data.paired_activations import PairedActivations
 from crossdiff.data.settings import MaskSettings
 from crossdiff.stages import scale
 from crossdiff.stages.activations import open_activations
-from crossdiff.training.scaling_pass import check_documents, part_of_rows, pass_over, scaling_sums
+from crossdiff.training.scaling_pass import (
+    add_over_ranks_,
+    check_documents,
+    part_of_rows,
+    pass_over,
+    scaling_sums,
+)
 from tests.scaling_artifacts import LAYER, Artifacts, build
-from tests.training.test_module import one_pass, opened, same
 
 INPUTS = scale.ScaleInputs(layer=LAYER, dtype="float64", batch_size=301)
 
@@ -27,8 +34,33 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     return build(tmp_path_factory.mktemp("pass"))
 
 
+def opened(artifacts: Artifacts) -> PairedActivations:
+    parents = artifacts.parents
+    harvests = [parents["harvest_base"], parents["harvest_tuned"]]
+    return PairedActivations.open(parents["tokens"], harvests, layer=LAYER, mask=MaskSettings())
+
+
+def one_pass(artifacts: Artifacts, *, part: slice = slice(None)) -> ScalingSums:
+    sums = empty_sums(artifacts.crosscoder, documents=True)
+    for batch in list(opened(artifacts).batches(batch_size=500))[part]:
+        sums.add(artifacts.crosscoder, batch.x, document=batch.document, template=batch.template)
+    return sums
+
+
+def same(found: ScalingSums, expected: ScalingSums) -> None:
+    for name in ("energy", "overlap", "template_energy", "maximum"):
+        assert torch.allclose(getattr(found, name), getattr(expected, name), rtol=1e-10, atol=0), name
+    assert torch.equal(found.n_active, expected.n_active)
+    assert torch.equal(found.documents.counts(), expected.documents.counts())
+    assert found.n_tokens == expected.n_tokens
+    assert found.fit is not None
+    assert expected.fit is not None
+    assert found.fit.explained() == pytest.approx(expected.fit.explained())
+
+
 def test_one_device_has_the_bits_of_a_plain_loop(artifacts: Artifacts) -> None:
     found, expected = pass_over(artifacts.crosscoder, opened(artifacts), batch_size=500), one_pass(artifacts)
+    same(found, expected)
     for name in ("energy", "overlap", "n_active", "maximum", "template_energy"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     found.template_energy.fill_(0)  # no tensor of inference mode
@@ -74,6 +106,24 @@ def test_a_signal_does_what_it_did_before_lightning(
         assert signal.getsignal(number) is usual
     finally:
         signal.signal(number, inherited)
+
+
+def rank(number: int, store: str, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=2)
+    artifacts = torch.load(f"{folder}/artifacts.pt", weights_only=False)
+    sums = one_pass(artifacts, part=slice(0, 2) if number == 0 else slice(2, None))
+    add_over_ranks_(sums)
+    torch.save(sums, f"{folder}/sums_{number}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_hold_the_sums_of_one_pass(artifacts: Artifacts, tmp_path: Path) -> None:
+    torch.save(artifacts, tmp_path / "artifacts.pt")
+    multiprocessing.spawn(rank, args=(str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    for number in range(2):
+        found = torch.load(tmp_path / f"sums_{number}.pt", weights_only=False)
+        same(found, one_pass(artifacts))
 
 
 def sums(artifacts: Artifacts, n_devices: int) -> ScalingSums:

@@ -27,6 +27,8 @@ from crossdiff.core.files import file_sha256, follow_umask
 
 FORMAT, VERSION = "crossdiff.crosscoder", 1
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+INDEX = "index.json"
+"""Of a crosscoder in several files (`core.shard_files`)."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,13 @@ def read(path: str | Path, *, revision: str | None = None) -> Content:
         raise ValueError(f"{folder} is no readable crosscoder: {error}; {_WAY_OUT}") from None
     _check_shapes(weights, tensors, (dictionary.n_latents, config["n_models"], config["d_model"]))
     return Content(dictionary, config["n_models"], config["d_model"], tensors, config["metadata"])
+
+
+def is_in_blocks(path: str | Path) -> bool:
+    """Whether a folder has one in several files; beside one in one file an index is of another tool."""
+    folder = Path(path)
+    in_one = all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
+    return (folder / INDEX).is_file() and not in_one
 
 
 _WAY_OUT = "restore the file from where it was copied, or train again"

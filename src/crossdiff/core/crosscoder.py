@@ -197,7 +197,7 @@ class Crosscoder(nn.Module):
     @classmethod
     def load(cls, path: str | Path, *, revision: str | None = None) -> Crosscoder:
         """Read a crosscoder from a folder or a Hugging Face hub id; ValueError for a damaged file."""
-        if shard_files.is_there(path):
+        if checkpoint.is_in_blocks(path):
             return cls.from_content(shard_files.read(path))
         return cls.from_content(checkpoint.read(path, revision=revision))
 

@@ -17,11 +17,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from crossdiff.core.checkpoint import CONFIG, WEIGHTS, Content
+from crossdiff.core.checkpoint import INDEX, Content
 from crossdiff.core.dictionary import DictionarySettings
 
 FORMAT, VERSION = "crossdiff.crosscoder_shards", 1
-INDEX = "index.json"
 OF_LATENTS = ("encoder", "encoder_bias", "decoder")
 """Tensors with a row per latent; the others are the same in all files."""
 NAMES = {
@@ -80,13 +79,6 @@ def write_index(
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(aside, folder / INDEX)
-
-
-def is_there(folder: str | Path) -> bool:
-    """Whether a folder holds such an index; beside a crosscoder in one file it is another tool's."""
-    folder = Path(folder)
-    in_one = all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
-    return (folder / INDEX).is_file() and not in_one
 
 
 def read_index(folder: Path, *, way_out: str = WAY_OUT) -> dict[str, Any]:

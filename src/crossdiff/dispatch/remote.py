@@ -66,7 +66,7 @@ class RemoteJob:
         """Make the job's artifacts; returns their keys."""
         if self.n_nodes == 1:
             return self._make()
-        from crossdiff.training.lent_ranks import lend_ranks, tell_first_node
+        from crossdiff.training.launch import lend_ranks, tell_first_node
         from crossdiff.training.nodes import leading, nodes_of_job
 
         nodes = nodes_of_job(self.n_nodes, self.runtime.store / FOLDER)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,8 +23,8 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.shard import CrosscoderShard
 from crossdiff.io.tables import read_json, write_json
 from crossdiff.training.callbacks import STOP_SIGNALS
-from crossdiff.training.nodes import check_gpus
-from crossdiff.training.ranks import begin_ranks, finish_ranks, leave
+from crossdiff.training.nodes import TELL_SECONDS, Nodes, check_gpus
+from crossdiff.training.ranks import begin_ranks, finish_ranks, leave, start_call
 from crossdiff.training.run import fit
 from crossdiff.training.settings import check_shards
 from crossdiff.training.shard_resume import save_block
@@ -120,3 +121,36 @@ def forwarding(processes: list[Any]) -> Iterator[list[signal.Signals]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Over(Exception):
+    """Raised when the first node has ended."""
+
+
+def lend_ranks(nodes: Nodes) -> None:
+    """Start this node's ranks of every call that the first node gives, until it has ended.
+
+    An error here is raised, and also sent to the first node, whose log and message the user sees.
+    """
+
+    def stop_when_over() -> None:
+        if nodes.is_over():
+            raise _Over
+
+    number = 0
+    while (call := nodes.take(number)) is not None:
+        number += 1
+        started = start_call(call, nodes)
+        try:
+            with forwarding(started.processes):
+                finish_ranks(started, watch=stop_when_over)
+        except _Over:
+            return
+
+
+def tell_first_node(nodes: Nodes, error: BaseException) -> None:
+    """Send the error to the first node and wait until it can have acted on it."""
+    nodes.tell_failed(error)
+    end = time.monotonic() + 2 * TELL_SECONDS
+    while time.monotonic() < end and not nodes.is_over():
+        time.sleep(0.2)

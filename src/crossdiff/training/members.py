@@ -23,7 +23,8 @@ from crossdiff.data.paired_activations import Split
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.training.callbacks import STOP_SIGNALS, Relay, heeding
 from crossdiff.training.source import ActivationSource
-from crossdiff.training.trainer import end_by, quiet_lightning
+from crossdiff.training.strategy import quiet_lightning
+from crossdiff.training.trainer import end_by
 
 Made = TypeVar("Made")
 """What a training returns."""

@@ -1,4 +1,4 @@
-"""The Lightning shells around a training step and around a pass of latent scaling."""
+"""The Lightning shell around a training step."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import distributed
 from torch.utils.data import DataLoader
 
 from crossdiff.core.collective import arrange, own_part
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.delta import set_ratio_
 from crossdiff.core.dense import StepResult
-from crossdiff.core.difference_effect import EffectSums
-from crossdiff.core.latent_scaling import ScalingSums, empty_sums
 from crossdiff.core.shard import mean_over_shards
 from crossdiff.core.sparsity import Sparsity
-from crossdiff.core.streaming import PassSums
 from crossdiff.core.threshold import RunningThreshold
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.training.optimise import LastStep, Stepper, check_step, clip_
@@ -136,64 +132,3 @@ class CrosscoderModule(pl.LightningModule):
         if "running_delta" in checkpoint:  # not in a checkpoint of an older version
             self.running_delta.restore(checkpoint["running_delta"])
         self.start = int(checkpoint["global_step"])
-
-
-class LatentScalingModule(pl.LightningModule):
-    """Accumulates `ScalingSums` over `trainer.predict(module, batches, return_predictions=False)`.
-
-    Of a difference dictionary (diff_sae) these are `EffectSums`.
-
-    Every rank reads its own part of the corpus (neighbouring documents, so that document counts stay exact);
-    when the pass ends all ranks hold the same sums over everything, in `sums`.
-    """
-
-    def __init__(self, crosscoder: Crosscoder) -> None:
-        super().__init__()
-        self.crosscoder = crosscoder
-        self.sums: ScalingSums | EffectSums | None = None
-
-    def on_predict_epoch_start(self) -> None:
-        """Start a new pass with empty sums."""
-        self.sums = self._empty(documents=True)
-
-    def transfer_batch_to_device(
-        self, batch: PairedBatch, device: torch.device, dataloader_idx: int
-    ) -> PairedBatch:
-        """Move activations, documents and template marks to the device."""
-        return batch.to(device)
-
-    @torch.no_grad()
-    def predict_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Add one batch of raw activations."""
-        assert self.sums is not None
-        x = batch.x.to(self.crosscoder.decoder.dtype)
-        if batch.document is None and not self.sums.n_tokens:
-            self.sums = self._empty(documents=False)
-        self.sums.add(self.crosscoder, x, document=batch.document, template=batch.template)
-
-    def on_predict_epoch_end(self) -> None:
-        """Add the sums of all ranks."""
-        assert self.sums is not None
-        add_over_ranks_(self.sums)
-
-    def _empty(self, *, documents: bool) -> ScalingSums | EffectSums:
-        empty = EffectSums.empty if self.crosscoder.settings.architecture == "diff_sae" else empty_sums
-        return empty(self.crosscoder, documents=documents)
-
-
-def add_over_ranks_(sums: PassSums) -> None:
-    """Replace the sums of this rank by those over all ranks; nothing to do in a single process."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return
-    for name in sums.ADDED:
-        distributed.all_reduce(getattr(sums, name))
-    distributed.all_reduce(sums.maximum, op=distributed.ReduceOp.MAX)
-    of_ranks: list = [None] * distributed.get_world_size()
-    distributed.all_gather_object(of_ranks, (sums.n_tokens, sums.documents, sums.fit))
-    this_rank = distributed.get_rank()
-    for n_tokens, documents, fit in of_ranks[:this_rank] + of_ranks[this_rank + 1 :]:
-        sums.n_tokens += n_tokens
-        sums.documents.merge(documents)
-        if sums.fit is not None and fit is not None:
-            sums.fit.merge(fit)
-        sums.fit = sums.fit or fit

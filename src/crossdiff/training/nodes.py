@@ -2,7 +2,7 @@
 
 Every node has one task, which starts the processes (ranks) of its node. The first node's task runs the step
 as on a single node and alone writes results; what its ranks are to do it leaves in a folder of the store,
-where the tasks of the other nodes find it (`training/lent_ranks.py`).
+where the tasks of the other nodes find it (`lend_ranks` in `training/launch.py`).
 """
 
 from __future__ import annotations

@@ -13,21 +13,20 @@ from collections.abc import Callable, Iterator
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
 
 from crossdiff.core.collective import own_rank
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.difference_effect import EffectSums
-from crossdiff.core.latent_scaling import ScalingSums
+from crossdiff.core.latent_scaling import ScalingSums, empty_sums
+from crossdiff.core.streaming import PassSums
 from crossdiff.data.paired_batch import PairedBatch
 from crossdiff.io.progress import track
-from crossdiff.training.module import LatentScalingModule
 from crossdiff.training.nodes import check_gpus
 from crossdiff.training.ranks import in_ranks
 from crossdiff.training.source import ActivationSource
-from crossdiff.training.strategy import environment, placed
-from crossdiff.training.trainer import quiet_lightning
+from crossdiff.training.strategy import environment, placed, quiet_lightning
 
 Sums = ScalingSums | EffectSums
 """Of a diff_sae its effects."""
@@ -82,7 +81,7 @@ def pass_over(
     with quiet_lightning():
         trainer = pl.Trainer(
             **placed(device, n_devices),
-            plugins=[environment()],
+            plugins=[environment(n_devices)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -118,12 +117,13 @@ class PassBatches(IterableDataset):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.on_term)
         if self.n_parts == 1:
-            n_rows = len(self.source.rows())
+            shown, n_rows = self.progress, len(self.source.rows())
             batches = self.source.batches(split="all", batch_size=self.batch_size)
         else:
-            rows = part_of_rows(self.source, own_rank(), self.n_parts)
-            n_rows, batches = len(rows), self.source.batches_of(rows, batch_size=self.batch_size)
-        shown = self.progress and own_rank() == 0
+            part = own_rank()
+            rows = part_of_rows(self.source, part, self.n_parts)
+            shown, n_rows = self.progress and part == 0, len(rows)
+            batches = self.source.batches_of(rows, batch_size=self.batch_size)
         total = -(-n_rows // self.batch_size)
         yield from track(batches, total=total, description="scale", unit="batch", enabled=shown)
 
@@ -150,3 +150,64 @@ def check_documents(source: ActivationSource, n_parts: int) -> None:
             f"dispatch.devices={n_parts} shares whole documents, and the kept tokens do not lie in enough of "
             "them; give fewer devices"
         )
+
+
+class LatentScalingModule(pl.LightningModule):
+    """Accumulates `ScalingSums` over `trainer.predict(module, batches, return_predictions=False)`.
+
+    Of a difference dictionary (diff_sae) these are `EffectSums`.
+
+    Every rank reads its own part of the corpus (neighbouring documents, so that document counts stay exact);
+    when the pass ends all ranks hold the same sums over everything, in `sums`.
+    """
+
+    def __init__(self, crosscoder: Crosscoder) -> None:
+        super().__init__()
+        self.crosscoder = crosscoder
+        self.sums: ScalingSums | EffectSums | None = None
+
+    def on_predict_epoch_start(self) -> None:
+        """Start a new pass with empty sums."""
+        self.sums = self._empty(documents=True)
+
+    def transfer_batch_to_device(
+        self, batch: PairedBatch, device: torch.device, dataloader_idx: int
+    ) -> PairedBatch:
+        """Move activations, documents and template marks to the device."""
+        return batch.to(device)
+
+    @torch.no_grad()
+    def predict_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Add one batch of raw activations."""
+        assert self.sums is not None
+        x = batch.x.to(self.crosscoder.decoder.dtype)
+        if batch.document is None and not self.sums.n_tokens:
+            self.sums = self._empty(documents=False)
+        self.sums.add(self.crosscoder, x, document=batch.document, template=batch.template)
+
+    def on_predict_epoch_end(self) -> None:
+        """Add the sums of all ranks."""
+        assert self.sums is not None
+        add_over_ranks_(self.sums)
+
+    def _empty(self, *, documents: bool) -> ScalingSums | EffectSums:
+        empty = EffectSums.empty if self.crosscoder.settings.architecture == "diff_sae" else empty_sums
+        return empty(self.crosscoder, documents=documents)
+
+
+def add_over_ranks_(sums: PassSums) -> None:
+    """Replace the sums of this rank by those over all ranks; nothing to do in a single process."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return
+    for name in sums.ADDED:
+        distributed.all_reduce(getattr(sums, name))
+    distributed.all_reduce(sums.maximum, op=distributed.ReduceOp.MAX)
+    of_ranks: list = [None] * distributed.get_world_size()
+    distributed.all_gather_object(of_ranks, (sums.n_tokens, sums.documents, sums.fit))
+    this_rank = distributed.get_rank()
+    for n_tokens, documents, fit in of_ranks[:this_rank] + of_ranks[this_rank + 1 :]:
+        sums.n_tokens += n_tokens
+        sums.documents.merge(documents)
+        if sums.fit is not None and fit is not None:
+            sums.fit.merge(fit)
+        sums.fit = sums.fit or fit

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crossdiff.core import shard_files
+from crossdiff.core.checkpoint import is_in_blocks
 from crossdiff.core.collective import own_rank, told_by_all_ranks, wait_for_all_ranks, wait_for_ranks
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.shard import CrosscoderShard, Shard
@@ -148,7 +149,7 @@ def read_part(folder: Path, shard: Shard) -> dict[str, Any]:
 
 def check_sharded(folder: Path, identity: dict[str, Any], *, n_devices: int) -> bool:
     """Whether there is a checkpoint to continue from; ValueError when it is damaged or of other settings."""
-    if not shard_files.is_there(folder):
+    if not is_in_blocks(folder):
         return False
     way_out = f"remove it to train from the start: rm -r {folder}"
     about = shard_files.read_index(folder, way_out=way_out)["about"]

@@ -1,7 +1,11 @@
-"""Lightning's accelerator, strategy and environment: how ranks find one another and what they save."""
+"""What Lightning is given: accelerator, strategy and environment, where ranks find one another; silence."""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,18 +43,42 @@ one of them, may take longer, and a rank that has died is noticed by the task th
 def placed(device: str, n_devices: int, *, sharded: bool = False) -> dict[str, Any]:
     """Lightning's accelerator, devices per node (or the index of the one GPU), nodes and strategy."""
     gpu, index = device.startswith("cuda"), device.partition(":")[2]
+    if n_devices == 1:
+        one = [int(index)] if index else 1
+        return {"accelerator": "gpu" if gpu else "cpu", "devices": one, "num_nodes": 1, "strategy": "auto"}
     nodes = nodes_here()
     ranks = (ShardRanks if sharded else Ranks)(
         process_group_backend="nccl" if gpu else "gloo", timeout=RANKS_WAIT
     )
     return {
         "accelerator": "gpu" if gpu else "cpu",
-        "devices": [int(index)] if index else nodes.ranks_here(n_devices) if n_devices > 1 else 1,
-        "num_nodes": nodes.n_nodes if n_devices > 1 else 1,
-        "strategy": "auto" if n_devices == 1 else ranks,
+        "devices": nodes.ranks_here(n_devices),
+        "num_nodes": nodes.n_nodes,
+        "strategy": ranks,
     }
 
 
-def environment() -> ClusterEnvironment:
+def environment(n_devices: int) -> ClusterEnvironment:
     """Where Lightning's ranks find one another: on one node, or on several of a SLURM job."""
-    return LightningEnvironment() if nodes_here().n_nodes == 1 else SLURMEnvironment(auto_requeue=False)
+    if n_devices == 1 or nodes_here().n_nodes == 1:
+        return LightningEnvironment()
+    return SLURMEnvironment(auto_requeue=False)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's announcements and hints; its errors are still raised."""
+    loggers = [
+        logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*num_workers.*|.*GPU available.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

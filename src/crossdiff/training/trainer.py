@@ -5,12 +5,9 @@ The trainer is quiet, resumes exactly and loses nothing when a signal stops it.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -29,7 +26,7 @@ from crossdiff.training.module import CrosscoderModule
 from crossdiff.training.resume import check_checkpoint
 from crossdiff.training.settings import TrainingSettings
 from crossdiff.training.shard_resume import SHARDS, check_sharded, checkpoints_of, say_converted
-from crossdiff.training.strategy import environment, placed
+from crossdiff.training.strategy import environment, placed, quiet_lightning
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def train(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> None
     with quiet_lightning():
         trainer = pl.Trainer(
             **placed(run.device, settings.n_ranks(), sharded=run.shard is not None),
-            plugins=[environment(), checkpoints_of(module.crosscoder)],
+            plugins=[environment(settings.n_ranks()), checkpoints_of(module.crosscoder)],
             max_steps=settings.total_steps(),
             max_epochs=-1,
             logger=list(run.loggers) if run.leads and run.loggers else False,
@@ -186,22 +183,3 @@ def stopping_together(stopping: Callable[[], bool], module: CrosscoderModule) ->
         return bool(sum_over_shards(module.crosscoder, [int(stopping())])[0])
 
     return together
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's announcements and hints; its errors are still raised."""
-    loggers = [
-        logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*num_workers.*|.*GPU available.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
