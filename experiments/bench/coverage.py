@@ -16,8 +16,8 @@ from torch import Tensor
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import gram
 from crossdiff.core.dictionary import DictionarySettings
-from crossdiff.core.jackknife import intervals, ratios
-from crossdiff.core.latent_scaling import ScalingSums, betas
+from crossdiff.core.jackknife import intervals
+from crossdiff.core.latent_scaling import ScalingSums, betas, ratios
 from crossdiff.core.latent_table import BASE, ERROR, RECONSTRUCTION, TUNED
 from crossdiff.core.streaming import mix
 from crossdiff.settings import Settings

@@ -103,7 +103,7 @@ def _shuffled_read(folder: Path, *, seed: int, batch_size: int = 2048) -> float:
     """One epoch of training batches; bytes of the rows handed over, as stored."""
     _drop_cache(folder)
     data = PairedActivations.open(folder / "tokens", [folder / "base", folder / "tuned"], layer=_LAYER)
-    n_batches = data.n_kept("train") // batch_size
+    n_batches = len(data.rows("train")) // batch_size
     start = time.perf_counter()
     for number in range(n_batches):
         data.training_batch(number, seed=seed, batch_size=batch_size)

@@ -66,6 +66,8 @@ MOVED = {
     "core.peaks": "core.documented_latents",
     "core.selected": "core.documented_latents",
     "core.selection": "core.exclusive_call",
+    "core.ratio_intervals": "core.jackknife",
+    "core.renormalise": "core.decoder_norms",
     "core.sparse.parts": "core.sparse.kernels",
     "core.sparse.selection": "core.sparse.batch_topk",
     "core.steering": "core.decoder_norms",

@@ -71,7 +71,7 @@ def test_rows_are_those_of_the_places_and_the_narrower_model_is_filled_with_zero
 ) -> None:
     paired = opened(folders)
     base, tuned = paired.layers
-    assert (paired.d_model, paired.widths, paired.n_kept()) == (24, [24, 16], N_DOCUMENTS * 9)
+    assert (paired.d_model, paired.widths, len(paired.rows())) == (24, [24, 16], N_DOCUMENTS * 9)
     rows = torch.tensor([44, 4, 8])  # document 1 token 4, document 0 tokens 4 and 8
     x = paired.read(rows).x
     assert torch.equal(x[:, 0], base.harvested.rows(torch.tensor([32, 3, 6])))  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ def test_rows_are_those_of_the_places_and_the_narrower_model_is_filled_with_zero
 
 def test_the_first_tokens_of_either_model_are_skipped(folders: list[Path]) -> None:
     """The shown token 4 of a document is the other model's token 3."""
-    counts = [opened(folders, skip_first=n).n_kept() / N_DOCUMENTS for n in (3, 4, 6, 7)]
+    counts = [len(opened(folders, skip_first=n).rows()) / N_DOCUMENTS for n in (3, 4, 6, 7)]
     assert counts == [9, 8, 8, 7]
 
 

@@ -61,9 +61,9 @@ def test_no_spans_are_no_rows(folders: list[Path]) -> None:
 
 
 def test_default_mask_drops_bos_and_no_template_drops_control_tokens_too(folders: list[Path]) -> None:
-    assert opened(folders).n_kept() == N_DOCUMENTS * (LENGTH - 1)
-    assert opened(folders, mask="no_template").n_kept() == N_DOCUMENTS * (LENGTH - 3)
-    assert opened(folders, skip_first=10).n_kept() == N_DOCUMENTS * (LENGTH - 10)
+    assert len(opened(folders).rows()) == N_DOCUMENTS * (LENGTH - 1)
+    assert len(opened(folders, mask="no_template").rows()) == N_DOCUMENTS * (LENGTH - 3)
+    assert len(opened(folders, skip_first=10).rows()) == N_DOCUMENTS * (LENGTH - 10)
 
 
 def test_a_mask_that_keeps_nothing_says_what_each_rule_drops(folders: list[Path]) -> None:
@@ -99,7 +99,7 @@ def test_an_epoch_visits_every_training_row_once_and_the_next_in_another_order(
     for window_bytes in (1 << 30, 60_000):
         monkeypatch.setattr(shards_module, "WINDOW_BYTES", window_bytes)
         data = opened(folders)
-        n_train = data.n_kept("train")
+        n_train = len(data.rows("train"))
         rows = torch.cat(
             [data.training_batch(n, seed=1, batch_size=100).row for n in range(2 * n_train // 100 + 1)]
         )
@@ -248,10 +248,10 @@ data = PairedActivations.open(
 )
 data.layers[0].moments(), data.layers[1].moments(), data.statistics()
 assert data.read(torch.arange(data.n_rows)).x[:, 1, 0].equal(torch.arange(data.n_rows) + 0.5)
-n_train, size = data.n_kept("train"), 100
+n_train, size = len(data.rows("train")), 100
 rows = [data.training_batch(n, seed=0, batch_size=size).row for n in range(-(-n_train // size))]
 assert len(torch.cat(rows)[:n_train].unique()) == n_train
-assert sum(len(batch.row) for batch in data.batches(batch_size=size)) == data.n_kept()
+assert sum(len(batch.row) for batch in data.batches(batch_size=size)) == len(data.rows())
 data.close()
 print(len(data.layers[0].shards))
 """

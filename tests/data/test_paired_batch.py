@@ -77,7 +77,7 @@ for number in range(n_batches):
     if number == 1:
         before = peak_memory_mb()
     data.training_batch(number, seed=0, batch_size=512)
-print(before, peak_memory_mb(), data.n_kept("train") // 512)
+print(before, peak_memory_mb(), len(data.rows("train")) // 512)
 """
 
 

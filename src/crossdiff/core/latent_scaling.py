@@ -138,6 +138,20 @@ def betas(
     return torch.stack([activation, reconstruction, activation - reconstruction + ratios])
 
 
+def own_betas(
+    beta: Float64[Tensor, "target probe model *group latent"],
+) -> Float64[Tensor, "target probe *group latent"]:
+    """Beta of the model whose own direction is the probe."""
+    return torch.stack([beta[:, probe, probe] for probe in range(beta.shape[1])], dim=1)
+
+
+def ratios(
+    beta: Float64[Tensor, "target probe model *group latent"],
+) -> Float64[Tensor, "target probe model *group latent"]:
+    """nu: every model's beta over that of the model whose direction is the probe."""
+    return beta / own_betas(beta).unsqueeze(2)
+
+
 def empty_sums(crosscoder: Crosscoder, *, documents: bool) -> ScalingSums:
     """Sums over no tokens, on the crosscoder's device."""
     return ScalingSums(

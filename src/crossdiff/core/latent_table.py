@@ -23,8 +23,16 @@ from crossdiff.core.exclusive_call import (
     call_latents,
     kinds,
 )
-from crossdiff.core.jackknife import Intervals, intervals, ratios
-from crossdiff.core.latent_scaling import TARGETS, Betas, ScalingSums, betas, empty_sums, in_dtype
+from crossdiff.core.jackknife import Intervals, intervals
+from crossdiff.core.latent_scaling import (
+    TARGETS,
+    Betas,
+    ScalingSums,
+    betas,
+    empty_sums,
+    in_dtype,
+    ratios,
+)
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""Opening the harvests of a pair; rows of two families by the places of their tokens, at one width.
+"""Rows of two families side by side by the places of their tokens, at one width.
 
 Two families have other tokens and may have other widths. Row i of the pair is token i of the shown tokenizer,
 and in the other model the token that ends at the same character. Narrower rows are filled up with zeros.
@@ -15,47 +15,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crossdiff.data.harvest.on_the_fly import LiveLayer
-from crossdiff.data.harvest.read import HarvestedLayer
-from crossdiff.data.harvest.write import read_record
 from crossdiff.data.moments import Moments
 from crossdiff.data.paired_batch import LayerRows
-from crossdiff.data.tokens import ALIGNED, NO_PLACE, TokenSet
-
-
-def open_layers(
-    tokens: Path, token_set: TokenSet, harvests: Sequence[Path], *, layer: int, device: str
-) -> list[LayerRows]:
-    """Rows of every model; ValueError for harvests of other tokens, or unequal width in one family."""
-    opened = [_open_layer(harvest, layer, tokens, device) for harvest in harvests]
-    if token_set.place is None:
-        for rows in opened:
-            _check_tokens(rows, token_set, tokens)
-        if len({rows.d_model for rows in opened}) > 1:
-            widths = ", ".join(f"{rows.folder} has {rows.d_model}" for rows in opened)
-            raise ValueError(
-                f"the models of a pair need one d_model: {widths}; choose models of one family, or give "
-                "model_pair.alignment=characters"
-            )
-        return opened
-    aligned, width = TokenSet.open(tokens / ALIGNED), max(rows.d_model for rows in opened)
-    return [_in_family(rows, token_set, aligned, width) for rows in opened]
-
-
-def _in_family(rows: LayerRows, shown: TokenSet, aligned: TokenSet, width: int) -> AlignedRows:
-    is_shown = rows.token_hash == shown.token_hash
-    read, place = (shown, torch.arange(shown.n_tokens)) if is_shown else (aligned, shown.place)
-    assert read.folder is not None
-    assert place is not None
-    _check_tokens(rows, read, read.folder)
-    return AlignedRows(rows, read, shown, place, width)
+from crossdiff.data.tokens import NO_PLACE, TokenSet
 
 
 @dataclass(frozen=True)
 class AlignedRows:
     """`LayerRows` of the shown tokens, from a harvest of the tokens that its model read.
 
-    A row without a counterpart is NaN, and no mask keeps it (`paired_activations.kept_tokens`).
+    A row without a counterpart is NaN, and no mask keeps it (`order.kept_tokens`).
     """
 
     harvested: LayerRows
@@ -65,6 +34,13 @@ class AlignedRows:
     """Row of the harvest per shown token, else `NO_PLACE`."""
     d_model: int
     """Width of the pair's rows: that of the wider model."""
+
+    @classmethod
+    def of(cls, rows: LayerRows, read: TokenSet, shown: TokenSet, width: int) -> AlignedRows:
+        """Rows of one side: the model that read the `shown` tokens, or the other one."""
+        place = torch.arange(shown.n_tokens) if read is shown else shown.place
+        assert place is not None
+        return cls(rows, read, shown, place, width)
 
     @property
     def folder(self) -> Path:
@@ -142,24 +118,3 @@ class AlignedRows:
             out[missing] = torch.nan
             return out, None
         return out, scale[chosen].masked_fill(missing, torch.nan)
-
-
-def _open_layer(folder: Path, layer: int, tokens: Path, device: str) -> LayerRows:
-    record = read_record(folder, layer)
-    if "live" in record:
-        return LiveLayer(folder, layer, record, tokens, device)
-    return HarvestedLayer.open(folder, layer, record)
-
-
-def _check_tokens(harvested: LayerRows, token_set: TokenSet, tokens: Path) -> None:
-    if harvested.token_hash != token_set.token_hash:
-        raise ValueError(
-            f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens} has "
-            f"{token_set.token_hash[:16]}; all harvests of a pair need one token set: harvest this "
-            "model again on it"
-        )
-    if harvested.n_rows != token_set.n_tokens:
-        raise ValueError(
-            f"{harvested.folder} has {harvested.n_rows:,} rows for {token_set.n_tokens:,} tokens; "
-            "it is incomplete: remove it and run the same command again"
-        )

@@ -1,4 +1,4 @@
-"""The order of training rows: a pure function of the seed and the position.
+"""Which rows a mask keeps, and the order of training rows: a pure function of the seed and the position.
 
 Rows lie in blocks of whole, consecutive documents. An epoch permutes the blocks, takes them in windows of
 several blocks, and shuffles the kept rows of a window. So the disk is read in whole blocks, one window is in
@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+from crossdiff.data.settings import MaskSettings
+from crossdiff.data.tokens import NO_PLACE, TokenKind, TokenSet
 
 BLOCK_ROWS = 512
 """Least rows of a block, which is one sequential read (3.7 MB per model at d_model 3584 in bf16)."""
@@ -140,3 +143,30 @@ class CorpusOrder(EpochOrder):
 def _generator(*address: int) -> np.random.Generator:
     digest = hashlib.sha256(repr(address).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def kept_kinds(mask: MaskSettings) -> list[TokenKind]:
+    """The kinds of tokens that a mask keeps, never BOS."""
+    dropped = {TokenKind.BOS}
+    if mask.mask == "no_template":
+        dropped.add(TokenKind.TEMPLATE)
+    return [kind for kind in TokenKind if kind not in dropped]
+
+
+def kept_tokens(tokens: TokenSet, mask: MaskSettings) -> Bool[Tensor, " row"]:
+    """Rows that the mask keeps by kind and position, with a counterpart; `outlier_norm` needs activations."""
+    kept = torch.ones(tokens.n_tokens, dtype=torch.bool)
+    for which in dropped_tokens(tokens, mask).values():
+        kept &= ~which
+    return kept
+
+
+def dropped_tokens(tokens: TokenSet, mask: MaskSettings) -> dict[str, Bool[Tensor, " row"]]:
+    """Rows that a rule drops by itself, per rule that looks at tokens alone; the names are for messages."""
+    kinds = torch.tensor(kept_kinds(mask), dtype=torch.uint8)
+    dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
+    if mask.skip_first:
+        dropped[f"mask.skip_first={mask.skip_first}"] = tokens.least_position < mask.skip_first
+    if tokens.place is not None:
+        dropped["the alignment drops"] = tokens.place == NO_PLACE
+    return dropped

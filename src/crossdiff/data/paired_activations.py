@@ -10,12 +10,22 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from crossdiff.data.aligned_rows import AlignedRows, open_layers
+from crossdiff.data.aligned_rows import AlignedRows
+from crossdiff.data.harvest.on_the_fly import LiveLayer
+from crossdiff.data.harvest.read import HarvestedLayer
+from crossdiff.data.harvest.write import read_record
 from crossdiff.data.moments import N_KINDS, Moments, row_groups
-from crossdiff.data.order import CorpusOrder, EpochOrder, document_blocks
+from crossdiff.data.order import (
+    CorpusOrder,
+    EpochOrder,
+    document_blocks,
+    dropped_tokens,
+    kept_kinds,
+    kept_tokens,
+)
 from crossdiff.data.paired_batch import LayerRows, PairedBatch, WindowReader
 from crossdiff.data.settings import MaskSettings
-from crossdiff.data.tokens import NO_PLACE, TokenKind, TokenSet
+from crossdiff.data.tokens import ALIGNED, TokenKind, TokenSet
 
 Split = Literal["train", "validation", "all"]
 WINDOW_BYTES = 1 << 30
@@ -35,7 +45,9 @@ class PairedActivations:
         self.n_rows = token_set.n_tokens
         self.d_model = layers[0].d_model
         self.widths = [rows.width if isinstance(rows, AlignedRows) else rows.d_model for rows in layers]
-        self.kept = self._kept_rows()
+        self.kept = kept_tokens(token_set, mask)
+        if mask.outlier_norm is not None:
+            self.kept &= self._within_norm()
         self._readers: dict[int, WindowReader] = {}
 
     @classmethod
@@ -53,7 +65,7 @@ class PairedActivations:
         `device` runs the models of a `live` source.
         """
         token_set = TokenSet.open(tokens)
-        layers = open_layers(tokens, token_set, harvests, layer=layer, device=device)
+        layers = open_layers(token_set, harvests, layer=layer, device=device)
         paired = cls(token_set, layers, mask or MaskSettings())
         if not paired.kept.any():
             raise ValueError(paired.why_none_is_kept())
@@ -71,15 +83,10 @@ class PairedActivations:
         counts = ", ".join(f"{rule} {int(which.sum()):,}" for rule, which in dropped.items())
         return f"the mask keeps none of the {self.n_rows:,} tokens ({counts}); loosen it or give more text"
 
-    def n_kept(self, split: Split = "all") -> int:
-        """Number of rows of `rows(split)`."""
-        return int(self._split_mask(split).sum())
-
     def statistics(self) -> tuple[Float[Tensor, "model d_model"], Float[Tensor, "model d_model"]]:
         """Mean and variance (population, float64, raw units) per model over the kept training rows."""
         moments = [self._training_moments(harvested) for harvested in self.layers]
-        mean = torch.cat([moment.mean for moment in moments])
-        return mean, torch.cat([moment.variance() for moment in moments])
+        return torch.cat([moment.mean for moment in moments]), torch.cat([m.variance() for m in moments])
 
     def read(self, rows: Int[Tensor, " row"]) -> PairedBatch:
         """Activations of arbitrary rows, in the order given."""
@@ -92,9 +99,8 @@ class PairedActivations:
 
     def batches(self, *, split: Split = "all", batch_size: int) -> Iterator[PairedBatch]:
         """Kept rows in corpus order, read ahead in the background."""
-        blocks = (
-            document_blocks(self.token_set.offsets) if split == "all" else self.token_set.offsets.unique()
-        )
+        offsets = self.token_set.offsets
+        blocks = document_blocks(offsets) if split == "all" else offsets.unique()
         return self._pass(self._split_mask(split), blocks, batch_size)
 
     def batches_of(self, rows: Int[Tensor, " row"], *, batch_size: int) -> Iterator[PairedBatch]:
@@ -176,12 +182,6 @@ class PairedActivations:
         held_out = self.token_set.held_out
         return self.kept & (held_out if split == "validation" else ~held_out)
 
-    def _kept_rows(self) -> Bool[Tensor, " row"]:
-        kept = kept_tokens(self.token_set, self.mask)
-        if self.mask.outlier_norm is not None:
-            kept &= self._within_norm()
-        return kept
-
     def _within_norm(self) -> Bool[Tensor, " row"]:
         """Rows whose norm in every model is at most `outlier_norm` times that model's median."""
         assert self.mask.outlier_norm is not None
@@ -204,28 +204,45 @@ class PairedActivations:
         return total.pooled(chosen)
 
 
-def kept_kinds(mask: MaskSettings) -> list[TokenKind]:
-    """The kinds of tokens that a mask keeps, never BOS."""
-    dropped = {TokenKind.BOS}
-    if mask.mask == "no_template":
-        dropped.add(TokenKind.TEMPLATE)
-    return [kind for kind in TokenKind if kind not in dropped]
+def open_layers(token_set: TokenSet, harvests: Sequence[Path], *, layer: int, device: str) -> list[LayerRows]:
+    """Rows of every model; ValueError for harvests of other tokens, or unequal width in one family."""
+    opened = [_open_layer(harvest, layer, token_set, device) for harvest in harvests]
+    width = max(rows.d_model for rows in opened)
+    if token_set.place is None:
+        for rows in opened:
+            _check_tokens(rows, token_set)
+        if any(rows.d_model < width for rows in opened):
+            widths = ", ".join(f"{rows.folder} has {rows.d_model}" for rows in opened)
+            raise ValueError(
+                f"the models of a pair need one d_model: {widths}; choose models of one family, or give "
+                "model_pair.alignment=characters"
+            )
+        return opened
+    assert token_set.folder is not None
+    other = TokenSet.open(token_set.folder / ALIGNED)
+    read = [token_set if rows.token_hash == token_set.token_hash else other for rows in opened]
+    for rows, tokens in zip(opened, read, strict=True):
+        _check_tokens(rows, tokens)
+    return [AlignedRows.of(rows, tokens, token_set, width) for rows, tokens in zip(opened, read, strict=True)]
 
 
-def kept_tokens(tokens: TokenSet, mask: MaskSettings) -> Bool[Tensor, " row"]:
-    """Rows that the mask keeps by kind and position, with a counterpart; `outlier_norm` needs activations."""
-    kept = torch.ones(tokens.n_tokens, dtype=torch.bool)
-    for which in dropped_tokens(tokens, mask).values():
-        kept &= ~which
-    return kept
+def _open_layer(folder: Path, layer: int, tokens: TokenSet, device: str) -> LayerRows:
+    record = read_record(folder, layer)
+    if "live" in record:
+        assert tokens.folder is not None
+        return LiveLayer(folder, layer, record, tokens.folder, device)
+    return HarvestedLayer.open(folder, layer, record)
 
 
-def dropped_tokens(tokens: TokenSet, mask: MaskSettings) -> dict[str, Bool[Tensor, " row"]]:
-    """Rows that a rule drops by itself, per rule that looks at tokens alone; the names are for messages."""
-    kinds = torch.tensor(kept_kinds(mask), dtype=torch.uint8)
-    dropped = {f"mask.mask={mask.mask} drops": ~torch.isin(tokens.kind, kinds)}
-    if mask.skip_first:
-        dropped[f"mask.skip_first={mask.skip_first}"] = tokens.least_position < mask.skip_first
-    if tokens.place is not None:
-        dropped["the alignment drops"] = tokens.place == NO_PLACE
-    return dropped
+def _check_tokens(harvested: LayerRows, tokens: TokenSet) -> None:
+    if harvested.token_hash != tokens.token_hash:
+        raise ValueError(
+            f"{harvested.folder} was harvested on tokens {harvested.token_hash[:16]}, but {tokens.folder} "
+            f"has {tokens.token_hash[:16]}; all harvests of a pair need one token set: harvest this "
+            "model again on it"
+        )
+    if harvested.n_rows != tokens.n_tokens:
+        raise ValueError(
+            f"{harvested.folder} has {harvested.n_rows:,} rows for {tokens.n_tokens:,} tokens; "
+            "it is incomplete: remove it and run the same command again"
+        )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from crossdiff.data.paired_activations import kept_tokens
+from crossdiff.data.order import kept_tokens
 from crossdiff.data.row_content import BadRecord, Record, record_of
 from crossdiff.data.settings import MaskSettings
 from crossdiff.data.tokenise import Tokenised, tokenise

@@ -114,8 +114,8 @@ def _centred(crosscoder: Crosscoder, activations: PairedActivations) -> Crosscod
     Latent scaling regresses normalised activations on codes without a constant, so the mean that most formats
     leave in the biases would enter every beta of activations and reconstruction.
     """
+    from crossdiff.core.decoder_norms import renormalised
     from crossdiff.core.normaliser import Normaliser
-    from crossdiff.core.renormalise import renormalised
 
     if bool(crosscoder.normaliser.mean.any()):
         return crosscoder

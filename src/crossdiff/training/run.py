@@ -13,10 +13,10 @@ from torch import Tensor
 
 from crossdiff.core.codes import Activations, Bias
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.decoder_norms import renormalised
 from crossdiff.core.delta import partitions, set_ratio_
 from crossdiff.core.dictionary import DictionarySettings
 from crossdiff.core.normaliser import Normaliser, geometric_median
-from crossdiff.core.renormalise import renormalised
 from crossdiff.core.shard import CrosscoderShard, Shard
 from crossdiff.core.sparsity import JumpReLU, LargestK, Sparsity
 from crossdiff.core.threshold import estimate_threshold

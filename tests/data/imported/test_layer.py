@@ -45,7 +45,7 @@ def test_batches_say_that_documents_and_template_are_unknown(tmp_path: Path) -> 
     assert (batch.document, batch.template) == (None, None)
     assert batch.to("cpu").document is None
     assert torch.equal(batch.x[:, 0], torch.from_numpy(rows()[:100]))
-    assert 0 < paired.n_kept("validation") < paired.n_kept("train")
+    assert 0 < len(paired.rows("validation")) < len(paired.rows("train"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

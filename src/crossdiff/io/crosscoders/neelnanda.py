@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.decoder_norms import renormalised
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.core.renormalise import renormalised
 from crossdiff.io.crosscoders.state_files import read_object, read_state
 from crossdiff.io.crosscoders.weights import Weights, shaped
 from crossdiff.io.tables import write_json, write_torch

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from crossdiff.core.crosscoder import Crosscoder
+from crossdiff.core.decoder_norms import renormalised
 from crossdiff.core.files import follow_umask
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.core.renormalise import renormalised
 from crossdiff.io.crosscoders.state_files import read_object, read_state
 from crossdiff.io.crosscoders.weights import Weights, shaped
 from crossdiff.io.tables import write_json

@@ -74,7 +74,7 @@ def _corpus(inputs: OutputsInputs, folder: Path) -> Corpus:
     import torch
 
     from crossdiff.core.streaming import mix
-    from crossdiff.data.paired_activations import kept_tokens
+    from crossdiff.data.order import kept_tokens
     from crossdiff.data.tokens import TokenSet
     from crossdiff.studies.outputs.passes import Corpus
 

@@ -44,10 +44,6 @@ class SelfPair:
         """Rows kept by the mask."""
         return self.activations.rows(split)
 
-    def n_kept(self, split: Split = "all") -> int:
-        """Number of rows of `rows(split)`."""
-        return self.activations.n_kept(split)
-
     def read(self, rows: Int[Tensor, " row"]) -> PairedBatch:
         """Activations of arbitrary rows."""
         return self._noisy(self.activations.read(rows))
