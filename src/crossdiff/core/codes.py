@@ -54,15 +54,6 @@ class SparseCode:
         counts = torch.bincount(self.token, minlength=self.n_tokens)
         return counts.cumsum(0) - counts
 
-    def csr(self) -> Tensor:
-        """The code as a sparse CSR matrix `[token, latent]`."""
-        starts = torch.cat([self.row_starts(), self.token.new_tensor([len(self)])])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse ")
-            return torch.sparse_csr_tensor(
-                starts, self.latent, self.value, (self.n_tokens, self.n_latents), check_invariants=False
-            )
-
 
 def code_norm(decoder: Directions, kind: CodeNorm) -> PerLatent:
     """The factor that turns a code into a scaled code `v_j = f_j * norm_j` (method.md section 2).

@@ -10,12 +10,13 @@ degrees of freedom: from the groups' deviations, and from their shares of the la
 are wide rather than narrow, because a beta's is only compared with 0.
 
 Ratios are printed and compared with limits. A ratio is a weighted mean over groups, and a group's weight is
-its share h_g of the latent's energy. The variance of its deviation from the whole grows with its energy C_g as
-C_g^p: p is 1 where tokens differ on their own, 2 where documents differ as wholes. p is estimated from all
-latents together by pseudo-likelihood (Davidian and Carroll 1987, "Variance function estimation", JASA 82). It
-gives the share of a group's deviation that is left in its residual (the whole includes the group), and
-Satterthwaite's degrees of freedom (Bell and McCaffrey 2002, "Bias reduction in standard errors for linear
-regression with multi-stage samples"; here for one weighted mean). The plain jackknife corrects as for p = 2.
+its share h_g of the latent's energy. The variance of its deviation from the whole grows with its energy C_g
+as C_g^p: p is 1 where tokens differ on their own, 2 where documents differ as wholes. p is estimated from
+all latents together by pseudo-likelihood (Davidian and Carroll 1987, "Variance function estimation", JASA
+82). It gives the share of a group's deviation that is left in its residual (the whole includes the group),
+and Satterthwaite's degrees of freedom (Bell and McCaffrey 2002, "Bias reduction in standard errors for
+linear regression with multi-stage samples"; here for one weighted mean). The plain jackknife corrects as
+for p = 2.
 
 Coverage is measured by `python -m crossdiff.bench coverage` (docs/latent_scaling.md).
 """

@@ -43,7 +43,6 @@ class TruncatedModel:
     body: nn.Module
     attention: Attention
     blocks: nn.ModuleList
-    n_blocks_full: int
     d_model: int
     vocab_size: int
     rotary: RotaryRule | None = None
@@ -142,7 +141,6 @@ def load_truncated(
         body=body.eval().requires_grad_(requires_grad=False),
         attention=model.attention,
         blocks=blocks,
-        n_blocks_full=text.num_hidden_layers,
         d_model=text.hidden_size,
         vocab_size=text.vocab_size if model.adapter is None else body.get_input_embeddings().num_embeddings,
         rotary=rotary_rule(text),

@@ -87,7 +87,6 @@ class OpenModel:
             body=body,
             attention="eager",  # rows hold one document each, so that no kernel has to separate them
             blocks=decoder_blocks(body, text.num_hidden_layers),
-            n_blocks_full=text.num_hidden_layers,
             d_model=text.hidden_size,
             vocab_size=self.loaded.get_input_embeddings().weight.shape[0],
             rotary=rotary_rule(text),

@@ -68,7 +68,7 @@ class Metrics(pl.Callback):
         """Write a row when it is time, or hold it as due where it needs a validation."""
         step, settings = trainer.global_step, pl_module.training_settings
         validates = step % settings.validate_every == 0
-        if not validates and step % settings.log_every and step != settings.total_steps():
+        if not validates and step % settings.log_every and step != trainer.max_steps:
             return
         now = time.perf_counter()
         rate = (step - self.since[1]) * settings.batch_size / (now - self.since[0])
