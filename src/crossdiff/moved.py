@@ -30,6 +30,7 @@ MOVED = {
     "annotation.batch": "annotation.api.batch",
     "annotation.blinding": "annotation.subjects",
     "annotation.client": "annotation.api.client",
+    "annotation.framing": "annotation.results",
     "annotation.judging": "studies.behaviour.judge",
     "annotation.ledger": "annotation.api.ledger",
     "annotation.live": "annotation.api.client",

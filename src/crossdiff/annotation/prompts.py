@@ -65,7 +65,7 @@ category names; "{UNINTERPRETABLE}" if they have nothing in common
 - "evidence": the indices of the examples that support the label
 - "confidence": an integer from 1 (a guess) to 5 (certain)""",
 }
-"""Two other ways to ask for the same answer, for the control of annotation/framing.py."""
+"""Two other ways to ask for the same answer, for the control of annotation/results.py."""
 REPAIR = (
     "That answer could not be read: {problem}. Answer again with one complete JSON object of the form asked "
     "for, and nothing else."

@@ -1,14 +1,25 @@
-"""The annotation of one latent with its typed state, from one vote or several; a failed call is no label."""
+"""The annotation of one latent with its typed state, from one vote or several; a failed call is no label.
+
+The framing control: does the annotator name a category because it was asked for one? A swapped control holds
+one example each of different latents: nothing holds it together, and the right answer is no category. It is
+asked about with a prompt that presupposes a concept, and with a neutral one in which "none of these" is a full
+answer; both may answer with the same categories, `other` or `uninterpretable`. How often each asserts a
+category says how far the labels of real latents are owed to the question.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 from crossdiff.annotation.schema import Described
-from crossdiff.taxonomy.scheme import OTHER, UNINTERPRETABLE  # noqa: F401  (users' annotators ask for both here)
+from crossdiff.taxonomy.scheme import (
+    OTHER,  # noqa: F401  (users' annotators ask for both here)
+    RESERVED,
+    UNINTERPRETABLE,
+)
 
 VERSION = VARIANTS_VERSION = 1
 Value = TypeVar("Value")
@@ -112,3 +123,44 @@ def combine(
         evidence=tuple(sorted({index for voted, _ in agreeing for index in voted.evidence})),
         scores=dict(scores or {}),
     )
+
+
+class Asserted(TypedDict):
+    """Controls asked about, controls with an answer, and answers that name a category."""
+
+    asked: int
+    answered: int
+    asserted: int
+
+
+def asserted(answers: Iterable[Annotation]) -> Asserted:
+    """How often the answers about swapped controls name a category."""
+    states = [(answer.state in ANSWERED, answer.category not in RESERVED) for answer in answers]
+    named = [names for answered, names in states if answered]
+    return {"asked": len(states), "answered": len(named), "asserted": sum(named)}
+
+
+def framing_sentence(found: dict[str, Asserted]) -> str | None:
+    """What was asserted, with counts and Wilson's 95 % intervals; None where nothing was asked."""
+    if not found:
+        return None
+    if not any(one["asked"] for one in found.values()):
+        return "Framing control: this run has too few latents with documents to make swapped controls."
+    told = " and ".join(
+        f"a {framing} prompt asserted a category for {_counted(one)}" for framing, one in found.items()
+    )
+    return f"Framing control: of swapped controls, whose examples have nothing in common, {told}."
+
+
+def _counted(one: Asserted) -> str:
+    """`3 of 4 (75%, 30% to 95%; 1 unanswered)`."""
+    from crossdiff.statistics.intervals import wilson  # imported late: a plan loads no numpy
+
+    asserted, answered, missing = one["asserted"], one["answered"], one["asked"] - one["answered"]
+    parts = []
+    if answered:
+        low, high = wilson(asserted, answered)
+        parts.append(f"{asserted / answered:.0%}, {low:.0%} to {high:.0%}")
+    if missing:
+        parts.append(f"{missing} unanswered")
+    return f"{asserted} of {answered} ({'; '.join(parts)})"

@@ -62,7 +62,7 @@ class MessagesSettings(Settings):
     A refused request is sent to the next of `fallback`: a model id, `masked` (the prompt with only the words
     near the activity), or `lexical`. `variants` (model ids, or `masked`) label everything once more with one
     vote, for the multiverse table. `framing` asks about the swapped controls in two other ways
-    (annotation/framing.py). A request that could pass `max_usd` is not sent. Raise `attempt` to send
+    (annotation/results.py). A request that could pass `max_usd` is not sent. Raise `attempt` to send
     failed requests again; answered ones come from the ledger.
     """
 
@@ -160,7 +160,7 @@ class Transformers(Settings):
     max_label_tokens: int = Field(default=12, ge=1)
     max_prompt_tokens: int = Field(default=3000, ge=64)
     framing: bool = False
-    """Ask about the swapped controls in two other ways (annotation/framing.py)."""
+    """Ask about the swapped controls in two other ways (annotation/results.py)."""
 
     def identity(self) -> dict[str, Any]:
         """With `weights`: the fingerprint of the folder's files, or the hub id."""

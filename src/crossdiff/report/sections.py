@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crossdiff.annotation.framing import framing_sentence
+from crossdiff.annotation.results import framing_sentence
 from crossdiff.report import human_check, sentences, tables
 from crossdiff.report.caveats import set_aside
 from crossdiff.report.comparison_section import comparison_section

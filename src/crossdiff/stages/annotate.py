@@ -8,8 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossdiff.annotation.framing import Asserted, framing_control
-from crossdiff.annotation.results import ANSWERED, Annotation
+from crossdiff.annotation.results import ANSWERED, Annotation, Asserted, asserted
 from crossdiff.annotation.settings import N_SWAPPED, AnnotatorSettings
 from crossdiff.io.progress import track
 from crossdiff.io.tables import read_json, read_table, write_json, write_jsonl
@@ -188,11 +187,12 @@ def variant_rows(
 def _framing(
     asked: AnnotationRun, taxonomy: Taxonomy, blind: Sequence[tuple[Subject, Candidate]]
 ) -> dict[str, Asserted]:
-    """The framing control on the swapped controls, where the annotator's settings ask for it."""
+    """Framing -> what was asserted of swapped controls, where the annotator's settings ask for it."""
     from crossdiff.annotation.subjects import SWAPPED
 
     swapped = [subject for subject, candidate in blind if candidate.role == SWAPPED]
-    return framing_control(asked, taxonomy.categories, swapped)
+    framings = asked.framings(taxonomy.categories)
+    return {framing: asserted(annotator.annotate(swapped)) for framing, annotator in framings.items()}
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:
