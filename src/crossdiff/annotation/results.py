@@ -2,8 +2,8 @@
 
 The framing control: does the annotator name a category because it was asked for one? A swapped control holds
 one example each of different latents: nothing holds it together, and the right answer is no category. It is
-asked about with a prompt that presupposes a concept, and with a neutral one in which "none of these" is a full
-answer; both may answer with the same categories, `other` or `uninterpretable`. How often each asserts a
+asked about with a prompt that presupposes a concept, and with a neutral one in which "none of these" is a
+full answer; both may answer with the same categories, `other` or `uninterpretable`. How often each asserts a
 category says how far the labels of real latents are owed to the question.
 """
 
