@@ -98,6 +98,7 @@ MOVED = {
     "dispatch.shared_jobs": "dispatch.sbatch",
     "dispatch.track": "dispatch.loggers",
     "dispatch.wandb_board": "actions.compare",
+    "io.crosscoders.state_files": "io.crosscoders.weights",
     "io.device": "io.environment",
     "io.locks": "io.artifacts",
     "io.resources": "command_settings",

@@ -22,7 +22,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.dictionary import CodeNorm, DictionarySettings
 from crossdiff.core.files import follow_umask
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.io.crosscoders.state_files import read_state
+from crossdiff.io.crosscoders.weights import read_state
 from crossdiff.io.tables import write_json, write_torch
 
 FILES = ("model.safetensors", "model.pt", "ae.pt")

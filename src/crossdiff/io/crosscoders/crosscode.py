@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from crossdiff.io.crosscoders.state_files import read_object, read_state
-from crossdiff.io.crosscoders.weights import Weights, shaped
+from crossdiff.io.crosscoders.weights import Weights, read_object, read_state, shaped
 
 GATE = "_activation_fn.log_threshold_L"
 FACTS = ("n_models", "hookpoints", "d_model", "n_latents")

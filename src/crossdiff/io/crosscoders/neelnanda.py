@@ -13,8 +13,7 @@ from pathlib import Path
 from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import renormalised
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.io.crosscoders.state_files import read_object, read_state
-from crossdiff.io.crosscoders.weights import Weights, shaped
+from crossdiff.io.crosscoders.weights import Weights, read_object, read_state, shaped
 from crossdiff.io.tables import write_json, write_torch
 
 FACTS = ("model_name", "model_A", "model_B", "hook_point", "layer", "site", "d_in", "dict_size", "enc_dtype")

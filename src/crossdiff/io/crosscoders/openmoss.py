@@ -14,8 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crossdiff.io.crosscoders.state_files import read_object, read_state
-from crossdiff.io.crosscoders.weights import Weights, checked_scale, shaped
+from crossdiff.io.crosscoders.weights import Weights, checked_scale, read_object, read_state, shaped
 
 NORM = "dataset_average_activation_norm."
 FACTS = ("hook_points", "d_model", "expansion_factor", "act_fn", "norm_activation", "dtype")

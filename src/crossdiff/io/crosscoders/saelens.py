@@ -19,8 +19,7 @@ from crossdiff.core.crosscoder import Crosscoder
 from crossdiff.core.decoder_norms import renormalised
 from crossdiff.core.files import follow_umask
 from crossdiff.core.normaliser import Normaliser
-from crossdiff.io.crosscoders.state_files import read_object, read_state
-from crossdiff.io.crosscoders.weights import Weights, shaped
+from crossdiff.io.crosscoders.weights import Weights, read_object, read_state, shaped
 from crossdiff.io.tables import write_json
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
