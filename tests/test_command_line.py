@@ -54,7 +54,7 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
         (["experiment=demo", "store="], ["store= is empty", "name a folder"]),
         (["experiment=demo", "results_dir="], ["results_dir= is empty", "name a folder"]),
         (["experiment=demo", "name=../x"], ["name='../x'", "without '/'", "results_dir=..."]),
-        (["model_pair=pt_it"], ["layer has no value", "give layer=..."]),
+        (["model_pair=pt_it"], ["layer has no value", "layer=20"]),
         (["model_pair=custom", "layer=1"], ["model_pair.base has no value", "give model_pair.base=..."]),
         (["experiment=demo", "annotator=claude"], ["ANTHROPIC_API_KEY is not set", "annotator=lexical"]),
     ],

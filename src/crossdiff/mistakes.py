@@ -40,6 +40,11 @@ def explain(error: BaseException) -> str | None:
         case MissingConfigException() if cause.options:
             group, _, option = (cause.missing_cfg_file or "").rpartition("/")
             return f"{group}={option} is no option of {group!r}; {_choices(option, list(cause.options))}"
+        case MissingMandatoryValue() if cause.full_key == "layer":
+            return (
+                "layer has no value; give the block whose output is compared, counted from 0 (layer=20), or "
+                "experiment=demo, which shows everything on a toy (python run.py --help)"
+            )
         case MissingMandatoryValue():
             return f"{cause.full_key} has no value; give {cause.full_key}=..."
         case ConfigCompositionException() | OmegaConfBaseException():

@@ -48,15 +48,20 @@ def test_the_default_context_is_the_smaller_of_both_models_and_is_told(tmp_path:
 
 
 def test_pairs_of_different_bases_are_told(tmp_path: Path) -> None:
-    names = ("one", "two", "tuned")
-    one, two, tuned = (str(folder(tmp_path / n, hidden_size=32, x=n)) for n in names)
+    names = ("one", "two", "tuned", "other")
+    one, two, tuned, other = (str(folder(tmp_path / n, hidden_size=32, x=n)) for n in names)
     asked = experiment("model_pair=custom", f"model_pair.base={one}", f"model_pair.tuned={tuned}", "layer=1")
-    pairs = [custom_pair(base, tuned, name=name) for base, name in ((one, "a"), (two, "b"), (one, "c"))]
-    for treatment, n_told in ((pairs[1], 1), (pairs[2], 0)):
-        comparison = Comparison(reference=pairs[0], treatment=treatment)
+    differ = f"different base models ({one} and {two})"
+    for base, second, expected in (
+        (two, tuned, [differ]),
+        (one, other, []),
+        (one, tuned, ["the same two models"]),
+    ):
+        pairs = custom_pair(one, tuned, name="a"), custom_pair(base, second, name="b")
+        comparison = Comparison(reference=pairs[0], treatment=pairs[1])
         told = [*notices(asked.model_copy(update={"model_pair": None, "comparison": comparison}))]
-        assert len(told) == n_told
-        assert all(f"different base models ({one} and {two})" in line for line in told)
+        assert len(told) == len(expected)
+        assert all(part in line for part, line in zip(expected, told, strict=True))
 
 
 def test_models_of_two_widths_are_named(tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def notices(experiment: Experiment) -> Iterator[str]:
             f"the pairs have different base models ({' and '.join(bases.values())}), so that changes between "
             "them may come from the bases and not from the fine-tuning; compare pairs that share one base"
         )
+    tuned = {fingerprint(pair.tuned): pair.tuned.path for pair in experiment.pairs}
+    if len(experiment.pairs) > len(tuned) and len(bases) == 1:
+        yield (
+            f"both pairs compare the same two models (tuned: {' and '.join(tuned.values())}), so that no "
+            "change between them comes from fine-tuning; name another tuned model"
+        )
     if isinstance(experiment.source, ImportedSource):
         yield "activations are read from files: corpus decides nothing, and no model is run for them"
     for pair in experiment.pairs:
