@@ -68,10 +68,11 @@ def simulated(bench: DeltasBench, *, ratios: Sequence[float]) -> pd.DataFrame:
             for side, total in (("reference", bench.n_reference), ("treatment", bench.n_treatment))
         ]
         table = category_deltas(*sides, taxonomy=taxonomy, draws=bench.draws, seed=number)
-        for side, true in shares.items():
-            table[f"true_{side}"] = table.name.map(dict(zip(names(), true, strict=True)))
         tables.append(table.assign(simulation=number))
-    return pd.concat(tables, ignore_index=True)
+    every = pd.concat(tables, ignore_index=True)
+    for side, true in shares.items():
+        every[f"true_{side}"] = every.name.map(dict(zip(names(), true, strict=True)))
+    return every
 
 
 def _drawn(shares: NDArray[np.float64], total: int, generator: np.random.Generator) -> list[str]:

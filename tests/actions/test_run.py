@@ -113,6 +113,7 @@ def test_a_plan_refuses_a_device_that_does_not_exist(
 PAIR = ("model_pair=toy_pt_it", "corpus=toy", "layer=1", "organism=demo", "dictionary=toy", "training=demo")
 SHORT = (
     "organism.pretraining.n_steps=4", "organism.tuning.n_steps=4", "organism.preference.n_steps=4",
+    "organism.n_web_documents=300", "organism.n_chat_documents=400", "organism.n_rate_prompts=1",
     "sparsity=toy", "training.n_steps=12", "training.threshold_batches=2", "progress=false",
 )  # fmt: skip
 

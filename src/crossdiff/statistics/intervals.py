@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ def bootstrap_interval(draws: NDArray[np.float64], *, level: float = 0.95) -> ND
     return np.expm1(np.percentile(draws, [tail, 100 - tail], axis=0))
 
 
+@lru_cache(maxsize=4096)  # as in significance.fisher_p_value
 def score_interval(
     treatment: int, n_treatment: int, reference: int, n_reference: int, *, level: float = 0.95
 ) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ def standardised_differences(counts: Counts, pooled: Counts, totals: tuple[int, 
     return np.where(variance > 0, distance / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
 
 
+@lru_cache(maxsize=4096)  # tables of one comparison, and of simulations, share most of their counts
 def fisher_p_value(reference: int, n_reference: int, treatment: int, n_treatment: int) -> float:
     """Two-sided Fisher exact p; NaN where one side has no latents or no latent has the category."""
     from scipy import stats

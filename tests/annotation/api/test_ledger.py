@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from crossdiff.annotation.api.ledger import Ledger, content_hash
 from crossdiff.annotation.api.requests import Request
 from tests.annotation.api.accounts import check_accounts, contents, ledger_of
-from tests.annotation.campaign import annotate, lines
+from tests.annotation.campaign import annotate, lines, main
 from tests.messages_replies import Faults
 from tests.messages_server import KEY, MessagesServer
 
@@ -26,8 +26,9 @@ FAULTS = Faults(
     lost_creates=1, cut_results=1,
 )  # fmt: skip
 CHAIN = {"fallback": ["claude-sonnet-5-5", "masked"], "timeout_s": 10.0}
-ROOT = Path(__file__).resolve().parents[3]
 CONCURRENCY = 8
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.annotation.campaign", "anthropic"])
 
 
 def request(text: str = "hello", **changes: Any) -> Request:
@@ -103,30 +104,29 @@ def test_the_content_hash_is_that_of_answers_not_of_times(tmp_path: Path) -> Non
     assert content_hash(tmp_path / "a") != content_hash(tmp_path / "b")
 
 
-def start(kind: str, address: str, store: Path, n: int, changes: dict[str, Any]) -> subprocess.Popen[bytes]:
+def start(kind: str, address: str, store: Path, n: int, changes: dict[str, Any]) -> ForkServerProcess:
+    """A process of its own, forked from one that has imported the program: imports took most of its time."""
     store.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.annotation.campaign", kind, address, str(store), str(n)]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    environment = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.Popen(
-        [*command, json.dumps(changes)], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
-    )
+    process = FORKS.Process(target=main, args=(kind, address, str(store), str(n), json.dumps(changes)))
+    process.start()
+    return process
 
 
 def killed_and_resumed(kind: str, store: Path, n: int, kills: list[int]) -> MessagesServer:
     """Kill the process whenever the server has seen so many requests, and start it again."""
     waiting = sorted(kills)
-    process: list[subprocess.Popen[bytes]] = []
+    process: list[ForkServerProcess] = []
 
     def strike(number: int) -> None:
         if waiting and number >= waiting[0]:
             waiting.pop(0)
-            process[0].send_signal(signal.SIGKILL)
+            process[0].kill()
 
     with MessagesServer(FAULTS, latency_s=0.01, on_arrival=strike) as server:
         for _ in range(len(kills) + 1):
             process[:] = [start(kind, server.address, store, n, CHAIN)]
-            if process[0].wait(timeout=240) == 0:
+            process[0].join(timeout=240)
+            if process[0].exitcode == 0:
                 break
         time.sleep(0.2)
     assert not waiting
@@ -151,6 +151,7 @@ def assert_resumed(kind: str, tmp_path: Path, n: int, kills: list[int]) -> None:
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # where the fork server looks
 
 
 def test_after_a_kill_and_a_resume_the_ledger_is_the_same(tmp_path: Path) -> None:
