@@ -8,8 +8,7 @@ import pytest
 from crossdiff.io.tables import write_table
 from crossdiff.pipeline.plan import plan
 from crossdiff.studies.contenders import Contenders, false_calls
-from crossdiff.studies.contenders.on_toy import TOY_TITLES
-from crossdiff.studies.contenders.shown import FIGURES
+from crossdiff.studies.contenders.shown import FIGURES, TOY_TITLES
 from tests.composed import experiment
 
 
@@ -44,7 +43,8 @@ def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tm
     counts = [step.inputs.planted.counts() for step in steps]  # type: ignore[attr-defined]
     assert sorted((c["tuned_only"], c["rotated"]) for c in counts) == [(0, 0), (0, 16), (32, 16)]
 
-    scores = dict.fromkeys((*FIGURES, "train_seconds"), 0.5)
+    recalls = [f"scaling_recall_{band}" for band in ("frequent", "rare", "scarce")]
+    scores = dict.fromkeys((*FIGURES, *recalls, "norm_f1_scarce", "scaling_f1_scarce", "train_seconds"), 0.5)
     extras = {"seed_0": tmp_path / "true"}
     extras["seed_0"].mkdir()
     pd.DataFrame([{"contender": "delta", **scores}]).to_csv(extras["seed_0"] / "planted.csv", index=False)
@@ -53,6 +53,8 @@ def test_nulls_own_nothing_and_the_first_steps_are_those_of_the_planted_study(tm
         extras[f"{world}_seed_0"] = tmp_path / world
     found = Contenders(seeds=(0,), only=("delta",)).analyse({}, extras)
     assert found.numbers["kinds"]["delta"]["moved"]["value"] == pytest.approx(100)
+    names = ["contenders", "f1_frequent", "f1_rare", "f1_scarce", "false_calls"]
+    assert [chart.name for chart in found.charts] == names
     table = found.charts[0].table
     assert table is not None
     shown = [cell.text for cell in table.rows[0].cells]

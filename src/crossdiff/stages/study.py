@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from crossdiff.report.runs import RunProducts
     from crossdiff.report.study_page import Findings
 
-VERSION = 5
+VERSION = 6
 Changes = Mapping[str, Any]
 """Field -> value of the experiment that a run of the study changes."""
 

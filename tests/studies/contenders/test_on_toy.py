@@ -7,7 +7,7 @@ import pytest
 
 from crossdiff.core.sparsity import L1, BatchTopK
 from crossdiff.pipeline.plan import plan
-from crossdiff.studies.contenders import on_toy
+from crossdiff.studies.contenders import on_toy, shown
 from crossdiff.studies.planted.step import contenders, difference_contenders
 from tests.composed import experiment
 
@@ -66,14 +66,22 @@ def test_a_method_finds_the_trigger_where_a_called_latent_beats_the_null() -> No
         "three": row(0.9, None),
         "four": row(0.4, None, calls=False),
     }
-    said = on_toy.toy_sentence(rows)
-    assert "found by two 0.80 (null 0.10), four 0.40 (null 0.10); missed by one, three." in said
-    assert said.endswith("or more scores about 0.32 at most, however well it separates them.")  # 1/3 * 95/99
-    assert "Planted changes (of 20) with an interval on their side: one 3 (wrong 1, rho 0.50)," in said
-    assert "Triggered" not in on_toy.toy_sentence({"one": {**rows["one"], "triggered": None}})
-    assert on_toy.toy_sentence({"one": None}) == ""
-    assert on_toy.toy_cells(None, otherwise="-") == ["-"] * len(on_toy.TOY_TITLES)
-    assert on_toy.toy_cells(rows["three"], otherwise="-")[-1] == "none called"
+    said = shown.toy_sentence(rows)
+    assert said == (
+        "Of 20 planted changes on the toy, one, two, three, four has 3 intervals on their side; on the wrong "
+        "side one, two, three, four has 1. The triggered behaviour is found by two, four, not by one, three."
+    )
+    assert "0.32 at most" in shown.ceiling_note(rows)  # 1/3 * 95/99
+    untriggered = {
+        "one": {**rows["one"], "triggered": None, "n_wrong": 0},
+        "two": {**rows["two"], "n_right": 1},
+    }
+    assert "one has 3 intervals on their side, two 1; on the wrong side two has 1." in shown.toy_sentence(
+        untriggered
+    )
+    assert shown.toy_sentence({"one": None}) == shown.ceiling_note({"one": None}) == ""
+    assert shown.toy_cells(None, otherwise="-") == ["-"] * len(shown.TOY_TITLES)
+    assert shown.toy_cells(rows["three"], otherwise="-")[-1] == "none called"
 
 
 def test_the_plan_has_two_pairs_a_seed_null_and_one_organism_for_all_kinds() -> None:

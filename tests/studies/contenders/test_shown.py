@@ -3,7 +3,7 @@
 from crossdiff.studies.contenders.shown import FIGURES, answer
 
 
-def test_the_sentence_names_who_leads_who_is_behind_and_who_makes_false_calls() -> None:
+def test_the_sentence_names_the_best_the_last_and_who_makes_false_calls() -> None:
     def row(f1: float, n: int) -> dict:
         calls = {
             null: {"n_calls": found, "value": 10.0 * found} for null, found in (("same", 0), ("moved", n))
@@ -13,14 +13,11 @@ def test_the_sentence_names_who_leads_who_is_behind_and_who_makes_false_calls() 
     differs = {**dict.fromkeys(FIGURES, float("nan")), "same": None, "moved": None}
     differs |= {"held_tuned_frequent": 0.75, "sign_right": 1.0}
     said = answer({"l1": row(0.8, 3), "dedicated": row(0.2, 5), "delta": row(1.0, 0), "diff_sae": differs})
-    assert (
-        "1 % of tokens and more: highest F1 1.000 (delta); lower: l1 0.800, dedicated, tied form 0.200."
-        in said
-    )
-    assert "where the models are same: none." in said
-    assert "where the models are moved: dedicated, tied form 50, l1 30." in said
+    assert "1 % of tokens and more: highest F1 1.000 (delta), lowest 0.200 (dedicated (tied form))." in said
+    assert "Where the models are the same, no kind calls a latent exclusive." in said
+    assert "weaker, dedicated (tied form) makes most false calls (50 per 1,000); none by delta." in said
     assert said.endswith(
-        "diff_sae makes no call: it holds 75% of the tuned-only directions of 1 % of tokens and more, and "
+        "diff-SAE makes no call: it holds 75% of the tuned-only directions of 1 % of tokens and more, and "
         "the sign of 100% of what it holds of one model alone is right."
     )
     only_on_toy = {**differs, "held_tuned_frequent": float("nan")}

@@ -16,9 +16,18 @@ from crossdiff.report.study_page import Chart, Findings
 from crossdiff.stages.study import Asked, Changes, ExtraStep
 from crossdiff.statistics.intervals import wilson_rate
 from crossdiff.studies.contenders.on_toy import toy_extras, toy_numbers, toy_runs
-from crossdiff.studies.contenders.shown import FIGURES, HELD, WITHOUT_CALL, answer, contenders_table
+from crossdiff.studies.contenders.shown import (
+    FIGURES,
+    HELD,
+    WITHOUT_CALL,
+    answer,
+    ceiling_note,
+    contenders_table,
+    false_calls_chart,
+    titled,
+)
 from crossdiff.studies.outputs import Outputs
-from crossdiff.studies.planted import PlantedTruth
+from crossdiff.studies.planted import PlantedTruth, f1_chart, planted_bands
 from crossdiff.studies.planted.step import Contender, difference_contenders
 
 if TYPE_CHECKING:
@@ -121,12 +130,16 @@ class Contenders(PlantedTruth):
             "either model per 1,000 alive latents, with Wilson's 95 % interval, which takes latents as "
             "independent. Held: tuned-only latents whose direction some latent has, called or not. "
             "Seconds: of training on this machine, with what else ran on it."
+            + ceiling_note({kind: row["toy"] for kind, row in numbers.items()})
         )
         topics = self._topics(extras)
-        chart = Chart("contenders", "All kinds", caption, table=contenders_table(numbers, topics))
+        charts = [Chart("contenders", "All kinds", caption, table=contenders_table(numbers, topics))]
+        named = rows.assign(contender=[titled(kind) for kind in rows["contender"]])
+        charts += [f1_chart(named, band) for band in planted_bands(rows)]
+        charts.append(false_calls_chart(numbers))
         notes = WITH_DOCUMENTS if self.toy_kinds else (NO_DOCUMENTS,)
         counted = {"seeds": self.seeds, "kinds": numbers, "topics": topics}
-        return Findings(answer(numbers), notes=notes, charts=(chart,), numbers=counted)
+        return Findings(answer(numbers), notes=notes, charts=tuple(charts), numbers=counted)
 
     def _topics(self, extras: Mapping[str, Path]) -> dict[str, Any] | None:
         """The changes of the topics' categories against the planted ones; None where they were not made."""

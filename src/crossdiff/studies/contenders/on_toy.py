@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 from crossdiff.core.sparsity import LargestK
 from crossdiff.io.tables import read_json, rows_of, where
 from crossdiff.models.pair import ORGANISM, Comparison, ModelPair
-from crossdiff.report.formatting import told
 from crossdiff.report.runs import RunProducts
 from crossdiff.stages.represented import ROLES, RepresentedInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From
 from crossdiff.statistics.intervals import wilson
-from crossdiff.statistics.isolation import ceiling
 from crossdiff.studies.contenders.isolation import IsolationInputs
 from crossdiff.studies.planted.step import Contender
 from crossdiff.studies.seed_null import against, interval_calls
@@ -157,88 +155,3 @@ def clear_share(run: RunProducts) -> dict[str, Any] | None:
     low, high = wilson(calls["n_clear"], calls["n_intervals"])
     share = calls["n_clear"] / calls["n_intervals"]
     return {**calls, "share": share, "low": low, "high": high}
-
-
-def is_found(triggered: Mapping[str, Any]) -> bool:
-    """Whether the best latent that the method calls new beats the null on the held-out half; of a method
-    without a call the best latent."""
-    best = _best(triggered)
-    return best is not None and best["held_out"] > best["null_95"]
-
-
-TOY_TITLES = (
-    "Planted changes, right / wrong side", "Kept categories called", "Spearman", "Calibration: truth held",
-    "Seed null: intervals that exclude no change", "Triggered: best latent", "Triggered: best called latent",
-)  # fmt: skip
-
-
-def toy_cells(found: Mapping[str, Any] | None, *, otherwise: str) -> list[str | float]:
-    """A row's cells under `TOY_TITLES`."""
-    if found is None:
-        return [otherwise] * len(TOY_TITLES)
-    null, triggered = found["null"], found["triggered"]
-    share = otherwise
-    if null is not None:
-        interval = f"{told(null['low'], '.0%')} to {told(null['high'], '.0%')}"
-        share = f"{null['n_clear']} of {null['n_intervals']} ({interval})"
-    rho = found["spearman"]
-    return [
-        f"{found['n_right']} / {found['n_wrong']} of {found['n_changed']}",
-        f"{found['n_false']} of {found['n_kept']}",
-        otherwise if rho is None else rho,
-        f"{found['n_held']} of {found['n_with_interval']}",
-        share,
-        *([otherwise] * 2 if triggered is None else _scores(triggered)),
-    ]
-
-
-def _scores(triggered: Mapping[str, Any]) -> list[str]:
-    return [score(triggered["any"]), score(triggered["called"]) if triggered["calls"] else "no call"]
-
-
-def topic_cells(topics: Mapping[str, Any]) -> list[str | float]:
-    """The same of topics, which have no intervals and no latents: signs stand for intervals."""
-    right, rho = topics["right_signs"]["topics"], topics["spearman"]["topics_planted"]
-    signs = "unknown" if right is None else f"{right[0]} signs right of {right[1]}"
-    none, chats = "no interval", "no score"
-    return [signs, none, "unknown" if rho is None else rho, none, none, chats, chats]
-
-
-def score(best: Mapping[str, Any] | None) -> str:
-    """A held-out isolation score beside its null."""
-    if best is None:
-        return "none called"
-    return f"{told(best['held_out'])} (null {told(best['null_95'])})"
-
-
-def toy_sentence(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """How many planted changes every kind finds, and which kinds find the triggered behaviour; nothing
-    without a run on the toy."""
-    known = {kind: row for kind, row in rows.items() if row is not None}
-    if not known:
-        return ""
-    most_first = sorted(known.items(), key=lambda item: -item[1]["n_right"])
-    listed = ", ".join(
-        f"{kind} {row['n_right']} (wrong {row['n_wrong']}, rho "
-        f"{'unknown' if row['spearman'] is None else told(row['spearman'])})"
-        for kind, row in most_first
-    )
-    n_changed = most_first[0][1]["n_changed"]
-    text = f"Planted changes (of {n_changed}) with an interval on their side: {listed}."
-    triggered = {kind: row["triggered"] for kind, row in known.items() if row["triggered"] is not None}
-    if not triggered:
-        return text
-    found = [kind for kind, record in triggered.items() if is_found(record)]
-    said = ", ".join(f"{kind} {score(_best(triggered[kind]))}" for kind in found)
-    missed = ", ".join(kind for kind in triggered if kind not in found)
-    first = next(iter(triggered.values()))
-    most = told(ceiling(first["n_triggered"], first["n_documents"]))
-    return (
-        f"{text} Triggered behaviour: found by {said or 'none'}; missed by {missed or 'none'}. With "
-        f"{first['n_triggered']} of {first['n_documents']:,} chats triggered, a latent that fires in 5 % of "
-        f"the chats or more scores about {most} at most, however well it separates them."
-    )
-
-
-def _best(triggered: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return triggered["called" if triggered["calls"] else "any"]

@@ -131,12 +131,12 @@ class PlantedTruth(Study):
         rows = pd.concat([pd.read_csv(folder / "planted.csv") for folder in extras.values()])
         means = _means(rows)
         charts = (
-            *(_chart(rows, band) for band in _planted_bands(rows)),
+            *(f1_chart(rows, band) for band in planted_bands(rows)),
             _table_chart("calls", "Precision, recall and F1 of the tuned-only call", _calls(rows)),
             _table_chart("quality", "Matching, quality, shrinkage and decoupling", _quality(means)),
         )
         return Findings(
-            _answer(means, _planted_bands(rows)),
+            _answer(means, planted_bands(rows)),
             tiles=_tiles(rows),
             charts=charts,
             numbers={"n_seeds": len(self.seeds), "means": means},
@@ -167,7 +167,7 @@ def _means(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {kind: {name: _mean(part, name) for name in columns} for kind, part in _kinds(rows).items()}
 
 
-def _planted_bands(rows: pd.DataFrame) -> tuple[str, ...]:
+def planted_bands(rows: pd.DataFrame) -> tuple[str, ...]:
     """Bands of frequency that the world has tuned-only latents in."""
     planted = [band for band in GROUPS if not np.isnan(values(rows, f"scaling_recall_{band}")).all()]
     return tuple(planted or REQUIRED)
@@ -197,7 +197,8 @@ def _tiles(rows: pd.DataFrame) -> tuple[dict[str, str], ...]:
     return (tile("Crosscoders", str(len(rows)), f"{n_kinds} kinds, {n_seeds} seeds"),)
 
 
-def _chart(rows: pd.DataFrame, group: str) -> Chart:
+def f1_chart(rows: pd.DataFrame, group: str) -> Chart:
+    """F1 of every kind in one band of frequency, by norm and by latent scaling."""
     from crossdiff.report.figures.curves import Point
     from crossdiff.report.figures.curves import rows as dots
 
@@ -221,7 +222,7 @@ def _calls(rows: pd.DataFrame) -> Table:
     """Precision over all calls (one that resembles nothing has no band), then recall and F1 per band."""
     from crossdiff.report import tables
 
-    bands = _planted_bands(rows)
+    bands = planted_bands(rows)
     body: list[Sequence[Any]] = []
     for name, part in _kinds(rows).items():
         for method, words in METHODS.items():
