@@ -50,11 +50,11 @@ NO_DOCUMENTS = (
 WITH_DOCUMENTS = (
     "On the toy, one crosscoder per pair: planted changes are those from it to simpo, with the 95 % interval "
     "of a category on the side of the planted change; calibration is the number of intervals that hold the "
-    "change that the activations hold. Of diff_sae the compared latents are those that go up. The seed "
+    "change that the activations hold. Of diff-SAE the compared latents are those that go up. The seed "
     "null's interval takes categories as independent, though those of one comparison share their latents.",
     "Triggered: a latent is chosen on half of the chats by its peak in the answer, and its isolation score "
     "F1 (1 - FPR) is that of the other half; null: 95th percentile of the score where triggered chats are "
-    "drawn at random. A method finds the behaviour if its best called latent beats the null; diff_sae, which "
+    "drawn at random. A method finds the behaviour if its best called latent beats the null; diff-SAE, which "
     "makes no call, if its best latent does. Topics have no score: they are of tokens and not of chats.",
 )
 
