@@ -106,6 +106,10 @@ def test_a_file_whose_first_record_has_no_text_is_refused_before_the_first_step(
     bad.write_text('{"prompt": "a", "response": "b"}\n')
     corpus = FilesCorpus(paths=(str(good), str(bad)))
     with pytest.raises(ValueError, match=r"b.jsonl:1 has keys \['prompt', 'response'\] but none of text"):
-        check_first_records(corpus)
-    check_first_records(corpus.model_copy(update={"column": "prompt", "paths": (str(bad),)}))
-    check_first_records(corpus.model_copy(update={"skip_bad": True}))
+        check_first_records(corpus, "1")
+    check_first_records(corpus.model_copy(update={"column": "prompt", "paths": (str(bad),)}), "2")
+    check_first_records(corpus.model_copy(update={"skip_bad": True}), "3")
+    enough = corpus.model_copy(update={"n_tokens": 2})
+    check_first_records(enough, "4")
+    with pytest.raises(ValueError, match=r"b.jsonl:1 has keys"):
+        check_first_records(enough.model_copy(update={"paths": (str(bad), str(good))}), "5")

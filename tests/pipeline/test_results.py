@@ -103,12 +103,27 @@ def test_files_that_no_run_wrote_are_renamed_and_told(
     results = tmp_path / "mine"
     results.mkdir()
     (results / "report.html").write_text("mine")
+    (results / "summary.json").write_text('{"of": "another tool"}')
     made = report(tmp_path / "r")
     publish_results(made, results, steps("report", key="a"))
     assert (results / "report.html.before").read_text() == "mine"
-    assert "report.html was not written by crossdiff; it is now report.html.before" in capsys.readouterr().out
+    assert "another tool" in (results / "summary.json.before").read_text()
+    assert "is of no run here and was in the way; it is now report.html.before" in capsys.readouterr().out
     publish_results(made, results, steps("report", key="a"))
-    assert sorted(path.name for path in results.glob("*.before")) == ["report.html.before"]
+    (results / "deltas.csv").write_text("mine too")
+    publish_results(report(tmp_path / "s", deltas_csv="1"), results, steps("report", key="a"))
+    assert (results / "deltas.csv.before").read_text() == "mine too", "a run's folder may hold more"
+    (results / "summary.json").unlink()
+    publish_results(report(tmp_path / "t", report_html="<p>"), results, steps("report", key="b"))
+    texts = {path.name: path.read_text() for path in results.glob("report.html.before*")}
+    assert texts == {"report.html.before": "mine", "report.html.before2": "<html>"}, "none is overwritten"
+
+
+def test_a_report_whose_copying_was_cut_off_is_copied_again_and_nothing_is_renamed(tmp_path: Path) -> None:
+    made, results = report(tmp_path / "r"), report(tmp_path / "mine")
+    (results / "summary.json").unlink()
+    publish_results(made, results, steps("report", key="a"))
+    assert not list(results.glob("*.before"))
 
 
 def test_points_whose_names_differ_in_replaced_characters_alone_get_folders_of_their_own() -> None:

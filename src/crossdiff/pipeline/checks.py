@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from crossdiff.annotation.api.secret import api_key
@@ -102,20 +103,27 @@ FIRST_FILES = 64
 """Local files whose first record is read while planning."""
 
 
-def check_first_records(corpus: CorpusSettings) -> None:
-    """ValueError when the first record of a local file has no text, as where its column has another name."""
+@lru_cache(maxsize=64)
+def check_first_records(corpus: CorpusSettings, _content: str) -> None:
+    """ValueError when the first record of a local file has no text, as where its column has another name.
+
+    With `n_tokens` of every source the first file with a record alone: the others may never be read.
+    `_content` is the corpus' fingerprint, as every crosscoder and run of a study asks again.
+    """
     from crossdiff.data.records import records
     from crossdiff.data.row_content import BadRecord
 
     mixture = as_mixture(corpus)
-    for source in mixture.sources:
-        if mixture.skip_bad or not isinstance(source, FilesSource):
-            continue
+    if mixture.skip_bad:
+        return
+    for source in (source for source in mixture.sources if isinstance(source, FilesSource)):
         for file in expand(source.paths)[:FIRST_FILES]:
             alone = source.model_copy(update={"paths": (str(file),)})
             first = next(records(alone, organism=None), None)
             if isinstance(first, BadRecord):
                 raise first
+            if first is not None and mixture.n_tokens is not None:
+                break
 
 
 def check_length(corpus: CorpusSettings, training: TrainingSettings) -> None:

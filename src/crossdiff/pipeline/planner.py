@@ -109,7 +109,7 @@ class Planner:
         imported = isinstance(experiment.source, ImportedSource)
         if not imported and not all(step.is_finished(experiment.store) for step in harvests.values()):
             if not self.tokens.is_finished(experiment.store):
-                check_first_records(experiment.corpus)
+                check_first_records(experiment.corpus, self.tokens.inputs.corpus_fingerprint)  # type: ignore[attr-defined]
             check_tokenizers(experiment.pairs[0].template_model, pair, experiment.corpus)
             check_weights(pair, layer=experiment.layer)
         return {"tokens": self.tokens, **harvests}

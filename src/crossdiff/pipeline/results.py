@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,10 @@ def publish_results(
     results.mkdir(parents=True, exist_ok=True)
     summary = read_json(report / SUMMARY)
     files = sorted(path.name for path in report.iterdir() if path.is_file() and path.name != MANIFEST)
-    _clear_other_run(results, steps)
-    if not (results / SUMMARY).is_file():
-        _set_aside(results, files)
+    earlier = _earlier(results)
+    if earlier is not None:
+        _clear_other_run(results, earlier, steps)
+    _set_aside(results, report, files, earlier)
     for name in files:
         if name != SUMMARY:
             aside = results / f".{name}.part"
@@ -89,21 +91,34 @@ def publish_results(
     return results / "report.html"
 
 
-def _set_aside(results: Path, names: Sequence[str]) -> None:
-    """Rename files that would be overwritten in a folder that has no run's summary."""
-    for path in (results / name for name in names):
-        if path.is_file():
-            os.replace(path, path.with_name(f"{path.name}.before"))
-            print(f"note: {path} was not written by crossdiff; it is now {path.name}.before", flush=True)
-
-
-def _clear_other_run(results: Path, steps: Sequence[dict[str, Any]]) -> None:
-    """Remove the files that the summary of another run's report lists."""
+def _earlier(results: Path) -> dict[str, Any] | None:
+    """The summary that a run has left in the folder; None where there is none, or another tool's."""
     try:
         earlier = read_json(results / SUMMARY)
+    except (OSError, ValueError):
+        return None
+    return earlier if isinstance(earlier, dict) and isinstance(earlier.get("steps"), list) else None
+
+
+def _set_aside(results: Path, report: Path, names: Sequence[str], earlier: Mapping[str, Any] | None) -> None:
+    """Rename files that would be overwritten with other content and that no earlier run lists as its own."""
+    listed = [] if earlier is None else earlier.get("files", names)
+    for path in (results / name for name in names if name not in listed):
+        if path.is_file() and not filecmp.cmp(path, report / path.name, shallow=False):
+            kept, number = path.with_name(f"{path.name}.before"), 1
+            while kept.exists():
+                number += 1
+                kept = path.with_name(f"{path.name}.before{number}")
+            os.replace(path, kept)
+            print(f"note: {path} is of no run here and was in the way; it is now {kept.name}", flush=True)
+
+
+def _clear_other_run(results: Path, earlier: Mapping[str, Any], steps: Sequence[dict[str, Any]]) -> None:
+    """Remove the files that the summary of another run's report lists."""
+    try:
         former, files = earlier["steps"][-1]["key"], [str(name) for name in earlier.get("files", [])]
         names = [str(step["name"]) for step in earlier["steps"]]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError):
         return
     if not steps or former == steps[-1]["key"]:
         return

@@ -17,7 +17,7 @@ from crossdiff.stages.protocol import Stage, needs
 if TYPE_CHECKING:
     from crossdiff.report.sources import Sources
 
-VERSION = 4
+VERSION = 5
 
 
 class ReportInputs(Settings):
