@@ -68,9 +68,12 @@ def test_a_method_finds_the_trigger_where_a_called_latent_beats_the_null() -> No
     }
     said = shown.toy_sentence(rows)
     assert said == (
-        "Of 20 planted changes on the toy, one, two, three, four has 3 intervals on their side; on the wrong "
-        "side one, two, three, four has 1. The triggered behaviour is found by two, four, not by one, three."
+        "Of 20 planted changes on the toy, one, two, three, four have 3 intervals on their side; on the "
+        "wrong side one, two, three, four have 1. The triggered behaviour is found by two, four, "
+        "not by one, three."
     )
+    assert "Every kind on the toy finds" in shown.toy_sentence({"two": rows["two"], "other": None})
+    assert "No kind on the toy finds" in shown.toy_sentence({"one": rows["one"]})
     assert "0.32 at most" in shown.ceiling_note(rows)  # 1/3 * 95/99
     untriggered = {
         "one": {**rows["one"], "triggered": None, "n_wrong": 0},

@@ -20,6 +20,12 @@ def test_the_sentence_names_the_best_the_last_and_who_makes_false_calls() -> Non
         "diff-SAE makes no call: it holds 75% of the tuned-only directions of 1 % of tokens and more, and "
         "the sign of 100% of what it holds of one model alone is right."
     )
+    few = row(0.8, 1)
+    few["moved"] = {**few["moved"], "value": 0.04}
+    assert "weaker, L1, TopK make most false calls (0.04 per 1,000)." in answer({"l1": few, "topk": few})
+    said = answer({"l1": few, "delta": row(1.0, 1), "diff_sae": {**differs, "sign_right": float("nan")}})
+    assert "weaker, delta makes most false calls (10 per 1,000); the others make fewer." in said
+    assert said.endswith("it holds 75% of the tuned-only directions of 1 % of tokens and more.")
     only_on_toy = {**differs, "held_tuned_frequent": float("nan")}
     assert "makes no call" not in answer({"l1": row(0.8, 3), "diff_sae": only_on_toy})
 

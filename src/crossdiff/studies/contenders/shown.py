@@ -55,10 +55,11 @@ def answer(numbers: Mapping[str, Mapping[str, Any]]) -> str:
     for kind in WITHOUT_CALL:
         row = numbers.get(kind, {})
         if (share := row.get(HELD[0])) is not None and share == share:
-            held, right = (told(row.get(name), ".0%") for name in (HELD[0], "sign_right"))
+            right = told(row.get("sign_right"), ".0%")
+            signs = f", and the sign of {right} of what it holds of one model alone is right"
             said.append(
-                f"{titled(kind)} makes no call: it holds {held} of the tuned-only directions of "
-                f"{BANDS['frequent']}, and the sign of {right} of what it holds of one model alone is right."
+                f"{titled(kind)} makes no call: it holds {told(share, '.0%')} of the tuned-only directions "
+                f"of {BANDS['frequent']}{'' if right == 'unknown' else signs}."
             )
     said.append(toy_sentence({titled(kind): row.get("toy") for kind, row in numbers.items()}))
     return " ".join(filter(None, said))
@@ -85,9 +86,12 @@ def _falsely_called(numbers: Mapping[str, Mapping[str, Any]], null: str) -> str:
     most = max(calls.values())
     if most == 0:
         return f"{NULL_WORLDS[null]}, no kind calls a latent exclusive."
-    none = f"; none by {at(calls, 0)}" if 0 in calls.values() else "; every kind makes some"
-    falsely = f"{at(calls, most)} makes most false calls ({told(most, '.0f')} per 1,000)"
-    return f"{NULL_WORLDS[null]}, {falsely}{none}."
+    n_worst = list(calls.values()).count(most)
+    others = "; the others make fewer" if n_worst < len(calls) else ""
+    others = f"; none by {at(calls, 0)}" if 0 in calls.values() else others
+    amount = told(most, ".0f" if most >= 10 else ".2g")
+    makes = "makes" if n_worst == 1 else "make"
+    return f"{NULL_WORLDS[null]}, {at(calls, most)} {makes} most false calls ({amount} per 1,000){others}."
 
 
 def titled(kind: str) -> str:
@@ -205,26 +209,25 @@ def toy_sentence(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
     known = {kind: row for kind, row in rows.items() if row is not None}
     if not known:
         return ""
-    right = {kind: row["n_right"] for kind, row in known.items()}
-    most, least = max(right.values()), min(right.values())
+    right, wrong = ({kind: row[name] for kind, row in known.items()} for name in ("n_right", "n_wrong"))
+    most, least, worst = max(right.values()), min(right.values()), max(wrong.values())
     n_changed = next(iter(known.values()))["n_changed"]
-    text = f"Of {n_changed} planted changes on the toy, {at(right, most)} has {most} intervals on their side"
+    text = f"Of {n_changed} planted changes on the toy, {_with(right, most)} {most} intervals on their side"
     if least < most:
         text += f", {at(right, least)} {least}"
-    wrong = {kind: row["n_wrong"] for kind, row in known.items()}
-    worst = max(wrong.values())
-    text += (
-        f"; on the wrong side {at(wrong, worst)} has {worst}." if worst else "; none is on the wrong side."
-    )
+    text += f"; on the wrong side {_with(wrong, worst)} {worst}." if worst else "; none is on the wrong side."
     triggered = {kind: row["triggered"] for kind, row in known.items() if row["triggered"] is not None}
     if not triggered:
         return text
     found = [kind for kind, record in triggered.items() if is_found(record)]
     missed = [kind for kind in triggered if kind not in found]
-    if not missed:
-        return f"{text} Every kind finds the triggered behaviour."
-    finders = ", ".join(found) or "none"
-    return f"{text} The triggered behaviour is found by {finders}, not by {', '.join(missed)}."
+    if not found or not missed:
+        return f"{text} {'No' if missed else 'Every'} kind on the toy finds the triggered behaviour."
+    return f"{text} The triggered behaviour is found by {', '.join(found)}, not by {', '.join(missed)}."
+
+
+def _with(figures: Mapping[str, float], value: float) -> str:
+    return f"{at(figures, value)} {'has' if list(figures.values()).count(value) == 1 else 'have'}"
 
 
 def ceiling_note(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
