@@ -81,7 +81,7 @@ def message(*overrides: str) -> str | None:
         (["model_pair=pt_simp", "layer=20"], ["model_pair=pt_simp", "pt_simpo"]),
         ([*PAIR, "layr=3"], ["layr", "layer"]),
         ([*PAIR, "training.learning_rat=1e-3"], ["learning_rat", "training.learning_rate"]),
-        (["model_pair=pt_simpo"], ["layer", "give layer="]),
+        (["model_pair=pt_simpo"], ["layer has no value", "layer=20"]),
         (["layer=3"], ["neither", "experiment=demo"]),
         ([*PAIR, "comparison=it_vs_simpo"], ["both"]),
         ([*PAIR, "layer=-1"], ["layer=-1"]),

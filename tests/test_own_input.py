@@ -157,7 +157,7 @@ MISTAKES = {
         ["base=base_plain", "tuned=tuned_plain"],
         ["no chat template", "plain text"],
     ),
-    "a hub model out of reach": (["model_pair.tuned=org/none"], ["org/none", "pass a folder"]),
+    "a hub model out of reach": (["model_pair.tuned=org/none"], ["org/none", "give a folder"]),
     "a folder that is missing": (["base=nowhere"], ["nowhere does not exist", "save_pretrained"]),
     "cuda without CUDA": (["device=cuda"], ["device=cuda", "device=cpu"]),
     "k above the dictionary": (["sparsity.k=200", "sparsity.k_initial=null"], ["k=200", "128 latents"]),
