@@ -205,7 +205,11 @@ MOVED = {
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Asked last, for names that no file has: the module of the new name serves under the old one too."""
+    """Asked first, for old names only: the module of the new name serves under the old one too.
+
+    First, because the folder of a moved package makes a second copy of its modules, and an old folder with
+    nothing but `__pycache__`, as `git pull` leaves it, is an empty package to Python.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -216,12 +220,8 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """The module itself, not a copy: `isinstance` and `is` agree whichever name was imported."""
-        old = spec.name.removeprefix("crossdiff.")
-        module = importlib.import_module(f"crossdiff.{MOVED[old]}")
+        module = importlib.import_module(f"crossdiff.{MOVED[spec.name.removeprefix('crossdiff.')]}")
         spec.loader_state = module.__spec__
-        for inner, new in MOVED.items():  # in the folder of a moved package a second copy would be found
-            if inner.startswith(f"{old}."):
-                sys.modules[f"crossdiff.{inner}"] = importlib.import_module(f"crossdiff.{new}")
         return module
 
     def exec_module(self, module: ModuleType) -> None:
@@ -232,4 +232,4 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def install() -> None:
     """Make old names importable; called once, by `import crossdiff`."""
-    sys.meta_path.append(_Moved())
+    sys.meta_path.insert(0, _Moved())
