@@ -50,3 +50,25 @@ def test_a_folder_without_tokenizer_says_what_to_pass(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match=r"has no tokenizer; save the model's tokenizer there"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_that_lost_its_words_is_refused_and_no_folder_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `tokenizer_config.json` alone transformers 5 makes a tokenizer that reads every text as nothing."""
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    with pytest.raises(
+        ValueError, match=r"3 special tokens and no others, as where tokenizer.json is missing"
+    ):
+        load_tokenizer(str(tmp_path))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no such thing")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    with pytest.raises(ValueError, match=r"no such thing; give a folder with the model"):
+        load_tokenizer(str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"there is no folder a/b here: correct the path or the hub id, or give"
+    ):
+        load_tokenizer("a/b")

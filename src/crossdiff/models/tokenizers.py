@@ -28,13 +28,18 @@ def load_tokenizer(path: str, *, revision: str | None = None, trust_remote_code:
         raise ValueError(
             f"{path} has no tokenizer; save the model's tokenizer there too (tokenizer.save_pretrained)"
         )
+    saved = "give a folder with the model and its tokenizer (saved with save_pretrained)"
     way_out = (
-        f"there is no folder {path} here: correct the path or the hub id, or give a folder with the model "
-        "and its tokenizer (saved with save_pretrained)"
+        saved if local else f"there is no folder {path} here: correct the path or the hub id, or {saved}"
     )
     with hub(f"tokenizer of {path}", way_out=way_out, remote=not local), _readable(path):
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    if len(tokenizer.get_added_vocab()) == len(tokenizer):  # transformers 5 makes one of its settings alone
+        raise ValueError(
+            f"{path} has a tokenizer of {len(tokenizer)} special tokens and no others, as where "
+            "tokenizer.json is missing; copy that file too, or save it again (tokenizer.save_pretrained)"
         )
     if not tokenizer.is_fast:
         raise ValueError(
