@@ -91,7 +91,7 @@ def test_sixty_float32_losses_of_two_ranks_are_those_of_one(step: str, tmp_path:
 
 def double_losses(step: str, *, devices: int) -> torch.Tensor:
     """Losses of 200 steps in float64, every other latent of the first sixteenth dead from step 100 on."""
-    run = make_run(step=step, devices=devices)
+    run = make_run(step=step, devices=devices, n_steps=200)
     source = small_source()
     crosscoder = initial_crosscoder(
         source, run.dictionary, sparsity=run.sparsity, training=run.training, seed=0
