@@ -152,6 +152,7 @@ def _redraw(counts: np.ndarray, rest: int, generator: np.random.Generator) -> np
 
 
 def _interval(values: Any) -> dict[str, float]:
+    """95 % percentile interval of the values that are known; NaN without any."""
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
@@ -170,14 +171,12 @@ def correlation(
     than three categories or where one side is constant, the bounds below `MIN_CATEGORIES`.
     """
     left, right = _by_category(points, with_what)
-    nothing = float("nan")
-    found = {"n": len(left), "rho": _rho(left, right), "ci_low": nothing, "ci_high": nothing}
+    found = {"n": len(left), "rho": _rho(left, right)}
     if len(left) < MIN_CATEGORIES:
-        return found
+        return found | _interval([])
     generator = np.random.default_rng([0, 13])
     chosen = generator.integers(len(left), size=(draws, len(left)))
-    low, high = _bounds(rank_correlations(left[chosen], right[chosen]))
-    return found | {"ci_low": low, "ci_high": high}
+    return found | _interval(rank_correlations(left[chosen], right[chosen]))
 
 
 def _by_category(points: Sequence[Mapping[str, Any]], with_what: str) -> tuple[NDArray, NDArray]:
@@ -195,11 +194,3 @@ def _rho(left: NDArray, right: NDArray) -> float:
     if len(left) < 3 or not np.ptp(left) or not np.ptp(right):
         return float("nan")
     return spearman(left, right)
-
-
-def _bounds(drawn: NDArray) -> tuple[float, float]:
-    known = drawn[~np.isnan(drawn)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)

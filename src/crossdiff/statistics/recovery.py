@@ -13,12 +13,12 @@ from scipy import stats
 from crossdiff.statistics.deltas import Labels, relative_change
 from crossdiff.statistics.intervals import log_ratio
 from crossdiff.statistics.pooling import rank_correlations
+from crossdiff.taxonomy.scheme import RESERVED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 GROUPS = ("gain", "loss", "keep")
-NO_CATEGORY = (None, "other", "uninterpretable")
 Planted = Sequence[Mapping[str, Any]]
 
 
@@ -227,7 +227,7 @@ def _dominating(documents: Any, document_categories: Mapping[str, str]) -> set[s
 def _figures(
     rows: Sequence[Mapping[str, Any]], dominating: Mapping[tuple[str, int], set[str]]
 ) -> dict[str, Any]:
-    labelled = [row for row in rows if row["category"] not in NO_CATEGORY]
+    labelled = [row for row in rows if row["category"] not in (None, *RESERVED)]
     right = sum(row["category"] in dominating.get((row["pair"], row["latent"]), ()) for row in labelled)
     return {
         "n": len(rows),

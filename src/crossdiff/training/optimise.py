@@ -77,9 +77,13 @@ class Stepper:
         inactive = "skip" if training.optimizer == "lazy_adam" else "decay"
         return SparseRowAdam(parameters, **how, max_norm=training.clip_norm, inactive=inactive)
 
+    def k_at(self, step: int) -> int | None:
+        """Latents per token at a step; None for methods without k."""
+        return None if self.k is None else self.k[step]
+
     def plan(self, step: int, dead: Int[Tensor, " dead"]) -> StepPlan:
         """What optimizer step `step` optimises."""
-        k = 0 if self.k is None else self.k[step]
+        k = self.k_at(step) or 0
         penalty = self.sparsity.penalty_at(step) if isinstance(self.sparsity, Penalised) else 0.0
         return StepPlan(
             sparsity=self.sparsity, k=k, penalty=penalty, loss=self.training.loss,
@@ -113,12 +117,13 @@ class Stepper:
         xn = self.crosscoder.normaliser.normalise(self.crosscoder.inputs(last.x))
         variance = (xn - xn.mean(dim=0)).square().sum(dim=(0, 2)) * n_ranks()
         fve = (1 - result.squared_error / variance).tolist()
+        k = self.k_at(last.step)
         return {
             "loss": last.loss(),
             **{name: float(value) for name, value in result.terms.items()},
             **{f"fve_{name}": value for name, value in zip(names, fve, strict=True)},
             "l0": result.n_active / (xn.shape[0] * n_ranks()),
-            "k": math.nan if self.k is None else self.k[last.step],
+            "k": math.nan if k is None else k,
             "learning_rate": last.learning_rate,
             "gradient_norm": last.gradient_norm,
         }

@@ -166,7 +166,7 @@ def _metrics(run: TrainingRun, module: CrosscoderModule, folder: RunFolder) -> M
     def validate(stopping: Callable[[], bool]) -> HeldOut | None:
         stopping = stopping_together(stopping, module)
         batches = takewhile(lambda _: not stopping(), sample.batches(module.device))
-        k = None if (ks := module.stepper.k) is None else ks[module.global_step - 1]
+        k = module.stepper.k_at(module.global_step - 1)
         threshold = 0.0 if k is None else module.running_threshold.value()
         measured = evaluate(module.crosscoder, batches, threshold=threshold, k=k)
         return None if stopping() else measured

@@ -12,7 +12,7 @@ from crossdiff.models.pair import ORGANISM, Comparison, ModelPair
 from crossdiff.report.runs import RunProducts
 from crossdiff.stages.represented import ROLES, RepresentedInputs
 from crossdiff.stages.study import Asked, Changes, ExtraStep, From
-from crossdiff.statistics.intervals import wilson
+from crossdiff.statistics.intervals import wilson_rate
 from crossdiff.studies.contenders.isolation import IsolationInputs
 from crossdiff.studies.planted.step import Contender
 from crossdiff.studies.seed_null import against, interval_calls
@@ -150,8 +150,5 @@ def planted_changes(planted: Sequence[Mapping[str, Any]], deltas: pd.DataFrame) 
 def clear_share(run: RunProducts) -> dict[str, Any] | None:
     """Share of category intervals between two seeds that exclude no change, with Wilson's 95 % interval."""
     calls = interval_calls([run.deltas()])
-    if not calls["n_intervals"]:
-        return None
-    low, high = wilson(calls["n_clear"], calls["n_intervals"])
-    share = calls["n_clear"] / calls["n_intervals"]
-    return {**calls, "share": share, "low": low, "high": high}
+    rate = wilson_rate(calls["n_clear"], calls["n_intervals"])
+    return rate and {**calls, "share": rate["value"], "low": rate["low"], "high": rate["high"]}

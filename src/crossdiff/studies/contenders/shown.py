@@ -83,15 +83,14 @@ def _falsely_called(numbers: Mapping[str, Mapping[str, Any]], null: str) -> str:
     calls = {titled(kind): row[null]["value"] for kind, row in numbers.items() if row[null]}
     if not calls:
         return ""
-    most = max(calls.values())
+    most, least = max(calls.values()), min(calls.values())
     if most == 0:
         return f"{NULL_WORLDS[null]}, no kind calls a latent exclusive."
-    n_worst = list(calls.values()).count(most)
-    others = "; the others make fewer" if n_worst < len(calls) else ""
-    others = f"; none by {at(calls, 0)}" if 0 in calls.values() else others
+    fewer = f"; none by {at(calls, 0)}" if least == 0 else "; the others make fewer"
+    others = fewer if least < most else ""
     amount = told(most, ".0f" if most >= 10 else ".2g")
-    makes = "makes" if n_worst == 1 else "make"
-    return f"{NULL_WORLDS[null]}, {at(calls, most)} {makes} most false calls ({amount} per 1,000){others}."
+    makes = _with(calls, most, "makes", "make")
+    return f"{NULL_WORLDS[null]}, {makes} most false calls ({amount} per 1,000){others}."
 
 
 def titled(kind: str) -> str:
@@ -180,7 +179,7 @@ def toy_cells(found: Mapping[str, Any] | None, *, otherwise: str) -> list[str | 
 
 
 def _scores(triggered: Mapping[str, Any]) -> list[str]:
-    return [score(triggered["any"]), score(triggered["called"]) if triggered["calls"] else "no call"]
+    return [score(triggered["any"]), score(triggered["called"]) if triggered["calls"] else NO_CALL]
 
 
 def topic_cells(topics: Mapping[str, Any]) -> list[str | float]:
@@ -226,8 +225,9 @@ def toy_sentence(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
     return f"{text} The triggered behaviour is found by {', '.join(found)}, not by {', '.join(missed)}."
 
 
-def _with(figures: Mapping[str, float], value: float) -> str:
-    return f"{at(figures, value)} {'has' if list(figures.values()).count(value) == 1 else 'have'}"
+def _with(figures: Mapping[str, float], value: float, one: str = "has", many: str = "have") -> str:
+    """The kinds that have this figure, and the verb for one kind or many."""
+    return f"{at(figures, value)} {one if list(figures.values()).count(value) == 1 else many}"
 
 
 def ceiling_note(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
